@@ -1,0 +1,260 @@
+"""Which branch a frame takes, and why. Pure and total: a Decision, or a RoutingError with a code.
+
+Deciding changes nothing; `GET /v1/branches`, the pipelines, the benchmarks and the tests ask the same
+function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from routing.catalogue import TIERS, Branch, Family
+
+
+class Readiness(StrEnum):
+    """What an engine says of a model."""
+
+    READY = "ready"
+    LOADING = "loading"
+    UNAVAILABLE = "unavailable"
+    CONTRACT_MISMATCH = "contract_mismatch"
+    WEIGHTS_MISSING = "weights_missing"
+    OUT_OF_MEMORY = "out_of_memory"
+    MISSING = "missing"
+    UNREACHABLE = "unreachable"
+
+
+# Readiness of the branch that was asked for -> code of the error, and its words in a reason.
+_CODES: Mapping[Readiness, tuple[str, str]] = {
+    Readiness.LOADING: ("model_not_ready", "still loading"),
+    Readiness.UNAVAILABLE: ("model_not_ready", "not ready"),
+    Readiness.CONTRACT_MISMATCH: ("model_not_ready", "its tensors differ from the catalogue"),
+    Readiness.WEIGHTS_MISSING: ("weights_missing", "its weights are missing"),
+    Readiness.OUT_OF_MEMORY: ("insufficient_gpu_memory", "out of memory"),
+    Readiness.MISSING: ("model_not_found", "not in the repository"),
+    Readiness.UNREACHABLE: ("triton_unavailable", "the backend can't be reached"),
+}
+
+
+class RoutingError(Exception):
+    """No branch can serve the wish. `code` is one of the API's problem codes, `branch` the one meant."""
+
+    def __init__(self, code: str, detail: str, branch: str | None = None) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.branch = branch
+
+
+@dataclass(frozen=True, slots=True)
+class FrameFacts:
+    """A frame's size in pixels, and the size that the caller's analysis runs at, if it resizes.
+
+    Where only one analysis side is given, the other follows from the frame's aspect ratio.
+    """
+
+    width: int
+    height: int
+    analysis_width: int | None = None
+    analysis_height: int | None = None
+
+    @property
+    def analysis_size(self) -> tuple[int, int]:
+        """`(width, height)` that steers routing, in pixels."""
+        width, height = self.analysis_width, self.analysis_height
+        if width is None and height is None:
+            return self.width, self.height
+        if width is None and height is not None:
+            width = max(1, round(self.width * height / self.height))
+        if height is None and width is not None:
+            height = max(1, round(self.height * width / self.width))
+        return width or 1, height or 1
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the caller asks for: a branch by name, tier or size, a variant, and whether a fallback may serve."""
+
+    branch: str | None = None
+    tier: str | None = None
+    size: int | None = None
+    variant: str | None = None
+    fallback: bool = False
+
+    @property
+    def overrides(self) -> bool:
+        return self.branch is not None or self.tier is not None or self.size is not None
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """A branch that was not taken, and why."""
+
+    branch: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The branch that serves, and why. `degraded`: not the branch that was meant, as the caller allowed."""
+
+    branch: Branch
+    kind: Literal["rule", "override", "fallback"]
+    why: str
+    passed_over: tuple[PassedOver, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def degraded(self) -> bool:
+        return self.kind == "fallback"
+
+
+def route(
+    family: Family,
+    facts: FrameFacts | None,
+    wishes: Wishes,
+    ready: Mapping[str, Readiness],
+    default_variant: str | None = None,
+) -> Decision:
+    """Choose the branch of `family` for a frame.
+
+    Args:
+        family: from the catalogue.
+        facts: the frame's size, every side positive; None for a family without sizes (text).
+        wishes: the caller's overrides.
+        ready: readiness by branch name; a name that is absent counts as `missing`.
+        default_variant: of a family with variants, the one that serves when the caller names none
+            (None: the catalogue's).
+
+    Raises:
+        RoutingError: `invalid_parameter` (a wish that makes no sense), `model_not_found`, `model_not_ready`,
+            `weights_missing`, `insufficient_gpu_memory` or `triton_unavailable`.
+    """
+    if facts is not None and min(facts.width, facts.height, *facts.analysis_size) < 1:
+        raise RoutingError("invalid_parameter", "a frame's sides must be positive")
+    decision = _decide(family, facts, wishes, ready, default_variant)
+    if _state(ready, decision.branch) is not Readiness.READY:
+        decision = _fall_back(family, decision, wishes, ready)
+    return _with_warnings(family, facts, decision)
+
+
+def _decide(
+    family: Family,
+    facts: FrameFacts | None,
+    wishes: Wishes,
+    ready: Mapping[str, Readiness],
+    default_variant: str | None,
+) -> Decision:
+    branches = family.of_variant(_variant(family, wishes, default_variant))
+    if wishes.overrides:
+        return _override(family, branches, wishes)
+    if len(branches) == 1 or facts is None:
+        return Decision(branches[0], "rule", "rule: the family has one branch")
+    return _rule(branches, facts, ready)
+
+
+def _variant(family: Family, wishes: Wishes, default_variant: str | None) -> str | None:
+    if wishes.variant is not None:
+        if wishes.variant not in family.variants:
+            known = ", ".join(family.variants) or "none"
+            raise RoutingError(
+                "invalid_parameter", f"{family.name} has no variant {wishes.variant!r}; it has {known}"
+            )
+        return wishes.variant
+    if wishes.branch is not None:
+        named = family.branch(wishes.branch)
+        return named.variant if named is not None else family.default_variant
+    if family.variants and default_variant in family.variants:
+        return default_variant
+    return family.default_variant
+
+
+def _override(family: Family, branches: tuple[Branch, ...], wishes: Wishes) -> Decision:
+    if wishes.branch is not None and family.branch(wishes.branch) is None:
+        names = ", ".join(branch.name for branch in branches)
+        raise RoutingError(
+            "model_not_found",
+            f"{family.name} has no branch {wishes.branch!r}; it has {names}",
+            wishes.branch,
+        )
+    if wishes.tier is not None and wishes.tier not in TIERS:
+        raise RoutingError("invalid_parameter", f"a tier is one of {', '.join(TIERS)}")
+    asked = {
+        "branch": (wishes.branch, "name"),
+        "tier": (wishes.tier, "tier"),
+        "size": (wishes.size, "size"),
+    }
+    given = {key: value for key, (value, _) in asked.items() if value is not None}
+    for branch in branches:
+        if all(getattr(branch, asked[key][1]) == value for key, value in given.items()):
+            words = ", ".join(f"{key}={value}" for key, value in given.items())
+            return Decision(branch, "override", f"override: {words}")
+    if wishes.variant is not None:
+        given["variant"] = wishes.variant
+    words = ", ".join(f"{key}={value}" for key, value in given.items())
+    raise RoutingError("invalid_parameter", f"{family.name} has no branch with {words}")
+
+
+def _rule(branches: tuple[Branch, ...], facts: FrameFacts, ready: Mapping[str, Readiness]) -> Decision:
+    width, height = facts.analysis_size
+    index = _tier_index(branches, max(width, height))
+    why = f"rule: {_words(branches, index, f'max({width}, {height})')}"
+    passed_over: list[PassedOver] = []
+    while branches[index].when_ready and _state(ready, branches[index]) is not Readiness.READY:
+        reason = "not ready" if _known_by(ready, branches[index]) else "not in the repository"
+        passed_over.append(PassedOver(branches[index].name, reason))
+        why += f", {branches[index].tier} {reason}"
+        index -= 1
+    return Decision(branches[index], "rule", why, tuple(passed_over))
+
+
+def _tier_index(branches: tuple[Branch, ...], side: int) -> int:
+    return next(i for i, b in enumerate(branches) if b.max_side is None or side <= b.max_side)
+
+
+def _words(branches: tuple[Branch, ...], index: int, side: str) -> str:
+    lower = branches[index - 1].max_side if index else None
+    upper = branches[index].max_side
+    if lower is None:
+        return f"{side} <= {upper}"
+    return f"{side} > {lower}" if upper is None else f"{lower} < {side} <= {upper}"
+
+
+def _fall_back(family: Family, meant: Decision, wishes: Wishes, ready: Mapping[str, Readiness]) -> Decision:
+    """The next smaller branch of the same variant that is ready, if the caller allows one."""
+    state = _state(ready, meant.branch)
+    code, words = _CODES[state]
+    passed_over = [*meant.passed_over, PassedOver(meant.branch.name, words)]
+    smaller = [
+        branch
+        for branch in family.of_variant(meant.branch.variant)
+        if (branch.size or 0) < (meant.branch.size or 0)
+    ]
+    if wishes.fallback:
+        for branch in reversed(smaller):
+            if _state(ready, branch) is Readiness.READY:
+                why = f"fallback: {meant.branch.name} {words} ({meant.why})"
+                return Decision(branch, "fallback", why, tuple(passed_over))
+            passed_over.append(PassedOver(branch.name, _CODES[_state(ready, branch)][1]))
+    raise RoutingError(code, f"{meant.branch.name}: {words} ({meant.why})", meant.branch.name)
+
+
+def _with_warnings(family: Family, facts: FrameFacts | None, decision: Decision) -> Decision:
+    if facts is None or family.min_short_side is None:
+        return decision
+    shorter = min(facts.width, facts.height)
+    if shorter >= family.min_short_side:
+        return decision
+    warning = f"shorter side {shorter} px is under the {family.min_short_side} px that this family wants"
+    return Decision(decision.branch, decision.kind, decision.why, decision.passed_over, (warning,))
+
+
+def _state(ready: Mapping[str, Readiness], branch: Branch) -> Readiness:
+    return ready.get(branch.name, Readiness.MISSING)
+
+
+def _known_by(ready: Mapping[str, Readiness], branch: Branch) -> bool:
+    return _state(ready, branch) is not Readiness.MISSING

@@ -1,0 +1,63 @@
+"""What produced an answer: `models_used[]`, `resolved_model_mapping` and `model_signature`.
+
+Nothing dynamic (a batch size, a time, a host) goes in: the same models give the same signature a year later.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from routing.catalogue import Branch, Family
+
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUsed:
+    """One entry of `models_used[]`.
+
+    `weights_digest` is `sha256:<hex>` of the file(s) that hold the weights, or `unknown`: it is never invented.
+    `preprocess_digest` is that of the preprocess graph of an ensemble; a model without one has no such key.
+    """
+
+    model_name: str
+    model_version: str
+    weights_digest: str
+    weights: str
+    runtime: str
+    engine: str
+    precision: str
+    device: str
+    preprocess_digest: str | None = None
+
+    def to_dict(self) -> dict[str, str]:
+        entry = {name: getattr(self, name) for name in self.__slots__}
+        return {name: value for name, value in entry.items() if value is not None}
+
+
+def models_used(entries: Iterable[ModelUsed]) -> list[dict[str, str]]:
+    """The canonical list: each entry once, sorted by its canonical JSON."""
+    unique = {_canonical(entry.to_dict()): entry.to_dict() for entry in entries}
+    return [unique[key] for key in sorted(unique)]
+
+
+def model_signature(used: list[dict[str, str]]) -> str:
+    """`sha256:<hex>` over the canonical JSON (sorted keys, no spaces, ASCII) of the canonical list."""
+    canonical = [json.loads(text) for text in sorted({_canonical(entry) for entry in used})]
+    digest = hashlib.sha256(_canonical(canonical).encode("ascii")).hexdigest()
+    return f"sha256:{digest}"
+
+
+def resolved_model_mapping(chosen: Iterable[tuple[Family, Branch]]) -> dict[str, str]:
+    """Component -> branch; branches of one component stand joined by `+`, sorted (CLIP image and text)."""
+    mapping: dict[str, set[str]] = {}
+    for family, branch in chosen:
+        mapping.setdefault(family.component, set()).add(branch.name)
+    return {component: "+".join(sorted(names)) for component, names in sorted(mapping.items())}
+
+
+def _canonical(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
