@@ -28,7 +28,7 @@ class Readiness(StrEnum):
 
 
 # Readiness of the branch that was asked for -> code of the error, and its words in a reason.
-_CODES: Mapping[Readiness, tuple[str, str]] = {
+ERROR_CODES: Mapping[Readiness, tuple[str, str]] = {
     Readiness.LOADING: ("model_not_ready", "still loading"),
     Readiness.UNAVAILABLE: ("model_not_ready", "not ready"),
     Readiness.CONTRACT_MISMATCH: ("model_not_ready", "its tensors differ from the catalogue"),
@@ -76,7 +76,7 @@ class FrameFacts:
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What the caller asks for: a branch by name, tier or size, a variant, and whether a fallback may serve."""
+    """What the caller asks for: a branch by name, tier or size, a variant; whether a fallback may serve."""
 
     branch: str | None = None
     tier: str | None = None
@@ -226,7 +226,7 @@ def _words(branches: tuple[Branch, ...], index: int, side: str) -> str:
 def _fall_back(family: Family, meant: Decision, wishes: Wishes, ready: Mapping[str, Readiness]) -> Decision:
     """The next smaller branch of the same variant that is ready, if the caller allows one."""
     state = _state(ready, meant.branch)
-    code, words = _CODES[state]
+    code, words = ERROR_CODES[state]
     passed_over = [*meant.passed_over, PassedOver(meant.branch.name, words)]
     smaller = [
         branch
@@ -238,7 +238,7 @@ def _fall_back(family: Family, meant: Decision, wishes: Wishes, ready: Mapping[s
             if _state(ready, branch) is Readiness.READY:
                 why = f"fallback: {meant.branch.name} {words} ({meant.why})"
                 return Decision(branch, "fallback", why, tuple(passed_over))
-            passed_over.append(PassedOver(branch.name, _CODES[_state(ready, branch)][1]))
+            passed_over.append(PassedOver(branch.name, ERROR_CODES[_state(ready, branch)][1]))
     raise RoutingError(code, f"{meant.branch.name}: {words} ({meant.why})", meant.branch.name)
 
 

@@ -19,7 +19,7 @@ UNKNOWN = "unknown"
 class ModelUsed:
     """One entry of `models_used[]`.
 
-    `weights_digest` is `sha256:<hex>` of the file(s) that hold the weights, or `unknown`: it is never invented.
+    `weights_digest` is `sha256:<hex>` of the file(s) that hold the weights, or `unknown`, never invented.
     `preprocess_digest` is that of the preprocess graph of an ensemble; a model without one has no such key.
     """
 

@@ -1,0 +1,1 @@
+"""Thin HTTP: read the request, call one pipeline, write the answer."""

@@ -1,0 +1,54 @@
+"""Writing answers: JSON, pictures, and the headers that say how they were made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+from fastapi import Response
+
+from app.pipelines.base import Served, Timings, provenance
+
+JSON = "application/json"
+PNG = "image/png"
+
+
+def describe(served: Served) -> dict[str, Any]:
+    """All that an answer says of its making: `branch`, provenance, `degraded`, `warnings`."""
+    return {
+        "branch": served.branch(),
+        **provenance([served]),
+        "degraded": served.decision.degraded,
+        "warnings": served.warnings,
+    }
+
+
+def json_answer(body: Mapping[str, Any], timings: Timings) -> Response:
+    """`body` may hold numpy arrays and scalars."""
+    with timings.stage("encode"):
+        content = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Response(content, media_type=JSON, headers=_timing(timings))
+
+
+def binary_answer(content: bytes, media_type: str, served: Served) -> Response:
+    """Any other form: what JSON says in fields stands in `X-Provenance`, ASCII JSON on one line."""
+    headers = {**_timing(served.timings), "X-Provenance": _ascii(describe(served))}
+    return Response(content, media_type=media_type, headers=headers)
+
+
+def total(frames: Sequence[Timings]) -> Timings:
+    """The stages of a batch, added up."""
+    timings = Timings()
+    for frame in frames:
+        timings.add(frame)
+    return timings
+
+
+def _timing(timings: Timings) -> dict[str, str]:
+    return {"Server-Timing": ", ".join(f"{stage};dur={ms:.3f}" for stage, ms in timings.ms.items())}
+
+
+def _ascii(value: object) -> str:
+    text = orjson.dumps(value).decode()
+    return text.encode("ascii", "backslashreplace").decode()

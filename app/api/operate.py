@@ -1,0 +1,77 @@
+"""What runs here and is it well: `/v1/branches`, `/v1/repository`, `/livez`, `/readyz`, `/metrics`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import orjson
+from fastapi import APIRouter, Depends, Query, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.api import openapi
+from app.api.answers import JSON
+from app.api.gateway import Gateway, gateway_of
+from app.errors import InvalidParameter
+from app.pipelines import inventory
+from app.pipelines.base import wishes_of
+
+router = APIRouter(tags=["operation"])
+Parts = Annotated[Gateway, Depends(gateway_of)]
+
+
+class BranchesQuery(BaseModel):
+    """Query parameters of `GET /v1/branches`; an unknown one is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    width: int | None = Field(
+        None, ge=1, le=1 << 16, description="A frame's width: which branches would serve it?"
+    )
+    height: int | None = Field(None, ge=1, le=1 << 16, description="Its height.")
+    variant: Literal["n", "s", "m", "l", "x"] | None = Field(
+        None, description="Detection variant to ask about."
+    )
+    fallback: bool = Field(False, description="Whether a smaller branch may stand in.")
+
+
+def _json(body: object, status: int = 200) -> Response:
+    return Response(orjson.dumps(body), status, media_type=JSON, headers={"Cache-Control": "no-store"})
+
+
+@router.get("/v1/branches", summary="The catalogue, and what routing would decide", **openapi.BRANCHES)
+async def branches(query: Annotated[BranchesQuery, Query()], gateway: Parts) -> Response:
+    """Thresholds, contracts, readiness and weights; with `width` and `height`, the branch each family would take."""
+    if (query.width is None) != (query.height is None):
+        raise InvalidParameter("width and height go together")
+    size = None if query.width is None or query.height is None else (query.width, query.height)
+    wishes = wishes_of(None, query.variant, fallback=query.fallback)
+    return _json(inventory.branches(gateway.router, size, wishes))
+
+
+@router.get("/v1/repository", summary="The repository beside the READY checklist", **openapi.REPOSITORY)
+async def repository(gateway: Parts) -> Response:
+    """Which models of the checklist are READY: required, optional, missing."""
+    return _json(inventory.repository(gateway.router))
+
+
+@router.get("/livez", summary="Is the process alive?", **openapi.LIVEZ)
+async def livez() -> Response:
+    """Touches nothing outside the process."""
+    return _json({"status": "ok"})
+
+
+@router.get("/readyz", summary="Can it serve?", **openapi.READYZ)
+async def readyz(gateway: Parts) -> Response:
+    """503 names what fails: the backend, models still loading, or branches that `require_ready` names."""
+    required = [name.strip() for name in gateway.settings.require_ready.split(",") if name.strip()]
+    faults = inventory.not_ready(gateway.router, required)
+    return _json({"status": "not ready" if faults else "ok", "failing": faults}, 503 if faults else 200)
+
+
+@router.get("/metrics", summary="Prometheus metrics", **openapi.METRICS)
+async def metrics(gateway: Parts) -> Response:
+    """Text exposition format."""
+    for name, state in gateway.router.engine.ready().items():
+        gateway.metrics.model_ready.labels(name).set(state.ready)
+    return Response(gateway.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)

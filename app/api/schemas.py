@@ -1,0 +1,181 @@
+"""The forms of the answers, for OpenAPI. Answers are written by orjson from the same fields; a test compares them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Readiness = Literal[
+    "ready",
+    "loading",
+    "unavailable",
+    "contract_mismatch",
+    "weights_missing",
+    "out_of_memory",
+    "missing",
+    "unreachable",
+]
+
+
+class Schema(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Problem(BaseModel):
+    """RFC 9457, with a code, the request's id and what to do."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str = Field(examples=["invalid_image"])
+    what_to_do: str
+    request_id: str
+
+
+class PassedOver(Schema):
+    branch: str
+    reason: str
+
+
+class BranchChosen(Schema):
+    """Which branch served, and why."""
+
+    name: str = Field(examples=["yolo11x_640"])
+    family: str
+    tier: Literal["small", "medium", "large"] | None
+    size: int | None
+    variant: str | None
+    why: str = Field(examples=["rule: max(810, 1080) > 640, large not ready"])
+    passed_over: list[PassedOver]
+
+
+class ModelUsed(Schema):
+    """What produced the numbers."""
+
+    model_name: str
+    model_version: str
+    weights_digest: str = Field(examples=["sha256:…", "unknown"])
+    weights: Literal["pretrained", "checkpoint", "random", "unknown"]
+    runtime: Literal["triton", "inprocess"]
+    engine: str
+    precision: str
+    device: str = Field(examples=["cuda:0", "cpu"])
+    preprocess_digest: str | None = None
+
+
+class Provenance(Schema):
+    resolved_model_mapping: dict[str, str] = Field(examples=[{"core_object_detections": "yolo11x_640"}])
+    models_used: list[ModelUsed]
+    model_signature: str = Field(description="SHA-256 of the canonical models_used.")
+    degraded: bool
+
+
+class Detection(Schema):
+    box: tuple[float, float, float, float] = Field(description="x1, y1, x2, y2 in source pixels.")
+    score: float
+    class_id: int
+    class_name: str
+    track_id: int | None
+
+
+class ImageSize(Schema):
+    width: int
+    height: int
+
+
+class DetectAnswer(Provenance):
+    """Boxes of one frame, best first."""
+
+    detections: list[Detection]
+    image: ImageSize
+    branch: BranchChosen
+    warnings: list[str]
+
+
+class FrameError(Schema):
+    error: Problem
+
+
+class DetectBatch(Provenance):
+    """Answers in the order of the parts."""
+
+    results: list[DetectAnswer | FrameError]
+    errors: int = Field(description="How many of them are errors.")
+
+
+class ModelRow(Schema):
+    name: str
+    readiness: Readiness
+    reason: str | None
+    version: str
+
+
+class Repository(Schema):
+    """The READY checklist."""
+
+    engine: str
+    checklist_ready: bool
+    missing: list[str]
+    required: list[ModelRow]
+    optional: list[ModelRow]
+    others_ready: list[ModelRow]
+
+
+class Tensor(Schema):
+    name: str
+    datatype: Literal["UINT8", "INT64", "FP32"]
+    shape: list[int]
+
+
+class BranchRow(Schema):
+    name: str
+    tier: str | None
+    size: int | None
+    variant: str | None
+    max_side: int | None = Field(description="Serves analysis sizes up to this; null: every larger one.")
+    model_size: int | None = Field(description="Side that the model itself sees, where it isn't `size`.")
+    required: bool
+    when_ready: bool = Field(description="The rule takes it only while it is ready.")
+    readiness: Readiness
+    reason: str | None
+    weights: str
+    weights_digest: str
+    weights_source: str | None
+    device: str
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+    models: list[ModelRow]
+
+
+class FamilyRow(Schema):
+    name: str
+    title: str
+    component: str
+    variants: list[str]
+    default_variant: str | None
+    min_short_side: int | None
+    prepare: dict[str, Any] | None
+    branches: list[BranchRow]
+    route: dict[str, Any] | None = None
+
+
+class Branches(Schema):
+    engine: str
+    families: list[FamilyRow]
+
+
+class Alive(Schema):
+    status: Literal["ok"]
+
+
+class Failing(Schema):
+    name: str
+    readiness: Readiness
+    reason: str
+
+
+class Ready(Schema):
+    status: Literal["ok", "not ready"]
+    failing: list[Failing]

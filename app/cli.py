@@ -1,0 +1,127 @@
+"""`gateway`: serve it, or ask what it would serve."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from pydantic import ValidationError
+
+from app.settings import Settings
+from routing import catalogue as catalogues
+from routing.policy import FrameFacts, Readiness, RoutingError, Wishes, route
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code says how it went (2: the command line or a setting is wrong)."""
+    parser = _parser()
+    parsed = parser.parse_args(arguments)
+    try:
+        exit_code: int = parsed.command(parsed)
+    except ValidationError as error:
+        for fault in error.errors():
+            name = "GATEWAY_" + "_".join(str(part) for part in fault["loc"]).upper()
+            print(f"gateway: {name}: {fault['msg']}", file=sys.stderr)
+        return 2
+    return exit_code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="gateway", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    serve = commands.add_parser("serve", help="run the service")
+    serve.add_argument("--host", help="address to listen on (GATEWAY_HOST)")
+    serve.add_argument("--port", type=int, help="port to listen on (GATEWAY_PORT)")
+    serve.add_argument(
+        "--engine", choices=("embedded", "triton"), help="what runs the models (GATEWAY_ENGINE)"
+    )
+    serve.add_argument("--triton-url", help="host:port of Triton's gRPC service; implies --engine triton")
+    serve.add_argument("--repository", type=Path, help="the model repository (GATEWAY_REPOSITORY)")
+    serve.add_argument("--variant", help="detection variant when none is named (GATEWAY_VARIANT)")
+    serve.add_argument("--log-level", help="debug, info, warning or error (GATEWAY_LOG_LEVEL)")
+    serve.set_defaults(command=_serve)
+    routes = commands.add_parser("routes", help="print which branch each frame size takes, and why")
+    routes.add_argument("--family", default="detect", choices=list(catalogues.load().families))
+    routes.add_argument("--variant", help="detection variant")
+    routes.add_argument("--not-ready", default="", help="branches to treat as not ready, separated by commas")
+    routes.add_argument("sizes", nargs="*", type=_size, help="W or WxH in pixels (default: 64 to 4096)")
+    routes.set_defaults(command=_routes)
+    return parser
+
+
+def _serve(parsed: argparse.Namespace) -> int:
+    names = ("host", "port", "engine", "triton_url", "repository", "variant", "log_level")
+    given: dict[str, Any] = {n: getattr(parsed, n) for n in names if getattr(parsed, n) is not None}
+    if "triton_url" in given:
+        given.setdefault("engine", "triton")
+    settings = Settings(**given)
+    from app.main import create_app  # noqa: PLC0415  # `gateway --help` needs no FastAPI
+
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+    )
+    uvicorn.run(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=settings.log_level == "debug",
+    )
+    return 0
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    size = int(width), int(height or width)
+    if min(size) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no size")
+    return size
+
+
+def _routes(parsed: argparse.Namespace) -> int:
+    family = catalogues.load()[parsed.family]
+    away = {name.strip() for name in parsed.not_ready.split(",")}
+    ready = {
+        branch.name: Readiness.UNAVAILABLE if branch.name in away else Readiness.READY
+        for branch in family.branches
+    }
+    for width, height in parsed.sizes or [(side, side) for side in _SIDES]:
+        try:
+            decision = route(family, FrameFacts(width, height), Wishes(variant=parsed.variant), ready)
+        except RoutingError as error:
+            print(f"{width}x{height:<6} {error.code}: {error.detail}")
+            continue
+        print(f"{width}x{height:<6} {decision.branch.name:24} {decision.why}")
+    return 0
+
+
+_SIDES = (
+    64,
+    128,
+    224,
+    256,
+    320,
+    321,
+    384,
+    448,
+    449,
+    512,
+    640,
+    641,
+    720,
+    960,
+    1080,
+    1280,
+    1920,
+    2160,
+    3840,
+    4096,
+)
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What runs a branch: `triton`, `embedded`, and the fake for tests."""

@@ -1,0 +1,289 @@
+"""The seam: what runs a branch. One contract test suite runs against every implementation and the fake."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.errors import DeadlineExceeded, GatewayError, Overloaded, by_code
+from routing.catalogue import Branch, TensorSpec
+from routing.policy import ERROR_CODES, Readiness
+from routing.provenance import UNKNOWN, ModelUsed
+
+NUMPY_DTYPES: Mapping[str, type[np.generic]] = {"UINT8": np.uint8, "INT64": np.int64, "FP32": np.float32}
+Runtime = Literal["triton", "inprocess"]
+
+
+class Deadline:
+    """A moment on the monotonic clock by which the answer must be there."""
+
+    __slots__ = ("_at",)
+
+    def __init__(self, at: float) -> None:
+        self._at = at
+
+    @classmethod
+    def after(cls, seconds: float) -> Deadline:
+        return cls(time.monotonic() + seconds)
+
+    def remaining(self) -> float:
+        """Seconds left, at least 0."""
+        return max(0.0, self._at - time.monotonic())
+
+    def check(self, stage: str) -> None:
+        """Raise DeadlineExceeded, naming `stage`, once the time is over."""
+        if time.monotonic() >= self._at:
+            raise DeadlineExceeded(stage)
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What is known of a model's weights; `unknown` where nothing is, never a guess."""
+
+    digest: str = UNKNOWN
+    kind: str = UNKNOWN
+    precision: str = "fp32"
+    engine: str = "onnx"
+    source: str | None = None
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelState:
+    """One model as an engine sees it. `reason` says why it isn't ready."""
+
+    name: str
+    readiness: Readiness
+    reason: str | None = None
+    version: str = "1"
+    device: str = UNKNOWN
+    runtime: Runtime = "triton"
+    weights: Weights = field(default_factory=Weights)
+    preprocess_digest: str | None = None
+
+    @property
+    def ready(self) -> bool:
+        return self.readiness is Readiness.READY
+
+    def used(self) -> ModelUsed:
+        """The entry of `models_used[]`."""
+        return ModelUsed(
+            model_name=self.name,
+            model_version=self.version,
+            weights_digest=self.weights.digest,
+            weights=self.weights.kind,
+            runtime=self.runtime,
+            engine=self.weights.engine,
+            precision=self.weights.precision,
+            device=self.device,
+            preprocess_digest=self.preprocess_digest,
+        )
+
+
+class Lease(Protocol):
+    """Exclusive, pre-allocated, reused tensors of one branch; valid inside the `with` that gave it."""
+
+    @property
+    def inputs(self) -> Mapping[str, NDArray[Any]]:
+        """Views to write into, by tensor name."""
+
+    @property
+    def outputs(self) -> Mapping[str, NDArray[Any]]:
+        """Views to read from after `run`; they end with the lease."""
+
+    @property
+    def workspace(self) -> dict[str, Any]:
+        """What a pipeline keeps between calls because it belongs to these tensors (pads, views)."""
+
+    @property
+    def model(self) -> ModelState:
+        """The model that serves this lease."""
+
+    @property
+    def transport(self) -> str:
+        """`shared_memory`, `bytes` or `inprocess`."""
+
+    def run(self, deadline: Deadline) -> None:
+        """Inputs to outputs.
+
+        Raises:
+            DeadlineExceeded, TritonUnavailable, ModelNotReady, InsufficientGpuMemory, Overloaded, InferenceFailed.
+        """
+
+
+class Engine(Protocol):
+    """What runs branches. Safe to use from many threads."""
+
+    @property
+    def name(self) -> str:
+        """`triton` or `embedded`."""
+
+    def lease(self, branch: Branch, deadline: Deadline) -> AbstractContextManager[Lease]:
+        """Wait for free tensors of `branch`.
+
+        Raises:
+            Overloaded: too many wait already.
+            DeadlineExceeded: none came free in time (stage `queue`).
+            ModelNotFound, ModelNotReady, WeightsMissing, TritonUnavailable, InsufficientGpuMemory: it can't serve.
+        """
+
+    def ready(self) -> Mapping[str, ModelState]:
+        """State of every model of the catalogue, by name; never blocks."""
+
+    def close(self) -> None:
+        """Release everything; a second call does nothing."""
+
+
+class Poolable(Protocol):
+    """What a pool hands out. `broken`: don't use it again."""
+
+    broken: bool
+
+    def close(self) -> None: ...
+
+
+P = TypeVar("P", bound=Poolable)
+# Weight of the newest service time in the moving mean that Retry-After is computed from.
+_NEWEST = 0.2
+
+
+class _Waiter(Generic[P]):
+    """One thread in the queue: woken with an item, or with None as the permission to make one."""
+
+    __slots__ = ("event", "item")
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+        self.item: P | None = None
+
+
+class LeasePool(Generic[P]):
+    """At most `size` items, made when first needed, handed out first come, first served.
+
+    The pool's size is the concurrency limit, so this is where overload shows: with `max_waiting` threads in the
+    queue the next one is refused at once.
+    """
+
+    def __init__(self, make: Callable[[], P], size: int, max_waiting: int) -> None:
+        self._make = make
+        self._size = size
+        self._max_waiting = max_waiting
+        self._lock = threading.Lock()
+        self._free: list[P] = []
+        self._waiting: deque[_Waiter[P]] = deque()
+        self._made = 0
+        self._service_s = 0.05
+        self._closed = False
+
+    @contextmanager
+    def lease(self, deadline: Deadline) -> Iterator[P]:
+        item = self._acquire(deadline)
+        started = time.monotonic()
+        try:
+            yield item
+        finally:
+            self._release(item, time.monotonic() - started)
+
+    def close(self) -> None:
+        """Close what is free now; what is out is closed when it comes back."""
+        with self._lock:
+            self._closed = True
+            free, self._free = self._free, []
+        for item in free:
+            item.close()
+
+    def _acquire(self, deadline: Deadline) -> P:
+        deadline.check("queue")
+        with self._lock:
+            while self._free:
+                item = self._free.pop()
+                if not item.broken:
+                    return item
+                self._made -= 1
+                item.close()
+            if self._made < self._size:
+                self._made += 1
+                waiter = None
+            elif len(self._waiting) >= self._max_waiting:
+                raise Overloaded(
+                    f"{len(self._waiting)} requests wait for {self._size} leases",
+                    retry_after=(len(self._waiting) + 1) * self._service_s / self._size,
+                )
+            else:
+                waiter = _Waiter[P]()
+                self._waiting.append(waiter)
+        if waiter is not None:
+            self._wait(waiter, deadline)
+            if waiter.item is not None:
+                return waiter.item
+        return self._make_one()
+
+    def _wait(self, waiter: _Waiter[P], deadline: Deadline) -> None:
+        if waiter.event.wait(deadline.remaining()):
+            return
+        with self._lock:
+            if not waiter.event.is_set():
+                self._waiting.remove(waiter)
+                raise DeadlineExceeded("queue")
+
+    def _make_one(self) -> P:
+        """Make an item on the permission that `_made` already counts."""
+        try:
+            return self._make()
+        except BaseException:
+            self._pass_on(None)
+            raise
+
+    def _release(self, item: P, held_s: float) -> None:
+        with self._lock:
+            self._service_s += _NEWEST * (held_s - self._service_s)
+            dead = item.broken or self._closed
+        if dead:
+            item.close()
+        self._pass_on(None if dead else item)
+
+    def _pass_on(self, item: P | None) -> None:
+        """Give an item, or the permission to make one, to the first in the queue."""
+        with self._lock:
+            if self._waiting:
+                waiter = self._waiting.popleft()
+                waiter.item = item
+                waiter.event.set()
+            elif item is not None:
+                self._free.append(item)
+            else:
+                self._made -= 1
+
+
+def not_served(state: ModelState) -> GatewayError:
+    """The error of a lease on a branch that isn't ready."""
+    code, words = ERROR_CODES[state.readiness]
+    return by_code(code)(f"{state.name}: {state.reason or words}")
+
+
+def allocate(specs: tuple[TensorSpec, ...]) -> dict[str, NDArray[Any]]:
+    """Zeroed arrays of the contract's dtypes and shapes, by name."""
+    return {spec.name: np.zeros(spec.shape, dtype=NUMPY_DTYPES[spec.datatype]) for spec in specs}
+
+
+def is_out_of_memory(message: str) -> bool:
+    """Whether a backend's error text means that device memory ran out (ONNX Runtime's and CUDA's own words)."""
+    lowered = message.lower()
+    return any(words in lowered for words in _OUT_OF_MEMORY)
+
+
+_OUT_OF_MEMORY = (
+    "failed to allocate memory for requested buffer",  # ONNX Runtime, BFCArena
+    "out of memory",  # cudaErrorMemoryAllocation: "CUDA failure 2: out of memory"
+    "cuda_error_out_of_memory",
+    "cublas_status_alloc_failed",
+    "cudnn_status_alloc_failed",
+)

@@ -1,0 +1,332 @@
+"""Triton over gRPC: tensors by reference in shared memory where server and gateway share a host, bytes elsewhere.
+
+Which of the two it is, is found out by trying: Triton is asked to map a region with a random name. A lease's infer
+request never changes, so with shared memory it is serialised once and sent as the same bytes ever after.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from numpy.typing import NDArray
+
+from app.engine import shared_memory
+from app.engine.base import (
+    Deadline,
+    Lease,
+    LeasePool,
+    ModelState,
+    allocate,
+    is_out_of_memory,
+    not_served,
+)
+from app.engine.triton_client import (
+    RegionLost,
+    TritonClient,
+    by_reference_request,
+    by_value_request,
+    read_response,
+    with_contents,
+)
+from app.engine.weights import WeightsBook
+from app.errors import (
+    DeadlineExceeded,
+    GatewayError,
+    InferenceFailed,
+    TritonUnavailable,
+)
+from routing.catalogue import Branch, Catalogue, ModelSpec, TensorSpec
+from routing.policy import Readiness
+
+_log = logging.getLogger(__name__)
+
+Transport = Literal["shared_memory", "bytes"]
+
+
+@dataclass(frozen=True, slots=True)
+class TritonOptions:
+    """Leases a branch, how many requests may queue for one, the transport (`auto` tries), and the timing in seconds."""
+
+    leases: int = 4
+    max_waiting: int = 64
+    transport: Literal["auto", "shared_memory", "bytes"] = "auto"
+    poll_interval_s: float = 1.0
+    control_timeout_s: float = 2.0
+
+
+class BytesLease:
+    """Arrays of this process; every run copies them into and out of a message."""
+
+    transport = "bytes"
+
+    def __init__(self, client: TritonClient, branch: Branch, model: ModelState) -> None:
+        self.inputs = allocate(branch.inputs)
+        self.outputs = allocate(branch.outputs)
+        self.workspace: dict[str, Any] = {}
+        self.model = model
+        self.broken = False
+        self._client = client
+        self._request = by_value_request(branch)
+
+    def run(self, deadline: Deadline) -> None:
+        deadline.check("infer")
+        request = with_contents(self._request, self.inputs)
+        read_response(self._client.infer(self.model.name, request, deadline.remaining()), self.outputs)
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+class SharedMemoryLease:
+    """Arrays in a region that Triton maps too; a run sends names and offsets."""
+
+    transport = "shared_memory"
+
+    def __init__(
+        self, client: TritonClient, instance: shared_memory.Instance, branch: Branch, model: ModelState
+    ) -> None:
+        self._client = client
+        self._branch = branch
+        self._region = shared_memory.Region(instance, branch.name, (*branch.inputs, *branch.outputs))
+        try:
+            client.register(self._region)
+        except BaseException:
+            self._region.unlink()
+            raise
+        arrays = self._region.arrays()
+        self.inputs: dict[str, NDArray[Any]] = {spec.name: arrays[spec.name] for spec in branch.inputs}
+        self.outputs: dict[str, NDArray[Any]] = {spec.name: arrays[spec.name] for spec in branch.outputs}
+        self.workspace: dict[str, Any] = {}
+        self.model = model
+        self.broken = False
+        self._request = by_reference_request(branch, self._region)
+
+    def run(self, deadline: Deadline) -> None:
+        deadline.check("infer")
+        try:
+            self._run(deadline)
+        except (DeadlineExceeded, TritonUnavailable):
+            # Triton may still be at it, and would write into tensors that the next caller reads.
+            self.broken = True
+            raise
+
+    def _run(self, deadline: Deadline) -> None:
+        try:
+            self._client.infer(self._branch.name, self._request, deadline.remaining())
+        except RegionLost:
+            _log.info("%s: Triton has forgotten the region, registering it again", self._branch.name)
+            self._again(deadline)
+
+    def _again(self, deadline: Deadline) -> None:
+        try:
+            self._client.register(self._region)
+            self._client.infer(self._branch.name, self._request, deadline.remaining())
+        except RegionLost as error:
+            self.broken = True
+            raise TritonUnavailable(str(error), retry_after=1) from error
+
+    def close(self) -> None:
+        self._region.unlink()
+        try:
+            self._client.unregister(self._region.name)
+        except (GatewayError, RegionLost) as error:  # a server that is gone has forgotten it anyway
+            _log.debug("unregister: %s", error)
+
+
+TritonLease = BytesLease | SharedMemoryLease
+
+
+class TritonEngine:
+    """See the module. One thread watches the server: what is ready, and whether it has come back."""
+
+    name = "triton"
+
+    def __init__(
+        self, catalogue: Catalogue, url: str, book: WeightsBook, options: TritonOptions | None = None
+    ) -> None:
+        self.url = url
+        self._catalogue = catalogue
+        self._book = book
+        self._options = options or TritonOptions()
+        self._client = TritonClient(url, self._options.control_timeout_s)
+        self._instance = _claim(self._options.transport)
+        self.transport: Transport | None = None  # None: not tried since the server was last away
+        self._checked: dict[str, ModelState] = {}
+        self._states: Mapping[str, ModelState] = self._all(Readiness.UNREACHABLE, "not asked yet")
+        self._pools: dict[str, LeasePool[TritonLease]] = {}
+        self._pools_lock = threading.Lock()
+        self._closing = threading.Event()
+        self._poll_now = threading.Event()
+        self.refresh()
+        self._watcher = threading.Thread(target=self._watch, name="triton-watcher", daemon=True)
+        self._watcher.start()
+
+    def ready(self) -> Mapping[str, ModelState]:
+        return self._states
+
+    @contextmanager
+    def lease(self, branch: Branch, deadline: Deadline) -> Iterator[Lease]:
+        state = self._states[branch.name]
+        if not state.ready:
+            raise not_served(state)
+        try:
+            with self._pool(branch).lease(deadline) as lease:
+                lease.model = self._states[branch.name]
+                yield lease
+        except TritonUnavailable:
+            self._poll_now.set()
+            raise
+
+    def close(self) -> None:
+        if self._closing.is_set():
+            return
+        self._closing.set()
+        self._poll_now.set()
+        self._watcher.join()
+        for pool in self._pools.values():
+            pool.close()
+        if self._instance is not None:
+            self._instance.close()
+        self._client.close()
+
+    def refresh(self) -> None:
+        """Ask the server now what is ready."""
+        try:
+            index = self._client.index()
+            if self.transport is None:
+                self.transport = self._try_transport()
+            states = {name: self._state_of(spec, index) for name, spec in self._catalogue.models.items()}
+        except (GatewayError, RegionLost) as error:
+            self._lost(str(error))
+            return
+        self._states = states
+
+    def _watch(self) -> None:
+        while not self._closing.is_set():
+            self._poll_now.wait(self._options.poll_interval_s)
+            self._poll_now.clear()
+            if not self._closing.is_set():
+                self.refresh()
+
+    def _lost(self, reason: str) -> None:
+        if self.transport is not None:
+            _log.warning("Triton at %s is away: %s", self.url, reason)
+        self.transport = None
+        self._checked.clear()
+        self._states = self._all(Readiness.UNREACHABLE, reason)
+        with self._pools_lock:
+            pools, self._pools = self._pools, {}
+        for pool in pools.values():
+            pool.close()
+
+    def _all(self, readiness: Readiness, reason: str) -> dict[str, ModelState]:
+        return {name: ModelState(name, readiness, reason) for name in self._catalogue.models}
+
+    def _state_of(self, spec: ModelSpec, index: Mapping[str, tuple[bool, str, str]]) -> ModelState:
+        if spec.name not in index:
+            self._checked.pop(spec.name, None)
+            return ModelState(spec.name, Readiness.MISSING, "not in Triton's repository index")
+        ready, version, reason = index[spec.name]
+        if not ready:
+            self._checked.pop(spec.name, None)
+            return ModelState(spec.name, _not_ready(reason), reason or "not loaded")
+        known = self._checked.get(spec.name)
+        if known is None or known.version != version:
+            known = self._checked[spec.name] = self._check(spec, version)
+        return self._with_weights(known)
+
+    def _check(self, spec: ModelSpec, version: str) -> ModelState:
+        """A model that has just become READY: does it keep the contract, and on what device does it run?"""
+        inputs, outputs = self._client.tensors(spec.name)
+        if {*inputs} != {*spec.inputs} or {*outputs} != {*spec.outputs}:
+            reason = f"Triton has {inputs} -> {outputs}, the catalogue says {spec.inputs} -> {spec.outputs}"
+            return ModelState(spec.name, Readiness.CONTRACT_MISMATCH, reason, version)
+        working = spec.name
+        if spec.kind == "ensemble":
+            working = self._catalogue.branches[spec.name].weights_model
+        return ModelState(spec.name, Readiness.READY, None, version, self._client.device(working))
+
+    def _with_weights(self, state: ModelState) -> ModelState:
+        branch = self._catalogue.branches.get(state.name)
+        if branch is None:
+            return replace(state, weights=self._book.lookup(state.name))
+        preprocess = branch.preprocess_model
+        return replace(
+            state,
+            weights=self._book.lookup(branch.weights_model),
+            preprocess_digest=self._book.lookup(preprocess).digest if preprocess else None,
+        )
+
+    def _pool(self, branch: Branch) -> LeasePool[TritonLease]:
+        with self._pools_lock:
+            if branch.name not in self._pools:
+                options = self._options
+                make: Callable[[], TritonLease] = lambda: self._make(branch)  # noqa: E731  # typed, and used once
+                self._pools[branch.name] = LeasePool(make, options.leases, options.max_waiting)
+            return self._pools[branch.name]
+
+    def _make(self, branch: Branch) -> TritonLease:
+        state = self._states[branch.name]
+        if self.transport == "shared_memory" and self._instance is not None:
+            try:
+                return SharedMemoryLease(self._client, self._instance, branch, state)
+            except (OSError, RegionLost, InferenceFailed) as error:
+                if self._options.transport == "shared_memory":
+                    raise TritonUnavailable(f"shared memory was asked for and failed: {error}") from error
+                _log.warning("%s goes by bytes: %s", branch.name, error)
+        return BytesLease(self._client, branch, state)
+
+    def _try_transport(self) -> Transport:
+        """Let Triton map a region with a random name: it can only if it shares this host's memory."""
+        if self._options.transport == "bytes" or self._instance is None:
+            return "bytes"
+        for name in shared_memory.sweep(self._instance.folder):
+            _log.info("removed %s, left behind by a gateway that died", name)
+            self._forget(name)
+        try:
+            probe = shared_memory.Region(self._instance, "probe", (TensorSpec("probe", "UINT8", (1,)),))
+        except OSError as error:
+            return self._no_shared_memory(error)
+        try:
+            self._client.register(probe)
+            self._client.unregister(probe.name)
+        except (RegionLost, InferenceFailed) as error:
+            return self._no_shared_memory(error)
+        finally:
+            probe.unlink()
+        _log.info("Triton at %s shares this host's memory: tensors go by reference", self.url)
+        return "shared_memory"
+
+    def _no_shared_memory(self, error: Exception) -> Transport:
+        if self._options.transport == "shared_memory":
+            raise TritonUnavailable(f"shared memory was asked for and failed: {error}") from error
+        _log.info("Triton at %s doesn't share this host's memory, tensors go as bytes: %s", self.url, error)
+        return "bytes"
+
+    def _forget(self, name: str) -> None:
+        try:
+            self._client.unregister(name)
+        except (GatewayError, RegionLost) as error:
+            _log.debug("unregister %s: %s", name, error)
+
+
+def _claim(transport: str) -> shared_memory.Instance | None:
+    if transport == "bytes":
+        return None
+    try:
+        return shared_memory.Instance()
+    except OSError as error:
+        _log.info("no shared memory on this host, tensors go as bytes: %s", error)
+        return None
+
+
+def _not_ready(reason: str) -> Readiness:
+    """What Triton's reason says of a model that isn't READY."""
+    if is_out_of_memory(reason):
+        return Readiness.OUT_OF_MEMORY
+    return Readiness.LOADING if reason == "loading" else Readiness.UNAVAILABLE

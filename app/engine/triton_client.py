@@ -1,0 +1,194 @@
+"""The gRPC calls that the Triton engine makes. The only module that imports gRPC and tritonclient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc import service_pb2_grpc
+
+from app.engine.base import is_out_of_memory
+from app.engine.shared_memory import Region
+from app.errors import (
+    DeadlineExceeded,
+    GatewayError,
+    InferenceFailed,
+    InsufficientGpuMemory,
+    ModelNotReady,
+    Overloaded,
+    TritonUnavailable,
+)
+from routing.catalogue import Branch, TensorSpec
+
+# tritonclient sets the same message sizes; passing options of one's own drops them, and 4 MB would return.
+_CHANNEL_OPTIONS = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.enable_http_proxy", 0),  # http_proxy variables break localhost
+    ("grpc.use_local_subchannel_pool", 1),  # one connection an engine, not one a process
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),  # back within a second of Triton's return
+)
+# Triton's own words (2.51): these come with UNAVAILABLE or INVALID_ARGUMENT although the server is well.
+_NOT_READY_WORDS = ("ready state", "unknown model", "no available versions", "is not found")
+_REGION_WORDS = ("shared memory region", "shared-memory region")
+
+
+class RegionLost(Exception):
+    """Triton doesn't know a region: it has restarted, or can't map it. Never leaves `app.engine`."""
+
+
+@contextmanager
+def translated_errors(what: str) -> Iterator[None]:
+    """What gRPC raises, as ours.
+
+    Raises:
+        RegionLost, DeadlineExceeded, TritonUnavailable, ModelNotReady, InsufficientGpuMemory, Overloaded,
+        InferenceFailed.
+    """
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise _translate(what, error.code(), error.details() or "") from error
+    except ValueError as error:  # "Cannot invoke RPC on closed channel!"
+        raise TritonUnavailable(f"{what}: {error}") from error
+
+
+def _translate(what: str, code: grpc.StatusCode, details: str) -> Exception:
+    """Triton's words come before gRPC's codes: one code stands for several different failures."""
+    text = f"{what}: {details}"
+    lowered = details.lower()
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return DeadlineExceeded("infer")
+    if any(words in lowered for words in _REGION_WORDS):
+        return RegionLost(text)
+    if is_out_of_memory(details):
+        return InsufficientGpuMemory(text)
+    if any(words in lowered for words in _NOT_READY_WORDS):
+        return ModelNotReady(text, retry_after=1)
+    return _BY_STATUS.get(code, InferenceFailed)(text, retry_after=1)
+
+
+_BY_STATUS: Mapping[grpc.StatusCode, type[GatewayError]] = {
+    grpc.StatusCode.NOT_FOUND: ModelNotReady,
+    grpc.StatusCode.UNAVAILABLE: TritonUnavailable,
+    grpc.StatusCode.CANCELLED: TritonUnavailable,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
+}
+
+
+class TritonClient:
+    """The gRPC calls that the engine makes; every failure is one of `translated_errors`."""
+
+    def __init__(self, url: str, control_timeout_s: float) -> None:
+        self._channel = grpc.insecure_channel(url, options=_CHANNEL_OPTIONS)
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        # No (de)serialisers: what goes over the wire is made once a lease, and not always read.
+        self._infer = self._channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        self._timeout = control_timeout_s
+
+    def infer(self, model: str, request: bytes, timeout_s: float) -> bytes:
+        with translated_errors(model):
+            response: bytes = self._infer(request, timeout=timeout_s)
+        return response
+
+    def index(self) -> dict[str, tuple[bool, str, str]]:
+        """Every model in the repository: name -> (is READY, version, reason)."""
+        with translated_errors("repository index"):
+            reply = self._stub.RepositoryIndex(pb.RepositoryIndexRequest(), timeout=self._timeout)
+        index: dict[str, tuple[bool, str, str]] = {}
+        for row in reply.models:
+            if row.name not in index or row.state == "READY":
+                index[row.name] = (row.state == "READY", row.version or "1", row.reason)
+        return index
+
+    def tensors(self, model: str) -> tuple[list[TensorSpec], list[TensorSpec]]:
+        """Inputs and outputs of a READY model, as the server has them."""
+        with translated_errors(model):
+            reply = self._stub.ModelMetadata(pb.ModelMetadataRequest(name=model), timeout=self._timeout)
+        inputs, outputs = (
+            [TensorSpec(t.name, t.datatype, tuple(t.shape)) for t in side]
+            for side in (reply.inputs, reply.outputs)
+        )
+        return inputs, outputs
+
+    def device(self, model: str) -> str:
+        """`cuda:<n>` or `cpu`, from the instance group that Triton settled on."""
+        with translated_errors(model):
+            reply = self._stub.ModelConfig(pb.ModelConfigRequest(name=model), timeout=self._timeout)
+        for group in reply.config.instance_group:
+            kind = type(group).Kind.Name(group.kind)
+            if kind == "KIND_GPU":
+                return f"cuda:{group.gpus[0] if group.gpus else 0}"
+            if kind == "KIND_CPU":
+                return "cpu"
+        return "unknown"
+
+    def register(self, region: Region) -> None:
+        request = pb.SystemSharedMemoryRegisterRequest(
+            name=region.name, key=region.key, offset=0, byte_size=region.nbytes
+        )
+        with translated_errors("shared memory"):
+            self._stub.SystemSharedMemoryRegister(request, timeout=self._timeout)
+
+    def unregister(self, name: str) -> None:
+        request = pb.SystemSharedMemoryUnregisterRequest(name=name)
+        with translated_errors("shared memory"):
+            self._stub.SystemSharedMemoryUnregister(request, timeout=self._timeout)
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+def by_value_request(branch: Branch) -> Any:
+    """The infer request of a branch, without its tensors' contents."""
+    return pb.ModelInferRequest(
+        model_name=branch.name,
+        inputs=[
+            pb.ModelInferRequest.InferInputTensor(name=s.name, datatype=s.datatype, shape=s.shape)
+            for s in branch.inputs
+        ],
+        outputs=[pb.ModelInferRequest.InferRequestedOutputTensor(name=s.name) for s in branch.outputs],
+    )
+
+
+def by_reference_request(branch: Branch, region: Region) -> bytes:
+    """The serialised infer request whose tensors all lie in `region`."""
+    request = by_value_request(branch)
+    for tensor in (*request.inputs, *request.outputs):
+        slot = region.slots[tensor.name]
+        tensor.parameters["shared_memory_region"].string_param = region.name
+        tensor.parameters["shared_memory_offset"].int64_param = slot.offset
+        tensor.parameters["shared_memory_byte_size"].int64_param = slot.spec.nbytes
+    serialised: bytes = request.SerializeToString()
+    return serialised
+
+
+def with_contents(request: Any, inputs: Mapping[str, NDArray[Any]]) -> bytes:
+    """The serialised request with the tensors' bytes in it."""
+    full = pb.ModelInferRequest()
+    full.CopyFrom(request)
+    full.raw_input_contents.extend(inputs[tensor.name].tobytes() for tensor in full.inputs)
+    serialised: bytes = full.SerializeToString()
+    return serialised
+
+
+def read_response(reply: bytes, outputs: Mapping[str, NDArray[Any]]) -> None:
+    """Copy a response's tensors into `outputs`.
+
+    Raises:
+        InferenceFailed: a tensor is missing or has another size.
+    """
+    response = pb.ModelInferResponse.FromString(reply)
+    contents = dict(zip((t.name for t in response.outputs), response.raw_output_contents, strict=False))
+    for name, target in outputs.items():
+        raw = contents.get(name, b"")
+        if len(raw) != target.nbytes:
+            raise InferenceFailed(f"{name} came back with {len(raw)} bytes, expected {target.nbytes}")
+        target[...] = np.frombuffer(raw, dtype=target.dtype).reshape(target.shape)

@@ -1,0 +1,155 @@
+"""What can go wrong, in the words of the domain. `app.api.problems` gives each its status.
+
+GatewayError
+├── InvalidInput
+│   ├── InvalidImage            invalid_image
+│   ├── InvalidParameter        invalid_parameter
+│   └── UnsupportedMediaType    unsupported_media_type
+├── TooLarge
+│   ├── PayloadTooLarge         payload_too_large
+│   └── ImageTooLarge           image_too_large
+├── ModelNotFound               model_not_found
+├── Overloaded                  overloaded
+├── DeadlineExceeded            deadline_exceeded
+└── BackendError
+    ├── TritonUnavailable       triton_unavailable
+    ├── ModelNotReady           model_not_ready
+    ├── WeightsMissing          weights_missing
+    ├── InsufficientGpuMemory   insufficient_gpu_memory
+    └── InferenceFailed         inference_failed
+"""
+
+from __future__ import annotations
+
+
+class GatewayError(Exception):
+    """Base of all that the gateway raises on purpose.
+
+    `code` is the problem code of the API, `title` says what kind of failure it is, the message what happened,
+    and `hint` what the caller can do about it. `retry_after` is in seconds, where waiting helps.
+    """
+
+    code: str
+    title: str
+    hint: str
+
+    def __init__(self, detail: str, *, hint: str | None = None, retry_after: float | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.retry_after = retry_after
+        if hint is not None:
+            self.hint = hint
+
+
+class InvalidInput(GatewayError):
+    """The bytes or values can't be used."""
+
+
+class InvalidImage(InvalidInput):
+    code = "invalid_image"
+    title = "The picture can't be read"
+    hint = "Send one complete JPEG, PNG, WebP or BMP picture."
+
+
+class InvalidParameter(InvalidInput):
+    code = "invalid_parameter"
+    title = "A parameter can't be used"
+    hint = "See /docs for the parameters and GET /v1/branches for what can be served."
+
+
+class UnsupportedMediaType(InvalidInput):
+    code = "unsupported_media_type"
+    title = "This kind of content is not supported"
+    hint = "Send a JPEG, PNG, WebP or BMP picture; what it is, its bytes decide, not its name."
+
+
+class TooLarge(GatewayError):
+    """More than a limit allows."""
+
+
+class PayloadTooLarge(TooLarge):
+    code = "payload_too_large"
+    title = "The request is too large"
+    hint = "Send fewer or smaller files a request."
+
+
+class ImageTooLarge(TooLarge):
+    code = "image_too_large"
+    title = "The picture has too many pixels"
+    hint = "Scale the picture down before sending it."
+
+
+class ModelNotFound(GatewayError):
+    code = "model_not_found"
+    title = "No such model"
+    hint = "GET /v1/branches lists the branches; `make models` builds them."
+
+
+class Overloaded(GatewayError):
+    code = "overloaded"
+    title = "The queue is full"
+    hint = "Send it again after the time in Retry-After, with fewer requests in flight."
+
+
+class DeadlineExceeded(GatewayError):
+    """`stage` is where the time ran out: receive, decode, queue, prepare, infer, finish or encode."""
+
+    code = "deadline_exceeded"
+    title = "The time for this request ran out"
+    hint = "Allow more time with X-Request-Timeout (seconds), or send less at once."
+
+    def __init__(self, stage: str) -> None:
+        super().__init__(f"the time ran out in stage '{stage}'; the work was cancelled")
+        self.stage = stage
+
+
+class BackendError(GatewayError):
+    """The backend can't serve now."""
+
+
+class TritonUnavailable(BackendError):
+    code = "triton_unavailable"
+    title = "Triton can't be reached"
+    hint = "Check that Triton runs at the configured address; GET /readyz says what fails."
+
+
+class ModelNotReady(BackendError):
+    code = "model_not_ready"
+    title = "The model is not ready"
+    hint = "GET /v1/repository says what is missing; `fallback=true` allows the next smaller branch."
+
+
+class WeightsMissing(BackendError):
+    code = "weights_missing"
+    title = "The model has no weights"
+    hint = "Build them with `make models`."
+
+
+class InsufficientGpuMemory(BackendError):
+    code = "insufficient_gpu_memory"
+    title = "The GPU has too little memory for this branch"
+    hint = "Ask for a smaller branch, or allow one with `fallback=true`."
+
+
+class InferenceFailed(BackendError):
+    code = "inference_failed"
+    title = "The model failed on this input"
+    hint = "The detail is the backend's own message; its log has more."
+
+
+def by_code(code: str) -> type[GatewayError]:
+    """The error type of a problem code that routing answers with."""
+    return _BY_CODE[code]
+
+
+_BY_CODE: dict[str, type[GatewayError]] = {
+    error.code: error
+    for error in (
+        InvalidParameter,
+        ModelNotFound,
+        ModelNotReady,
+        WeightsMissing,
+        InsufficientGpuMemory,
+        TritonUnavailable,
+    )
+}

@@ -1,0 +1,129 @@
+"""The composition root: the only place that names concrete engines."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from fastapi import FastAPI
+
+from app import __version__
+from app.api import detect, operate, problems
+from app.api.gateway import Gateway
+from app.api.middleware import RequestContext
+from app.engine.base import Engine
+from app.engine.weights import WeightsBook
+from app.media.image import ImageLimits
+from app.metrics import Metrics
+from app.pipelines.base import Router
+from app.pipelines.detect import DetectPipeline
+from app.settings import Settings
+from routing import catalogue as catalogues
+from routing.catalogue import Catalogue
+from routing.policy import Readiness
+
+_log = logging.getLogger("gateway")
+EngineFactory = Callable[[Settings, Catalogue], Engine]
+
+
+def create_engine(settings: Settings, catalogue: Catalogue) -> Engine:
+    """The engine that the settings name; only its packages are imported.
+
+    Raises:
+        RuntimeError: the settings can't be carried out on this installation; the message says what to do.
+    """
+    book = WeightsBook(settings.repository, settings.manifest)
+    if settings.engine == "triton":
+        from app.engine.triton import TritonEngine, TritonOptions  # noqa: PLC0415  # embedded runs without gRPC
+
+        options = TritonOptions(settings.leases, settings.max_waiting, settings.triton_transport)
+        return TritonEngine(catalogue, settings.triton_url, book, options)
+    if settings.repository is None:
+        raise RuntimeError("the embedded engine needs GATEWAY_REPOSITORY")
+    try:
+        from app.engine.embedded import (  # noqa: PLC0415  # an extra: onnxruntime or onnxruntime-gpu
+            EmbeddedEngine,
+            EmbeddedOptions,
+        )
+    except ImportError as error:
+        raise RuntimeError(
+            "the embedded engine needs ONNX Runtime: pip install '.[embedded]' (or '.[gpu]')"
+        ) from error
+    patterns = tuple(pattern.strip() for pattern in settings.models.split(","))
+    embedded = EmbeddedOptions(settings.leases, settings.max_waiting, settings.embedded_threads, patterns)
+    return EmbeddedEngine(catalogue, settings.repository, book, embedded)
+
+
+def create_app(settings: Settings | None = None, engine_factory: EngineFactory = create_engine) -> FastAPI:
+    """The service; engine and threads live from start-up to shutdown."""
+    settings = settings or Settings()
+    metrics = Metrics()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        catalogue = catalogues.load()
+        engine = await asyncio.to_thread(engine_factory, settings, catalogue)
+        workers = ThreadPoolExecutor(settings.worker_threads, thread_name_prefix="worker")
+        app.state.gateway = _gateway(settings, catalogue, engine, metrics, workers)
+        announcing = asyncio.create_task(_announce(app.state.gateway))
+        try:
+            yield
+        finally:
+            announcing.cancel()
+            workers.shutdown(cancel_futures=True)
+            await asyncio.to_thread(engine.close)
+
+    app = FastAPI(
+        title="Triton vision gateway",
+        version=__version__,
+        summary="Frames in, results out, with what produced them.",
+        lifespan=lifespan,
+    )
+    app.include_router(detect.router)
+    app.include_router(operate.router)
+    problems.install(app)
+    app.add_middleware(RequestContext, metrics=metrics)
+    return app
+
+
+def _gateway(
+    settings: Settings, catalogue: Catalogue, engine: Engine, metrics: Metrics, workers: ThreadPoolExecutor
+) -> Gateway:
+    if settings.variant is not None and settings.variant not in catalogue["detect"].variants:
+        raise RuntimeError(f"GATEWAY_VARIANT is one of {', '.join(catalogue['detect'].variants)}")
+    router = Router(catalogue, engine, settings.variant)
+    pipeline = DetectPipeline(router, metrics, ImageLimits(settings.max_pixels))
+    return Gateway(settings, router, pipeline, metrics, workers)
+
+
+async def _announce(gateway: Gateway) -> None:
+    """Once loading is over, say what is served, with which weights, and where to post."""
+    engine, settings = gateway.router.engine, gateway.settings
+    branches = gateway.router.catalogue.branches
+    while any(engine.ready()[name].readiness is Readiness.LOADING for name in branches):
+        await asyncio.sleep(0.1)
+    states = [engine.ready()[name] for name in branches]
+    where = f"Triton at {settings.triton_url}" if engine.name == "triton" else "ONNX Runtime in this process"
+    _log.info("engine: %s (%s)", engine.name, where)
+    served = [state for state in states if state.ready]
+    for state in served:
+        _log.info("ready: %s on %s, weights: %s", state.name, state.device, state.weights.kind)
+    for state in states:
+        if state.readiness not in (Readiness.READY, Readiness.MISSING, Readiness.WEIGHTS_MISSING):
+            _log.warning("not ready: %s: %s", state.name, state.reason or state.readiness.value)
+    kinds = Counter(state.weights.kind for state in served)
+    if kinds["random"]:
+        _log.warning(
+            "%d of %d ready branches have RANDOM weights: answers mean nothing", kinds["random"], len(served)
+        )
+    if not served:
+        _log.warning("no branch is ready; `make models` builds some, GET /readyz says what fails")
+    _log.info(
+        "try it: curl --data-binary @docs/astronaut.jpg 'http://%s:%d/v1/detect'",
+        settings.host,
+        settings.port,
+    )

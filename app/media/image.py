@@ -1,0 +1,153 @@
+"""Picture bytes to RGB pixels: format by content, size from the header before anything is decoded.
+
+What is answered is what OpenCV's `imread` would give a model, in RGB: EXIF orientation applied, grey widened,
+alpha dropped, 16 bits cut to the upper 8.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from app.errors import ImageTooLarge, InvalidImage, UnsupportedMediaType
+
+Image.MAX_IMAGE_PIXELS = None  # Pillow's guess at a bomb: our own limit is checked from the header
+
+# First bytes -> Pillow's name of the format. Only these ever reach a decoder.
+_MAGIC: tuple[tuple[bytes, str], ...] = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"BM", "BMP"),
+)
+_VIDEO_BRANDS = (b"ftyp", b"moov", b"mdat")
+# A phone's EXIF block stands in the first APP1 segment, which ends within 64 KiB.
+_EXIF_REACH = 1 << 16
+_ORIENTATION = 0x0112
+_ANIMATED = "the picture is animated; send one frame"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLimits:
+    """`max_pixels`: width x height of the largest picture that is decoded."""
+
+    max_pixels: int = 64_000_000
+
+
+def sniff(data: bytes) -> str:
+    """The picture format that the first bytes announce: `JPEG`, `PNG`, `BMP` or `WEBP`.
+
+    Raises:
+        InvalidImage: there are no bytes.
+        UnsupportedMediaType: they announce something else.
+    """
+    if not data:
+        raise InvalidImage("the body is empty")
+    for magic, name in _MAGIC:
+        if data.startswith(magic):
+            return name
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    raise UnsupportedMediaType(f"the content is {_guess(data)}, not a JPEG, PNG, WebP or BMP picture")
+
+
+def _guess(data: bytes) -> str:
+    if data[4:8] in _VIDEO_BRANDS or data[:4] in (b"\x1aE\xdf\xa3", b"RIFF"):
+        return "a video or audio file"
+    if data[:4] == b"GIF8":
+        return "a GIF"
+    if data[:4] in (b"II*\x00", b"MM\x00*"):
+        return "a TIFF"
+    head = data[:64]
+    printable = all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in head)
+    return "text" if printable else "of an unknown kind"
+
+
+def decode_image(data: bytes, limits: ImageLimits | None = None) -> NDArray[np.uint8]:
+    """Decode one still picture.
+
+    Args:
+        data: a complete JPEG, PNG, WebP or BMP file.
+        limits: pixels are counted from the header before decoding.
+
+    Returns:
+        `[height, width, 3]` uint8 RGB, C-contiguous, as a viewer shows it (EXIF orientation applied).
+
+    Raises:
+        InvalidImage: empty, damaged, cut off, or animated.
+        ImageTooLarge: more pixels than `limits` allow.
+        UnsupportedMediaType: no picture format that is served.
+    """
+    limits = limits or ImageLimits()
+    name = sniff(data)
+    if name == "JPEG" and b"Exif\x00\x00" not in data[:_EXIF_REACH]:
+        rgb = _turbo(data, limits)
+        if rgb is not None:
+            return rgb
+    return _pillow(data, name, limits)
+
+
+def _turbo(data: bytes, limits: ImageLimits) -> NDArray[np.uint8] | None:
+    """libjpeg-turbo straight to RGB; None where Pillow has to judge (CMYK, odd or damaged files)."""
+    try:
+        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
+        _check_pixels(width, height, limits)
+        if colorspace in ("CMYK", "YCCK"):
+            return None
+        rgb: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB")
+    except ValueError:
+        return None
+    return rgb
+
+
+def _pillow(data: bytes, name: str, limits: ImageLimits) -> NDArray[np.uint8]:
+    try:
+        if name == "WEBP":
+            _check_webp(data, limits)
+        image = Image.open(io.BytesIO(data), formats=(name, "MPO") if name == "JPEG" else (name,))
+        _check_pixels(*image.size, limits)
+        if name != "JPEG" and getattr(image, "is_animated", False):
+            raise InvalidImage(_ANIMATED)
+        return _rgb(image)
+    except (
+        UnidentifiedImageError,
+        OSError,
+        ValueError,
+        SyntaxError,
+        EOFError,
+        IndexError,
+        struct.error,
+    ) as error:
+        raise InvalidImage(f"the {name} picture can't be decoded: {error}") from error
+
+
+def _check_webp(data: bytes, limits: ImageLimits) -> None:
+    """Pillow's WebP opener allocates the whole canvas: read an extended header (RFC 9649, 2.7) first."""
+    if data[12:16] != b"VP8X":
+        return  # a simple file has 14 bits a side and one frame
+    flags, width, height = data[20], *(1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
+    _check_pixels(width, height, limits)
+    if flags & 0b10:
+        raise InvalidImage(_ANIMATED)
+
+
+def _check_pixels(width: int, height: int, limits: ImageLimits) -> None:
+    if width * height > limits.max_pixels:
+        raise ImageTooLarge(
+            f"the picture is {width}x{height}, {width * height} pixels; the limit is {limits.max_pixels}"
+        )
+
+
+def _rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """Pillow's modes to RGB, upright."""
+    if image.getexif().get(_ORIENTATION, 1) != 1:
+        image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16-bit grey: `convert` would clip at 255 instead of cutting
+        upper = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+        return np.ascontiguousarray(np.broadcast_to(upper[..., None], (*upper.shape, 3)))
+    return np.ascontiguousarray(np.asarray(image.convert("RGB")))

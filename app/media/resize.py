@@ -1,0 +1,83 @@
+"""Pixels into a branch's square."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from app.vision.letterbox import Letterbox
+
+PAD = 114
+
+
+def letterbox_image(rgb: NDArray[np.uint8], geometry: Letterbox, pad: int = PAD) -> NDArray[np.uint8]:
+    """The frame in its square.
+
+    Args:
+        rgb: `[height, width, 3]` uint8, of the size that `geometry` was made for.
+        geometry: where the frame lies.
+        pad: the grey level around it.
+
+    Returns:
+        `[size, size, 3]` uint8, a new array: pixel-identical to Ultralytics' LetterBox (bilinear, pad 114).
+    """
+    square = np.full((geometry.size, geometry.size, 3), pad, dtype=np.uint8)
+    _place(rgb, geometry, _inner(square, geometry))
+    return square
+
+
+def letterbox_into(
+    rgb: NDArray[np.uint8],
+    geometry: Letterbox,
+    images: NDArray[np.float32],
+    workspace: MutableMapping[str, Any],
+    pad: int = PAD,
+    scale: float = 255.0,
+) -> None:
+    """Write the letterboxed frame into a tensor: planar, divided by `scale`.
+
+    Args:
+        rgb: `[height, width, 3]` uint8.
+        geometry: where the frame lies.
+        images: `[1, 3, size, size]` float32, every element is written.
+        workspace: belongs to `images`: keeps buffers between calls (the padding is written again only when
+            the geometry changes).
+        pad: the grey level around the frame.
+        scale: divisor of a grey level; `pad / scale` stands around the frame.
+    """
+    if workspace.get("geometry") != geometry:
+        workspace["geometry"] = None  # half-written until all is in place
+        images.fill(np.float32(pad) / np.float32(scale))
+        shape = (geometry.new_height, geometry.new_width)
+        workspace["resized"] = np.empty((*shape, 3), dtype=np.uint8)
+        workspace["planes"] = [np.empty(shape, dtype=np.uint8) for _ in range(3)]
+        workspace["views"] = [_inner(plane, geometry) for plane in images[0]]
+        workspace["geometry"] = geometry
+    resized, planes = workspace["resized"], workspace["planes"]
+    if (geometry.new_width, geometry.new_height) == (geometry.width, geometry.height):
+        resized = rgb
+    else:
+        _place(rgb, geometry, resized)
+    cv2.split(resized, planes)
+    for plane, view in zip(planes, workspace["views"], strict=True):
+        np.divide(plane, np.float32(scale), out=view)
+
+
+def _inner(square: NDArray[Any], geometry: Letterbox) -> NDArray[Any]:
+    """The view of a square `[size, size, ...]` in which the frame lies."""
+    bottom, right = geometry.top + geometry.new_height, geometry.left + geometry.new_width
+    return square[geometry.top : bottom, geometry.left : right]
+
+
+def _place(rgb: NDArray[np.uint8], geometry: Letterbox, target: NDArray[np.uint8]) -> None:
+    size = (geometry.new_width, geometry.new_height)
+    if size == (geometry.width, geometry.height):
+        target[:] = rgb
+    elif target.flags.c_contiguous:
+        cv2.resize(rgb, size, dst=target, interpolation=cv2.INTER_LINEAR)
+    else:
+        target[:] = cv2.resize(rgb, size, interpolation=cv2.INTER_LINEAR)

@@ -1,0 +1,1 @@
+"""decode -> route -> prepare -> run -> finish, one module a family."""

@@ -1,0 +1,132 @@
+"""What all pipelines share: the decision, the clock, and what produced an answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from app.engine.base import Deadline as Deadline  # noqa: PLC0414  # for the routes, which know no engine
+from app.engine.base import Engine, Lease, ModelState
+from app.errors import by_code
+from routing.catalogue import TIERS, Branch, Catalogue, Family
+from routing.policy import Decision, FrameFacts, Readiness, RoutingError, route
+from routing.policy import Wishes as Wishes  # noqa: PLC0414  # for the routes, which know no routing
+from routing.provenance import model_signature, models_used, resolved_model_mapping
+
+STAGES = ("decode", "queue", "prepare", "infer", "finish", "encode")
+
+
+class Timings:
+    """Milliseconds a stage, of one frame."""
+
+    def __init__(self) -> None:
+        self.ms: dict[str, float] = dict.fromkeys(STAGES, 0.0)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.ms[name] += (time.perf_counter() - started) * 1000
+
+    def add(self, other: Timings) -> None:
+        for name, ms in other.ms.items():
+            self.ms[name] += ms
+
+
+@contextmanager
+def leased(engine: Engine, branch: Branch, deadline: Deadline, timings: Timings) -> Iterator[Lease]:
+    """`Engine.lease`, the wait for it counted as stage `queue`."""
+    started = time.perf_counter()
+    with engine.lease(branch, deadline) as lease:
+        timings.ms["queue"] += (time.perf_counter() - started) * 1000
+        yield lease
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Which branch served a frame, decided how, by which model."""
+
+    family: Family
+    decision: Decision
+    model: ModelState
+    timings: Timings
+
+    @property
+    def warnings(self) -> list[str]:
+        warnings = list(self.decision.warnings)
+        if self.model.weights.kind == "random":
+            warnings.append(f"{self.decision.branch.name} has random weights: its answers mean nothing")
+        return warnings
+
+    def branch(self) -> dict[str, Any]:
+        """The `branch` object of an answer."""
+        branch = self.decision.branch
+        return {
+            "name": branch.name,
+            "family": branch.family,
+            "tier": branch.tier,
+            "size": branch.size,
+            "variant": branch.variant,
+            "why": self.decision.why,
+            "passed_over": [
+                {"branch": passed.branch, "reason": passed.reason} for passed in self.decision.passed_over
+            ],
+        }
+
+
+def provenance(served: Iterable[Served]) -> dict[str, Any]:
+    """`resolved_model_mapping`, `models_used` and `model_signature` of an answer that these frames make up."""
+    served = list(served)
+    used = models_used(frame.model.used() for frame in served)
+    return {
+        "resolved_model_mapping": resolved_model_mapping((s.family, s.decision.branch) for s in served),
+        "models_used": used,
+        "model_signature": model_signature(used),
+    }
+
+
+def wishes_of(branch: str | None, variant: str | None = None, *, fallback: bool = False) -> Wishes:
+    """Query parameters that override routing; `branch` is a branch's name, a tier or a size in pixels."""
+    if branch is not None and branch.isdecimal() and len(branch) < 6:
+        return Wishes(size=int(branch), variant=variant, fallback=fallback)
+    if branch in TIERS:
+        return Wishes(tier=branch, variant=variant, fallback=fallback)
+    return Wishes(branch=branch, variant=variant, fallback=fallback)
+
+
+def readiness(states: Mapping[str, ModelState]) -> dict[str, Readiness]:
+    return {name: state.readiness for name, state in states.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Router:
+    """`routing.policy.route` over what the engine says is ready, with our errors.
+
+    `variant` serves when the caller names none; None: the catalogue's.
+    """
+
+    catalogue: Catalogue
+    engine: Engine
+    variant: str | None = None
+
+    def decide(self, family: str, facts: FrameFacts | None, wishes: Wishes) -> Decision:
+        """Choose a branch.
+
+        Raises:
+            InvalidParameter, ModelNotFound, ModelNotReady, WeightsMissing, InsufficientGpuMemory,
+            TritonUnavailable: no branch can serve the wish; the message says which and why.
+        """
+        states = self.engine.ready()
+        try:
+            return route(self.catalogue[family], facts, wishes, readiness(states), self.variant)
+        except RoutingError as error:
+            detail = error.detail
+            state = states.get(error.branch or "")
+            if state is not None and state.reason:
+                detail = f"{detail}: {state.reason}"
+            raise by_code(error.code)(detail) from error

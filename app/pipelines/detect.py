@@ -1,0 +1,127 @@
+"""Frames to boxes: decode -> route -> letterbox into the lease -> run -> decode, NMS, source pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.engine.base import Deadline
+from app.media.image import ImageLimits, decode_image
+from app.media.overlays import draw_boxes, png_bytes
+from app.media.resize import letterbox_into
+from app.metrics import Metrics
+from app.pipelines.base import Router, Served, Timings, leased
+from app.vision.letterbox import Letterbox
+from app.vision.yolo import detect
+from routing.policy import FrameFacts, Wishes
+
+
+@dataclass(frozen=True, slots=True)
+class DetectParameters:
+    """`conf`: a score must be greater; `iou`: same-class boxes that overlap more are one; `max_det`: most boxes.
+
+    `classes`: class ids to keep (None: all); `agnostic`: suppress across classes. `analysis_*` in pixels steer
+    routing only.
+    """
+
+    conf: float = 0.25
+    iou: float = 0.7
+    max_det: int = 300
+    classes: Sequence[int] | None = None
+    agnostic: bool = False
+    analysis_width: int | None = None
+    analysis_height: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """Boxes of one frame, best first.
+
+    `boxes` `(n, 4)` float32 xyxy in source pixels, `scores` `(n,)` float32, `class_ids` `(n,)` int32;
+    `rgb` is the decoded frame.
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    class_ids: NDArray[np.int32]
+    labels: Sequence[str]
+    rgb: NDArray[np.uint8]
+    served: Served
+
+    def class_name(self, class_id: int) -> str:
+        return self.labels[class_id] if class_id < len(self.labels) else f"class {class_id}"
+
+    def picture(self) -> bytes:
+        """PNG of the frame with boxes, class names and scores drawn."""
+        labels = [
+            f"{self.class_name(int(class_id))} {score:.2f}"
+            for class_id, score in zip(self.class_ids, self.scores, strict=True)
+        ]
+        return png_bytes(draw_boxes(self.rgb, self.boxes, self.class_ids, labels))
+
+
+@dataclass(frozen=True, slots=True)
+class DetectPipeline:
+    """See the module; safe to call from many threads."""
+
+    router: Router
+    metrics: Metrics
+    limits: ImageLimits
+
+    def labels(self, branch_labels: Sequence[str] = ()) -> Sequence[str]:
+        """Class names: the weights' own, else the catalogue's."""
+        return branch_labels or self.router.catalogue["detect"].labels
+
+    def __call__(
+        self, data: bytes, parameters: DetectParameters, wishes: Wishes, deadline: Deadline
+    ) -> Detections:
+        """Detect objects in one encoded picture.
+
+        Raises:
+            GatewayError: see `decode_image`, `Router.decide`, `Engine.lease` and `Lease.run`.
+        """
+        timings = Timings()
+        deadline.check("decode")
+        with timings.stage("decode"):
+            rgb = decode_image(data, self.limits)
+        height, width = rgb.shape[:2]
+        facts = FrameFacts(width, height, parameters.analysis_width, parameters.analysis_height)
+        return self.on_frame(rgb, facts, parameters, wishes, deadline, timings)
+
+    def on_frame(
+        self,
+        rgb: NDArray[np.uint8],
+        facts: FrameFacts,
+        parameters: DetectParameters,
+        wishes: Wishes,
+        deadline: Deadline,
+        timings: Timings,
+    ) -> Detections:
+        """Detect objects in one decoded frame `[height, width, 3]` uint8 RGB."""
+        family = self.router.catalogue["detect"]
+        decision = self.router.decide("detect", facts, wishes)
+        branch = decision.branch
+        geometry = Letterbox.fit(facts.width, facts.height, branch.size or 0)
+        with leased(self.router.engine, branch, deadline, timings) as lease:
+            with timings.stage("prepare"):
+                letterbox_into(rgb, geometry, lease.inputs["images"], lease.workspace)
+            with timings.stage("infer"):
+                lease.run(deadline)
+            with timings.stage("finish"):
+                found = detect(
+                    lease.outputs["output0"],
+                    parameters.conf,
+                    parameters.iou,
+                    parameters.max_det,
+                    parameters.classes,
+                    agnostic=parameters.agnostic,
+                )
+                boxes = geometry.undo(found.boxes)
+            model = lease.model
+        served = Served(family, decision, model, timings)
+        self.metrics.observe_frame("detect", branch.name, decision.kind, timings.ms)
+        labels = self.labels(model.weights.labels)
+        return Detections(boxes, found.scores, found.class_ids, labels, rgb, served)

@@ -1,0 +1,147 @@
+"""What can be served: the catalogue with readiness, the READY checklist, and what routing would decide."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from app.engine.base import ModelState
+from app.errors import GatewayError
+from app.pipelines.base import Router
+from routing.catalogue import Branch, Family, TensorSpec
+from routing.policy import FrameFacts, Readiness, Wishes
+
+
+def branches(router: Router, size: tuple[int, int] | None, wishes: Wishes) -> dict[str, Any]:
+    """The catalogue with readiness and weights; with a frame's `(width, height)`, what each family would do."""
+    states = router.engine.ready()
+    families = []
+    for family in router.catalogue.families.values():
+        described = _family(router, family, states)
+        if size is not None:
+            described["route"] = decision(router, family, FrameFacts(*size), wishes)
+        families.append(described)
+    return {"engine": router.engine.name, "families": families}
+
+
+def decision(router: Router, family: Family, facts: FrameFacts, wishes: Wishes) -> dict[str, Any]:
+    """What routing says to a frame: a branch and why, or an error with its code."""
+    if wishes.variant is not None and not family.variants:
+        wishes = dataclasses.replace(wishes, variant=None)
+    try:
+        decided = router.decide(family.name, facts, wishes)
+    except GatewayError as error:
+        return {"error": {"code": error.code, "detail": error.detail}}
+    return {
+        "branch": decided.branch.name,
+        "kind": decided.kind,
+        "why": decided.why,
+        "passed_over": [dataclasses.asdict(passed) for passed in decided.passed_over],
+        "degraded": decided.degraded,
+        "warnings": list(decided.warnings),
+    }
+
+
+def repository(router: Router) -> dict[str, Any]:
+    """The READY checklist beside what the engine says."""
+    states = router.engine.ready()
+    variant = router.variant or router.catalogue["detect"].default_variant or ""
+    lists = {
+        key: [
+            _row(states[name])
+            for name in router.catalogue.ready_checklist(required=required, variant=variant)
+        ]
+        for key, required in (("required", True), ("optional", False))
+    }
+    missing = [row["name"] for row in lists["required"] if row["readiness"] != Readiness.READY]
+    listed = {row["name"] for rows in lists.values() for row in rows}
+    others = [_row(state) for name, state in sorted(states.items()) if name not in listed and state.ready]
+    return {
+        "engine": router.engine.name,
+        "checklist_ready": not missing,
+        "missing": missing,
+        **lists,
+        "others_ready": others,
+    }
+
+
+def not_ready(router: Router, required: Sequence[str]) -> list[dict[str, str]]:
+    """What keeps the service from being ready: empty when it is.
+
+    Args:
+        router: whose engine is asked.
+        required: shell patterns of branches that must be READY; `checklist` stands for the required ones.
+    """
+    states = router.engine.ready()
+    catalogue = router.catalogue.branches
+    must = {
+        name
+        for name, branch in catalogue.items()
+        if any(branch.required if p == "checklist" else fnmatch.fnmatchcase(name, p) for p in required)
+    }
+    faults = [
+        {"name": name, "readiness": states[name].readiness.value, "reason": states[name].reason or ""}
+        for name in catalogue
+        if (name in must and not states[name].ready) or states[name].readiness is Readiness.LOADING
+    ]
+    if not faults and not any(states[name].ready for name in catalogue):
+        first = states[next(iter(catalogue))]
+        unreachable = first.readiness is Readiness.UNREACHABLE
+        reason = first.reason if unreachable else "no branch is ready; `make models` builds some"
+        faults.append(
+            {"name": router.engine.name, "readiness": first.readiness.value, "reason": reason or ""}
+        )
+    return faults
+
+
+def _row(state: ModelState) -> dict[str, Any]:
+    return {
+        "name": state.name,
+        "readiness": state.readiness,
+        "reason": state.reason,
+        "version": state.version,
+    }
+
+
+def _family(router: Router, family: Family, states: Mapping[str, ModelState]) -> dict[str, Any]:
+    default = router.variant if router.variant in family.variants else family.default_variant
+    return {
+        "name": family.name,
+        "title": family.title,
+        "component": family.component,
+        "variants": list(family.variants),
+        "default_variant": default,
+        "min_short_side": family.min_short_side,
+        "prepare": None if family.prepare is None else dataclasses.asdict(family.prepare),
+        "branches": [_branch(branch, states) for branch in family.branches],
+    }
+
+
+def _branch(branch: Branch, states: Mapping[str, ModelState]) -> dict[str, Any]:
+    state = states[branch.name]
+    weights = state.weights
+    return {
+        "name": branch.name,
+        "tier": branch.tier,
+        "size": branch.size,
+        "variant": branch.variant,
+        "max_side": branch.max_side,
+        "model_size": branch.model_size,
+        "required": branch.required,
+        "when_ready": branch.when_ready,
+        "readiness": state.readiness,
+        "reason": state.reason,
+        "weights": weights.kind,
+        "weights_digest": weights.digest,
+        "weights_source": weights.source,
+        "device": state.device,
+        "inputs": [_tensor(spec) for spec in branch.inputs],
+        "outputs": [_tensor(spec) for spec in branch.outputs],
+        "models": [_row(states[model.name]) for model in branch.models],
+    }
+
+
+def _tensor(spec: TensorSpec) -> dict[str, Any]:
+    return {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}

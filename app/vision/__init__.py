@@ -1,0 +1,1 @@
+"""Pure numpy: geometry, decoding of model outputs, suppression."""

@@ -1,0 +1,57 @@
+"""Letterbox geometry: a frame inside a square, aspect ratio kept, never scaled up, padded evenly.
+
+The rounding is that of Ultralytics' `LetterBox(auto=False, scaleup=False, center=True)`, so that the pixels
+that `app.media.resize` makes of it are identical to the reference's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Letterbox:
+    """Where a `width` x `height` frame lies in a `size` x `size` square, in pixels.
+
+    The frame is resized by `scale` (at most 1) to `new_width` x `new_height` and placed at `left`, `top`;
+    the rest is padding.
+    """
+
+    width: int
+    height: int
+    size: int
+    scale: float
+    new_width: int
+    new_height: int
+    left: int
+    top: int
+
+    @classmethod
+    def fit(cls, width: int, height: int, size: int) -> Letterbox:
+        """Geometry for a frame of `width` x `height` pixels (both at least 1).
+
+        A side never shrinks to less than 1 pixel, however extreme the aspect ratio.
+        """
+        scale = min(size / height, size / width, 1.0)
+        new_width = max(1, round(width * scale))
+        new_height = max(1, round(height * scale))
+        left = round((size - new_width) / 2 - 0.1)
+        top = round((size - new_height) / 2 - 0.1)
+        return cls(width, height, size, scale, new_width, new_height, left, top)
+
+    def undo(self, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Boxes from letterbox pixels to source pixels.
+
+        Args:
+            boxes: `(n, 4)` float32 xyxy in pixels of the square.
+
+        Returns:
+            `(n, 4)` float32 xyxy in pixels of the source, clipped to `[0, width] x [0, height]`; a new array.
+        """
+        offset = np.array([self.left, self.top, self.left, self.top], dtype=np.float32)
+        limit = np.array([self.width, self.height, self.width, self.height], dtype=np.float32)
+        source = (boxes - offset) / np.float32(self.scale)
+        return np.clip(source, np.float32(0), limit, out=source)

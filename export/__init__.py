@@ -1,0 +1,5 @@
+"""Torch-time only: exporters, the preprocess graphs and the Triton repository. Never imported by `app`.
+
+Run as `python -P -m export`: the project root must stay off `sys.path`, or its folder `triton/` stands in for the
+package of that name.
+"""

@@ -1,0 +1,81 @@
+"""`python -P -m export`: make the models and the repository that serves them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from export import build, repository
+from export.errors import ExportError
+from routing import catalogue
+
+_EPILOG = """\
+--weights:
+  auto        pretrained; where they can't be had, random (said loudly, and in every answer of the gateway)
+  pretrained  the official ones, downloaded into MODELS/checkpoints
+  random      seeded and settled: for trying out the plumbing, they recognise nothing
+  PATH        a checkpoint file, or a folder with yolo11n.pt and the like
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except ExportError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; run it again to go on", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -P -m export", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    models = commands.add_parser(
+        "models", help="export models", epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    models.add_argument("--set", dest="chosen", choices=build.SETS, default="starter")
+    models.add_argument("--weights", default="auto", metavar="auto|pretrained|random|PATH")
+    models.add_argument("--variants", type=_list, metavar="n,x", help="of YOLO11, instead of the set's")
+    models.set_defaults(run=_models)
+    configs = commands.add_parser("repository", help="write every config.pbtxt and the preprocess graphs")
+    configs.add_argument("--check", action="store_true", help="write nothing; fail if a config.pbtxt drifted")
+    configs.set_defaults(run=_repository)
+    for command in (models, configs):
+        command.add_argument("--repository", type=Path, default=Path("triton/models"), metavar="DIR")
+        command.add_argument("--models", type=Path, default=Path("models"), metavar="DIR")
+    return parser
+
+
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
+def _models(options: argparse.Namespace) -> int:
+    known = catalogue.load()
+    places = build.Places(options.repository, options.models)
+    return build.Models(known, places, options.weights).run(
+        build.branches(known, options.chosen, options.variants)
+    )
+
+
+def _repository(options: argparse.Namespace) -> int:
+    known = catalogue.load()
+    texts = repository.configs(known)
+    if options.check:
+        wrong = repository.drift(texts, options.repository)
+        for name in wrong:
+            print(f"{options.repository / name} isn't what routing/branches.toml says; run `make repository`")
+        return 1 if wrong else 0
+    written = repository.write_configs(texts, options.repository)
+    print(f"{len(texts)} config.pbtxt under {options.repository}, {len(written)} written")
+    build.preprocess_graphs(known, build.Places(options.repository, options.models))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""What the repository says of its models: `weights.json` beside each model.onnx, and one manifest of them all.
+
+No time stamps and no absolute paths: the same weights and tools give the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from export.artifacts import MODEL_FILE, digest, link, sha256, write_atomic, write_if_changed
+
+SCHEMA_VERSION = 1
+WEIGHTS_FILE = "weights.json"
+LABELS_FILE = "labels.txt"
+VERSION_FOLDER = "1"
+
+WeightsKind = Literal["pretrained", "checkpoint", "random", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where weights come from: the name of a file with its SHA-256, or of a seed, which has none."""
+
+    name: str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """All that decides a model's bytes; equal provenance means that there is nothing to build."""
+
+    weights: WeightsKind
+    source: Source
+    exporter: Mapping[str, str | int]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One `weights.json`, read."""
+
+    model: str
+    digest: str
+    files: Mapping[str, str]
+    provenance: Provenance
+
+
+def publish(
+    model: str, optimized: Path, repository: Path, provenance: Provenance, labels: Sequence[str] = ()
+) -> Record:
+    """Serve `optimized` as version 1 of `model`, and say beside it what it is.
+
+    The order of the steps is the point: an old weights.json goes first and the new one comes last, so a model
+    never stands under a digest that isn't its own, wherever this is interrupted.
+    """
+    folder = repository / model / VERSION_FOLDER
+    (folder / WEIGHTS_FILE).unlink(missing_ok=True)
+    if labels:
+        write_if_changed(folder / LABELS_FILE, "".join(f"{label}\n" for label in labels).encode())
+    link(optimized, folder / MODEL_FILE)
+    files = {MODEL_FILE: f"sha256:{sha256(folder / MODEL_FILE)}"}
+    record = Record(model, digest(_bare(files)), files, provenance)
+    write_atomic(folder / WEIGHTS_FILE, _to_json(_document(record, labels)))
+    return record
+
+
+def read(model: str, repository: Path) -> Record | None:
+    """The model's record, or None when there is none, it can't be read, or the files aren't those it names."""
+    folder = repository / model / VERSION_FOLDER
+    try:
+        record = _parse(json.loads((folder / WEIGHTS_FILE).read_bytes()))
+        there = {name: f"sha256:{sha256(folder / name)}" for name in record.files}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    whole = record.model == model and there == dict(record.files) and record.digest == digest(_bare(there))
+    return record if whole else None
+
+
+def write_manifest(repository: Path, path: Path) -> None:
+    """Gather every weights.json under `repository` into one file, for gateways that can't see the models."""
+    models = {}
+    for file in sorted(repository.glob(f"*/{VERSION_FOLDER}/{WEIGHTS_FILE}")):
+        document = json.loads(file.read_bytes())
+        models[document["model"]] = {key: value for key, value in document.items() if key != "files"}
+    write_if_changed(path, _to_json({"schema_version": SCHEMA_VERSION, "models": models}))
+
+
+def _document(record: Record, labels: Sequence[str]) -> dict[str, Any]:
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "model": record.model,
+        "digest": record.digest,
+        "files": dict(record.files),
+        "weights": record.provenance.weights,
+        "source": asdict(record.provenance.source),
+        "engine": "onnx",
+        "precision": "fp32",
+        "exporter": dict(record.provenance.exporter),
+    }
+    return {**document, "labels": list(labels)} if labels else document
+
+
+def _parse(document: Mapping[str, Any]) -> Record:
+    if document["schema_version"] != SCHEMA_VERSION or document["weights"] not in get_args(WeightsKind):
+        raise ValueError("not a weights.json of this version")
+    provenance = Provenance(document["weights"], Source(**document["source"]), dict(document["exporter"]))
+    return Record(document["model"], document["digest"], dict(document["files"]), provenance)
+
+
+def _bare(files: Mapping[str, str]) -> dict[str, str]:
+    return {name: value.removeprefix("sha256:") for name, value in files.items()}
+
+
+def _to_json(document: Mapping[str, Any]) -> bytes:
+    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()

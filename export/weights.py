@@ -1,0 +1,76 @@
+"""Which weights to use: what `--weights` asks for, looked up on disk or downloaded."""
+
+from __future__ import annotations
+
+import functools
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Literal
+
+from export.artifacts import beside, sha256
+from export.errors import ExportError
+from export.manifest import Source
+
+SEED = 0
+TIMEOUT_S = 10.0
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Weights that are there: a file with its digest, or a seed (then `path` is None)."""
+
+    kind: Literal["pretrained", "checkpoint", "random"]
+    source: Source
+    path: Path | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kind} ({self.source.name})"
+
+
+def random_weights() -> Weights:
+    return Weights("random", Source(f"seed {SEED}"))
+
+
+def checkpoint(place: Path, name: str) -> Weights:
+    """The file `place`, or the file `name` in the folder `place`.
+
+    Raises:
+        ExportError: it isn't there.
+    """
+    path = place / name if place.is_dir() else place
+    if not path.is_file():
+        raise ExportError(f"no weights: looked for {path}, which is no file")
+    return Weights("checkpoint", Source(path.name, sha256(path)), path)
+
+
+def pretrained(url: str, folder: Path) -> Weights:
+    """The file behind `url`, downloaded into `folder` unless it is there already.
+
+    Raises:
+        ExportError: it can't be had.
+    """
+    path = folder / url.rsplit("/", 1)[-1]
+    if not path.is_file():
+        _download(url, path)
+    return Weights("pretrained", Source(path.name, sha256(path)), path)
+
+
+def _download(url: str, path: Path) -> None:
+    print(f"downloading {url}", flush=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with beside(path) as temporary, temporary.open("wb") as file:
+            _fetch(url, file)
+    except OSError as error:  # URLError, time-outs and a full disk are all OSErrors
+        raise ExportError(f"can't download {url}: {error}") from error
+
+
+def _fetch(url: str, file: IO[bytes]) -> None:
+    with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response:  # noqa: S310 (https, from our own table)
+        for chunk in iter(functools.partial(response.read, _CHUNK), b""):
+            file.write(chunk)
+        expected = int(response.headers.get("Content-Length") or 0)
+    if expected and file.tell() != expected:
+        raise OSError(f"{file.tell()} of {expected} bytes arrived")
