@@ -154,6 +154,7 @@ def _random(variant: str) -> Any:
     with torch.no_grad():
         module.train()
         for norm in (m for m in module.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+            norm.reset_running_stats()  # the constructor ran a batch of zeros through it
             norm.momentum = None  # the statistics are the plain mean over the batches
             norm.weight.fill_(float(os.environ.get("GAMMA","0.25")))
         for batch in batches:
@@ -164,11 +165,11 @@ def _random(variant: str) -> Any:
 
 
 def _clouds() -> torch.Tensor:
-    """Noise of every scale, as pictures have it: white noise alone leaves real pictures far off the statistics."""
-    octaves = [torch.rand(2, 3, side, side) for side in (2, 5, 10, 20, 40, 80, 160, 320)]
+    """Noise with the contrast of a picture and, like one, coarse structures stronger than fine ones."""
+    sides = (2, 5, 10, 20, 40, 80, 160, 320)
+    octaves = [torch.randn(2, 3, side, side) / side**0.5 for side in sides]
     total = sum(torch.nn.functional.interpolate(octave, 320, mode="bilinear") for octave in octaves)
-    low, high = total.amin(dim=(1, 2, 3), keepdim=True), total.amax(dim=(1, 2, 3), keepdim=True)
-    return (total - low) / (high - low)
+    return (0.45 + 0.28 * total / total.std()).clamp(0, 1)
 
 
 def _rescale(module: Any, batch: torch.Tensor) -> None:
@@ -176,7 +177,7 @@ def _rescale(module: Any, batch: torch.Tensor) -> None:
     head = module.model[-1]
     _, raw = module(batch)
     ends = torch.tensor([(320 // int(stride)) ** 2 for stride in head.stride]).cumsum(0)[:-1].tolist()
-    for ends_of, logits, centre in ((head.cv2, raw["boxes"], 0.0), (head.cv3, raw["scores"], -5.0)):
+    for ends_of, logits, centre in ((head.cv2, raw["boxes"], 0.0), (head.cv3, raw["scores"], float(os.environ.get("CENTRE","-6")))):
         for sequence, level in zip(ends_of, logits.tensor_split(ends, dim=2), strict=True):
             spread, mean = level.std(dim=(0, 2)).mean(), level.mean(dim=(0, 2))
             last = sequence[-1]

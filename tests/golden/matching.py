@@ -59,6 +59,6 @@ def iou_matrix(ours: NDArray[Any], theirs: NDArray[Any]) -> NDArray[np.float64]:
     sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
     shared = np.maximum(sides, 0).prod(-1)  # (n, m)
     union = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - shared
-    overlap = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    overlap: NDArray[np.float64] = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
     overlap[(np.abs(a - b) <= SAME_PX).all(-1)] = 1
     return overlap

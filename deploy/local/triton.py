@@ -1,0 +1,277 @@
+"""A real Triton server on this machine's CPU, without Docker. Standard library only.
+
+    python deploy/local/triton.py --setup                      # once: the virtual environment with the server
+    python deploy/local/triton.py --repository triton/models   # serve what is there; Ctrl-C ends it
+
+The server is the one inside NVIDIA's package `nvidia-pytriton`. It lives exactly as long as this launcher: whatever
+ends the launcher ends the server, its Python stubs and their shared memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import fcntl
+import filecmp
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("nvidia-pytriton==0.7.0", "onnxruntime>=1.19")
+SHM = Path("/dev/shm")  # noqa: S108  # where shm_open puts its files: Triton's Python backend opens the same
+PREFIX = "local-triton-"
+PR_SET_PDEATHSIG = 1
+STOP_SECONDS = 30
+
+
+def main() -> int:
+    """Set up, or serve until a signal comes; the exit code is the server's (2: not set up)."""
+    options, extra = _arguments()
+    venv = options.venv if options.venv.is_absolute() else ROOT / options.venv
+    if options.setup:
+        return setup(venv)
+    if not (venv / ".complete").is_file():
+        print(
+            f"{venv.name} is missing or incomplete; run: make triton (or {sys.argv[0]} --setup)",
+            file=sys.stderr,
+        )
+        return 2
+    server = Server(options, venv, extra)
+    return server.serve()
+
+
+def _arguments() -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--setup", action="store_true", help="make the virtual environment and exit")
+    parser.add_argument("--venv", type=Path, default=Path(".venv-triton"))
+    parser.add_argument("--repository", type=Path, default=ROOT / "triton" / "models")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--http-port", type=int, default=8000)
+    parser.add_argument("--grpc-port", type=int, default=8001)
+    parser.add_argument("--metrics-port", type=int, default=8002)
+    parser.add_argument(
+        "--load", nargs="*", metavar="MODEL", help="load these (default: every one whose files exist)"
+    )
+    parser.add_argument("--log-verbose", type=int, default=0)
+    argv = sys.argv[1:]
+    extra: list[str] = []
+    if "--" in argv:
+        at = argv.index("--")
+        argv, extra = argv[:at], argv[at + 1 :]
+    return parser.parse_args(argv), extra
+
+
+def setup(venv: Path) -> int:
+    """Install the server; an interrupted installation is done again, a complete one left alone."""
+    complete = venv / ".complete"
+    wanted = "\n".join(PACKAGES)
+    if complete.is_file() and complete.read_text() == wanted:
+        print(f"{venv.name}: complete")
+        return 0
+    print(f"{venv.name}: installing {', '.join(PACKAGES)} (about 450 MB)", flush=True)
+    complete.unlink(missing_ok=True)
+    subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+    subprocess.run(
+        [venv / "bin" / "pip", "install", "-q", "--disable-pip-version-check", *PACKAGES], check=True
+    )
+    complete.write_text(wanted)
+    return 0
+
+
+class Server:
+    """One tritonserver and all that it needs."""
+
+    def __init__(self, options: argparse.Namespace, venv: Path, extra: list[str]) -> None:
+        self._options = options
+        self._venv = venv
+        self._extra = extra
+        found = sorted(venv.glob("lib/python3.*/site-packages"))
+        self._site = found[0]
+        self._binary = self._site / "pytriton" / "tritonserver" / "bin" / "tritonserver"
+        self._environment = {
+            **os.environ,
+            "LD_LIBRARY_PATH": str(self._site / "nvidia_pytriton.libs"),
+            "PATH": f"{venv / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}",
+        }
+        self._stopping = False
+
+    def serve(self) -> int:
+        """Start it, say when it is ready, and stay until it ends."""
+        backends = self._backends()
+        models = self._options.load if self._options.load is not None else present(self._options.repository)
+        sweep()
+        with claim() as prefix:
+            process = subprocess.Popen(
+                self._command(backends, models, prefix),
+                env=self._environment,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509  # no threads here
+            )
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda *_: self._stop(process))
+            if self._wait_ready(process):
+                self._say_ready()
+            return process.wait()
+
+    def _stop(self, process: subprocess.Popen[bytes]) -> None:
+        if self._stopping:
+            process.kill()  # asked twice
+            return
+        self._stopping = True
+        process.terminate()
+        signal.signal(signal.SIGALRM, lambda *_: process.kill())
+        signal.alarm(STOP_SECONDS)
+
+    def _command(self, backends: Path, models: list[str], prefix: str) -> list[str]:
+        options = self._options
+        command = [
+            str(self._binary),
+            f"--model-repository={options.repository.resolve()}",
+            f"--backend-directory={backends}",
+            "--model-control-mode=explicit",
+            *(f"--load-model={name}" for name in models),
+            "--exit-on-error=false",
+            "--strict-readiness=false",
+            "--disable-auto-complete-config",
+            f"--http-address={options.host}",
+            f"--grpc-address={options.host}",
+            f"--metrics-address={options.host}",
+            f"--http-port={options.http_port}",
+            f"--grpc-port={options.grpc_port}",
+            f"--metrics-port={options.metrics_port}",
+            f"--log-verbose={options.log_verbose}",
+            f"--backend-config=python,shm-region-prefix-name={prefix}",
+        ]
+        if (backends / ".allow-client-shm").is_file():
+            command.append("--allow-client-shm=true")
+        return command + self._extra
+
+    def _backends(self) -> Path:
+        """The backends folder: Triton's Python backend with the stub of this Python, and ours. Made whole, once."""
+        target = ROOT / ".build" / "triton-backends"
+        ours = Path(__file__).parent / "backends" / "onnxruntime" / "model.py"
+        current = target / "onnxruntime" / "model.py"
+        if current.is_file() and filecmp.cmp(ours, current, shallow=False):
+            return target
+        target.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(dir=target.parent))
+        server = self._site / "pytriton" / "tritonserver"
+        version = self._site.parent.name.removeprefix("python")
+        shutil.copytree(server / "backends" / "python", fresh / "python")
+        stub = server / "python_backend_stubs" / version / "triton_python_backend_stub"
+        shutil.copy2(stub, fresh / "python" / stub.name)
+        (fresh / "onnxruntime").mkdir()
+        shutil.copy2(ours, fresh / "onnxruntime" / "model.py")
+        if b"allow-client-shm" in self._help():
+            (fresh / ".allow-client-shm").touch()
+        shutil.rmtree(target, ignore_errors=True)
+        try:
+            fresh.rename(target)
+        except OSError:  # another launcher was faster
+            shutil.rmtree(fresh)
+        return target
+
+    def _help(self) -> bytes:
+        done = subprocess.run(
+            [self._binary, "--help"], env=self._environment, capture_output=True, check=False
+        )
+        return done.stdout + done.stderr
+
+    def _wait_ready(self, process: subprocess.Popen[bytes]) -> bool:
+        while process.poll() is None and not self._stopping:
+            url = self._url("/v2/health/ready")
+            with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=1):  # noqa: S310  # ours, http
+                return True
+            time.sleep(0.1)
+        return False
+
+    def _say_ready(self) -> None:
+        options = self._options
+        request = urllib.request.Request(self._url("/v2/repository/index"), data=b"{}", method="POST")  # noqa: S310
+        with urllib.request.urlopen(request, timeout=5) as reply:  # noqa: S310  # our own server, http
+            index = json.load(reply)
+        ready = sorted(row["name"] for row in index if row.get("state") == "READY")
+        for row in index:
+            if row.get("state") not in ("READY", None) and row.get("reason", "unloaded") != "unloaded":
+                print(f"triton: NOT READY {row['name']}: {row.get('reason')}", flush=True)
+        print(
+            f"triton: ready, gRPC {options.host}:{options.grpc_port}, HTTP {options.host}:{options.http_port}, "
+            f"metrics {options.host}:{options.metrics_port}, {len(ready)} models READY: {' '.join(ready) or 'none'}",
+            flush=True,
+        )
+
+    def _url(self, path: str) -> str:
+        return f"http://{self._options.host}:{self._options.http_port}{path}"
+
+
+def present(repository: Path) -> list[str]:
+    """Models to load: those whose files are there. Parts of ensembles come with them; what lacks files is named."""
+    configs = {path.parent.name: path.read_text() for path in sorted(repository.glob("*/config.pbtxt"))}
+    steps = {name: set(re.findall(r'model_name:\s*"([^"]+)"', text)) for name, text in configs.items()}
+    there = {name for name in configs if (repository / name / "1" / "model.onnx").is_file()}
+    for name in configs:
+        if steps[name] and steps[name] <= there:
+            (repository / name / "1").mkdir(
+                exist_ok=True
+            )  # Triton wants the version folder of an ensemble too
+            there.add(name)
+    for name in sorted(set(configs) - there):
+        lacks = " ".join(sorted(steps[name] - there)) or "1/model.onnx"
+        print(f"triton: skipping {name}: no {lacks}", flush=True)
+    parts = set().union(*steps.values())
+    return sorted(there - parts)
+
+
+@contextlib.contextmanager
+def claim() -> Iterator[str]:
+    """A prefix for shared memory, ours while a lock is held; what is left under it is removed at the end."""
+    name = f"{PREFIX}{secrets.token_hex(6)}"
+    fresh, lock = SHM / f".{name}", SHM / f"{name}.lock"
+    fd = os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        fresh.rename(lock)
+        yield f"{name}-"
+    finally:
+        _remove(name)
+        lock.unlink(missing_ok=True)
+        os.close(fd)
+
+
+def sweep() -> None:
+    """Remove the shared memory of launchers that died."""
+    for lock in SHM.glob(f"{PREFIX}*.lock"):
+        with contextlib.suppress(OSError):
+            fd = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove(lock.name.removesuffix(".lock"))
+                lock.unlink(missing_ok=True)
+            finally:
+                os.close(fd)
+
+
+def _remove(name: str) -> None:
+    for path in SHM.glob(f"{name}-*"):
+        path.unlink(missing_ok=True)
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""The launcher of a real Triton: what it loads, and that nothing outlives it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import psutil
+import pytest
+import tritonclient.grpc as grpcclient
+from onnx import TensorProto, helper
+from support.triton_server import TritonServer
+
+pytestmark = pytest.mark.triton
+SHM = Path("/dev/shm")
+
+_CONFIG = """name: "{name}"
+backend: "onnxruntime"
+max_batch_size: 0
+input {{ name: "x" data_type: {in_type} dims: [ {in_dims} ] }}
+output {{ name: "y" data_type: TYPE_FP32 dims: [ {out_dims} ] }}
+instance_group {{ kind: KIND_AUTO count: 1 }}
+"""
+_ENSEMBLE = """name: "whole"
+platform: "ensemble"
+max_batch_size: 0
+input { name: "x" data_type: TYPE_UINT8 dims: [ 1, 4, 4, 3 ] }
+output { name: "y" data_type: TYPE_FP32 dims: [ 1, 3, 1, 1 ] }
+ensemble_scheduling {
+  step { model_name: "planar" model_version: -1
+    input_map { key: "x" value: "x" } output_map { key: "y" value: "middle" } }
+  step { model_name: "mean" model_version: -1
+    input_map { key: "x" value: "middle" } output_map { key: "y" value: "y" } }
+}
+"""
+
+
+def _write(repository: Path, name: str, config: str, nodes: list[onnx.NodeProto] | None = None) -> None:
+    folder = repository / name
+    (folder / "1").mkdir(parents=True)
+    (folder / "config.pbtxt").write_text(config)
+    if nodes is None:
+        return
+    nhwc, nchw, mean = [1, 4, 4, 3], [1, 3, 4, 4], [1, 3, 1, 1]
+    planar = nodes[0].op_type == "Cast"
+    graph = helper.make_graph(
+        nodes,
+        name,
+        [
+            helper.make_tensor_value_info(
+                "x", TensorProto.UINT8 if planar else TensorProto.FLOAT, nhwc if planar else nchw
+            )
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, nchw if planar else mean)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, folder / "1" / "model.onnx")
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("repository")
+    uint8 = {"in_type": "TYPE_UINT8", "in_dims": "1, 4, 4, 3", "out_dims": "1, 3, 4, 4"}
+    fp32 = {"in_type": "TYPE_FP32", "in_dims": "1, 3, 4, 4", "out_dims": "1, 3, 1, 1"}
+    cast = [
+        helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["f"], ["y"], perm=[0, 3, 1, 2]),
+    ]
+    mean = [helper.make_node("GlobalAveragePool", ["x"], ["y"])]
+    _write(root, "planar", _CONFIG.format(name="planar", **uint8), cast)
+    _write(root, "mean", _CONFIG.format(name="mean", **fp32), mean)
+    _write(root, "whole", _ENSEMBLE)
+    wrong = {**fp32, "out_dims": "1, 3, 2, 2"}
+    _write(root, "broken", _CONFIG.format(name="broken", **wrong), mean)
+    _write(root, "empty", _CONFIG.format(name="empty", **fp32))
+    return root
+
+
+@pytest.fixture(scope="module")
+def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    with TritonServer(repository, tmp_path_factory.mktemp("log") / "triton.log") as running:
+        yield running
+
+
+def test_an_ensemble_of_uint8_nhwc_answers_what_numpy_computes(server: TritonServer) -> None:
+    """The repository's ensembles run on the real server with the Python-based backend."""
+    picture = np.random.default_rng(0).integers(0, 255, (1, 4, 4, 3), dtype=np.uint8)
+    with grpcclient.InferenceServerClient(server.grpc_url) as client:
+        tensor = grpcclient.InferInput("x", [1, 4, 4, 3], "UINT8")
+        tensor.set_data_from_numpy(picture)
+        answer = client.infer("whole", [tensor]).as_numpy("y")
+    np.testing.assert_allclose(answer[0, :, 0, 0], picture.mean(axis=(0, 1, 2)), rtol=1e-6)
+
+
+def test_a_broken_model_keeps_no_other_from_being_ready(server: TritonServer) -> None:
+    """A model whose graph and configuration differ isn't READY and says why; the rest serves."""
+    with grpcclient.InferenceServerClient(server.grpc_url) as client:
+        index = {row.name: row for row in client.get_model_repository_index().models}
+        assert client.is_model_ready("whole")
+        assert not client.is_model_ready("broken")
+    assert "config.pbtxt has" in index["broken"].reason
+
+
+def test_a_model_without_files_is_named_and_skipped(server: TritonServer) -> None:
+    """The operator reads which model lacks what."""
+    assert "skipping empty: no 1/model.onnx" in server.log.read_text()
+
+
+def test_nothing_outlives_a_launcher_that_is_killed(repository: Path, tmp_path: Path) -> None:
+    """SIGKILL to the launcher ends server and stubs, and the next start removes the shared memory left behind."""
+    first = TritonServer(repository, tmp_path / "first.log", load=["mean"])
+    first.start()
+    prefix = next(part for part in _command_line(first) if "shm-region-prefix-name" in part).split("=")[-1]
+    below = first.kill_launcher()
+    assert below
+    _, alive = psutil.wait_procs(below, timeout=30)
+    assert alive == []
+    with TritonServer(repository, tmp_path / "second.log", load=["mean"]):
+        assert list(SHM.glob(f"{prefix}*")) == []
+
+
+def test_a_stopped_server_leaves_no_shared_memory(repository: Path, tmp_path: Path) -> None:
+    """After SIGTERM neither process nor region is left."""
+    server = TritonServer(repository, tmp_path / "triton.log", load=["mean"])
+    server.start()
+    prefix = next(part for part in _command_line(server) if "shm-region-prefix-name" in part).split("=")[-1]
+    family = server.processes()
+    server.stop()
+    assert [process for process in family if process.is_running()] == []
+    assert list(SHM.glob(f"{prefix}*")) == []
+
+
+def _command_line(server: TritonServer) -> list[str]:
+    return [part for process in server.processes() for part in process.cmdline()]

@@ -1,0 +1,1 @@
+"""Servers and models that the tests start."""
