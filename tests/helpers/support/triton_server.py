@@ -15,7 +15,7 @@ from types import TracebackType
 
 import psutil
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 LAUNCHER = ROOT / "deploy" / "local" / "triton.py"
 START_SECONDS = 120
 

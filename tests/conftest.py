@@ -1,0 +1,23 @@
+"""Fixtures that several rooms share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support import repository as test_repository
+from support.triton_server import TritonServer
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small test repository, built once; don't write into it."""
+    return test_repository.build(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="session")
+def triton(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    """A real tritonserver over the test repository; tests that stop or hurt it start their own."""
+    with TritonServer(repository, tmp_path_factory.mktemp("triton") / "triton.log") as server:
+        yield server
