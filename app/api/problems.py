@@ -48,7 +48,7 @@ class NotAcceptable(HTTPException):
 def problem(error: errors.GatewayError, request_id: str) -> dict[str, Any]:
     """The problem object of a domain error."""
     body: dict[str, Any] = {
-        "type": f"/docs/problems#{error.code}",
+        "type": f"urn:gateway:problem:{error.code}",
         "title": error.title,
         "status": STATUS[type(error)],
         "detail": error.detail,
@@ -114,7 +114,7 @@ async def _bug(request: Request, error: Exception) -> Response:
 
 def _problem(request: Request, status: int, code: str, title: str) -> dict[str, Any]:
     return {
-        "type": f"/docs/problems#{code}",
+        "type": f"urn:gateway:problem:{code}",
         "title": title,
         "status": status,
         "code": code,

@@ -51,7 +51,9 @@ class Letterbox:
         Returns:
             `(n, 4)` float32 xyxy in pixels of the source, clipped to `[0, width] x [0, height]`; a new array.
         """
-        offset = np.array([self.left, self.top, self.left, self.top], dtype=np.float32)
-        limit = np.array([self.width, self.height, self.width, self.height], dtype=np.float32)
-        source = (boxes - offset) / np.float32(self.scale)
-        return np.clip(source, np.float32(0), limit, out=source)
+        # Each axis has its own ratio: the resized sides were rounded one by one.
+        offset = np.array([self.left, self.top] * 2, dtype=np.float32)
+        inner = np.array([self.new_width, self.new_height] * 2, dtype=np.float32)
+        limit = np.array([self.width, self.height] * 2, dtype=np.float32)
+        source = np.clip(boxes - offset, np.float32(0), inner) * (limit / inner)
+        return np.minimum(source, limit, out=source)

@@ -2,7 +2,7 @@
 
 Run it in the export environment, from anywhere; `-P` keeps the folder `triton/` from shadowing the package:
 
-    .venv-export/bin/python -P tests/golden/make_detect.py
+    .venv-export/bin/python -P tests/helpers/golden/make_detect.py
 
 It writes `detect.json` and `detect.npz` beside itself: numbers only, no pixels and no weights.
 """
@@ -30,7 +30,7 @@ import PIL  # noqa: E402
 import torch  # noqa: E402
 import torchvision  # noqa: E402 - loaded, so that the reference uses torchvision's suppression
 import ultralytics  # noqa: E402
-from golden.pictures import PICTURES, Folders, Pixels, default_folders, digest  # noqa: E402
+from golden.pictures import PICTURES, PROJECT, Folders, Pixels, default_folders, digest  # noqa: E402
 from ultralytics.data.augment import LetterBox  # noqa: E402
 from ultralytics.utils.nms import non_max_suppression  # noqa: E402
 from ultralytics.utils.ops import scale_boxes  # noqa: E402
@@ -61,7 +61,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     default = default_folders()
-    data = Path(os.environ.get("GATEWAY_REFERENCE_DATA", HERE.parents[2] / "shared" / "data"))
+    data = Path(os.environ.get("GATEWAY_REFERENCE_DATA", PROJECT.parent / "shared" / "data"))
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -159,7 +159,7 @@ class Writer:
         arrays = {name: np.concatenate(parts) for name, parts in self.arrays.items()}
         np.savez_compressed(out / "detect.npz", allow_pickle=False, **arrays)
         facts = {
-            "made_by": "tests/golden/make_detect.py",
+            "made_by": "golden/make_detect.py",
             "checkpoint": checkpoint.name,
             "checkpoint_sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
             "conf": CONF,

@@ -22,7 +22,7 @@ from PIL import Image
 Pixels = NDArray[np.uint8]
 Step = Callable[[Pixels], Pixels]
 
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = next(folder for folder in Path(__file__).resolve().parents if (folder / "pyproject.toml").is_file())
 MIME = {".jpg": "image/jpeg", ".png": "image/png"}
 
 

@@ -1,0 +1,94 @@
+# Every target makes what it needs, says what it does, skips what is there, and can be interrupted and run again.
+
+PYTHON ?= python3
+SET ?= starter
+WEIGHTS ?= auto
+TRITON_ARGS ?=
+PIP = -m pip install --disable-pip-version-check
+SAY = @printf '\033[1m==> %s\033[0m\n'
+
+.DEFAULT_GOAL := help
+.PHONY: help run serve models repository triton test test-export lint format bench clean
+
+help:
+	@echo 'make run                          install, build the starter models, serve on the embedded engine'
+	@echo 'make models SET=starter|baseline|all WEIGHTS=auto|pretrained|random|DIR'
+	@echo 'make triton                       a real Triton on this CPU, without Docker, over triton/models'
+	@echo 'make test                         the test suite (starts and stops its own Triton)'
+	@echo 'make test-export                  the export and the parity with the reference (needs torch, installs it)'
+	@echo 'make lint | format | repository | bench'
+
+# --- virtual environments: a stamp is written when an installation is complete ---------------------------------
+
+.venv/.serve: pyproject.toml constraints.txt
+	$(SAY) 'installing the gateway into .venv (about 1 minute)'
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@.venv/bin/python $(PIP) -q -c constraints.txt -e '.[embedded]'
+	@touch $@
+
+.venv/.dev: .venv/.serve
+	$(SAY) 'installing what the tests need into .venv (about 1 minute)'
+	@.venv/bin/python $(PIP) -q -c constraints.txt -e '.[dev]'
+	@touch $@
+
+.venv-export/.complete: pyproject.toml
+	$(SAY) 'installing torch and the exporters into .venv-export (6 GB, 2 to 10 minutes; only needed to build models)'
+	@test -x .venv-export/bin/python || $(PYTHON) -m venv .venv-export
+	@.venv-export/bin/python $(PIP) -e '.[export]' pytest
+	@touch $@
+
+.PHONY: .venv-triton
+.venv-triton:
+	@$(PYTHON) deploy/local/triton.py --setup
+
+# --- use -------------------------------------------------------------------------------------------------------
+
+STARTER = $(foreach size,320 640 960,triton/models/yolo11n_$(size)/1/weights.json)
+
+run: .venv/.serve
+	$(SAY) 'models: the starter set (yolo11n at 320, 640 and 960)'
+	@if [ '$(origin WEIGHTS)' = file ] && ls $(STARTER) >/dev/null 2>&1; then echo 'already built'; \
+	 else $(MAKE) --no-print-directory models SET=starter; fi
+	@$(MAKE) --no-print-directory serve
+
+serve: .venv/.serve
+	$(SAY) 'serving (Ctrl-C ends it)'
+	@GATEWAY_VARIANT=$${GATEWAY_VARIANT:-n} exec .venv/bin/gateway serve
+
+models: .venv-export/.complete
+	$(SAY) 'models: SET=$(SET) WEIGHTS=$(WEIGHTS)'
+	@.venv-export/bin/python -P -m export models --set '$(SET)' --weights '$(WEIGHTS)'
+
+repository: .venv/.dev
+	@.venv/bin/python -P -m export repository
+
+triton: .venv-triton
+	$(SAY) 'Triton: gRPC on 8001, HTTP on 8000, metrics on 8002 (Ctrl-C ends it)'
+	@exec $(PYTHON) deploy/local/triton.py $(TRITON_ARGS)
+
+# --- checks ----------------------------------------------------------------------------------------------------
+
+test: .venv/.dev .venv-triton
+	$(SAY) 'tests'
+	@.venv/bin/pytest -m 'not export and not reference'
+
+test-export: .venv/.dev .venv-export/.complete
+	$(SAY) 'export tests'
+	@.venv-export/bin/python -P -m pytest -m export tests/export
+	$(SAY) 'parity with the reference (skipped where the reference data is absent)'
+	@.venv/bin/pytest -m reference
+
+lint: .venv/.dev
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@.venv/bin/python -P -m export repository --check
+
+format: .venv/.dev
+	@.venv/bin/ruff check --fix -q . ; .venv/bin/ruff format .
+
+bench: .venv/.dev .venv-triton
+	@.venv/bin/python benchmarks/transport.py
+
+clean:
+	rm -rf .venv .venv-export .venv-triton .build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

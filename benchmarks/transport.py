@@ -1,0 +1,194 @@
+"""One detect-shaped call on a real Triton through gRPC bytes and through shared memory, in one run.
+
+    python benchmarks/transport.py [--repeats 60] [--json FILE]
+
+The model does nothing (it answers zeros of YOLO11's shape), so what is measured is the way there and back: the
+640 x 640 FP32 frame in, `[1, 84, 8400]` FP32 out. Rounds are interleaved; time is the median over all calls, CPU the
+client's own (user + system) a call. The same engine, leases and messages as in the service. The last row is the
+gateway at rest: its resident memory with a repository that holds no model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import psutil
+from onnx import TensorProto, helper
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "tests" / "helpers"))
+
+from support.triton_server import TritonServer, free_ports  # noqa: E402  # the path above
+
+from app.engine.base import Deadline, Engine  # noqa: E402
+from app.engine.triton import TritonEngine, TritonOptions  # noqa: E402
+from app.engine.weights import WeightsBook  # noqa: E402
+from export import repository  # noqa: E402
+from export.graphs import value_info  # noqa: E402
+from routing import catalogue as catalogues  # noqa: E402
+
+CATALOGUE = catalogues.load()
+BRANCH = CATALOGUE.branches["yolo11n_640"]
+TRANSPORTS = ("bytes", "shared_memory")
+
+
+def main() -> None:
+    """Measure, print a table, and write JSON if asked."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--repeats", type=int, default=60, help="calls a transport")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        models = null_repository(Path(folder) / "models")
+        with TritonServer(models, Path(folder) / "triton.log") as server, engines(server, models) as pair:
+            figures = compare(pair, options.repeats)
+        figures["idle_gateway_rss_mb"] = idle_rss(Path(folder) / "empty")
+    figures["environment"] = {
+        "cpu_count": psutil.cpu_count(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("numpy", "grpcio", "tritonclient", "onnxruntime")},
+    }
+    report(figures)
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def null_repository(root: Path) -> Path:
+    """The branch's contract over a graph that computes next to nothing: the mean of the frame's corner, tiled."""
+    repository.write_configs(
+        {k: v for k, v in repository.configs(CATALOGUE).items() if k == BRANCH.name}, root
+    )
+    spec = BRANCH.models[0]
+    shape = helper.make_tensor("shape", TensorProto.INT64, [3], spec.outputs[0].shape)
+    nodes = [
+        helper.make_node("Slice", ["images", "zeros", "ones", "axes"], ["corner"]),
+        helper.make_node("ReduceMean", ["corner"], ["mean"], keepdims=0),
+        helper.make_node("Expand", ["mean", "shape"], ["output0"]),
+    ]
+    constants = [
+        helper.make_tensor(name, TensorProto.INT64, [2], values)
+        for name, values in (("zeros", [0, 0]), ("ones", [1, 1]), ("axes", [2, 3]))
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "null",
+        [value_info(t) for t in spec.inputs],
+        [value_info(t) for t in spec.outputs],
+        [shape, *constants],
+    )
+    folder = root / BRANCH.name / "1"
+    folder.mkdir(parents=True)
+    (folder / "labels.txt").write_text("\n".join(CATALOGUE["detect"].labels) + "\n")
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8),
+        folder / "model.onnx",
+    )
+    return root
+
+
+@contextmanager
+def engines(server: TritonServer, models: Path) -> Iterator[dict[str, Engine]]:
+    """One engine a transport, both on the same server."""
+    book = WeightsBook(models, None)
+    pair: dict[str, Engine] = {
+        name: TritonEngine(CATALOGUE, server.grpc_url, book, TritonOptions(transport=name))  # type: ignore[arg-type]  # a literal
+        for name in TRANSPORTS
+    }
+    try:
+        yield pair
+    finally:
+        for engine in pair.values():
+            engine.close()
+
+
+def compare(pair: dict[str, Engine], repeats: int) -> dict[str, Any]:
+    """Interleaved calls; medians in ms and their ratios."""
+    frame = np.random.default_rng(0).random((1, 3, 640, 640), dtype=np.float32)
+    seconds: dict[str, list[float]] = {name: [] for name in TRANSPORTS}
+    cpu: dict[str, list[float]] = {name: [] for name in TRANSPORTS}
+    for round_number in range(repeats + 10):
+        for name in TRANSPORTS if round_number % 2 else reversed(TRANSPORTS):
+            wall, used = call(pair[name], frame, name)
+            if round_number >= 10:  # warm
+                seconds[name].append(wall)
+                cpu[name].append(used)
+    rows = {
+        name: {
+            "call_ms_p50": 1000 * statistics.median(seconds[name]),
+            "client_cpu_ms_mean": 1000 * statistics.fmean(cpu[name]),
+        }
+        for name in TRANSPORTS
+    }
+    fast, slow = rows["shared_memory"], rows["bytes"]
+    return {
+        "transports": rows,
+        "repeats": repeats,
+        "ratio_call": fast["call_ms_p50"] / slow["call_ms_p50"],
+        "ratio_client_cpu": fast["client_cpu_ms_mean"] / slow["client_cpu_ms_mean"],
+    }
+
+
+def call(engine: Engine, frame: np.ndarray, transport: str) -> tuple[float, float]:
+    """Fill the input, run, read one value of the output: wall and CPU seconds of this process."""
+    deadline = Deadline.after(30)
+    cpu, wall = time.process_time(), time.perf_counter()
+    with engine.lease(BRANCH, deadline) as lease:
+        np.copyto(lease.inputs["images"], frame)
+        lease.run(deadline)
+        value = float(lease.outputs["output0"][0, 0, -1])
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        assert lease.transport == transport, lease.transport
+    assert abs(value - float(frame[0, :, 0, 0].mean())) < 1e-5, "the answer isn't this frame's"
+    return wall, cpu
+
+
+def idle_rss(empty: Path) -> float:
+    """Resident memory in MB of a gateway that serves nothing, ten seconds after its start."""
+    (empty / "models").mkdir(parents=True)
+    port = free_ports(1)[0]
+    command = [
+        sys.executable,
+        "-m",
+        "app.cli",
+        "serve",
+        "--port",
+        str(port),
+        "--repository",
+        str(empty / "models"),
+    ]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        time.sleep(10)
+        return psutil.Process(process.pid).memory_info().rss / 1e6
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def report(figures: dict[str, Any]) -> None:
+    print(f"{'detect 640, no model':24}{'call p50 ms':>12}{'client CPU ms':>15}")
+    for name, row in figures["transports"].items():
+        print(f"{name:24}{row['call_ms_p50']:12.2f}{row['client_cpu_ms_mean']:15.2f}")
+    print(f"{'shared memory / bytes':24}{figures['ratio_call']:12.3f}{figures['ratio_client_cpu']:15.3f}")
+    print(f"idle gateway without models: {figures['idle_gateway_rss_mb']:.0f} MB resident")
+
+
+if __name__ == "__main__":
+    main()
