@@ -122,8 +122,7 @@ async def _announce(gateway: Gateway) -> None:
         )
     if not served:
         _log.warning("no branch is ready; `make models` builds some, GET /readyz says what fails")
+        return
     _log.info(
-        "try it: curl --data-binary @docs/astronaut.jpg 'http://%s:%d/v1/detect'",
-        settings.host,
-        settings.port,
+        "try it: curl --data-binary @docs/astronaut.jpg 'http://%s:%d/v1/detect'", settings.host, settings.port
     )
