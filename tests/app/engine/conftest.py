@@ -1,0 +1,48 @@
+"""The four engines that keep one contract."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from support.engines import FUNCTIONS, Make
+from support.repository import CATALOGUE
+
+from app.engine.base import Engine
+from app.engine.embedded import EmbeddedEngine, EmbeddedOptions
+from app.engine.fake import FakeEngine
+from app.engine.triton import TritonEngine, TritonOptions
+from app.engine.weights import WeightsBook
+
+if TYPE_CHECKING:
+    from support.triton_server import TritonServer
+
+
+@pytest.fixture
+def make(request: pytest.FixtureRequest, repository: Path) -> Iterator[Make]:
+    """Makes an engine of the kind that the test is parametrised with; all are closed at the end."""
+    made: list[Engine] = []
+
+    def build(kind: str, leases: int = 2, max_waiting: int = 8) -> Engine:
+        book = WeightsBook(repository, None)
+        engine: Engine
+        if kind == "fake":
+            engine = FakeEngine(CATALOGUE, FUNCTIONS, leases, max_waiting)
+        elif kind == "embedded":
+            embedded = EmbeddedEngine(
+                CATALOGUE, repository, book, EmbeddedOptions(leases, max_waiting, threads=1)
+            )
+            assert embedded.loaded.wait(60)
+            engine = embedded
+        else:
+            server: TritonServer = request.getfixturevalue("triton")
+            options = TritonOptions(leases, max_waiting, kind)  # type: ignore[arg-type]  # one of the literals
+            engine = TritonEngine(CATALOGUE, server.grpc_url, book, options)
+        made.append(engine)
+        return engine
+
+    yield build
+    for engine in made:
+        engine.close()

@@ -1,0 +1,229 @@
+"""One contract for every engine: the fake, embedded, and a real Triton by shared memory and by bytes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from support.engines import ENGINES, Make, colour_detector, mean_depth
+from support.repository import CATALOGUE
+
+from app.engine.base import NUMPY_DTYPES, Deadline
+from app.errors import DeadlineExceeded, ModelNotFound, ModelNotReady, Overloaded, WeightsMissing
+
+pytestmark = pytest.mark.parametrize("kind", ENGINES)
+DETECTOR = CATALOGUE.branches["yolo11n_320"]
+DEPTH = CATALOGUE.branches["midas_256"]
+
+
+def soon() -> Deadline:
+    return Deadline.after(20)
+
+
+def test_views_are_those_of_the_catalogue(make: Make, kind: str) -> None:
+    """A lease has every tensor of the contract, writable and contiguous."""
+    engine = make(kind)
+    for branch in (DETECTOR, DEPTH):
+        with engine.lease(branch, soon()) as lease:
+            for views, specs in ((lease.inputs, branch.inputs), (lease.outputs, branch.outputs)):
+                assert set(views) == {spec.name for spec in specs}
+                for spec in specs:
+                    view = views[spec.name]
+                    assert view.shape == spec.shape
+                    assert view.dtype == NUMPY_DTYPES[spec.datatype]
+                    assert view.flags.c_contiguous
+                    assert view.flags.writeable
+
+
+def test_a_run_computes_the_model(make: Make, kind: str) -> None:
+    """Outputs are the model's function of the inputs, call after call."""
+    engine = make(kind)
+    expected = np.empty((1, 84, 2100), np.float32)
+    for seed in range(3):
+        images = np.random.default_rng(seed).random((1, 3, 320, 320), dtype=np.float32)
+        colour_detector({"images": images}, {"output0": expected})
+        with engine.lease(DETECTOR, soon()) as lease:
+            lease.inputs["images"][...] = images
+            lease.run(soon())
+            np.testing.assert_allclose(lease.outputs["output0"], expected, atol=1e-5)
+
+
+def test_an_ensemble_takes_raw_pixels(make: Make, kind: str) -> None:
+    """UINT8 NHWC goes through the preprocess graph into the model."""
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 256, 256, 3), dtype=np.uint8)
+    expected = np.empty((1, 256, 256), np.float32)
+    mean_depth({"INPUT__0": pixels}, {"OUTPUT__0": expected})
+    with make(kind).lease(DEPTH, soon()) as lease:
+        lease.inputs["INPUT__0"][...] = pixels
+        lease.run(soon())
+        np.testing.assert_allclose(lease.outputs["OUTPUT__0"], expected, atol=1e-5)
+
+
+def test_two_leases_are_two_memories(make: Make, kind: str) -> None:
+    """A lease is exclusive: what one writes the other doesn't see."""
+    engine = make(kind)
+    with engine.lease(DETECTOR, soon()) as one, engine.lease(DETECTOR, soon()) as other:
+        one.inputs["images"].fill(1)
+        other.inputs["images"].fill(2)
+        assert one.inputs["images"].min() == one.inputs["images"].max() == 1
+        assert not np.shares_memory(one.outputs["output0"], other.outputs["output0"])
+
+
+def test_tensors_are_reused_with_their_workspace(make: Make, kind: str) -> None:
+    """The next caller gets the same tensors, and what a pipeline kept with them."""
+    engine = make(kind, leases=1)
+    with engine.lease(DETECTOR, soon()) as lease:
+        lease.workspace["kept"] = "yes"
+        address = lease.inputs["images"].ctypes.data
+    with engine.lease(DETECTOR, soon()) as lease:
+        assert lease.workspace["kept"] == "yes"
+        assert lease.inputs["images"].ctypes.data == address
+
+
+def test_there_are_never_more_leases_than_the_pool_holds(make: Make, kind: str) -> None:
+    """The pool's size is the concurrency limit."""
+    engine = make(kind, leases=2, max_waiting=64)
+    out, most, lock = 0, 0, threading.Lock()
+
+    def use(_: int) -> None:
+        nonlocal out, most
+        with engine.lease(DETECTOR, soon()):
+            with lock:
+                out += 1
+                most = max(most, out)
+            time.sleep(0.005)
+            with lock:
+                out -= 1
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(use, range(40)))
+    assert most == 2
+
+
+def test_who_waits_is_served_in_order(make: Make, kind: str) -> None:
+    """First come, first served."""
+    engine = make(kind, leases=1)
+    served: list[int] = []
+
+    def use(number: int) -> None:
+        with engine.lease(DETECTOR, soon()):
+            served.append(number)
+
+    threads = [threading.Thread(target=use, args=(number,)) for number in range(5)]
+    with engine.lease(DETECTOR, soon()):
+        for thread in threads:
+            thread.start()
+            time.sleep(0.05)
+    for thread in threads:
+        thread.join(20)
+    assert served == [0, 1, 2, 3, 4]
+
+
+def test_a_full_queue_refuses_at_once(make: Make, kind: str) -> None:
+    """With as many waiting as may, the next is told when to come again."""
+    engine = make(kind, leases=1, max_waiting=0)
+    with engine.lease(DETECTOR, soon()):
+        with pytest.raises(Overloaded) as refusal, engine.lease(DETECTOR, soon()):
+            pass
+        assert refusal.value.retry_after is not None
+        assert refusal.value.retry_after > 0
+    with engine.lease(DETECTOR, soon()):
+        pass
+
+
+def test_waiting_ends_with_the_deadline(make: Make, kind: str) -> None:
+    """No lease in time is a deadline that ran out in the queue, and the queue forgets the waiter."""
+    engine = make(kind, leases=1)
+    with engine.lease(DETECTOR, soon()):
+        with pytest.raises(DeadlineExceeded) as failure, engine.lease(DETECTOR, Deadline.after(0.1)):
+            pass
+        assert failure.value.stage == "queue"
+    with engine.lease(DETECTOR, soon()):
+        pass
+
+
+def test_expired_work_never_starts(make: Make, kind: str) -> None:
+    """Neither a lease nor a run begins after its deadline."""
+    engine = make(kind)
+    with pytest.raises(DeadlineExceeded), engine.lease(DETECTOR, Deadline.after(0)):
+        pass
+    with engine.lease(DETECTOR, soon()) as lease, pytest.raises(DeadlineExceeded) as failure:
+        lease.run(Deadline.after(0))
+    assert failure.value.stage == "infer"
+
+
+def test_a_branch_that_is_not_there_is_refused_by_name(make: Make, kind: str) -> None:
+    """Leasing what can't be served is an error that says so."""
+    branch = CATALOGUE.branches["yolo11x_640"]
+    with (
+        pytest.raises((ModelNotFound, WeightsMissing, ModelNotReady), match="yolo11x_640"),
+        make(kind).lease(branch, soon()),
+    ):
+        pass
+
+
+def test_ready_names_every_model(make: Make, kind: str) -> None:
+    """The state of each model of the catalogue is known; what isn't ready says why."""
+    states = make(kind).ready()
+    assert set(states) == set(CATALOGUE.models)
+    assert {name for name in CATALOGUE.branches if states[name].ready} == {
+        "yolo11n_320",
+        "yolo11n_640",
+        "midas_256",
+    }
+    assert all(state.reason for state in states.values() if not state.ready)
+
+
+def test_a_lease_says_which_model_serves_it(make: Make, kind: str) -> None:
+    """Provenance comes with the lease: runtime, device, digest and kind of weights."""
+    engine = make(kind)
+    with engine.lease(DEPTH, soon()) as lease:
+        used = lease.model.used()
+    assert used.model_name == "midas_256"
+    assert used.device == "cpu"
+    if kind != "fake":
+        assert used.weights == "random"
+        assert used.weights_digest.startswith("sha256:")
+        assert (used.preprocess_digest or "").startswith("sha256:")
+        assert used.runtime == ("inprocess" if kind == "embedded" else "triton")
+        assert lease.transport == ("inprocess" if kind == "embedded" else kind)
+
+
+def test_a_failing_caller_gives_its_lease_back(make: Make, kind: str) -> None:
+    """An exception inside the block loses no tensors."""
+    engine = make(kind, leases=1)
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError), engine.lease(DETECTOR, soon()):
+            raise ZeroDivisionError
+    with engine.lease(DETECTOR, soon()) as lease:
+        lease.run(soon())
+
+
+def test_many_threads_never_see_each_other_s_tensors(make: Make, kind: str) -> None:
+    """Each of many concurrent callers gets the answer to its own input."""
+    engine = make(kind, leases=3, max_waiting=64)
+
+    def use(number: int) -> tuple[int, float]:
+        with engine.lease(DEPTH, soon()) as lease:
+            lease.inputs["INPUT__0"].fill(number % 256)
+            lease.run(soon())
+            answer = lease.outputs["OUTPUT__0"]
+            assert answer.min() == answer.max()
+            return number, float(answer[0, 0, 0])
+
+    with ThreadPoolExecutor(16) as threads:
+        answers = list(threads.map(use, range(300)))
+    for number, value in answers:
+        assert value == pytest.approx(((number % 256) / 255 - 0.5) / 0.5, abs=1e-5)
+
+
+def test_closing_twice_is_fine(make: Make, kind: str) -> None:
+    """Shutdown can be asked for more than once."""
+    engine = make(kind)
+    with engine.lease(DETECTOR, soon()):
+        pass
+    engine.close()
+    engine.close()

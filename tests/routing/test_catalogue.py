@@ -1,0 +1,175 @@
+"""The catalogue holds the contract, and refuses to hold nonsense."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import tomllib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from routing import catalogue as catalogues
+from routing.catalogue import CATALOGUE_PATH, Catalogue, CatalogueError, TensorSpec, parse
+
+CATALOGUE = catalogues.load()
+DOCUMENT = tomllib.loads(CATALOGUE_PATH.read_text(encoding="utf-8"))
+
+
+def _u8(side: int, name: str = "INPUT__0") -> TensorSpec:
+    return TensorSpec(name, "UINT8", (1, side, side, 3))
+
+
+def _fp32(name: str, *shape: int) -> TensorSpec:
+    return TensorSpec(name, "FP32", shape)
+
+
+CONTRACTS: dict[str, tuple[list[TensorSpec], list[TensorSpec]]] = {
+    **{f"midas_{s}": ([_u8(s)], [_fp32("OUTPUT__0", 1, s, s)]) for s in (256, 384, 512)},
+    **{
+        f"raft_{s}": ([_u8(s, "INPUT0__0"), _u8(s, "INPUT1__0")], [_fp32("OUTPUT__0", 1, 2, s, s)])
+        for s in (256, 384, 512)
+    },
+    **{
+        f"yolo11{v}_{s}": ([_fp32("images", 1, 3, s, s)], [_fp32("output0", 1, 84, n)])
+        for v in "nsmlx"
+        for s, n in ((320, 2100), (640, 8400), (960, 18900))
+    },
+    **{f"clip_image_{s}": ([_u8(s)], [_fp32("OUTPUT__0", 1, 512)]) for s in (224, 336, 448)},
+    "clip_text": ([TensorSpec("INPUT__0", "INT64", (1, 77))], [_fp32("OUTPUT__0", 1, 77, 512)]),
+    **{f"places365_resnet50_{s}": ([_u8(s)], [_fp32("OUTPUT__0", 1, 365)]) for s in (224, 336, 448)},
+}
+REQUIRED = [
+    "midas_256",
+    "midas_384",
+    "midas_512",
+    "midas_256_onnx",
+    "midas_384_onnx",
+    "midas_512_onnx",
+    "preprocess_midas_256",
+    "preprocess_midas_384",
+    "preprocess_midas_512",
+    "raft_256",
+    "raft_256_onnx",
+    "preprocess_raft_256",
+    "clip_image_224",
+    "clip_image_224_onnx",
+    "preprocess_clip_image_224",
+    "clip_text",
+    "clip_text_onnx",
+    "places365_resnet50_224",
+    "places365_resnet50_224_onnx",
+    "preprocess_places365_224",
+]
+OPTIONAL = [
+    "yolo11x_320",
+    "yolo11x_640",
+    "yolo11x_960",
+    "raft_384",
+    "raft_512",
+    "raft_384_onnx",
+    "raft_512_onnx",
+    "preprocess_raft_384",
+    "preprocess_raft_512",
+    "places365_resnet50_336",
+    "places365_resnet50_448",
+    "places365_resnet50_336_onnx",
+    "places365_resnet50_448_onnx",
+    "preprocess_places365_336",
+    "preprocess_places365_448",
+]
+
+
+def test_every_branch_keeps_the_contract() -> None:
+    """Names, datatypes and fixed shapes of all branches are those of the requirements."""
+    actual = {b.name: (list(b.inputs), list(b.outputs)) for b in CATALOGUE.branches.values()}
+    assert actual == CONTRACTS
+
+
+def test_components_are_those_of_the_requirements() -> None:
+    """Each family feeds the component that downstream code knows."""
+    assert {family.name: family.component for family in CATALOGUE.families.values()} == {
+        "detect": "core_object_detections",
+        "depth": "core_depth_midas",
+        "flow": "core_optical_flow",
+        "clip_image": "core_clip",
+        "clip_text": "core_clip",
+        "places": "places365",
+    }
+
+
+def test_the_ready_checklist_is_that_of_the_requirements() -> None:
+    """Required and optional models, by name; CLIP's larger sizes are optional beyond the list."""
+    assert CATALOGUE.ready_checklist(required=True, variant="x") == tuple(sorted(REQUIRED))
+    clip = {
+        f"{p}clip_image_{s}{q}" for s in (336, 448) for p, q in (("", ""), ("", "_onnx"), ("preprocess_", ""))
+    }
+    assert set(CATALOGUE.ready_checklist(required=False, variant="x")) == {*OPTIONAL, *clip}
+
+
+def test_no_tensor_has_a_dynamic_axis() -> None:
+    """Every dimension of every model in the repository is a positive number."""
+    for model in CATALOGUE.models.values():
+        for tensor in (*model.inputs, *model.outputs):
+            assert all(isinstance(d, int) and d > 0 for d in tensor.shape), (model.name, tensor)
+
+
+def test_the_catalogue_is_frozen() -> None:
+    """Nobody changes a branch at run time."""
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        CATALOGUE.branches["midas_256"].size = 1  # type: ignore[misc]  # that it can't be assigned is the test
+    with pytest.raises(TypeError):
+        CATALOGUE.families["other"] = CATALOGUE["depth"]  # type: ignore[index]  # ditto
+
+
+def test_clip_336_sees_every_pixel() -> None:
+    """336 is no multiple of the 32-pixel patch, so the preprocess graph hands the model 320."""
+    branch = CATALOGUE.branches["clip_image_336"]
+    assert branch.models[1].outputs[0].shape == (1, 3, 320, 320)
+
+
+def _depth(document: dict[str, Any]) -> dict[str, Any]:
+    family: dict[str, Any] = next(f for f in document["family"] if f["name"] == "depth")
+    return family
+
+
+def _set(table: dict[str, Any], key: str, value: object) -> None:
+    table[key] = value
+
+
+FAULTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "version": (lambda d: _set(d, "schema_version", 2), "schema_version"),
+    "unknown key": (lambda d: _set(d, "familly", []), "familly"),
+    "unknown family key": (lambda d: _set(_depth(d), "colour", 1), "colour"),
+    "unknown branch key": (lambda d: _set(_depth(d)["branch"][0], "colour", 1), "colour"),
+    "missing title": (lambda d: _depth(d).pop("title"), "title"),
+    "family twice": (lambda d: d["family"].append(copy.deepcopy(_depth(d))), "depth"),
+    "branch twice": (lambda d: _set(_depth(d)["branch"][1], "name", "midas_256"), "midas_256"),
+    "falling sizes": (lambda d: _set(_depth(d)["branch"][1], "size", 128), "sizes"),
+    "falling thresholds": (lambda d: _set(_depth(d)["branch"][1], "max_side", 100), "thresholds"),
+    "missing threshold": (lambda d: _depth(d)["branch"][0].pop("max_side"), "thresholds"),
+    "bounded last": (lambda d: _set(_depth(d)["branch"][2], "max_side", 4096), "larger"),
+    "falling tiers": (lambda d: _set(_depth(d)["branch"][1], "tier", "small"), "tiers"),
+    "dynamic axis": (lambda d: _set(_depth(d)["input"][0], "shape", [1, -1, -1, 3]), "dynamic"),
+    "datatype": (lambda d: _set(_depth(d)["input"][0], "datatype", "FP64"), "FP64"),
+    "symbol": (lambda d: _set(_depth(d)["input"][0], "shape", [1, "Q", "S", 3]), "Q"),
+    "no branches": (lambda d: _set(_depth(d), "branch", []), "branches"),
+    "default variant": (lambda d: _set(_depth(d), "default_variant", "z"), "default_variant"),
+    "smallest when_ready": (lambda d: _set(_depth(d)["branch"][0], "when_ready", True), "when_ready"),
+}
+
+
+def _parse(document: dict[str, Any]) -> Catalogue:
+    return parse(document, CATALOGUE_PATH.parent / "labels")
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_faulty_catalogue_is_refused_with_the_fault_named(name: str) -> None:
+    """Whatever contradicts itself ends at load, not at the first request."""
+    damage, words = FAULTS[name]
+    document = copy.deepcopy(DOCUMENT)
+    _parse(document)
+    damage(document)
+    with pytest.raises(CatalogueError, match=words):
+        _parse(document)

@@ -1,0 +1,198 @@
+"""Routing decides for everything, and says why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from routing import catalogue as catalogues
+from routing.catalogue import TIERS
+from routing.policy import ERROR_CODES, FrameFacts, Readiness, RoutingError, Wishes, route
+
+CATALOGUE = catalogues.load()
+ALL_READY = dict.fromkeys(CATALOGUE.branches, Readiness.READY)
+CODES = {code for code, _ in ERROR_CODES.values()} | {"invalid_parameter"}
+
+sides = st.integers(1, 20_000)
+facts = st.builds(FrameFacts, sides, sides, st.none() | sides, st.none() | sides)
+readiness = st.dictionaries(st.sampled_from(sorted(CATALOGUE.branches)), st.sampled_from(Readiness))
+wishes = st.builds(
+    Wishes,
+    branch=st.none() | st.sampled_from(sorted(CATALOGUE.branches)) | st.text(max_size=12),
+    tier=st.none() | st.sampled_from(TIERS) | st.text(max_size=6),
+    size=st.none() | st.sampled_from([224, 256, 320, 336, 384, 448, 512, 640, 960]) | st.integers(-5, 5000),
+    variant=st.none() | st.sampled_from("nsmlx") | st.text(max_size=2),
+    fallback=st.booleans(),
+)
+
+
+@settings(max_examples=2000, deadline=None)
+@given(
+    st.sampled_from(sorted(CATALOGUE.families)),
+    st.none() | facts,
+    wishes,
+    readiness,
+    st.sampled_from([None, *"nsmlx"]),
+)
+def test_every_wish_ends_in_a_ready_branch_or_a_known_code(
+    family: str,
+    frame: FrameFacts | None,
+    wish: Wishes,
+    ready: Mapping[str, Readiness],
+    variant: str | None,
+) -> None:
+    """Routing is total: a ready branch of the family with a reason, or an error with one of the API's codes."""
+    try:
+        decision = route(CATALOGUE[family], frame, wish, ready, variant)
+    except RoutingError as error:
+        assert error.code in CODES  # noqa: PT017  # either outcome is right, each in its form
+        assert error.detail  # noqa: PT017  # ditto
+        return
+    assert decision.branch in CATALOGUE[family].branches
+    assert ready[decision.branch.name] is Readiness.READY
+    assert decision.why.startswith(f"{decision.kind}: ")
+    assert decision.degraded is (decision.kind == "fallback")
+    assert not decision.degraded or wish.fallback
+    assert decision == route(CATALOGUE[family], frame, wish, ready, variant)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.sampled_from(sorted(set(CATALOGUE.families) - {"clip_text"})), sides, sides)
+def test_a_larger_frame_never_takes_a_smaller_branch(family: str, one: int, other: int) -> None:
+    """With everything ready the branch's size rises with the frame's longer side."""
+    small, large = sorted((one, other))
+    sizes = [
+        route(CATALOGUE[family], FrameFacts(side, 1), Wishes(), ALL_READY).branch.size
+        for side in (small, large)
+    ]
+    assert sizes[0] is not None
+    assert sizes[1] is not None
+    assert sizes[0] <= sizes[1]
+
+
+@pytest.mark.parametrize(
+    ("family", "side", "branch"),
+    [
+        ("detect", 1, "yolo11x_320"),
+        ("detect", 320, "yolo11x_320"),
+        ("detect", 321, "yolo11x_640"),
+        ("detect", 640, "yolo11x_640"),
+        ("detect", 641, "yolo11x_960"),
+        ("depth", 320, "midas_256"),
+        ("depth", 321, "midas_384"),
+        ("depth", 448, "midas_384"),
+        ("depth", 449, "midas_512"),
+        ("flow", 448, "raft_384"),
+        ("flow", 4096, "raft_512"),
+        ("clip_image", 321, "clip_image_336"),
+        ("places", 449, "places365_resnet50_448"),
+        ("clip_text", 5000, "clip_text"),
+    ],
+)
+def test_thresholds_are_exact(family: str, side: int, branch: str) -> None:
+    """The documented limits belong to the smaller branch, one pixel more to the next."""
+    assert route(CATALOGUE[family], FrameFacts(side, 1), Wishes(), ALL_READY).branch.name == branch
+
+
+def test_the_analysis_size_steers_and_the_frame_s_own_size_does_not() -> None:
+    """A 4K frame that is analysed at 320 takes the small branch; one given side implies the other."""
+    decision = route(CATALOGUE["detect"], FrameFacts(3840, 2160, 320, 180), Wishes(), ALL_READY)
+    assert decision.branch.size == 320
+    portrait = FrameFacts(1080, 1920, analysis_width=300)
+    assert portrait.analysis_size == (300, 533)
+    assert route(CATALOGUE["detect"], portrait, Wishes(), ALL_READY).branch.size == 640
+
+
+def test_large_detection_is_passed_over_while_it_is_not_ready() -> None:
+    """Above 640 the 640 branch serves without the 960 one: by rule, not degraded, in the contract's words."""
+    ready = {**ALL_READY, "yolo11x_960": Readiness.UNAVAILABLE}
+    decision = route(CATALOGUE["detect"], FrameFacts(810, 1080), Wishes(), ready)
+    assert decision.branch.name == "yolo11x_640"
+    assert decision.why == "rule: max(810, 1080) > 640, large not ready"
+    assert not decision.degraded
+    assert [passed.branch for passed in decision.passed_over] == ["yolo11x_960"]
+
+
+@pytest.mark.parametrize(
+    ("state", "code"),
+    [
+        (Readiness.MISSING, "model_not_found"),
+        (Readiness.WEIGHTS_MISSING, "weights_missing"),
+        (Readiness.LOADING, "model_not_ready"),
+        (Readiness.UNAVAILABLE, "model_not_ready"),
+        (Readiness.CONTRACT_MISMATCH, "model_not_ready"),
+        (Readiness.OUT_OF_MEMORY, "insufficient_gpu_memory"),
+        (Readiness.UNREACHABLE, "triton_unavailable"),
+    ],
+)
+def test_a_branch_that_cannot_serve_fails_fast_unless_a_fallback_is_allowed(
+    state: Readiness, code: str
+) -> None:
+    """Without leave the state's own code; with it the next smaller ready branch, degraded, both named."""
+    ready = {**ALL_READY, "midas_512": state}
+    with pytest.raises(RoutingError) as failure:
+        route(CATALOGUE["depth"], FrameFacts(1920, 1080), Wishes(), ready)
+    assert failure.value.code == code
+    decision = route(CATALOGUE["depth"], FrameFacts(1920, 1080), Wishes(fallback=True), ready)
+    assert decision.branch.name == "midas_384"
+    assert decision.degraded
+    assert "midas_512" in decision.why
+    assert [passed.branch for passed in decision.passed_over] == ["midas_512"]
+
+
+def test_a_fallback_never_goes_up() -> None:
+    """When the smallest branch can't serve there is none to fall back to."""
+    ready = {**ALL_READY, "midas_256": Readiness.UNAVAILABLE}
+    with pytest.raises(RoutingError):
+        route(CATALOGUE["depth"], FrameFacts(100, 100), Wishes(fallback=True), ready)
+
+
+@pytest.mark.parametrize(
+    ("wish", "branch"),
+    [
+        (Wishes(branch="yolo11s_960"), "yolo11s_960"),
+        (Wishes(tier="small"), "yolo11x_320"),
+        (Wishes(size=960), "yolo11x_960"),
+        (Wishes(size=960, variant="m"), "yolo11m_960"),
+        (Wishes(variant="l"), "yolo11l_640"),
+        (Wishes(branch="yolo11n_320", tier="small", size=320), "yolo11n_320"),
+    ],
+)
+def test_overrides_choose_the_branch(wish: Wishes, branch: str) -> None:
+    """A branch can be named, or chosen by tier, size and variant."""
+    assert route(CATALOGUE["detect"], FrameFacts(500, 500), wish, ALL_READY).branch.name == branch
+
+
+@pytest.mark.parametrize(
+    ("wish", "code"),
+    [
+        (Wishes(branch="yolo12n_640"), "model_not_found"),
+        (Wishes(branch="yolo11n_640", size=320), "invalid_parameter"),
+        (Wishes(branch="yolo11n_640", variant="x"), "invalid_parameter"),
+        (Wishes(size=500), "invalid_parameter"),
+        (Wishes(tier="huge"), "invalid_parameter"),
+        (Wishes(variant="q"), "invalid_parameter"),
+    ],
+)
+def test_wishes_that_make_no_sense_are_refused(wish: Wishes, code: str) -> None:
+    """Unknown names and contradictions are errors of the caller, never silently dropped."""
+    with pytest.raises(RoutingError) as failure:
+        route(CATALOGUE["detect"], FrameFacts(500, 500), wish, ALL_READY)
+    assert failure.value.code == code
+
+
+def test_the_default_variant_is_the_setting_s() -> None:
+    """The variant used when the caller names none comes from outside; the catalogue's is x."""
+    assert route(CATALOGUE["detect"], FrameFacts(500, 500), Wishes(), ALL_READY).branch.variant == "x"
+    decision = route(CATALOGUE["detect"], FrameFacts(500, 500), Wishes(), ALL_READY, "n")
+    assert decision.branch.name == "yolo11n_640"
+
+
+def test_a_short_side_under_320_is_warned_of_in_the_contract_s_words() -> None:
+    """Small frames are served with a warning, not scaled up."""
+    decision = route(CATALOGUE["detect"], FrameFacts(640, 200), Wishes(), ALL_READY)
+    assert decision.warnings == ("shorter side 200 px is under the 320 px that this family wants",)
+    assert route(CATALOGUE["detect"], FrameFacts(640, 320), Wishes(), ALL_READY).warnings == ()
