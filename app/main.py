@@ -112,9 +112,13 @@ async def _announce(gateway: Gateway) -> None:
     served = [state for state in states if state.ready]
     for state in served:
         _log.info("ready: %s on %s, weights: %s", state.name, state.device, state.weights.kind)
+    expected = (Readiness.READY, Readiness.MISSING, Readiness.WEIGHTS_MISSING)
+    faults: dict[str, list[str]] = {}
     for state in states:
-        if state.readiness not in (Readiness.READY, Readiness.MISSING, Readiness.WEIGHTS_MISSING):
-            _log.warning("not ready: %s: %s", state.name, state.reason or state.readiness.value)
+        if state.readiness not in expected:
+            faults.setdefault(state.reason or state.readiness.value, []).append(state.name)
+    for reason, names in faults.items():
+        _log.warning("not ready: %s: %s", ", ".join(names), reason)
     kinds = Counter(state.weights.kind for state in served)
     if kinds["random"]:
         _log.warning(
@@ -124,5 +128,7 @@ async def _announce(gateway: Gateway) -> None:
         _log.warning("no branch is ready; `make models` builds some, GET /readyz says what fails")
         return
     _log.info(
-        "try it: curl --data-binary @docs/astronaut.jpg 'http://%s:%d/v1/detect'", settings.host, settings.port
+        "try it: curl --data-binary @docs/astronaut.jpg 'http://%s:%d/v1/detect'",
+        settings.host,
+        settings.port,
     )

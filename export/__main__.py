@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from export import build, repository
+from export import build, plan, repository
 from export.errors import ExportError
 from routing import catalogue
 
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options))
-    except ExportError as error:
+    except (ExportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -38,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     models = commands.add_parser(
         "models", help="export models", epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    models.add_argument("--set", dest="chosen", choices=build.SETS, default="starter")
+    models.add_argument("--set", dest="chosen", choices=plan.SETS, default="starter")
     models.add_argument("--weights", default="auto", metavar="auto|pretrained|random|PATH")
     models.add_argument("--variants", type=_list, metavar="n,x", help="of YOLO11, instead of the set's")
     models.set_defaults(run=_models)
@@ -57,10 +58,8 @@ def _list(text: str) -> tuple[str, ...]:
 
 def _models(options: argparse.Namespace) -> int:
     known = catalogue.load()
-    places = build.Places(options.repository, options.models)
-    return build.Models(known, places, options.weights).run(
-        build.branches(known, options.chosen, options.variants)
-    )
+    wanted = plan.branches(known, options.chosen, options.variants)
+    return 1 if build.models(known, wanted, options.weights, _places(options)) else 0
 
 
 def _repository(options: argparse.Namespace) -> int:
@@ -73,9 +72,14 @@ def _repository(options: argparse.Namespace) -> int:
         return 1 if wrong else 0
     written = repository.write_configs(texts, options.repository)
     print(f"{len(texts)} config.pbtxt under {options.repository}, {len(written)} written")
-    build.preprocess_graphs(known, build.Places(options.repository, options.models))
+    build.preprocess_graphs(known, _places(options))
     return 0
 
 
+def _places(options: argparse.Namespace) -> plan.Places:
+    return plan.Places(options.repository, options.models)
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # unfinished files are removed then, too
     sys.exit(main())

@@ -66,7 +66,7 @@ def digest(files: Mapping[str, str]) -> str:
     """One `sha256:<hex>` for a model, from `{file name: hexadecimal SHA-256}` of its files.
 
     A lone `model.onnx` stands for itself, so that `sha256sum` shows the same number. With external data it is the
-    SHA-256 over the lines `<hex>  <name>\\n`, sorted: what `sha256sum * | sort | sha256sum` prints.
+    SHA-256 over the sorted lines that `sha256sum` prints for the files: digest, two blanks, name, newline.
     """
     if set(files) == {MODEL_FILE}:
         return f"sha256:{files[MODEL_FILE]}"

@@ -51,7 +51,9 @@ class Exporter:
         try:
             there: dict[str, str | int] = {name: version(package) for name, package in self.packages.items()}
         except PackageNotFoundError as error:
-            raise ExportError(f"{self.module} needs the export environment (`make models`): {error}") from error
+            raise ExportError(
+                f"{self.module} needs the export environment (`make models`): {error}"
+            ) from error
         return {**there, "opset": self.opset, "revision": self.revision}
 
     def provenance(self, weights: Weights) -> Provenance:

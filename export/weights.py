@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import urllib.request
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Literal
 
@@ -25,9 +26,6 @@ class Weights:
     source: Source
     path: Path | None = None
 
-    def __str__(self) -> str:
-        return f"{self.kind} ({self.source.name})"
-
 
 def random_weights() -> Weights:
     return Weights("random", Source(f"seed {SEED}"))
@@ -45,14 +43,16 @@ def checkpoint(place: Path, name: str) -> Weights:
     return Weights("checkpoint", Source(path.name, sha256(path)), path)
 
 
-def pretrained(url: str, folder: Path) -> Weights:
+def pretrained(url: str, folder: Path, *, online: bool = True) -> Weights:
     """The file behind `url`, downloaded into `folder` unless it is there already.
 
     Raises:
-        ExportError: it can't be had.
+        ExportError: it can't be had, or isn't there and `online` forbids to ask.
     """
     path = folder / url.rsplit("/", 1)[-1]
     if not path.is_file():
+        if not online:
+            raise ExportError(f"{url} wasn't asked for: its host has failed before")
         _download(url, path)
     return Weights("pretrained", Source(path.name, sha256(path)), path)
 
@@ -63,7 +63,7 @@ def _download(url: str, path: Path) -> None:
     try:
         with beside(path) as temporary, temporary.open("wb") as file:
             _fetch(url, file)
-    except OSError as error:  # URLError, time-outs and a full disk are all OSErrors
+    except (OSError, HTTPException) as error:  # URLError, time-outs and a full disk are all OSErrors
         raise ExportError(f"can't download {url}: {error}") from error
 
 

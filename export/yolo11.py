@@ -46,7 +46,9 @@ def export(branch: Branch, weights: Weights) -> tuple[bytes, tuple[str, ...]]:
     side = spec.inputs[0].shape[-1]
     inputs = [picture(ultralytics().ASSETS / name, side) for name in PICTURES]
     with torch.no_grad():
-        expected = [network.module(torch.from_numpy(array)).numpy() for array in inputs]  # lays the anchors, too
+        expected = [
+            network.module(torch.from_numpy(array)).numpy() for array in inputs
+        ]  # lays the anchors, too
     content = trace(network.module, inputs[0], spec)
     check_contract(onnx.load_from_string(content), spec, OPSET)
     check_parity(spec.name, expected, run(content, spec, inputs))
@@ -58,7 +60,9 @@ def trace(module: Any, example: Array, spec: ModelSpec) -> bytes:
     file = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of the classic exporter, chosen on purpose
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # the head's tests of shapes are constants here
+        warnings.simplefilter(
+            "ignore", torch.jit.TracerWarning
+        )  # the head's tests of shapes are constants here
         torch.onnx.export(
             module,
             (torch.from_numpy(example),),
@@ -89,7 +93,9 @@ def check_parity(name: str, expected: list[Array], answers: list[Array]) -> None
         difference = np.abs(answer - reference)
         boxes, scores = float(difference[:, :4].max()), float(difference[:, 4:].max())
         if not (boxes <= BOX_TOLERANCE_PX and scores <= SCORE_TOLERANCE):  # a NaN is refused as well
-            raise ExportError(f"{name}: ONNX Runtime and torch differ by {boxes:.3g} px, scores by {scores:.3g}")
+            raise ExportError(
+                f"{name}: ONNX Runtime and torch differ by {boxes:.3g} px, scores by {scores:.3g}"
+            )
     if not np.abs(answers[0][:, :4] - answers[1][:, :4]).max() >= ALIVE_PX:
         raise ExportError(f"{name}: two pictures get the same boxes; these weights ignore their input")
 

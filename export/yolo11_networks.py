@@ -18,6 +18,7 @@ from export.errors import ExportError
 from export.weights import SEED, Weights
 
 CLASSES = 80
+_THREADS = 2  # everywhere the same: how sums are split decides the last bits of settled weights
 _SETTLE_SIDE = 320
 # The gain of BatchNorm in random networks. With gains near 1 such a network is chaotic: rounding grows from layer to
 # layer until two runtimes disagree by hundreds of pixels (seen: 400 px at x@640). At 0.1, all fifteen agree to
@@ -41,10 +42,13 @@ def load(variant: str, weights: Weights) -> Network:
     Raises:
         ExportError: the file holds no YOLO11 detector of this variant with 80 classes.
     """
+    torch.set_num_threads(_THREADS)
     module = _random(variant) if weights.path is None else _checkpoint(variant, weights.path)
     labels = () if weights.path is None else tuple(str(module.names[i]) for i in range(CLASSES))
     module = module.float().eval().fuse(verbose=False).requires_grad_(False)
-    module.model[-1].export = True  # the head answers one decoded tensor: centre, width and height, class scores
+    module.model[
+        -1
+    ].export = True  # the head answers one decoded tensor: centre, width and height, class scores
     return Network(module, labels)
 
 
@@ -76,7 +80,9 @@ def _checkpoint(variant: str, path: Path) -> Any:
         raise ExportError(f"{path} is no checkpoint that Ultralytics can read: {error}") from error
     head = module.model[-1]
     if type(head).__name__ != "Detect" or head.end2end:
-        raise ExportError(f"{path} ends in a {type(head).__name__} head; yolo11{variant} needs a plain Detect")
+        raise ExportError(
+            f"{path} ends in a {type(head).__name__} head; yolo11{variant} needs a plain Detect"
+        )
     if head.nc != CLASSES:
         raise ExportError(f"{path} knows {head.nc} classes; the contract [1, 84, anchors] needs {CLASSES}")
     if _shapes(module) != _shapes(_architecture(variant)):

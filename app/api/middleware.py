@@ -31,18 +31,31 @@ class RequestContext:
         request_id = wished if _REQUEST_ID.fullmatch(wished) else uuid.uuid4().hex.encode()
         scope["request_id"] = request_id.decode()
         started = time.perf_counter()
-        status = "aborted"
+        status, unread = "aborted", _has_body(scope)
+
+        async def receive_and_watch() -> Message:
+            nonlocal unread
+            message = await receive()
+            unread = unread and bool(message.get("more_body", False))
+            return message
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = str(message["status"])
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
+                if unread:  # answered early: the rest is cut off, not read and thrown away
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_id)
+            await self._app(scope, receive_and_watch, send_with_id)
         finally:
             route = getattr(scope.get("route"), "path", "none")
             self._metrics.requests.labels(route, status).inc()
             self._metrics.request_seconds.labels(route).observe(time.perf_counter() - started)
+
+
+def _has_body(scope: Scope) -> bool:
+    headers = dict(scope["headers"])
+    return headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers

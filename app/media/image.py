@@ -7,15 +7,14 @@ alpha dropped, 16 bits cut to the upper 8.
 from __future__ import annotations
 
 import io
-import struct
 from dataclasses import dataclass
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
-from app.errors import ImageTooLarge, InvalidImage, UnsupportedMediaType
+from app.errors import GatewayError, ImageTooLarge, InvalidImage, UnsupportedMediaType
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow's guess at a bomb: our own limit is checked from the header
 
@@ -109,20 +108,13 @@ def _pillow(data: bytes, name: str, limits: ImageLimits) -> NDArray[np.uint8]:
     try:
         if name == "WEBP":
             _check_webp(data, limits)
-        image = Image.open(io.BytesIO(data), formats=(name, "MPO") if name == "JPEG" else (name,))
+        image = Image.open(io.BytesIO(data), formats=(name,))
         _check_pixels(*image.size, limits)
-        if name != "JPEG" and getattr(image, "is_animated", False):
-            raise InvalidImage(_ANIMATED)
+        _check_still(image, name)
         return _rgb(image)
-    except (
-        UnidentifiedImageError,
-        OSError,
-        ValueError,
-        SyntaxError,
-        EOFError,
-        IndexError,
-        struct.error,
-    ) as error:
+    except GatewayError:
+        raise
+    except Exception as error:  # Pillow's plugins raise whatever their parsing meets: it is no picture
         raise InvalidImage(f"the {name} picture can't be decoded: {error}") from error
 
 
@@ -133,6 +125,12 @@ def _check_webp(data: bytes, limits: ImageLimits) -> None:
     flags, width, height = data[20], *(1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
     _check_pixels(width, height, limits)
     if flags & 0b10:
+        raise InvalidImage(_ANIMATED)
+
+
+def _check_still(image: Image.Image, name: str) -> None:
+    """A phone's JPEG may carry further pictures (MPO): its first one is meant. Animations have no such one."""
+    if name != "JPEG" and getattr(image, "is_animated", False):
         raise InvalidImage(_ANIMATED)
 
 

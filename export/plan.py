@@ -1,0 +1,153 @@
+"""What to make and from which weights, decided before anything is made."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from export import manifest
+from export.errors import ExportError
+from export.exporters import EXPORTERS, Exporter
+from export.weights import Weights, checkpoint, pretrained, random_weights
+from routing.catalogue import Branch, Catalogue, Family
+
+SETS = ("starter", "baseline", "all")
+STARTER_FAMILY, STARTER_VARIANT = "detect", "n"
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where models lie: the Triton repository, and the folder of graphs, checkpoints and the manifest."""
+
+    repository: Path
+    models: Path
+
+    def optimized(self, folder: str, name: str) -> Path:
+        return self.models / "optimized" / folder / f"{name}.onnx"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.models / "checkpoints"
+
+    @property
+    def manifest(self) -> Path:
+        return self.models / "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One model to make from `weights`, or to keep as `there` says it is (then `weights` is None)."""
+
+    branch: Branch
+    exporter: Exporter
+    weights: Weights | None
+    there: manifest.Record | None
+
+
+def branches(catalogue: Catalogue, chosen: str, variants: Sequence[str] | None) -> list[Branch]:
+    """The branches of a set, in the catalogue's order; `variants` replace those of the set.
+
+    Raises:
+        ExportError: a variant that no family has.
+    """
+    known = {variant for family in catalogue.families.values() for variant in family.variants}
+    if unknown := sorted(set(variants or ()) - known):
+        raise ExportError(f"no variant {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+    return [
+        branch
+        for family in catalogue.families.values()
+        if chosen != "starter" or family.name == STARTER_FAMILY
+        for branch in family.branches
+        if branch.variant is None or branch.variant in (variants or _variants(family, chosen))
+    ]
+
+
+def _variants(family: Family, chosen: str) -> tuple[str, ...]:
+    if chosen == "all":
+        return family.variants
+    return (STARTER_VARIANT if chosen == "starter" else str(family.default_variant),)
+
+
+@dataclass
+class Planner:
+    """Turns what was asked for into tasks; `unreachable` holds the hosts that failed in this run, with the error."""
+
+    places: Places
+    asked: str
+    unreachable: dict[str, str] = field(default_factory=dict)
+
+    def tasks(self, wanted: Sequence[Branch]) -> list[Task]:
+        """A task for every branch that has an exporter.
+
+        Raises:
+            ExportError: weights that were asked for aren't there.
+        """
+        tasks = [
+            self._task(branch, EXPORTERS[branch.family]) for branch in wanted if branch.family in EXPORTERS
+        ]
+        if self.asked == "auto":
+            shout([task for task in tasks if _is_random(task)], self.unreachable)
+        return tasks
+
+    def _task(self, branch: Branch, exporter: Exporter) -> Task:
+        there = manifest.read(branch.weights_model, self.places.repository)
+        weights = self._weights(branch, exporter, there)
+        if there and weights and there.provenance == exporter.provenance(weights):
+            weights = None
+        return Task(branch, exporter, weights, there)
+
+    def _weights(self, branch: Branch, exporter: Exporter, there: manifest.Record | None) -> Weights | None:
+        if self.asked == "random":
+            return random_weights()
+        if self.asked == "pretrained":
+            return self._pretrained(branch, exporter)
+        if self.asked == "auto":
+            return self._auto(branch, exporter, there)
+        return checkpoint(Path(self.asked), exporter.checkpoint_name(branch))
+
+    def _auto(self, branch: Branch, exporter: Exporter, there: manifest.Record | None) -> Weights | None:
+        """Somebody's checkpoint stays; else the official weights; else what is there or random ones."""
+        kind = there.provenance.weights if there else None
+        if there and (kind == "checkpoint" or (kind == "pretrained" and _current(there, exporter))):
+            return None
+        try:
+            return self._pretrained(branch, exporter)
+        except ExportError:
+            return None if kind == "pretrained" else random_weights()
+
+    def _pretrained(self, branch: Branch, exporter: Exporter) -> Weights:
+        """The official weights. A host that failed isn't asked again in this run: each try may take seconds."""
+        url = exporter.url(branch)
+        host = str(urlsplit(url).hostname)
+        try:
+            return pretrained(url, self.places.checkpoints, online=host not in self.unreachable)
+        except ExportError as error:
+            self.unreachable.setdefault(host, str(error))
+            raise
+
+
+def _current(record: manifest.Record, exporter: Exporter) -> bool:
+    return record.provenance.exporter == exporter.versions()
+
+
+def _is_random(task: Task) -> bool:
+    kind = task.weights.kind if task.weights else task.there.provenance.weights if task.there else None
+    return kind == "random"
+
+
+def shout(tasks: Sequence[Task], reasons: dict[str, str]) -> None:
+    """Say so that nobody overlooks it that models recognise nothing; silent without tasks."""
+    if not tasks:
+        return
+    lines = [
+        "WARNING: RANDOM WEIGHTS",
+        f"for {', '.join(task.branch.weights_model for task in tasks)}.",
+        "They recognise nothing: their boxes are noise, good for trying out the plumbing only.",
+        *reasons.values(),
+        "For real answers: make models WEIGHTS=PATH (a folder with yolo11n.pt), or run this again when online.",
+    ]
+    bar = "!" * 100
+    print(bar, *(f"!! {line}" for line in lines), bar, sep="\n", file=sys.stderr, flush=True)

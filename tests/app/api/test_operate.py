@@ -1,0 +1,222 @@
+"""What runs here, and is it well."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.testclient import TestClient
+from support.gateway import client, png, scene
+from support.repository import CATALOGUE, build
+
+from app.api import schemas
+from app.main import create_app
+from app.settings import Settings
+
+
+def test_branches_show_the_whole_catalogue(gateway: TestClient) -> None:
+    """Every family and branch with contract, thresholds, readiness and weights."""
+    document = gateway.get("/v1/branches").json()
+    schemas.Branches.model_validate(document)
+    assert [family["name"] for family in document["families"]] == list(CATALOGUE.families)
+    rows = {row["name"]: row for family in document["families"] for row in family["branches"]}
+    assert set(rows) == set(CATALOGUE.branches)
+    assert rows["yolo11n_320"]["readiness"] == "ready"
+    assert rows["yolo11n_320"]["weights"] == "random"
+    assert rows["yolo11n_320"]["weights_digest"].startswith("sha256:")
+    assert rows["midas_512"]["readiness"] == "weights_missing"
+    assert rows["midas_512"]["reason"]
+    assert rows["clip_image_336"]["model_size"] == 320
+    assert all("route" not in family for family in document["families"])
+
+
+def test_branches_say_what_a_frame_would_take(gateway: TestClient) -> None:
+    """With a size, each family's decision or the reason why there is none."""
+    document = gateway.get("/v1/branches?width=300&height=200").json()
+    schemas.Branches.model_validate(document)
+    routes = {family["name"]: family["route"] for family in document["families"]}
+    assert routes["detect"]["branch"] == "yolo11n_320"
+    assert routes["detect"]["warnings"]
+    assert routes["depth"]["branch"] == "midas_256"
+    assert routes["flow"]["error"]["code"] == "weights_missing"
+    large = gateway.get("/v1/branches?width=1920&height=1080&fallback=true").json()
+    routes = {family["name"]: family["route"] for family in large["families"]}
+    assert routes["detect"]["branch"] == "yolo11n_640"
+    assert not routes["detect"]["degraded"]
+    assert routes["depth"] | {"why": ""} == {
+        "branch": "midas_256",
+        "kind": "fallback",
+        "why": "",
+        "passed_over": [
+            {"branch": "midas_512", "reason": "its weights are missing"},
+            {"branch": "midas_384", "reason": "its weights are missing"},
+        ],
+        "degraded": True,
+        "warnings": [],
+    }
+
+
+@pytest.mark.parametrize(
+    "query", ["?width=3", "?width=0&height=1", "?width=a&height=1", "?w=1", "?variant=q"]
+)
+def test_a_size_that_is_none_is_refused(gateway: TestClient, query: str) -> None:
+    """Half a size, zero and unknown names are problems."""
+    assert gateway.get(f"/v1/branches{query}").status_code in (400, 422)
+
+
+def test_the_repository_stands_beside_the_checklist(gateway: TestClient) -> None:
+    """Required, optional, missing; what is ready beyond the list shows too."""
+    document = gateway.get("/v1/repository").json()
+    schemas.Repository.model_validate(document)
+    required = {row["name"] for row in document["required"]}
+    assert required == set(CATALOGUE.ready_checklist(required=True, variant="n"))
+    assert not document["checklist_ready"]
+    assert set(document["missing"]) == required - {"midas_256", "midas_256_onnx", "preprocess_midas_256"}
+    optional = {row["name"]: row["readiness"] for row in document["optional"]}
+    assert optional["yolo11n_320"] == "ready"
+    assert optional["yolo11n_960"] == "weights_missing"
+
+
+def test_liveness_needs_nothing(gateway: TestClient) -> None:
+    """The process answers."""
+    assert gateway.get("/livez").json() == {"status": "ok"}
+
+
+def test_readiness_is_green_when_something_serves(gateway: TestClient) -> None:
+    """The starter set is enough unless more is asked for."""
+    assert gateway.get("/readyz").json() == {"status": "ok", "failing": []}
+
+
+@pytest.mark.parametrize(
+    ("required", "failing"),
+    [
+        ("yolo11n_320,midas_256", set()),
+        ("yolo11n_*", {"yolo11n_960"}),
+        ("checklist", {b.name for b in CATALOGUE.branches.values() if b.required} - {"midas_256"}),
+    ],
+)
+def test_readiness_names_what_fails(repository: Path, required: str, failing: set[str]) -> None:
+    """Branches that must be READY keep it red by name."""
+    settings = Settings(repository=repository, manifest=None, require_ready=required)
+    with TestClient(create_app(settings)) as gateway:
+        while any(row["readiness"] == "loading" for row in gateway.get("/readyz").json()["failing"]):
+            pass
+        answer = gateway.get("/readyz")
+        schemas.Ready.model_validate(answer.json())
+        assert {row["name"] for row in answer.json()["failing"]} == failing
+        assert answer.status_code == (503 if failing else 200)
+
+
+def test_an_empty_repository_is_not_ready_and_says_what_to_do(tmp_path: Path) -> None:
+    """No model at all: red, and every call an error of the contract."""
+    settings = Settings(repository=build(tmp_path, []), manifest=None)
+    with TestClient(create_app(settings)) as gateway:
+        while any(row["readiness"] == "loading" for row in gateway.get("/readyz").json()["failing"]):
+            pass
+        answer = gateway.get("/readyz")
+        assert answer.status_code == 503
+        assert "make models" in answer.json()["failing"][0]["reason"]
+        refused = gateway.post("/v1/detect", content=png(scene(64, 64)))
+        assert (refused.status_code, refused.json()["code"]) == (503, "weights_missing")
+
+
+def test_a_triton_that_is_away_is_named(tmp_path: Path) -> None:
+    """Engine triton, nobody listening: alive, not ready, and 503 with Retry-After… in milliseconds."""
+    settings = Settings(engine="triton", triton_url="127.0.0.1:9", repository=tmp_path, manifest=None)
+    with TestClient(create_app(settings)) as gateway:
+        assert gateway.get("/livez").status_code == 200
+        answer = gateway.get("/readyz")
+        assert answer.status_code == 503
+        assert answer.json()["failing"][0]["readiness"] == "unreachable"
+        refused = gateway.post("/v1/detect", content=png(scene(64, 64)))
+        assert (refused.status_code, refused.json()["code"]) == (503, "triton_unavailable")
+
+
+def test_metrics_count_what_was_answered(repository: Path) -> None:
+    """Prometheus' own parser reads them; labels are routes and codes of ours."""
+    with client(repository) as gateway:
+        gateway.post("/v1/detect", content=png(scene(320, 320)))
+        gateway.post("/v1/detect", content=b"text")
+        gateway.get("/nowhere/secret")
+        families = {f.name: f for f in text_string_to_metric_families(gateway.get("/metrics").text)}
+    requests = {
+        tuple(sorted(s.labels.values())): s.value
+        for s in families["gateway_requests"].samples
+        if s.name.endswith("_total")
+    }
+    assert (
+        requests["/v1/detect", "200"] == 0
+        or requests[("/v1/detect", "200")] == 1
+        or requests[("200", "/v1/detect")] == 1
+    )
+    assert requests[tuple(sorted(("/v1/detect", "415")))] == 1
+    assert not any("secret" in value for labels in requests for value in labels)
+    stages = {
+        s.labels["stage"]
+        for s in families["gateway_stage_duration_seconds"].samples
+        if s.name.endswith("_count")
+    }
+    assert stages == {"decode", "queue", "prepare", "infer", "finish", "encode"}
+    ready = {s.labels["model"]: s.value for s in families["gateway_model_ready"].samples}
+    assert ready["yolo11n_320"] == 1
+    assert ready["midas_512"] == 0
+
+
+@pytest.mark.parametrize(("method", "path", "status", "code"), [
+    ("GET", "/nowhere", 404, "not_found"),
+    ("GET", "/v1/detect", 405, "method_not_allowed"),
+    ("DELETE", "/livez", 405, "method_not_allowed"),
+])  # fmt: skip
+def test_paths_and_methods_that_are_none_are_problems(
+    gateway: TestClient, method: str, path: str, status: int, code: str
+) -> None:
+    """Even these have a code and a request id."""
+    answer = gateway.request(method, path)
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+    document = schemas.Problem.model_validate(answer.json())
+    assert document.code == code
+
+
+def _references(node: Any) -> list[str]:
+    if isinstance(node, dict):
+        own = [node["$ref"]] if isinstance(node.get("$ref"), str) else []
+        return own + [r for value in node.values() for r in _references(value)]
+    if isinstance(node, list):
+        return [r for value in node for r in _references(value)]
+    return []
+
+
+def test_openapi_describes_every_route(gateway: TestClient) -> None:
+    """Each path with its forms and problems; every reference resolves."""
+    document = gateway.get("/openapi.json").json()
+    assert set(document["paths"]) == {
+        "/v1/detect",
+        "/v1/branches",
+        "/v1/repository",
+        "/livez",
+        "/readyz",
+        "/metrics",
+    }
+    for reference in _references(document):
+        node = document
+        for part in reference.removeprefix("#/").split("/"):
+            node = node[part]
+    detect = document["paths"]["/v1/detect"]["post"]
+    assert {"image/jpeg", "multipart/form-data"} <= set(detect["requestBody"]["content"])
+    assert {"application/json", "image/png"} <= set(detect["responses"]["200"]["content"])
+    assert {"400", "404", "413", "415", "422", "429", "503", "504"} <= set(detect["responses"])
+    names = {parameter["name"] for parameter in detect["parameters"]}
+    assert {
+        "conf",
+        "iou",
+        "max_det",
+        "classes",
+        "agnostic",
+        "variant",
+        "branch",
+        "analysis_width",
+        "analysis_height",
+    } <= names
+    assert "X-Request-Timeout" in names

@@ -1,0 +1,140 @@
+"""The embedded engine loads what is right, says what is wrong, and serves the rest."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
+from support import repository as test_repository
+from support.repository import CATALOGUE
+
+from app.engine.base import Deadline, ModelState
+from app.engine.embedded import EmbeddedEngine, EmbeddedOptions, translated_errors
+from app.engine.weights import WeightsBook
+from app.errors import InferenceFailed, InsufficientGpuMemory, ModelNotReady
+from routing.policy import Readiness
+
+Load = Callable[..., EmbeddedEngine]
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """A repository that the test may damage."""
+    return test_repository.build(tmp_path / "models", ["yolo11n_320", "yolo11n_640"])
+
+
+@pytest.fixture
+def load() -> Iterator[Load]:
+    """Makes engines that have loaded all they can; closed at the end."""
+    made: list[EmbeddedEngine] = []
+
+    def build(repository: Path, **options: object) -> EmbeddedEngine:
+        engine = EmbeddedEngine(
+            CATALOGUE, repository, WeightsBook(repository, None), EmbeddedOptions(**options)
+        )  # type: ignore[arg-type]  # named by the tests
+        made.append(engine)
+        assert engine.loaded.wait(60)
+        return engine
+
+    yield build
+    for engine in made:
+        engine.close()
+
+
+def state(engine: EmbeddedEngine, name: str = "yolo11n_320") -> ModelState:
+    return engine.ready()[name]
+
+
+def test_the_digest_is_that_of_the_file(models: Path, load: Load) -> None:
+    """What is reported is computed from the bytes that were loaded."""
+    content = (models / "yolo11n_320" / "1" / "model.onnx").read_bytes()
+    assert state(load(models)).weights.digest == f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def test_a_note_that_is_not_of_this_file_is_not_believed(models: Path, load: Load) -> None:
+    """weights.json of another file: the digest is the file's own, all else unknown."""
+    note = models / "yolo11n_320" / "1" / "weights.json"
+    document = json.loads(note.read_text())
+    note.write_text(json.dumps({**document, "digest": "sha256:" + "0" * 64, "weights": "pretrained"}))
+    weights = state(load(models)).weights
+    assert weights.kind == "unknown"
+    assert weights.digest == document["digest"]
+
+
+def test_without_a_note_only_the_digest_is_known(models: Path, load: Load) -> None:
+    """Nothing is invented about weights that nobody described."""
+    note = models / "yolo11n_320" / "1" / "weights.json"
+    digest = json.loads(note.read_text())["digest"]
+    note.unlink()
+    weights = state(load(models)).weights
+    assert (weights.kind, weights.digest) == ("unknown", digest)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "readiness"),
+    [
+        ("1/model.onnx", b"not a graph", Readiness.UNAVAILABLE),
+        ("1/model.onnx", b"", Readiness.UNAVAILABLE),
+        ("config.pbtxt", b"name: {", Readiness.UNAVAILABLE),
+        ("config.pbtxt", b'name: "yolo11n_320"', Readiness.CONTRACT_MISMATCH),
+        ("1/model.onnx", None, Readiness.WEIGHTS_MISSING),
+        ("config.pbtxt", None, Readiness.MISSING),
+    ],
+)
+def test_a_damaged_model_keeps_no_other_from_serving(
+    models: Path, load: Load, file: str, content: bytes | None, readiness: Readiness
+) -> None:
+    """Whatever is wrong with one branch ends in its state with a reason."""
+    path = models / "yolo11n_320" / file
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    engine = load(models)
+    assert state(engine).readiness is readiness
+    assert state(engine).reason
+    with engine.lease(CATALOGUE.branches["yolo11n_640"], Deadline.after(10)) as lease:
+        lease.run(Deadline.after(10))
+
+
+def test_a_graph_with_other_tensors_is_not_served(models: Path, load: Load) -> None:
+    """The catalogue's shapes are the contract, for the graph too."""
+    wrong = (models / "yolo11n_640" / "1" / "model.onnx").read_bytes()
+    (models / "yolo11n_320" / "1" / "model.onnx").write_bytes(wrong)
+    engine = load(models)
+    assert state(engine).readiness is Readiness.CONTRACT_MISMATCH
+    assert "640" in (state(engine).reason or "")
+
+
+def test_patterns_choose_what_is_loaded(models: Path, load: Load) -> None:
+    """A host with little memory loads some branches; the others say that they were left out."""
+    engine = load(models, models=("*_640", "midas_*"))
+    assert state(engine, "yolo11n_640").ready
+    assert state(engine).readiness is Readiness.UNAVAILABLE
+    with (
+        pytest.raises(ModelNotReady, match="loaded"),
+        engine.lease(CATALOGUE.branches["yolo11n_320"], Deadline.after(1)),
+    ):
+        pass
+
+
+def test_an_engine_closes_while_it_loads(models: Path) -> None:
+    """Shutdown doesn't wait for models that nobody needs any more."""
+    EmbeddedEngine(CATALOGUE, models, WeightsBook(models, None)).close()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [value for _, value in inspect.getmembers(ort_state, inspect.isclass) if issubclass(value, Exception)],
+    ids=lambda kind: kind.__name__,
+)
+def test_every_exception_of_onnx_runtime_is_translated(kind: type[Exception]) -> None:
+    """Whatever it raises, in this version or a later one, comes out as an error of ours."""
+    with pytest.raises(InferenceFailed), translated_errors("model"):
+        raise kind("words")
+    with pytest.raises(InsufficientGpuMemory), translated_errors("model"):
+        raise kind("Failed to allocate memory for requested buffer of size 123")

@@ -1,0 +1,37 @@
+"""The tensor that the letterbox writes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.media.resize import letterbox_image, letterbox_into
+from app.vision.letterbox import Letterbox
+
+RNG = np.random.default_rng(0)
+SIZES = [(200, 100), (640, 480), (1920, 1080), (320, 320), (1, 900), (33, 17), (640, 480)]
+
+
+def test_the_tensor_is_the_letterboxed_picture_divided_by_255() -> None:
+    """Planar, exactly uint8 / 255 in float32, whatever frame stood in the same tensor before."""
+    images = np.full((1, 3, 320, 320), np.nan, np.float32)
+    workspace: dict[str, Any] = {}
+    for width, height in SIZES:
+        rgb = RNG.integers(0, 256, (height, width, 3), np.uint8)
+        geometry = Letterbox.fit(width, height, 320)
+        letterbox_into(rgb, geometry, images, workspace)
+        expected = letterbox_image(rgb, geometry).transpose(2, 0, 1)[None] / np.float32(255)
+        np.testing.assert_array_equal(images, expected)
+
+
+def test_a_small_frame_is_not_scaled_up() -> None:
+    """200x100 pixels stand one to one in the middle of the 320 square, grey around them."""
+    rgb = RNG.integers(0, 256, (100, 200, 3), np.uint8)
+    images = np.empty((1, 3, 320, 320), np.float32)
+    letterbox_into(rgb, Letterbox.fit(200, 100, 320), images, {})
+    inner = images[0, :, 110:210, 60:260]
+    np.testing.assert_array_equal(inner, rgb.transpose(2, 0, 1) / np.float32(255))
+    images[0, :, 110:210, 60:260] = np.float32(114) / np.float32(255)
+    assert np.unique(images) == pytest.approx([114 / 255])

@@ -1,0 +1,144 @@
+"""Who may import whom, as the architecture says; and what else no room may do."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.triton_server import ROOT
+
+SOURCES = sorted(path for room in ("app", "routing", "export") for path in (ROOT / room).rglob("*.py"))
+STDLIB = set(sys.stdlib_module_names)
+CODECS = {"cv2", "simplejpeg", "PIL"}
+WEB = {"fastapi", "starlette", "pydantic", "pydantic_settings", "uvicorn", "python_multipart"}
+# Package -> the only modules that may import it (prefixes).
+ONLY_IN = {
+    **dict.fromkeys(WEB, ("app.api", "app.main", "app.settings", "app.cli")),
+    "grpc": ("app.engine.triton_client",),
+    "tritonclient": ("app.engine.triton_client",),
+    "onnxruntime": ("app.engine.embedded", "export"),
+    "torch": ("export",),
+    "export": ("export",),
+    "app.main": ("app.cli",),
+    "app.engine.triton": ("app.engine.triton", "app.main"),
+    "app.engine.embedded": ("app.main",),
+    "app.engine.fake": (),
+}
+# Room -> what it may import beyond itself (prefixes); rooms without an entry are free within ONLY_IN.
+ALLOWED = {
+    "routing": set(),
+    "app.vision": {"numpy", "scipy"},
+    "app.media": {"numpy", "app.errors", "app.vision", *CODECS},
+    "app.engine": {"numpy", "app.errors", "routing", "onnxruntime", "grpc", "tritonclient"},
+    "app.pipelines": {
+        "numpy",
+        "routing",
+        "app.vision",
+        "app.media",
+        "app.engine.base",
+        "app.errors",
+        "app.metrics",
+    },
+    "app.api": {
+        "app.pipelines",
+        "app.errors",
+        "app.settings",
+        "app.metrics",
+        "orjson",
+        "prometheus_client",
+        *WEB,
+    },
+    "app.errors": set(),
+    "app.metrics": {"prometheus_client"},
+    "export": {
+        "routing",
+        "numpy",
+        "onnx",
+        "onnxruntime",
+        "torch",
+        "torchvision",
+        "cv2",
+        "PIL",
+        "ultralytics",
+    },
+}
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(source: str) -> Iterator[str]:
+    """Every imported module, with the names taken from it (`from a import b` gives `a.b`)."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide who imports whom"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def within(name: str, prefix: str) -> bool:
+    return name == prefix or name.startswith(f"{prefix}.")
+
+
+def breaches(module: str, source: str) -> list[str]:
+    """What `module` imports and may not."""
+    room = next((room for room in ALLOWED if within(module, room)), None)
+    found = []
+    for name in imports(source):
+        if name.partition(".")[0] in STDLIB:
+            continue
+        for package, users in ONLY_IN.items():
+            if within(name, package) and not any(within(module, user) for user in users):
+                found.append(f"{module} imports {name}")
+        if room is not None and not any(within(name, prefix) for prefix in {room, *ALLOWED[room]}):
+            found.append(f"{module} imports {name}")
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_of)
+def test_rooms_import_only_what_they_may(path: Path) -> None:
+    """The architecture's rules hold in every file."""
+    assert breaches(module_of(path), path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("routing.policy", "import numpy"),
+        ("app.vision.nms", "import cv2"),
+        ("app.media.image", "from app.pipelines import base"),
+        ("app.pipelines.detect", "from app.engine.triton import TritonEngine"),
+        ("app.pipelines.detect", "from app.engine import embedded"),
+        ("app.pipelines.detect", "import fastapi"),
+        ("app.engine.triton", "import grpc"),
+        ("app.engine.embedded", "def f():\n    import tritonclient.grpc"),
+        ("app.api.detect", "from app.engine.base import Deadline"),
+        ("app.api.detect", "from app.main import create_app"),
+        ("app.errors", "from fastapi import HTTPException"),
+        ("app.main", "import export.yolo11"),
+        ("export.yolo11", "from app.settings import Settings"),
+    ],
+)
+def test_a_breach_is_seen(module: str, source: str) -> None:
+    """The check above can fail."""
+    assert breaches(module, source)
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if p.parts[-2] != "export"], ids=module_of)
+def test_the_environment_is_read_in_one_place(path: Path) -> None:
+    """Only the settings know environment variables, and only the command line prints."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute | ast.Name)}
+    assert not names & {"os.environ", "os.getenv"} or module_of(path) == "app.settings"
+    assert "print" not in names or module_of(path) == "app.cli"
+
+
+def test_the_folder_triton_is_no_package() -> None:
+    """An __init__.py there would shadow the Python package that torch imports."""
+    assert list((ROOT / "triton").rglob("__init__.py")) == []

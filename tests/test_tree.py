@@ -1,0 +1,40 @@
+"""What the repository holds, and that its documents point at things that are there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from support.triton_server import ROOT
+
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "deploy/local/README.md"]
+
+
+def _tracked() -> list[Path]:
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True)
+    return [ROOT / name for name in listing.stdout.split("\0") if name]
+
+
+def test_no_weights_and_nothing_large_is_tracked() -> None:
+    """Weights have licences of their own, and a clone stays small."""
+    for path in _tracked():
+        assert path.suffix not in {".onnx", ".pt", ".pth", ".safetensors"}, path
+        assert not path.exists() or path.stat().st_size < 1_500_000, path
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_local_links_lead_somewhere(name: str) -> None:
+    """Every relative link of the documents exists."""
+    document = ROOT / name
+    links = re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8"))
+    assert [link for link in links if "://" not in link and not (document.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_make_targets_that_documents_name_exist(name: str) -> None:
+    """A reader can run every `make` that is written down."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    named = set(re.findall(r"(?:^|`)make ([a-z-]+)", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE))
+    assert {target for target in named if not re.search(rf"^{target}:", makefile, re.MULTILINE)} == set()
