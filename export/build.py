@@ -63,9 +63,7 @@ def _done(task: Task, catalogue: Catalogue, places: Places) -> bool:
     """Finish the line of one model; False when it failed, and the others go on."""
     try:
         print(
-            _export(task.branch, task.weights, catalogue, places)
-            if task.weights
-            else _keep(task, catalogue, places)
+            _export(task, task.weights, catalogue, places) if task.weights else _keep(task, catalogue, places)
         )
     except ExportError as error:
         print("FAILED", flush=True)
@@ -74,14 +72,14 @@ def _done(task: Task, catalogue: Catalogue, places: Places) -> bool:
     return True
 
 
-def _export(branch: Branch, weights: Weights, catalogue: Catalogue, places: Places) -> str:
+def _export(task: Task, weights: Weights, catalogue: Catalogue, places: Places) -> str:
     began = time.perf_counter()
-    family, exporter, name = catalogue[branch.family], EXPORTERS[branch.family], branch.weights_model
-    content, labels = exporter.make()(branch, weights)
+    family, name = catalogue[task.branch.family], task.branch.weights_model
+    content, labels = task.exporter.make()(task.branch, weights)
     optimized = places.optimized(family.folder, name)
     write_atomic(optimized, content)
     record = manifest.publish(
-        name, optimized, places.repository, exporter.provenance(weights), labels or family.labels
+        name, optimized, places.repository, task.exporter.provenance(weights), labels or family.labels
     )
     manifest.write_manifest(places.repository, places.manifest)
     took = time.perf_counter() - began

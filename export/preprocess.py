@@ -66,6 +66,7 @@ def _chain(source: TensorSpec, target: TensorSpec, prepare: Prepare, prefix: str
     ]
     if source.shape[1] != target.shape[2]:
         steps.append(("Resize", ["", "", "sizes"], _resize(prepare)))
+        steps.append(("Clip", ["zero", "white"], {}))  # a cubic overshoots at edges; Pillow's pixels can't
     steps += [("Div", ["scale"], {}), ("Sub", ["mean"], {}), ("Div", ["std"], {})]
     value = source.name
     for index, (operator, constants, attributes) in enumerate(steps):
@@ -94,6 +95,7 @@ def _constants(spec: ModelSpec, prepare: Prepare) -> list[onnx.TensorProto]:
     }
     if _resizes(spec):
         constants["sizes"] = np.array(spec.outputs[0].shape, np.int64)
+        constants["zero"], constants["white"] = np.array(0, np.float32), np.array(255, np.float32)
     return [numpy_helper.from_array(value, name) for name, value in constants.items()]
 
 

@@ -55,5 +55,6 @@ class Letterbox:
         offset = np.array([self.left, self.top] * 2, dtype=np.float32)
         inner = np.array([self.new_width, self.new_height] * 2, dtype=np.float32)
         limit = np.array([self.width, self.height] * 2, dtype=np.float32)
-        source = np.clip(boxes - offset, np.float32(0), inner) * (limit / inner)
-        return np.minimum(source, limit, out=source)
+        source: NDArray[np.float32] = np.clip(boxes - offset, np.float32(0), inner) * (limit / inner)
+        np.minimum(source, limit, out=source)
+        return source
