@@ -4,6 +4,7 @@ GatewayError
 ├── InvalidInput
 │   ├── InvalidImage            invalid_image
 │   ├── InvalidParameter        invalid_parameter
+│   ├── PromptTooLong           prompt_too_long
 │   └── UnsupportedMediaType    unsupported_media_type
 ├── TooLarge
 │   ├── PayloadTooLarge         payload_too_large
@@ -55,6 +56,12 @@ class InvalidParameter(InvalidInput):
     code = "invalid_parameter"
     title = "A parameter can't be used"
     hint = "See /docs for the parameters and GET /v1/branches for what can be served."
+
+
+class PromptTooLong(InvalidInput):
+    code = "prompt_too_long"
+    title = "A prompt has too many tokens"
+    hint = "Shorten it, or let it be cut with tokens=truncate."
 
 
 class UnsupportedMediaType(InvalidInput):

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from fastapi import FastAPI
 
 from app import __version__
-from app.api import detect, operate, problems
+from app.api import clip, dense, detect, operate, problems
 from app.api.gateway import Gateway
 from app.api.middleware import RequestContext
 from app.engine.base import Engine
@@ -20,8 +20,14 @@ from app.engine.weights import WeightsBook
 from app.media.image import ImageLimits
 from app.metrics import Metrics
 from app.pipelines.base import Router
+from app.pipelines.cache import EmbeddingCache
+from app.pipelines.clip import ImagePipeline, TextPipeline
+from app.pipelines.depth import DepthPipeline
 from app.pipelines.detect import DetectPipeline
+from app.pipelines.flow import FlowPipeline
+from app.pipelines.places import PlacesPipeline
 from app.settings import Settings
+from app.vision.prompts import Tokenizer
 from routing import catalogue as catalogues
 from routing.catalogue import Catalogue
 from routing.policy import Readiness
@@ -83,8 +89,8 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
         summary="Frames in, results out, with what produced them.",
         lifespan=lifespan,
     )
-    app.include_router(detect.router)
-    app.include_router(operate.router)
+    for routes in (detect, dense, clip, operate):
+        app.include_router(routes.router)
     problems.install(app)
     app.add_middleware(RequestContext, metrics=metrics)
     return app
@@ -96,8 +102,20 @@ def _gateway(
     if settings.variant is not None and settings.variant not in catalogue["detect"].variants:
         raise RuntimeError(f"GATEWAY_VARIANT is one of {', '.join(catalogue['detect'].variants)}")
     router = Router(catalogue, engine, settings.variant)
-    pipeline = DetectPipeline(router, metrics, ImageLimits(settings.max_pixels))
-    return Gateway(settings, router, pipeline, metrics, workers)
+    shared = (router, metrics, ImageLimits(settings.max_pixels))
+    cache = EmbeddingCache(settings.text_cache_bytes, settings.text_cache_folder)
+    return Gateway(
+        settings=settings,
+        router=router,
+        detect=DetectPipeline(*shared),
+        depth=DepthPipeline(*shared),
+        flow=FlowPipeline(*shared),
+        clip_image=ImagePipeline(*shared),
+        clip_text=TextPipeline(router, metrics, Tokenizer(), cache),
+        places=PlacesPipeline(*shared),
+        metrics=metrics,
+        workers=workers,
+    )
 
 
 async def _announce(gateway: Gateway) -> None:

@@ -43,6 +43,12 @@ class Metrics:
             ("family", "branch", "kind"),
             registry=self.registry,
         )
+        self.text_cache = Counter(
+            "gateway_text_cache_lookups",
+            "Prompts looked up in the cache of embeddings, by result (hit, miss).",
+            ("result",),
+            registry=self.registry,
+        )
         self.model_ready = Gauge(
             "gateway_model_ready",
             "1 while the model is READY.",

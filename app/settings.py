@@ -48,6 +48,13 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(64 << 20, ge=1024, description="Largest request body in bytes.")
     max_pixels: int = Field(64_000_000, ge=1, description="Largest picture in pixels, from its header.")
     max_parts: int = Field(64, ge=1, description="Most `file` parts of one request.")
+    max_prompts: int = Field(1000, ge=1, description="Most prompts of one request.")
+    text_cache_bytes: int = Field(
+        64 << 20, ge=0, description="Memory for embeddings of prompts, in bytes; 0: none are remembered."
+    )
+    text_cache_folder: Path | None = Field(
+        None, description="Also keep embeddings of prompts here, for the next process."
+    )
     request_timeout_s: float = Field(
         30.0, gt=0, description="Time limit of a request in seconds; X-Request-Timeout can only shorten it."
     )

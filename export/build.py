@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-from export import manifest, preprocess
+from export import manifest, preprocess, sharing
 from export.artifacts import MODEL_FILE, link, write_atomic, write_if_changed
 from export.errors import ExportError
 from export.exporters import EXPORTERS
@@ -77,22 +78,38 @@ def _export(task: Task, weights: Weights, catalogue: Catalogue, places: Places) 
     family, name = catalogue[task.branch.family], task.branch.weights_model
     content, labels = task.exporter.make()(task.branch, weights)
     optimized = places.optimized(family.folder, name)
+    size, shared = len(content), []
+    if task.exporter.shared:
+        content, shared = _share(content, optimized.parent)
     write_atomic(optimized, content)
+    (places.repository / task.branch.name / manifest.VERSION_FOLDER).mkdir(parents=True, exist_ok=True)
     record = manifest.publish(
-        name, optimized, places.repository, task.exporter.provenance(weights), labels or family.labels
+        name, optimized, places.repository, task.exporter.provenance(weights), labels or family.labels, shared
     )
     manifest.write_manifest(places.repository, places.manifest)
     took = time.perf_counter() - began
-    return f"exported {len(content) / 1e6:.1f} MB in {took:.1f} s, {_said(record)}"
+    return f"exported {size / 1e6:.1f} MB in {took:.1f} s, {_said(record)}"
+
+
+def _share(content: bytes, folder: Path) -> tuple[bytes, list[str]]:
+    """The graph without the weights that other sizes have too, and the files in `folder` that hold those."""
+    graph, name, data = sharing.split(content)
+    if name is None:
+        return graph, []
+    sharing.store(folder, name, data)
+    return graph, [name]
 
 
 def _keep(task: Task, catalogue: Catalogue, places: Places) -> str:
     if task.there is None:
         raise ExportError(f"{task.branch.weights_model}: nothing to keep and nothing to make it from")
-    folder = catalogue[task.branch.family].folder
-    optimized = places.optimized(folder, task.there.model)
-    if not optimized.is_file():
-        link(places.repository / task.there.model / manifest.VERSION_FOLDER / MODEL_FILE, optimized)
+    optimized = places.optimized(catalogue[task.branch.family].folder, task.there.model)
+    served = places.repository / task.there.model / manifest.VERSION_FOLDER
+    for file in task.there.files:
+        beside = optimized if file == MODEL_FILE else optimized.with_name(file)
+        if not beside.is_file():
+            link(served / file, beside)
+    (places.repository / task.branch.name / manifest.VERSION_FOLDER).mkdir(parents=True, exist_ok=True)
     return f"is there, {_said(task.there)}"
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol, cast
 
 from export.errors import ExportError
 from export.manifest import Provenance
-from export.weights import Weights
+from export.weights import HUB_CONFIG, HUB_WEIGHTS, Weights, checkpoint, hub_folder
 from routing.catalogue import Branch
 
 
@@ -27,6 +28,9 @@ class Exporter:
 
     `packages` are those whose versions go into weights.json, by the name they have there. `revision` is raised by
     hand when the module makes other graphs from the same weights, so that what is there is built again.
+    `checkpoint` names a file, or with `hub` a folder in the hub's layout; `checkpoints` are those of branches that
+    have another one, and `pattern` finds a file that goes by another name. With `shared`, sizes of one architecture
+    share one file of weights.
     """
 
     module: str
@@ -35,12 +39,31 @@ class Exporter:
     opset: int
     revision: int
     packages: Mapping[str, str]
+    checkpoints: Mapping[str, str] = field(default_factory=dict)
+    pattern: str | None = None
+    hub: bool = False
+    shared: bool = False
 
     def checkpoint_name(self, branch: Branch) -> str:
-        return self.checkpoint.format(variant=branch.variant)
+        return self.checkpoints.get(branch.name, self.checkpoint).format(variant=branch.variant)
+
+    def find(self, place: Path, branch: Branch) -> Weights:
+        """The weights of a branch in a folder of somebody's, or in a file.
+
+        Raises:
+            ExportError: they aren't there.
+        """
+        name = self.checkpoint_name(branch)
+        return hub_folder(place, name) if self.hub else checkpoint(place, name, self.pattern)
 
     def url(self, branch: Branch) -> str:
-        return f"{self.release}/{self.checkpoint_name(branch)}"
+        """Where the official weights are."""
+        base = f"{self.release}/{self.checkpoint_name(branch)}"
+        return f"{base}/resolve/main/{HUB_WEIGHTS[0]}" if self.hub else base
+
+    def config_url(self, branch: Branch) -> str:
+        """Where a hub describes the network."""
+        return f"{self.release}/{self.checkpoint_name(branch)}/resolve/main/{HUB_CONFIG}"
 
     def versions(self) -> dict[str, str | int]:
         """What stands under `exporter` in weights.json.
@@ -63,6 +86,17 @@ class Exporter:
         return cast(Make, import_module(self.module).export)
 
 
+_CLIP = Exporter(
+    module="export.clip",
+    checkpoint="clip-vit-base-patch32",
+    release="https://huggingface.co/openai",
+    opset=17,
+    revision=1,
+    packages={"torch": "torch", "transformers": "transformers", "onnx": "onnx"},
+    hub=True,
+    shared=True,
+)
+
 EXPORTERS: Mapping[str, Exporter] = MappingProxyType(
     {
         "detect": Exporter(
@@ -72,6 +106,38 @@ EXPORTERS: Mapping[str, Exporter] = MappingProxyType(
             opset=17,
             revision=1,
             packages={"torch": "torch", "ultralytics": "ultralytics-opencv-headless", "onnx": "onnx"},
+        ),
+        "depth": Exporter(
+            module="export.midas",
+            checkpoint="dpt-hybrid-midas",
+            checkpoints={"midas_256": "dpt-swinv2-tiny-256"},
+            release="https://huggingface.co/Intel",
+            opset=17,
+            revision=1,
+            packages={"torch": "torch", "transformers": "transformers", "onnx": "onnx"},
+            hub=True,
+            shared=True,
+        ),
+        "flow": Exporter(
+            module="export.raft",
+            checkpoint="raft_small_C_T_V2-01064c6d.pth",
+            release="https://download.pytorch.org/models",
+            opset=17,
+            revision=1,
+            packages={"torch": "torch", "torchvision": "torchvision", "onnx": "onnx"},
+            pattern="raft_small*.pth",
+            shared=True,
+        ),
+        "clip_image": _CLIP,
+        "clip_text": replace(_CLIP, shared=False),  # it has one size
+        "places": Exporter(
+            module="export.places",
+            checkpoint="resnet50_places365.pth.tar",
+            release="http://places2.csail.mit.edu/models_places365",
+            opset=17,
+            revision=1,
+            packages={"torch": "torch", "torchvision": "torchvision", "onnx": "onnx"},
+            shared=True,
         ),
     }
 )

@@ -5,12 +5,14 @@ No time stamps and no absolute paths: the same weights and tools give the same b
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from export import sharing
 from export.artifacts import MODEL_FILE, digest, link, sha256, write_atomic, write_if_changed
 
 SCHEMA_VERSION = 1
@@ -49,9 +51,16 @@ class Record:
 
 
 def publish(
-    model: str, optimized: Path, repository: Path, provenance: Provenance, labels: Sequence[str] = ()
+    model: str,
+    optimized: Path,
+    repository: Path,
+    provenance: Provenance,
+    labels: Sequence[str] = (),
+    shared: Sequence[str] = (),
 ) -> Record:
     """Serve `optimized` as version 1 of `model`, and say beside it what it is.
+
+    `shared` are the files beside it in which it looks for weights.
 
     The order of the steps is the point: an old weights.json goes first and the new one comes last, so a model
     never stands under a digest that isn't its own, wherever this is interrupted.
@@ -60,8 +69,11 @@ def publish(
     (folder / WEIGHTS_FILE).unlink(missing_ok=True)
     if labels:
         write_if_changed(folder / LABELS_FILE, "".join(f"{label}\n" for label in labels).encode())
+    for name in shared:
+        link(optimized.with_name(name), folder / name)
     link(optimized, folder / MODEL_FILE)
-    files = {MODEL_FILE: f"sha256:{sha256(folder / MODEL_FILE)}"}
+    sharing.prune(folder, set(shared))
+    files = {name: f"sha256:{sha256(folder / name)}" for name in (MODEL_FILE, *shared)}
     record = Record(model, digest(_bare(files)), files, provenance)
     write_atomic(folder / WEIGHTS_FILE, _to_json(_document(record, labels)))
     return record
@@ -83,8 +95,11 @@ def write_manifest(repository: Path, path: Path) -> None:
     """Gather every weights.json under `repository` into one file, for gateways that can't see the models."""
     models = {}
     for file in sorted(repository.glob(f"*/{VERSION_FOLDER}/{WEIGHTS_FILE}")):
-        document = json.loads(file.read_bytes())
-        models[document["model"]] = {key: value for key, value in document.items() if key != "files"}
+        with contextlib.suppress(
+            ValueError, KeyError, TypeError
+        ):  # what can't be read has no digest to claim
+            document = json.loads(file.read_bytes())
+            models[document["model"]] = {key: value for key, value in document.items() if key != "files"}
     write_if_changed(path, _to_json({"schema_version": SCHEMA_VERSION, "models": models}))
 
 

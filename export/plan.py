@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from export import manifest
 from export.errors import ExportError
 from export.exporters import EXPORTERS, Exporter
-from export.weights import Weights, checkpoint, pretrained, random_weights
+from export.weights import Weights, hub_folder, pretrained, random_weights
 from routing.catalogue import Branch, Catalogue, Family
 
 SETS = ("starter", "baseline", "all")
@@ -85,9 +85,15 @@ class Planner:
         Raises:
             ExportError: weights that were asked for aren't there.
         """
-        tasks = [
-            self._task(branch, EXPORTERS[branch.family]) for branch in wanted if branch.family in EXPORTERS
-        ]
+        tasks, errors = [], []
+        for branch in wanted:
+            if branch.family in EXPORTERS:
+                try:
+                    tasks.append(self._task(branch, EXPORTERS[branch.family]))
+                except ExportError as error:
+                    errors.append(str(error))
+        if errors:
+            raise ExportError("\n".join(dict.fromkeys(errors)))  # the sizes of a variant miss the same file
         if self.asked == "auto":
             shout([task for task in tasks if _is_random(task)], self.unreachable)
         return tasks
@@ -95,7 +101,8 @@ class Planner:
     def _task(self, branch: Branch, exporter: Exporter) -> Task:
         there = manifest.read(branch.weights_model, self.places.repository)
         weights = self._weights(branch, exporter, there)
-        if there and weights and there.provenance == exporter.provenance(weights):
+        wanted = exporter.provenance(weights) if weights else None
+        if there and there.provenance == wanted:
             weights = None
         return Task(branch, exporter, weights, there)
 
@@ -106,7 +113,7 @@ class Planner:
             return self._pretrained(branch, exporter)
         if self.asked == "auto":
             return self._auto(branch, exporter, there)
-        return checkpoint(Path(self.asked), exporter.checkpoint_name(branch))
+        return exporter.find(Path(self.asked), branch)
 
     def _auto(self, branch: Branch, exporter: Exporter, there: manifest.Record | None) -> Weights | None:
         """Somebody's checkpoint stays; else the official weights; else what is there or random ones."""
@@ -120,10 +127,15 @@ class Planner:
 
     def _pretrained(self, branch: Branch, exporter: Exporter) -> Weights:
         """The official weights. A host that failed isn't asked again in this run: each try may take seconds."""
-        url = exporter.url(branch)
+        url, name = exporter.url(branch), exporter.checkpoint_name(branch)
         host = str(urlsplit(url).hostname)
+        online = host not in self.unreachable
         try:
-            return pretrained(url, self.places.checkpoints, online=host not in self.unreachable)
+            if not exporter.hub:
+                return pretrained(url, self.places.checkpoints, online=online)
+            for part in (exporter.config_url(branch), url):
+                pretrained(part, self.places.checkpoints / name, online=online)
+            return hub_folder(self.places.checkpoints, name, "pretrained")
         except ExportError as error:
             self.unreachable.setdefault(host, str(error))
             raise

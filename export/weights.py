@@ -14,13 +14,16 @@ from export.errors import ExportError
 from export.manifest import Source
 
 SEED = 0
+# Of a network in the hub's layout, the file that describes it and those that may hold its weights.
+HUB_CONFIG = "config.json"
+HUB_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 TIMEOUT_S = 10.0
 _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Weights that are there: a file with its digest, or a seed (then `path` is None)."""
+    """Weights that are there: a file or a hub's folder, with the digest of the weights; or a seed, without `path`."""
 
     kind: Literal["pretrained", "checkpoint", "random"]
     source: Source
@@ -31,16 +34,35 @@ def random_weights() -> Weights:
     return Weights("random", Source(f"seed {SEED}"))
 
 
-def checkpoint(place: Path, name: str) -> Weights:
-    """The file `place`, or the file `name` in the folder `place`.
+def checkpoint(place: Path, name: str, pattern: str | None = None) -> Weights:
+    """The file `place`, or the file `name` in the folder `place`, or the only one there that fits `pattern`.
 
     Raises:
-        ExportError: it isn't there.
+        ExportError: it isn't there, or several fit.
     """
     path = place / name if place.is_dir() else place
+    if pattern and place.is_dir() and not path.is_file():
+        fitting = sorted(place.glob(pattern))
+        if len(fitting) > 1:
+            raise ExportError(f"{place} holds several {pattern}; name one: {', '.join(p.name for p in fitting)}")
+        path = fitting[0] if fitting else path
     if not path.is_file():
-        raise ExportError(f"no weights: looked for {path}, which is no file")
+        raise ExportError(f"no weights {name}: looked for {path}, there is no such file")
     return Weights("checkpoint", Source(path.name, sha256(path)), path)
+
+
+def hub_folder(place: Path, name: str, kind: Literal["pretrained", "checkpoint"] = "checkpoint") -> Weights:
+    """The folder `name` in `place`, with a network in the hub's layout.
+
+    Raises:
+        ExportError: its description or its weights aren't there.
+    """
+    folder = place / name
+    weights = next((folder / file for file in HUB_WEIGHTS if (folder / file).is_file()), None)
+    if weights is None or not (folder / HUB_CONFIG).is_file():
+        wanted = f"{HUB_CONFIG} and {' or '.join(HUB_WEIGHTS)}"
+        raise ExportError(f"no weights {name}: looked for {wanted} in {folder}")
+    return Weights(kind, Source(f"{name}/{weights.name}", sha256(weights)), folder)
 
 
 def pretrained(url: str, folder: Path, *, online: bool = True) -> Weights:

@@ -9,11 +9,11 @@ import itertools
 import math
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 TIERS = ("small", "medium", "large")
 DATATYPE_BYTES = MappingProxyType({"UINT8": 1, "INT64": 8, "FP32": 4})
@@ -52,7 +52,10 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class Prepare:
-    """How a frame becomes the input: the fit into the square, then `(x / scale - mean) / std` per channel."""
+    """How a frame becomes the input: the fit into the square, then `(x / scale - mean) / std` per channel.
+
+    `crop_ratio`: with fit `crop`, the part of the shorter side that the square shows.
+    """
 
     fit: Fit
     interpolation: str
@@ -60,6 +63,7 @@ class Prepare:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     pad: int = 0
+    crop_ratio: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +131,13 @@ class Catalogue:
 
     @cached_property
     def branches(self) -> Mapping[str, Branch]:
-        return {b.name: b for family in self.families.values() for b in family.branches}
+        return MappingProxyType({b.name: b for family in self.families.values() for b in family.branches})
 
     @cached_property
     def models(self) -> Mapping[str, ModelSpec]:
         """Every model of the Triton repository, by name."""
-        return {model.name: model for branch in self.branches.values() for model in branch.models}
+        models = (model for branch in self.branches.values() for model in branch.models)
+        return MappingProxyType({model.name: model for model in models})
 
     def ready_checklist(self, *, required: bool, variant: str) -> tuple[str, ...]:
         """Names on the READY checklist, sorted: those that must be READY, or those that may be.
@@ -157,33 +162,49 @@ def load(path: Path = CATALOGUE_PATH) -> Catalogue:
     Raises:
         CatalogueError: it is no catalogue; the message names the family and the fault.
     """
-    return parse(tomllib.loads(path.read_text(encoding="utf-8")), path.parent / "labels")
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CatalogueError(f"{path}: {error}") from error
+    return parse(document, path.parent / "labels")
 
 
 def parse(document: Mapping[str, Any], labels_folder: Path) -> Catalogue:
     """Build a catalogue from its TOML document; `labels_folder` holds the files that `labels` names."""
-    _known(document, {"schema_version", "family"}, "the catalogue")
+    _check_table(document, {"schema_version": int, "family": list}, "the catalogue")
     if document.get("schema_version") != 1:
         raise CatalogueError("schema_version must be 1")
     families: dict[str, Family] = {}
     for table in document.get("family", ()):
+        _check_table(table, _FAMILY_KEYS, "a family")
         family = _family(table, labels_folder)
         if family.name in families:
             raise CatalogueError(f"family {family.name} stands twice")
         families[family.name] = family
-    _unique([branch.name for family in families.values() for branch in family.branches])
+    if not families:
+        raise CatalogueError("the catalogue has no family")
+    _unique([m.name for family in families.values() for b in family.branches for m in b.models])
     return Catalogue(MappingProxyType(families))
 
 
-_FAMILY_KEYS = {f.name for f in fields(Family)} - {"branches"} | {"input", "output", "branch"}
-_BRANCH_KEYS = {
-    "name", "preprocess", "tier", "size", "max_side", "model_size", "required", "when_ready",
+# Keys of each kind of table, and the type of their values.
+_FAMILY_KEYS: Mapping[str, type] = {
+    "name": str, "title": str, "component": str, "folder": str, "ensemble": bool, "prepare": dict,
+    "variants": list, "default_variant": str, "min_short_side": int, "labels": str,
+    "input": list, "output": list, "branch": list,
+}  # fmt: skip
+_BRANCH_KEYS: Mapping[str, type] = {
+    "name": str, "preprocess": str, "tier": str, "size": int, "max_side": int, "model_size": int,
+    "required": bool, "when_ready": bool,
+}  # fmt: skip
+_TENSOR_KEYS: Mapping[str, type] = {"name": str, "datatype": str, "shape": list}
+_PREPARE_KEYS: Mapping[str, type] = {
+    "fit": str, "interpolation": str, "pad": int, "crop_ratio": float, "scale": float, "mean": list, "std": list,
 }  # fmt: skip
 
 
 def _family(table: Mapping[str, Any], labels_folder: Path) -> Family:
     name = str(table.get("name", "?"))
-    _known(table, _FAMILY_KEYS, f"family {name}")
     try:
         family = Family(
             name=name,
@@ -191,7 +212,7 @@ def _family(table: Mapping[str, Any], labels_folder: Path) -> Family:
             component=table["component"],
             folder=table["folder"],
             ensemble=table["ensemble"],
-            prepare=_prepare(table.get("prepare")),
+            prepare=_prepare(name, table.get("prepare")),
             variants=tuple(table.get("variants", ())),
             default_variant=table.get("default_variant"),
             min_short_side=table.get("min_short_side"),
@@ -204,29 +225,44 @@ def _family(table: Mapping[str, Any], labels_folder: Path) -> Family:
     return family
 
 
-def _prepare(table: Mapping[str, Any] | None) -> Prepare | None:
+def _prepare(family: str, table: Mapping[str, Any] | None) -> Prepare | None:
     if table is None:
         return None
+    _check_table(table, _PREPARE_KEYS, f"family {family}, prepare")
+    if table["fit"] not in get_args(Fit):
+        raise CatalogueError(f"family {family}: unknown fit {table['fit']}")
+    numbers = [*table["mean"], *table["std"]]
+    if len(table["mean"]) != 3 or len(numbers) != 6 or not all(isinstance(n, int | float) for n in numbers):
+        raise CatalogueError(f"family {family}: mean and std have one number a channel")
     return Prepare(**{**table, "mean": tuple(table["mean"]), "std": tuple(table["std"])})
 
 
 def _labels(folder: Path, name: str | None) -> tuple[str, ...]:
     if name is None:
         return ()
-    return tuple((folder / name).read_text(encoding="utf-8").splitlines())
+    try:
+        return tuple((folder / name).read_text(encoding="utf-8").splitlines())
+    except (OSError, ValueError) as error:
+        raise CatalogueError(f"labels {name}: {error}") from error
 
 
 def _branches(table: Mapping[str, Any]) -> Iterator[Branch]:
     for variant in table.get("variants", (None,)):
         for row in table["branch"]:
-            _known(row, _BRANCH_KEYS, f"family {table['name']}, branch {row.get('name')}")
+            _check_table(row, _BRANCH_KEYS, f"family {table['name']}, a branch")
             yield _branch(table, row, variant)
 
 
 def _branch(table: Mapping[str, Any], row: Mapping[str, Any], variant: str | None) -> Branch:
-    name = row["name"].format(variant=variant)
+    name = row["name"].replace("{variant}", str(variant))
     size = row.get("size")
-    symbols = {} if size is None else {"S": size, "A": 21 * (size // 32) ** 2}
+    if any(row.get(key, 1) < 1 for key in ("size", "max_side", "model_size")):
+        raise CatalogueError(f"branch {name}: sizes and thresholds are positive")
+    if row.get("tier", TIERS[0]) not in TIERS:
+        raise CatalogueError(f"branch {name}: unknown tier {row['tier']}")
+    symbols = {} if size is None else {"S": size}
+    if size is not None and size % 32 == 0:
+        symbols["A"] = 21 * (size // 32) ** 2
     inputs = tuple(_tensor(t, symbols) for t in table["input"])
     outputs = tuple(_tensor(t, symbols) for t in table["output"])
     return Branch(
@@ -246,6 +282,7 @@ def _branch(table: Mapping[str, Any], row: Mapping[str, Any], variant: str | Non
 
 
 def _tensor(table: Mapping[str, Any], symbols: Mapping[str, int]) -> TensorSpec:
+    _check_table(table, _TENSOR_KEYS, "a tensor")
     if table["datatype"] not in DATATYPE_BYTES:
         raise CatalogueError(f"tensor {table['name']}: unknown datatype {table['datatype']}")
     shape = tuple(d if isinstance(d, int) else symbols[d] for d in table["shape"])
@@ -285,7 +322,7 @@ def _planar(name: str) -> str:
 
 
 def _check_family(family: Family) -> None:
-    if family.default_variant is not None and family.default_variant not in family.variants:
+    if family.default_variant not in (family.variants or (None,)):
         raise CatalogueError(f"family {family.name}: default_variant is none of its variants")
     for variant in family.variants or (None,):
         _check_ladder(family.name, family.of_variant(variant))
@@ -302,19 +339,26 @@ def _check_ladder(family: str, branches: tuple[Branch, ...]) -> None:
             raise CatalogueError(f"family {family}: sizes must rise, see {upper.name}")
         if lower.max_side is None or (upper.max_side or math.inf) <= lower.max_side:
             raise CatalogueError(f"family {family}: thresholds must rise, see {upper.name}")
-        if TIERS.index(lower.tier or "") >= TIERS.index(upper.tier or ""):
+        if lower.tier is None or upper.tier is None or TIERS.index(lower.tier) >= TIERS.index(upper.tier):
             raise CatalogueError(f"family {family}: tiers must rise, see {upper.name}")
     if branches[-1].max_side is not None:
         raise CatalogueError(f"family {family}: {branches[-1].name} must serve every larger frame")
 
 
-def _known(table: Mapping[str, Any], keys: set[str], where: str) -> None:
-    unknown = sorted(set(table) - keys)
+def _check_table(table: Any, keys: Mapping[str, type], where: str) -> None:
+    """Known keys only, each of its type (a bool is no int; a float may be written as an int)."""
+    if not isinstance(table, Mapping):
+        raise CatalogueError(f"{where} is no table")
+    where = f"{where} ({table.get('name', '?')})"
+    unknown = sorted(set(table) - set(keys))
     if unknown:
         raise CatalogueError(f"{where}: unknown key {', '.join(unknown)}")
+    for key, value in table.items():
+        if type(value) not in ((int, float) if keys[key] is float else (keys[key],)):
+            raise CatalogueError(f"{where}: {key} is no {keys[key].__name__}")
 
 
 def _unique(names: list[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise CatalogueError(f"branch {', '.join(twice)} stands twice")
+        raise CatalogueError(f"model {', '.join(twice)} stands twice")

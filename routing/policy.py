@@ -133,7 +133,8 @@ def route(
         RoutingError: `invalid_parameter` (a wish that makes no sense), `model_not_found`, `model_not_ready`,
             `weights_missing`, `insufficient_gpu_memory` or `triton_unavailable`.
     """
-    if facts is not None and min(facts.width, facts.height, *facts.analysis_size) < 1:
+    sides = () if facts is None else (facts.width, facts.height, facts.analysis_width, facts.analysis_height)
+    if any(side is not None and side < 1 for side in sides):
         raise RoutingError("invalid_parameter", "a frame's sides must be positive")
     decision = _decide(family, facts, wishes, ready, default_variant)
     if _state(ready, decision.branch) is not Readiness.READY:
@@ -166,7 +167,8 @@ def _variant(family: Family, wishes: Wishes, default_variant: str | None) -> str
         return wishes.variant
     if wishes.branch is not None:
         named = family.branch(wishes.branch)
-        return named.variant if named is not None else family.default_variant
+        if named is not None:
+            return named.variant
     if family.variants and default_variant in family.variants:
         return default_variant
     return family.default_variant

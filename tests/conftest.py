@@ -21,3 +21,10 @@ def triton(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """A real tritonserver over the test repository; tests that stop or hurt it start their own."""
     with TritonServer(repository, tmp_path_factory.mktemp("triton") / "triton.log") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def all_families(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A test repository with a branch of every family; don't write into it."""
+    names = (*test_repository.DETECTORS, *test_repository.DEPTH, *test_repository.OTHERS)
+    return test_repository.build(tmp_path_factory.mktemp("all"), names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from app.pipelines.base import Served, Timings, provenance
 
 JSON = "application/json"
 PNG = "image/png"
+NPY = "application/x-npy"
+FLO = "application/x-flo"
 
 
 def describe(served: Served) -> dict[str, Any]:
@@ -31,10 +34,16 @@ def json_answer(body: Mapping[str, Any], timings: Timings) -> Response:
     return Response(content, media_type=JSON, headers=_timing(timings))
 
 
-def binary_answer(content: bytes, media_type: str, served: Served) -> Response:
+def binary_answer(
+    content: bytes,
+    media_type: str,
+    served: Served,
+    headers: Mapping[str, str] | None = None,
+    timings: Timings | None = None,
+) -> Response:
     """Any other form: what JSON says in fields stands in `X-Provenance`, ASCII JSON on one line."""
-    headers = {**_timing(served.timings), "X-Provenance": _ascii(describe(served))}
-    return Response(content, media_type=media_type, headers=headers)
+    said = {**_timing(timings or served.timings), "X-Provenance": _ascii(describe(served)), **(headers or {})}
+    return Response(content, media_type=media_type, headers=said)
 
 
 def total(frames: Sequence[Timings]) -> Timings:
@@ -50,5 +59,4 @@ def _timing(timings: Timings) -> dict[str, str]:
 
 
 def _ascii(value: object) -> str:
-    text = orjson.dumps(value).decode()
-    return text.encode("ascii", "backslashreplace").decode()
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=True)

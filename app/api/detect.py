@@ -7,13 +7,14 @@ import functools
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from app.api import openapi
 from app.api.answers import JSON, PNG, binary_answer, describe, json_answer, total
 from app.api.gateway import Gateway, gateway_of
 from app.api.problems import problem, request_id_of
 from app.api.requests import deadline_of, negotiate, read_frames
+from app.api.steering import FrameQuery
 from app.errors import GatewayError, InvalidParameter
 from app.pipelines.base import Deadline, Wishes, provenance, wishes_of
 from app.pipelines.detect import Detections, DetectParameters
@@ -21,10 +22,8 @@ from app.pipelines.detect import Detections, DetectParameters
 router = APIRouter(tags=["detection"])
 
 
-class DetectQuery(BaseModel):
+class DetectQuery(FrameQuery):
     """Query parameters of `POST /v1/detect`; an unknown one is refused."""
-
-    model_config = ConfigDict(extra="forbid")
 
     conf: float = Field(0.25, ge=0, le=1, description="A box's score must be greater.")
     iou: float = Field(
@@ -38,21 +37,6 @@ class DetectQuery(BaseModel):
     )
     agnostic: bool = Field(False, description="Boxes suppress each other whatever their class.")
     variant: Literal["n", "s", "m", "l", "x"] | None = Field(None, description="YOLO11 variant.")
-    branch: str | None = Field(
-        None,
-        description="Override the rule: a branch's name, a tier (small, medium, large) or a size (320, 640, 960).",
-        examples=["yolo11n_640", "medium", "640"],
-    )
-    fallback: bool = Field(
-        False, description="If that branch can't serve, take the next smaller one and say so (`degraded`)."
-    )
-    analysis_width: int | None = Field(
-        None,
-        ge=1,
-        le=1 << 16,
-        description="Width that your analysis runs at, in pixels: steers routing only.",
-    )
-    analysis_height: int | None = Field(None, ge=1, le=1 << 16, description="Height, likewise.")
 
 
 @router.post("/v1/detect", summary="Objects in a frame, or in each of a batch", **openapi.DETECT)
@@ -97,7 +81,7 @@ def _parameters(query: DetectQuery, labels: Any) -> DetectParameters:
 def _class_ids(text: str, labels: Any) -> list[int]:
     ids = []
     for word in (part.strip() for part in text.split(",")):
-        if word.isdecimal() and int(word) < len(labels):
+        if word.isdecimal() and len(word) < 6 and int(word) < len(labels):
             ids.append(int(word))
         elif word in labels:
             ids.append(labels.index(word))

@@ -12,7 +12,11 @@ from fastapi import Request
 
 from app.metrics import Metrics
 from app.pipelines.base import Router
+from app.pipelines.clip import ImagePipeline, TextPipeline
+from app.pipelines.depth import DepthPipeline
 from app.pipelines.detect import DetectPipeline
+from app.pipelines.flow import FlowPipeline
+from app.pipelines.places import PlacesPipeline
 from app.settings import Settings
 
 T = TypeVar("T")
@@ -25,6 +29,11 @@ class Gateway:
     settings: Settings
     router: Router
     detect: DetectPipeline
+    depth: DepthPipeline
+    flow: FlowPipeline
+    clip_image: ImagePipeline
+    clip_text: TextPipeline
+    places: PlacesPipeline
     metrics: Metrics
     workers: ThreadPoolExecutor
 

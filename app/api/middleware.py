@@ -50,6 +50,9 @@ class RequestContext:
 
         try:
             await self._app(scope, receive_and_watch, send_with_id)
+        except Exception:
+            status = "500" if status == "aborted" else status  # answered further out, see `problems`
+            raise
         finally:
             route = getattr(scope.get("route"), "path", "none")
             self._metrics.requests.labels(route, status).inc()

@@ -25,7 +25,7 @@ _TIMEOUT = {
     "schema": {"type": "number", "exclusiveMinimum": 0},
 }
 _PROBLEMS = {
-    400: "invalid_image, invalid_parameter",
+    400: "invalid_image, invalid_parameter, prompt_too_long",
     404: "model_not_found",
     406: "not_acceptable",
     413: "payload_too_large, image_too_large",
@@ -94,6 +94,93 @@ DETECT: dict[str, Any] = {
         ],
     },
 }
+_FRAME_PROBLEMS = _problems(*_PROBLEMS)
+
+
+def _shell(source: str) -> dict[str, Any]:
+    return {"lang": "Shell", "source": source}
+
+
+def _frame_route(model: type[schemas.Schema], forms: tuple[str, ...], *samples: str) -> dict[str, Any]:
+    """A route that takes one frame; `forms` are its answers beside JSON."""
+    return {
+        "responses": {
+            200: {
+                "description": "The answer with its provenance; in other forms than JSON that stands in X-Provenance.",
+                "model": model,
+                "content": dict.fromkeys(forms, _BINARY),
+                "headers": {**_TIMING, **(_PROVENANCE if forms else {})},
+            },
+            **_FRAME_PROBLEMS,
+        },
+        "openapi_extra": {
+            "requestBody": _FRAME_BODY,
+            "parameters": [_TIMEOUT],
+            "x-codeSamples": [_shell(source) for source in samples],
+        },
+    }
+
+
+def _with_body(route: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **route,
+        "openapi_extra": {**route["openapi_extra"], "requestBody": {"required": True, "content": body}},
+    }
+
+
+def _form(*names: str, text: tuple[str, ...] = ()) -> dict[str, Any]:
+    properties: dict[str, Any] = {name: {"type": "string", "format": "binary"} for name in names}
+    properties |= {name: {"type": "array", "items": {"type": "string"}} for name in text}
+    schema = {"type": "object", "required": [*names, *text], "properties": properties}
+    return {"multipart/form-data": {"schema": schema}}
+
+
+_NPY, _FLO, _PNG = "application/x-npy", "application/x-flo", "image/png"
+_HERE = "'http://127.0.0.1:8080/v1"
+_PHOTO = "--data-binary @docs/astronaut.jpg"
+
+DEPTH = _frame_route(
+    schemas.DepthAnswer,
+    (_NPY, _PNG),
+    f"curl {_PHOTO} {_HERE}/depth'",
+    f"curl -H 'Accept: image/png' {_PHOTO} -o depth.png {_HERE}/depth?render=color'",
+)
+FLOW = _with_body(
+    _frame_route(
+        schemas.FlowAnswer,
+        (_NPY, _FLO, _PNG),
+        f"curl -F frame0=@docs/astronaut.jpg -F frame1=@docs/astronaut.jpg {_HERE}/flow'",
+    ),
+    _form("frame0", "frame1"),
+)
+CLIP_TEXT = _with_body(
+    _frame_route(
+        schemas.TextAnswer,
+        (_NPY,),
+        f"""curl -H 'Content-Type: application/json' -d '{{"prompts": ["a photo of a cat"]}}' {_HERE}/clip/text'""",
+    ),
+    {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["prompts"],
+                "additionalProperties": False,
+                "properties": {"prompts": {"type": "array", "minItems": 1, "items": {"type": "string"}}},
+            },
+            "example": {"prompts": ["a photo of a cat", "a photo of a dog"]},
+        }
+    },
+)
+CLIP_IMAGE = _frame_route(schemas.EmbeddingAnswer, (_NPY,), f"curl {_PHOTO} {_HERE}/clip/image'")
+SIMILARITY = _with_body(
+    _frame_route(
+        schemas.SimilarityAnswer,
+        (),
+        f"curl -F file=@docs/astronaut.jpg -F prompt='an astronaut' -F prompt='a cat' {_HERE}/clip/similarity'",
+    ),
+    _form("file", text=("prompt",)),
+)
+PLACES = _frame_route(schemas.PlacesAnswer, (), f"curl {_PHOTO} {_HERE}/places?k=3'")
 BRANCHES: dict[str, Any] = {
     "responses": {200: {"description": "Every family", "model": schemas.Branches}, **_problems(400, 422)},
     "openapi_extra": {

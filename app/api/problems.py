@@ -19,6 +19,7 @@ _log = logging.getLogger(__name__)
 STATUS: Mapping[type[errors.GatewayError], int] = {
     errors.InvalidImage: 400,
     errors.InvalidParameter: 400,
+    errors.PromptTooLong: 400,
     errors.ModelNotFound: 404,
     errors.PayloadTooLarge: 413,
     errors.ImageTooLarge: 413,
@@ -109,7 +110,8 @@ async def _bug(request: Request, error: Exception) -> Response:
     _log.error("request %s failed", request_id_of(request), exc_info=error)
     body = _problem(request, 500, "internal_error", "The gateway has a defect")
     body |= {"detail": type(error).__name__, "what_to_do": "Report it with the request_id and the log."}
-    return answer(body)
+    # Starlette answers this one outside of the middleware that writes the header.
+    return answer(body, {"X-Request-Id": body["request_id"]})
 
 
 def _problem(request: Request, status: int, code: str, title: str) -> dict[str, Any]:

@@ -94,6 +94,92 @@ class DetectAnswer(Provenance):
     warnings: list[str]
 
 
+class Statistics(Schema):
+    min: float
+    max: float
+    mean: float
+    std: float
+    p05: float
+    p95: float
+
+
+class FrameAnswer(Provenance):
+    """What every answer to one frame has."""
+
+    branch: BranchChosen
+    warnings: list[str]
+
+
+class DepthAnswer(FrameAnswer):
+    """Relative inverse depth in numbers; greater is nearer."""
+
+    depth: Statistics
+    map: ImageSize
+    image: ImageSize
+
+
+class FlowStatistics(Schema):
+    """In source pixels a frame pair."""
+
+    dx_mean: float
+    dy_mean: float
+    magnitude_mean: float
+    magnitude_std: float
+    magnitude_p95: float
+    magnitude_max: float
+
+
+class FlowAnswer(FrameAnswer):
+    """Optical flow in numbers."""
+
+    flow: FlowStatistics
+    map: ImageSize
+    image: ImageSize
+
+
+class EmbeddingAnswer(FrameAnswer):
+    """CLIP's projected image feature."""
+
+    embedding: list[float] | str = Field(description="Numbers, or base64 of float32 little-endian.")
+    dimension: int
+    normalized: bool
+
+
+class TextAnswer(FrameAnswer):
+    """One embedding a prompt, in the order of the prompts."""
+
+    embeddings: list[list[float] | str]
+    dimension: int
+    normalized: bool
+    truncated: list[bool]
+    model_calls: int = Field(description="Calls made for this answer; the rest came from the cache.")
+
+
+class SimilarityAnswer(Provenance):
+    """Rows are frames, columns prompts."""
+
+    prompts: list[str]
+    cosine: list[list[float]]
+    softmax: list[list[float]]
+    logit_scale: float
+    truncated: list[bool]
+    branches: list[BranchChosen]
+    warnings: list[str]
+
+
+class Place(Schema):
+    category_id: int
+    category: str
+    probability: float
+
+
+class PlacesAnswer(FrameAnswer):
+    """Most probable first."""
+
+    places: list[Place]
+    image: ImageSize
+
+
 class FrameError(Schema):
     error: Problem
 

@@ -37,8 +37,14 @@ from routing.policy import Readiness
 
 _log = logging.getLogger(__name__)
 
-_ORT_ERRORS: tuple[type[Exception], ...] = tuple(
-    value for value in vars(ort_state).values() if isinstance(value, type) and issubclass(value, Exception)
+# Its own types, and RuntimeError: what the binding's C++ throws without a type (a device that fails, for one).
+_ORT_ERRORS: tuple[type[Exception], ...] = (
+    RuntimeError,
+    *(
+        value
+        for value in vars(ort_state).values()
+        if isinstance(value, type) and issubclass(value, Exception)
+    ),
 )
 _ORT_TYPES = {"tensor(uint8)": "UINT8", "tensor(int64)": "INT64", "tensor(float)": "FP32"}
 # What fits several branches on a small GPU (see triton/models: the same values).
@@ -159,6 +165,9 @@ class EmbeddedEngine:
         """Ends loading after the model at hand; sessions go with their last lease."""
         self._closing.set()
         self._loader.join()
+        gone = "the engine is closed"
+        for state in self._states.values():
+            self._set(replace(state, readiness=Readiness.UNAVAILABLE, reason=gone))
         for pool in self._pools.values():
             pool.close()
         self._pools.clear()
@@ -180,8 +189,18 @@ class EmbeddedEngine:
         for branch in branches:
             if self._closing.is_set():
                 break
-            self._set(self._load(branch))
+            state = self._load(branch)
+            if not state.ready:
+                self._set(*self._given_up(branch, state))
+            self._set(state)
         self.loaded.set()
+
+    def _given_up(self, branch: Branch, state: ModelState) -> Iterator[ModelState]:
+        """The parts of a branch that can't be served and that nobody will load now."""
+        for part in (self._states[model.name] for model in branch.models[1:]):
+            if part.readiness is Readiness.LOADING:
+                reason = f"not loaded, because {branch.name} isn't: {state.reason}"
+                yield replace(part, readiness=Readiness.UNAVAILABLE, reason=reason)
 
     def _set(self, *states: ModelState) -> None:
         self._states = {**self._states, **{state.name: state for state in states}}
@@ -200,7 +219,7 @@ class EmbeddedEngine:
             return self._state(branch.name, Readiness.CONTRACT_MISMATCH, str(error))
         except InsufficientGpuMemory as error:
             return self._state(branch.name, Readiness.OUT_OF_MEMORY, error.detail)
-        except (GatewayError, model_config.ConfigError, OSError) as error:
+        except (GatewayError, ValueError, OSError) as error:  # ConfigError is a ValueError, as is no UTF-8
             return self._state(branch.name, Readiness.UNAVAILABLE, str(error))
         return self._serve(branch, graphs)
 
@@ -251,7 +270,9 @@ class EmbeddedEngine:
             _same(model.name, "model.onnx", _specs(session.get_inputs()), model.inputs)
             _same(model.name, "model.onnx", _specs(session.get_outputs()), model.outputs)
             self._sessions[model.name] = session
-            state = self._state(model.name, Readiness.READY)
+            # A branch is READY when it has its pool (`_serve`), not before.
+            branch = model.name in self._catalogue.branches
+            state = self._state(model.name, Readiness.LOADING if branch else Readiness.READY)
             self._set(replace(state, weights=weights))
         return _Graph(model.name, self._sessions[model.name], model, inputs, outputs)
 

@@ -59,8 +59,8 @@ def read(text: str) -> ModelConfig:
         ConfigError: not protobuf text format, or a field has the wrong kind of value.
     """
     message = parse(text)
-    scheduling = message.get("ensemble_scheduling", [{}])[0]
     try:
+        scheduling = (message.get("ensemble_scheduling") or [{}])[0]
         return ModelConfig(
             name=_one(message, "name", ""),
             platform=_one(message, "platform", ""),
@@ -81,7 +81,10 @@ def parse(text: str) -> Message:
     Raises:
         ConfigError: it is not that format.
     """
-    return _message(_Tokens(_tokenise(text)), None)
+    try:
+        return _message(_Tokens(_tokenise(text)), None)
+    except RecursionError as error:
+        raise ConfigError("nested too deep") from error
 
 
 class _Tokens:
@@ -114,9 +117,16 @@ def _tokenise(text: str) -> Iterator[tuple[str, str]]:
             raise ConfigError(f"line {line}: unexpected {text[at]!r}")
         at = match.end()
         if match.lastgroup == "string":
-            yield "string", ast.literal_eval(match.group())
+            yield "string", _unquote(match.group())
         elif match.lastgroup is not None:
             yield match.lastgroup, match.group()
+
+
+def _unquote(token: str) -> str:
+    try:
+        return str(ast.literal_eval(token))
+    except (SyntaxError, ValueError) as error:  # half an escape, or a NUL
+        raise ConfigError(f"no string: {token}") from error
 
 
 def _message(tokens: _Tokens, close: str | None) -> Message:
@@ -155,7 +165,7 @@ def _value(tokens: _Tokens) -> Any:
 
 
 def _one(message: Message, field: str, default: str) -> str:
-    value = message.get(field, [default])[-1]
+    value = (message.get(field) or [default])[-1]
     if not isinstance(value, str):
         raise TypeError(f"{field} must be a scalar")
     return value

@@ -132,6 +132,8 @@ class SharedMemoryLease:
 
     def close(self) -> None:
         self._region.unlink()
+        if self.broken:  # Triton is away, hangs, or still uses it and would refuse: don't wait for that
+            return
         try:
             self._client.unregister(self._region.name)
         except (GatewayError, RegionLost) as error:  # a server that is gone has forgotten it anyway
@@ -283,8 +285,10 @@ class TritonEngine:
 
     def _try_transport(self) -> Transport:
         """Let Triton map a region with a random name: it can only if it shares this host's memory."""
-        if self._options.transport == "bytes" or self._instance is None:
+        if self._options.transport == "bytes":
             return "bytes"
+        if self._instance is None:
+            return self._no_shared_memory(OSError("no region can be made on this host"))
         for name in shared_memory.sweep(self._instance.folder):
             _log.info("removed %s, left behind by a gateway that died", name)
             self._forget(name)

@@ -105,7 +105,8 @@ class TritonClient:
         index: dict[str, tuple[bool, str, str]] = {}
         for row in reply.models:
             if row.name not in index or row.state == "READY":
-                index[row.name] = (row.state == "READY", row.version or "1", row.reason)
+                reason = row.reason or ("loading" if row.state == "LOADING" else "")
+                index[row.name] = (row.state == "READY", row.version or "1", reason)
         return index
 
     def tensors(self, model: str) -> tuple[list[TensorSpec], list[TensorSpec]]:

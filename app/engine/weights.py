@@ -33,7 +33,7 @@ class WeightsBook:
         if self._repository is not None:
             document = self._load(self._repository / model / "1" / "weights.json")
         if not document and self._manifest is not None:
-            document = self._load(self._manifest).get("models", {}).get(model, {})
+            document = _mapping(_mapping(self._load(self._manifest).get("models")).get(model))
         return _weights(document)
 
     def verified(self, folder: Path, model: str) -> Weights:
@@ -54,7 +54,7 @@ class WeightsBook:
                 known = (stamp, _mapping(json.loads(path.read_text(encoding="utf-8"))))
                 self._read[path] = known
             return known[1]
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
 
 
@@ -88,11 +88,17 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 
 def _weights(document: Mapping[str, Any]) -> Weights:
+    labels = document.get("labels")
     return Weights(
-        digest=str(document.get("digest", UNKNOWN)),
-        kind=str(document.get("weights", UNKNOWN)),
-        precision=str(document.get("precision", "fp32")),
-        engine=str(document.get("engine", "onnx")),
-        source=_mapping(document.get("source")).get("name"),
-        labels=tuple(str(label) for label in document.get("labels", ())),
+        digest=_text(document, "digest") or UNKNOWN,
+        kind=_text(document, "weights") or UNKNOWN,
+        precision=_text(document, "precision") or "fp32",
+        engine=_text(document, "engine") or "onnx",
+        source=_text(_mapping(document.get("source")), "name"),
+        labels=tuple(str(label) for label in labels) if isinstance(labels, list) else (),
     )
+
+
+def _text(document: Mapping[str, Any], key: str) -> str | None:
+    value = document.get(key)
+    return value if isinstance(value, str) else None

@@ -7,6 +7,7 @@ alpha dropped, 16 bits cut to the upper 8.
 from __future__ import annotations
 
 import io
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,8 @@ from PIL import Image, ImageOps
 from app.errors import GatewayError, ImageTooLarge, InvalidImage, UnsupportedMediaType
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow's guess at a bomb: our own limit is checked from the header
+# Each damaged EXIF block would print a line of its own and be remembered for ever; the picture is answered for.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 # First bytes -> Pillow's name of the format. Only these ever reach a decoder.
 _MAGIC: tuple[tuple[bytes, str], ...] = (
@@ -25,6 +28,7 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"BM", "BMP"),
 )
 _VIDEO_BRANDS = (b"ftyp", b"moov", b"mdat")
+_PICTURE_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis")
 # A phone's EXIF block stands in the first APP1 segment, which ends within 64 KiB.
 _EXIF_REACH = 1 << 16
 _ORIENTATION = 0x0112
@@ -56,6 +60,8 @@ def sniff(data: bytes) -> str:
 
 
 def _guess(data: bytes) -> str:
+    if data[4:8] == b"ftyp" and data[8:12] in _PICTURE_BRANDS:
+        return "a HEIC or AVIF picture"
     if data[4:8] in _VIDEO_BRANDS or data[:4] in (b"\x1aE\xdf\xa3", b"RIFF"):
         return "a video or audio file"
     if data[:4] == b"GIF8":
@@ -148,4 +154,5 @@ def _rgb(image: Image.Image) -> NDArray[np.uint8]:
     if image.mode.startswith("I"):  # 16-bit grey: `convert` would clip at 255 instead of cutting
         upper = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
         return np.ascontiguousarray(np.broadcast_to(upper[..., None], (*upper.shape, 3)))
+    image.info.pop("transparency", None)  # dropped like alpha, and `convert` would warn of a palette's
     return np.ascontiguousarray(np.asarray(image.convert("RGB")))

@@ -86,6 +86,15 @@ def not_ready(router: Router, required: Sequence[str]) -> list[dict[str, str]]:
         for name in catalogue
         if (name in must and not states[name].ready) or states[name].readiness is Readiness.LOADING
     ]
+    faults += [
+        {
+            "name": pattern,
+            "readiness": Readiness.MISSING.value,
+            "reason": "no branch of the catalogue has this name",
+        }
+        for pattern in required
+        if pattern != "checklist" and not fnmatch.filter(catalogue, pattern)
+    ]
     if not faults and not any(states[name].ready for name in catalogue):
         first = states[next(iter(catalogue))]
         unreachable = first.readiness is Readiness.UNREACHABLE

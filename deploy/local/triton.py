@@ -4,7 +4,8 @@
     python deploy/local/triton.py --repository triton/models   # serve what is there; Ctrl-C ends it
 
 The server is the one inside NVIDIA's package `nvidia-pytriton`. It lives exactly as long as this launcher: whatever
-ends the launcher ends the server, its Python stubs and their shared memory.
+ends the launcher ends the server, its Python stubs and their shared memory. A small guard process sees to that: a stub
+whose server dies while it is still loading waits for ever (nvidia-pytriton 0.7.0), so the group is killed.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import argparse
 import contextlib
 import ctypes
 import fcntl
-import filecmp
+import hashlib
+import http.client
 import json
 import os
 import re
@@ -23,10 +25,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("nvidia-pytriton==0.7.0", "onnxruntime>=1.19")
@@ -34,6 +38,9 @@ SHM = Path("/dev/shm")  # noqa: S108  # where shm_open puts its files: Triton's 
 PREFIX = "local-triton-"
 PR_SET_PDEATHSIG = 1
 STOP_SECONDS = 30
+GONE_SECONDS = 5
+# The server is on this machine: a proxy named in the environment would only keep us from it.
+_open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
 
 def main() -> int:
@@ -67,6 +74,9 @@ def _arguments() -> tuple[argparse.Namespace, list[str]]:
         "--load", nargs="*", metavar="MODEL", help="load these (default: every one whose files exist)"
     )
     parser.add_argument("--log-verbose", type=int, default=0)
+    parser.add_argument(
+        "--exit-with-stdin", action="store_true", help="stop when standard input ends, as when a parent dies"
+    )
     argv = sys.argv[1:]
     extra: list[str] = []
     if "--" in argv:
@@ -102,35 +112,51 @@ class Server:
         found = sorted(venv.glob("lib/python3.*/site-packages"))
         self._site = found[0]
         self._binary = self._site / "pytriton" / "tritonserver" / "bin" / "tritonserver"
+        # Python's own variables would lead the stubs to other packages than the virtual environment's.
+        kept = {key: value for key, value in os.environ.items() if key not in ("PYTHONHOME", "PYTHONPATH")}
         self._environment = {
-            **os.environ,
+            **kept,
             "LD_LIBRARY_PATH": str(self._site / "nvidia_pytriton.libs"),
             "PATH": f"{venv / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}",
         }
+        self._process: subprocess.Popen[bytes] | None = None
         self._stopping = False
+        self._id = ""
 
     def serve(self) -> int:
         """Start it, say when it is ready, and stay until it ends."""
         backends = self._backends()
         models = self._options.load if self._options.load is not None else present(self._options.repository)
         sweep()
-        with claim() as prefix:
-            process = subprocess.Popen(
-                self._command(backends, models, prefix),
+        with claim() as name:
+            self._id = name
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self._stop)
+            process = self._process = subprocess.Popen(
+                self._command(backends, models, f"{name}-"),
                 env=self._environment,
+                stdin=subprocess.DEVNULL,
+                process_group=0,  # its stubs are in it, and Ctrl-C goes to this launcher alone
                 preexec_fn=_die_with_parent,  # noqa: PLW1509  # no threads here
             )
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, lambda *_: self._stop(process))
-            if self._wait_ready(process):
-                self._say_ready()
-            return process.wait()
+            with guard(process.pid, name):
+                if self._stopping:  # the signal came before there was a process
+                    process.terminate()
+                if self._options.exit_with_stdin:
+                    threading.Thread(target=_stop_at_end_of_input, daemon=True).start()
+                if self._wait_ready(process):
+                    self._say_ready(models)
+                code = process.wait()
+                return 0 if self._stopping else code
 
-    def _stop(self, process: subprocess.Popen[bytes]) -> None:
-        if self._stopping:
-            process.kill()  # asked twice
+    def _stop(self, *_: object) -> None:
+        asked_twice, self._stopping = self._stopping, True
+        process = self._process
+        if process is None:
             return
-        self._stopping = True
+        if asked_twice:
+            process.kill()
+            return
         process.terminate()
         signal.signal(signal.SIGALRM, lambda *_: process.kill())
         signal.alarm(STOP_SECONDS)
@@ -139,6 +165,7 @@ class Server:
         options = self._options
         command = [
             str(self._binary),
+            f"--id={self._id}",
             f"--model-repository={options.repository.resolve()}",
             f"--backend-directory={backends}",
             "--model-control-mode=explicit",
@@ -160,29 +187,40 @@ class Server:
         return command + self._extra
 
     def _backends(self) -> Path:
-        """The backends folder: Triton's Python backend with the stub of this Python, and ours. Made whole, once."""
-        target = ROOT / ".build" / "triton-backends"
-        ours = Path(__file__).parent / "backends" / "onnxruntime" / "model.py"
-        current = target / "onnxruntime" / "model.py"
-        if current.is_file() and filecmp.cmp(ours, current, shallow=False):
-            return target
-        target.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(dir=target.parent))
+        """The backends folder: Triton's Python backend with the stub of this Python, and ours. Made whole, once.
+
+        Its name is the digest of what is in it, so a change makes another folder beside the one that servers use.
+        """
         server = self._site / "pytriton" / "tritonserver"
         version = self._site.parent.name.removeprefix("python")
-        shutil.copytree(server / "backends" / "python", fresh / "python")
         stub = server / "python_backend_stubs" / version / "triton_python_backend_stub"
-        shutil.copy2(stub, fresh / "python" / stub.name)
-        (fresh / "onnxruntime").mkdir()
-        shutil.copy2(ours, fresh / "onnxruntime" / "model.py")
-        if b"allow-client-shm" in self._help():
-            (fresh / ".allow-client-shm").touch()
-        shutil.rmtree(target, ignore_errors=True)
-        try:
-            fresh.rename(target)
-        except OSError:  # another launcher was faster
-            shutil.rmtree(fresh)
+        parts = {
+            f"python/{stub.name}": stub,
+            **{f"python/{p.name}": p for p in (server / "backends" / "python").iterdir() if p.is_file()},
+            "onnxruntime/model.py": Path(__file__).parent / "backends" / "onnxruntime" / "model.py",
+        }
+        digest = hashlib.sha256()
+        for name, part in sorted(parts.items()):
+            digest.update(f"{name} {hashlib.sha256(part.read_bytes()).hexdigest()}\n".encode())
+        target = ROOT / ".build" / "triton-backends" / digest.hexdigest()[:16]
+        if not target.is_dir():
+            self._build(target, parts)
         return target
+
+    def _build(self, target: Path, parts: dict[str, Path]) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, ignore_cleanup_errors=True) as folder:
+            fresh = Path(folder) / "backends"
+            for name, part in parts.items():
+                (fresh / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(part, fresh / name)
+            if b"allow-client-shm" in self._help():
+                (fresh / ".allow-client-shm").touch()
+            try:
+                fresh.rename(target)
+            except OSError:
+                if not target.is_dir():  # else another launcher was faster
+                    raise
 
     def _help(self) -> bytes:
         done = subprocess.run(
@@ -192,26 +230,31 @@ class Server:
 
     def _wait_ready(self, process: subprocess.Popen[bytes]) -> bool:
         while process.poll() is None and not self._stopping:
-            url = self._url("/v2/health/ready")
-            with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=1):  # noqa: S310  # ours, http
-                return True
+            # Who answers may be another server on this port: ours ends soon then, and mustn't look ready before.
+            with contextlib.suppress(OSError, ValueError, LookupError, TypeError, http.client.HTTPException):
+                if self._ask("/v2")["name"] == self._id and self._ask("/v2/health/ready") is None:
+                    return True
             time.sleep(0.1)
         return False
 
-    def _say_ready(self) -> None:
+    def _say_ready(self, wanted: list[str]) -> None:
         options = self._options
-        request = urllib.request.Request(self._url("/v2/repository/index"), data=b"{}", method="POST")  # noqa: S310
-        with urllib.request.urlopen(request, timeout=5) as reply:  # noqa: S310  # our own server, http
-            index = json.load(reply)
-        ready = sorted(row["name"] for row in index if row.get("state") == "READY")
-        for row in index:
-            if row.get("state") not in ("READY", None) and row.get("reason", "unloaded") != "unloaded":
-                print(f"triton: NOT READY {row['name']}: {row.get('reason')}", flush=True)
+        index = {row["name"]: row for row in self._ask("/v2/repository/index", data=b"{}")}
+        ready = sorted(name for name, row in index.items() if row.get("state") == "READY")
+        for name in sorted({*wanted, *index} - {*ready}):
+            reason = index.get(name, {}).get("reason", "not loaded, see the log above")
+            if reason != "unloaded":
+                print(f"triton: NOT READY {name}: {reason}", flush=True)
         print(
             f"triton: ready, gRPC {options.host}:{options.grpc_port}, HTTP {options.host}:{options.http_port}, "
             f"metrics {options.host}:{options.metrics_port}, {len(ready)} models READY: {' '.join(ready) or 'none'}",
             flush=True,
         )
+
+    def _ask(self, path: str, data: bytes | None = None) -> Any:
+        """What our server answers to GET, or POST where there is data; None for an empty body."""
+        with _open(self._url(path), data=data, timeout=5) as reply:
+            return json.loads(reply.read() or b"null")
 
     def _url(self, path: str) -> str:
         return f"http://{self._options.host}:{self._options.http_port}{path}"
@@ -231,20 +274,20 @@ def present(repository: Path) -> list[str]:
     for name in sorted(set(configs) - there):
         lacks = " ".join(sorted(steps[name] - there)) or "1/model.onnx"
         print(f"triton: skipping {name}: no {lacks}", flush=True)
-    parts = set().union(*steps.values())
+    parts = set().union(*(steps[name] for name in there))  # a part of a skipped ensemble serves by itself
     return sorted(there - parts)
 
 
 @contextlib.contextmanager
 def claim() -> Iterator[str]:
-    """A prefix for shared memory, ours while a lock is held; what is left under it is removed at the end."""
+    """A name for shared memory, ours while a lock is held; what is left under it is removed at the end."""
     name = f"{PREFIX}{secrets.token_hex(6)}"
     fresh, lock = SHM / f".{name}", SHM / f"{name}.lock"
     fd = os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         fresh.rename(lock)
-        yield f"{name}-"
+        yield name
     finally:
         _remove(name)
         lock.unlink(missing_ok=True)
@@ -267,6 +310,46 @@ def sweep() -> None:
 def _remove(name: str) -> None:
     for path in SHM.glob(f"{name}-*"):
         path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def guard(group: int, name: str) -> Iterator[None]:
+    """A process that ends what is left of the server when this one is gone, even by SIGKILL; at exit we do it."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(write)
+        if os.fork() == 0:  # not our child: it outlives us by moments
+            os.setsid()
+            if os.read(read, 1) == b"":  # the end of the pipe: the launcher is gone
+                _end(group)
+                _remove(name)
+                (SHM / f"{name}.lock").unlink(missing_ok=True)
+        os._exit(0)
+    os.close(read)
+    os.waitpid(child, 0)
+    try:
+        yield
+    finally:
+        _end(group)
+        with contextlib.suppress(BrokenPipeError):
+            os.write(write, b".")
+        os.close(write)
+
+
+def _end(group: int) -> None:
+    """SIGKILL to a process group, and return when it is empty."""
+    limit = time.monotonic() + GONE_SECONDS
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        while time.monotonic() < limit:
+            os.killpg(group, signal.SIGKILL)
+            time.sleep(0.01)
+
+
+def _stop_at_end_of_input() -> None:
+    while os.read(0, 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _die_with_parent() -> None:

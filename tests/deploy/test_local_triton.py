@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +18,7 @@ import psutil
 import pytest
 import tritonclient.grpc as grpcclient
 from onnx import TensorProto, helper
-from support.triton_server import TritonServer
+from support.triton_server import LAUNCHER, TritonServer, free_ports
 
 pytestmark = pytest.mark.triton
 SHM = Path("/dev/shm")
@@ -130,6 +137,121 @@ def test_a_stopped_server_leaves_no_shared_memory(repository: Path, tmp_path: Pa
     server.stop()
     assert [process for process in family if process.is_running()] == []
     assert list(SHM.glob(f"{prefix}*")) == []
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.05, 0.1, 0.15, 0.2])
+def test_nothing_outlives_a_launcher_that_is_killed_while_models_load(repository: Path, delay: float) -> None:
+    """A stub whose server dies before the model is ready may wait for ever; the guard ends it."""
+    with _launcher(repository) as launcher:
+        assert _below(launcher, "triton_python_b")
+        time.sleep(delay)
+        below = psutil.Process(launcher.pid).children(recursive=True)
+        launcher.kill()
+        launcher.wait()
+        _, alive = psutil.wait_procs(below, timeout=10)
+    assert alive == []
+
+
+def test_nothing_outlives_a_test_process_that_is_killed(repository: Path, tmp_path: Path) -> None:
+    """The launcher that the helper starts ends with the process that started it, however that ends."""
+    code = (
+        "import sys, time; from pathlib import Path; from support.triton_server import TritonServer\n"
+        "s = TritonServer(Path(sys.argv[1]), Path(sys.argv[2]), load=['mean']); s.start(); print('up', flush=True)\n"
+        "time.sleep(600)"
+    )
+    helpers = str(Path(__file__).resolve().parents[1] / "helpers")
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(repository), str(tmp_path / "triton.log")],
+        env={**os.environ, "PYTHONPATH": helpers},
+        stdout=subprocess.PIPE,
+    ) as holder:
+        assert holder.stdout is not None
+        try:
+            assert holder.stdout.readline() == b"up\n"
+            below = psutil.Process(holder.pid).children(recursive=True)
+        finally:
+            holder.kill()
+    assert len(below) >= 3  # launcher, server, stub
+    _, alive = psutil.wait_procs(below, timeout=30)
+    assert alive == []
+
+
+def test_a_launcher_whose_ports_are_taken_never_says_ready(server: TritonServer, repository: Path) -> None:
+    """The server that answers on the ports is another one: its models aren't announced as ours."""
+    urls = (server.http_url, server.grpc_url, server.metrics_url.removesuffix("/metrics"))
+    ports = [url.rsplit(":", 1)[1] for url in urls]
+    done = subprocess.run(
+        [*_launch(repository, ports), "--load", "mean"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode not in (0, 2)
+    assert "triton: ready" not in done.stdout
+
+
+def test_proxies_are_for_others(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy in the environment doesn't keep the launcher from its own server."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with TritonServer(repository, tmp_path / "triton.log", load=["mean"]):
+        pass
+
+
+def test_a_part_of_an_ensemble_that_lacks_another_serves_by_itself(repository: Path, tmp_path: Path) -> None:
+    """Skipping an ensemble skips nothing else; a model asked for and not there is named."""
+    root = tmp_path / "repository"
+    shutil.copytree(repository, root)
+    (root / "mean" / "1" / "model.onnx").unlink()
+    with TritonServer(root, tmp_path / "triton.log") as running:
+        log = running.log.read_text()
+    assert "skipping whole: no mean" in log
+    assert "1 models READY: planar" in log
+    with TritonServer(root, tmp_path / "triton.log", load=["planar", "nowhere"]) as running:
+        assert "triton: NOT READY nowhere" in running.log.read_text()
+
+
+def test_sigterm_while_models_load_ends_everything(repository: Path) -> None:
+    """A stop that comes early is a stop: exit code 0, no process left."""
+    with _launcher(repository) as launcher:
+        below = _below(launcher, "tritonserver")
+        launcher.send_signal(signal.SIGTERM)
+        assert launcher.wait(60) == 0
+    assert below
+    assert [process for process in below if process.is_running()] == []
+
+
+@contextlib.contextmanager
+def _launcher(repository: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A launcher that is still loading; it ends with the block, and at the latest with this process."""
+    command = [*_launch(repository), "--exit-with-stdin"]
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet) as launcher:
+        try:
+            yield launcher
+        finally:
+            launcher.kill()
+
+
+def _launch(repository: Path, ports: list[str] | None = None) -> list[str]:
+    http, grpc, metrics = ports or [str(port) for port in free_ports(3)]
+    options = ["--http-port", http, "--grpc-port", grpc, "--metrics-port", metrics]
+    return [sys.executable, str(LAUNCHER), "--repository", str(repository), *options]
+
+
+def _below(launcher: subprocess.Popen[bytes], name: str) -> list[psutil.Process]:
+    """The processes of that name below the launcher, as soon as there are any."""
+    limit = time.monotonic() + 30
+    found: list[psutil.Process] = []
+    while not found and time.monotonic() < limit:
+        for process in psutil.Process(launcher.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if process.name().startswith(name):
+                    found.append(process)
+        time.sleep(0.01)
+    return found
 
 
 def _command_line(server: TritonServer) -> list[str]:

@@ -79,16 +79,14 @@ def test_interrupted_publish_claims_nothing(
 ) -> None:
     """Wherever publishing stops, no weights.json is left that speaks of other bytes than those that lie there."""
     _publish(tmp_path, b"old graph", RANDOM)
-    write_atomic(tmp_path / "optimized" / f"{MODEL}.onnx", b"new graph")
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(manifest, step, interrupt)
-        manifest.publish(
-            MODEL, tmp_path / "optimized" / f"{MODEL}.onnx", tmp_path / "repository", TRAINED, ("person",)
-        )
+        with pytest.raises(KeyboardInterrupt):
+            _publish(tmp_path, b"new graph", TRAINED)
     folder = tmp_path / "repository" / MODEL / "1"
     assert not (folder / "weights.json").exists()
     assert (folder / "model.onnx").read_bytes() in {b"old graph", b"new graph"}
@@ -142,3 +140,12 @@ def test_manifest_gathers_every_model(tmp_path: Path) -> None:
     assert list(models) == ["a_model", "z_model"]
     for name, entry in models.items():
         assert entry == {key: value for key, value in _document(tmp_path, name).items() if key != "files"}
+
+
+def test_manifest_leaves_out_what_it_cant_read(tmp_path: Path) -> None:
+    """A broken weights.json claims no digest, and doesn't keep the others out of the manifest."""
+    _publish(tmp_path, b"a", TRAINED, "a_model")
+    _publish(tmp_path, b"b", TRAINED, "b_model")
+    (tmp_path / "repository" / "a_model" / "1" / "weights.json").write_text("{")
+    manifest.write_manifest(tmp_path / "repository", tmp_path / "manifest.json")
+    assert list(json.loads((tmp_path / "manifest.json").read_bytes())["models"]) == ["b_model"]

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import random
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from routing import catalogue as catalogues
 from routing.catalogue import CATALOGUE_PATH, Catalogue, CatalogueError, TensorSpec, parse
@@ -121,6 +125,10 @@ def test_the_catalogue_is_frozen() -> None:
         CATALOGUE.branches["midas_256"].size = 1  # type: ignore[misc]  # that it can't be assigned is the test
     with pytest.raises(TypeError):
         CATALOGUE.families["other"] = CATALOGUE["depth"]  # type: ignore[index]  # ditto
+    with pytest.raises(TypeError):
+        CATALOGUE.branches["midas_1024"] = CATALOGUE.branches["midas_512"]  # type: ignore[index]  # ditto
+    with pytest.raises(TypeError):
+        del CATALOGUE.models["midas_512"]  # type: ignore[attr-defined]  # ditto
 
 
 def test_clip_336_sees_every_pixel() -> None:
@@ -157,6 +165,27 @@ FAULTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "no branches": (lambda d: _set(_depth(d), "branch", []), "branches"),
     "default variant": (lambda d: _set(_depth(d), "default_variant", "z"), "default_variant"),
     "smallest when_ready": (lambda d: _set(_depth(d)["branch"][0], "when_ready", True), "when_ready"),
+    "no family": (lambda d: _set(d, "family", []), "no family"),
+    "a family that is no table": (lambda d: d["family"].append("depth"), "no table"),
+    "unknown tensor key": (lambda d: _set(_depth(d)["input"][0], "dims", [1]), "dims"),
+    "unknown prepare key": (lambda d: _set(_depth(d)["prepare"], "gamma", 2.2), "gamma"),
+    "unknown fit": (lambda d: _set(_depth(d)["prepare"], "fit", "squash"), "squash"),
+    "two channels": (lambda d: _set(_depth(d)["prepare"], "mean", [0.5, 0.5]), "channel"),
+    "unknown tier": (lambda d: _set(_depth(d)["branch"][1], "tier", "huge"), "huge"),
+    "missing tier": (lambda d: _depth(d)["branch"][1].pop("tier"), "tiers"),
+    "missing size": (lambda d: _depth(d)["branch"][1].pop("size"), "S"),
+    "missing required": (lambda d: _depth(d)["branch"][1].pop("required"), "required"),
+    "size in words": (lambda d: _set(_depth(d)["branch"][1], "size", "384"), "size is no int"),
+    "required in words": (lambda d: _set(_depth(d)["branch"][1], "required", "yes"), "required is no bool"),
+    "threshold zero": (lambda d: _set(_depth(d)["branch"][1], "max_side", 0), "positive"),
+    "negative size": (lambda d: _set(_depth(d)["branch"][0], "size", -256), "positive"),
+    "no anchors": (lambda d: _set(d["family"][0]["branch"][0], "size", 330), "'A'"),
+    "variants without default": (lambda d: d["family"][0].pop("default_variant"), "default_variant"),
+    "labels that are not there": (lambda d: _set(d["family"][0], "labels", "none.txt"), "none.txt"),
+    "preprocess twice": (
+        lambda d: _set(_depth(d)["branch"][1], "preprocess", "preprocess_midas_256"),
+        "preprocess_midas_256 stands twice",
+    ),
 }
 
 
@@ -173,3 +202,45 @@ def test_a_faulty_catalogue_is_refused_with_the_fault_named(name: str) -> None:
     damage(document)
     with pytest.raises(CatalogueError, match=words):
         _parse(document)
+
+
+def _places(node: Any) -> Iterator[tuple[Any, Any]]:
+    """Every (container, key) of a document."""
+    for key in node if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ():
+        yield node, key
+        yield from _places(node[key])
+
+
+JUNK = st.sampled_from([None, "", "{", "{variant}", "S", 0, -1, 3.5, True, [], [1], ["A"], {}, {"name": 1}])
+
+
+@settings(max_examples=600, deadline=None)
+@given(st.randoms(use_true_random=False), JUNK, st.booleans())
+def test_whatever_stands_in_a_place_is_a_catalogue_or_a_catalogue_error(
+    chance: random.Random, junk: object, remove: bool
+) -> None:
+    """Any value of the document replaced or removed: no other exception, and never a dynamic axis."""
+    document = copy.deepcopy(DOCUMENT)
+    container, key = chance.choice(list(_places(document)))
+    if remove:
+        del container[key]
+    else:
+        container[key] = copy.deepcopy(junk)
+    try:
+        catalogue = _parse(document)
+    except CatalogueError as error:
+        assert str(error)  # noqa: PT017  # either outcome is right
+        return
+    for model in catalogue.models.values():
+        for tensor in (*model.inputs, *model.outputs):
+            assert all(type(side) in (int, bool) and side > 0 for side in tensor.shape), tensor
+
+
+@pytest.mark.parametrize("text", ["schema_version = ", "\xff", None], ids=["half", "not UTF-8", "absent"])
+def test_a_file_that_is_no_catalogue_is_refused_by_its_name(tmp_path: Path, text: str | None) -> None:
+    """Broken TOML, broken encoding and a missing file end as CatalogueError with the path in it."""
+    path = tmp_path / "branches.toml"
+    if text is not None:
+        path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(CatalogueError, match=r"branches\.toml"):
+        catalogues.load(path)

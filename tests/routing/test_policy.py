@@ -196,3 +196,43 @@ def test_a_short_side_under_320_is_warned_of_in_the_contract_s_words() -> None:
     decision = route(CATALOGUE["detect"], FrameFacts(640, 200), Wishes(), ALL_READY)
     assert decision.warnings == ("shorter side 200 px is under the 320 px that this family wants",)
     assert route(CATALOGUE["detect"], FrameFacts(640, 320), Wishes(), ALL_READY).warnings == ()
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        FrameFacts(0, 100),
+        FrameFacts(100, -1),
+        FrameFacts(0, 0, analysis_height=5),
+        FrameFacts(0, 0, analysis_width=5),
+        FrameFacts(100, 100, 0, 100),
+        FrameFacts(100, 100, analysis_height=-3),
+    ],
+)
+def test_a_frame_without_an_area_is_refused(frame: FrameFacts) -> None:
+    """Zero and negative sides are an error of the caller, never a division by zero or a guess."""
+    with pytest.raises(RoutingError) as failure:
+        route(CATALOGUE["detect"], frame, Wishes(), ALL_READY)
+    assert failure.value.code == "invalid_parameter"
+
+
+def test_an_unknown_branch_is_answered_with_the_names_that_are_served() -> None:
+    """The names offered are of the variant that the service uses, not of the catalogue's default."""
+    with pytest.raises(RoutingError, match="it has yolo11n_320, yolo11n_640, yolo11n_960"):
+        route(CATALOGUE["detect"], FrameFacts(500, 500), Wishes(branch="yolo12n_640"), ALL_READY, "n")
+
+
+def test_a_fallback_names_every_branch_that_was_passed_over() -> None:
+    """What the rule passed over, what was meant, and what was no better all stand in order."""
+    ready = {
+        **ALL_READY,
+        "yolo11x_960": Readiness.OUT_OF_MEMORY,
+        "yolo11x_640": Readiness.OUT_OF_MEMORY,
+    }
+    decision = route(CATALOGUE["detect"], FrameFacts(1920, 1080), Wishes(fallback=True), ready)
+    assert decision.branch.name == "yolo11x_320"
+    assert [(passed.branch, passed.reason) for passed in decision.passed_over] == [
+        ("yolo11x_960", "not ready"),
+        ("yolo11x_640", "out of memory"),
+    ]
+    assert "yolo11x_640 out of memory" in decision.why

@@ -182,6 +182,11 @@ def test_a_fallback_is_taken_only_when_allowed_and_said(gateway: TestClient) -> 
         ("?branch=500", 400, "invalid_parameter"),
         ("?classes=unicorn", 400, "invalid_parameter"),
         ("?classes=80", 400, "invalid_parameter"),
+        ("?classes=" + "9" * 5000, 400, "invalid_parameter"),
+        ("?classes=person,", 400, "invalid_parameter"),
+        ("?branch=", 404, "model_not_found"),
+        ("?branch=" + "9" * 5000, 404, "model_not_found"),
+        ("?max_det=" + "9" * 5000, 422, "validation_failed"),
         ("?variant=x", 503, "weights_missing"),
         ("?variant=q", 422, "validation_failed"),
         ("?conf=2", 422, "validation_failed"),
@@ -283,11 +288,22 @@ def test_a_request_id_is_echoed_or_made(gateway: TestClient, wished: str, echoed
         ("image/png;q=0.2, application/json;q=0.9", "application/json"),
         ("image/png;q=0, */*", "application/json"),
         ("image/png;q=junk, application/json", "application/json"),
+        ("application/json;q=0, */*", "image/png"),
+        ("image/*, image/png;q=0.1, application/json;q=0.3", "application/json"),
+        ("IMAGE/PNG", "image/png"),
+        ("image/webp, image/png;q=0.8", "image/png"),
     ],
 )
 def test_accept_chooses_the_form(gateway: TestClient, accept: str, kind: str) -> None:
     """Quality first, then how exactly a form is named."""
     assert post(gateway, accept=accept).headers["content-type"] == kind
+
+
+def test_accept_may_stand_on_several_lines(gateway: TestClient) -> None:
+    """Repeated headers are one list (RFC 9110, 5.3)."""
+    lines = [("accept", "text/html"), ("accept", "image/png")]
+    answered = gateway.post("/v1/detect", content=BODY, headers=lines)
+    assert answered.headers["content-type"] == "image/png"
 
 
 def test_a_form_that_is_not_offered_is_refused(gateway: TestClient) -> None:

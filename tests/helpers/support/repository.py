@@ -7,7 +7,7 @@ The depth model answers the mean of the normalised channels, so every pixel's va
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ CATALOGUE = catalogues.load()
 CELL = 32
 DETECTORS = ("yolo11n_320", "yolo11n_640")
 DEPTH = ("midas_256",)
+OTHERS = ("raft_256", "clip_image_224", "clip_text", "places365_resnet50_224")
 _STRIDES = ((8, 0.1), (16, 0.1), (CELL, 1.0))  # finer grids stay under the default threshold: one box a cell
 _OPSET = 17
 
@@ -73,9 +74,7 @@ def _content(spec: ModelSpec, branch: Branch) -> bytes:
         return preprocess.build(spec, prepare)
     if branch.family == "detect":
         return _serialise(spec, *_colour_detector(branch.size or 0))
-    return _serialise(
-        spec, [helper.make_node("ReduceMean", ["INPUT__0"], ["OUTPUT__0"], axes=[1], keepdims=0)], []
-    )
+    return _serialise(spec, *_SMALL[branch.family](spec))
 
 
 def _serialise(spec: ModelSpec, nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto]) -> bytes:
@@ -130,3 +129,63 @@ def _grid(size: int, stride: int) -> np.ndarray:
     y, x = np.meshgrid(centres, centres, indexing="ij")
     sides = np.full_like(x, stride)
     return np.stack([x, y, sides, sides]).reshape(1, 4, -1)
+
+
+Graph = tuple[list[onnx.NodeProto], list[onnx.TensorProto]]
+
+
+def _mean_depth(spec: ModelSpec) -> Graph:
+    """The mean over channels."""
+    return [helper.make_node("ReduceMean", [spec.inputs[0].name], ["OUTPUT__0"], axes=[1], keepdims=0)], []
+
+
+def _difference_flow(_: ModelSpec) -> Graph:
+    """x: how much brighter the second frame is (mean over channels, normalised); y: half of it."""
+    nodes = [
+        helper.make_node("Sub", ["INPUT1__0", "INPUT0__0"], ["difference"]),
+        helper.make_node("ReduceMean", ["difference"], ["x"], axes=[1], keepdims=1),
+        helper.make_node("Mul", ["x", "half"], ["y"]),
+        helper.make_node("Concat", ["x", "y"], ["OUTPUT__0"], axis=1),
+    ]
+    return nodes, [numpy_helper.from_array(np.array(0.5, np.float32), "half")]
+
+
+def mixing(width: int) -> np.ndarray:
+    """`[3, width]` float32: how a frame's mean colour becomes an embedding or logits."""
+    return np.random.default_rng(width).standard_normal((3, width)).astype(np.float32)
+
+
+def _mean_colour(spec: ModelSpec) -> Graph:
+    """The mean normalised colour, times `mixing`."""
+    nodes = [
+        helper.make_node("ReduceMean", ["INPUT__0"], ["colour"], axes=[2, 3], keepdims=0),
+        helper.make_node("MatMul", ["colour", "mixing"], ["OUTPUT__0"]),
+    ]
+    return nodes, [numpy_helper.from_array(mixing(spec.outputs[0].shape[1]), "mixing")]
+
+
+def _token_rows(_: ModelSpec) -> Graph:
+    """Row r is sin(id of token r * (1 .. 512) / 1000) plus the running number of the row."""
+    rows = np.arange(77, dtype=np.float32).reshape(1, 77, 1)
+    steps = (np.arange(1, 513, dtype=np.float32) / 1000).reshape(1, 1, 512)
+    nodes = [
+        helper.make_node("Cast", ["INPUT__0"], ["ids"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["ids", "axis"], ["column"]),
+        helper.make_node("Mul", ["column", "steps"], ["angles"]),
+        helper.make_node("Sin", ["angles"], ["waves"]),
+        helper.make_node("Add", ["waves", "rows"], ["OUTPUT__0"]),
+    ]
+    return nodes, [
+        numpy_helper.from_array(rows, "rows"),
+        numpy_helper.from_array(steps, "steps"),
+        numpy_helper.from_array(np.array([2], np.int64), "axis"),
+    ]
+
+
+_SMALL: dict[str, Callable[[ModelSpec], Graph]] = {
+    "depth": _mean_depth,
+    "flow": _difference_flow,
+    "clip_image": _mean_colour,
+    "clip_text": _token_rows,
+    "places": _mean_colour,
+}

@@ -33,7 +33,7 @@ class TritonServer:
             self._command += [f"--{name}-port", str(port)]
         if load is not None:
             self._command += ["--load", *load]
-        self._command += ["--", *extra] if extra else []
+        self._command += ["--exit-with-stdin", *(["--", *extra] if extra else [])]
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -61,7 +61,10 @@ class TritonServer:
         """Return once the launcher says that it is ready."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("wb") as log:
-            self._process = subprocess.Popen(self._command, stdout=log, stderr=subprocess.STDOUT)
+            # The launcher stops when this pipe ends: with stop(), and with a test process that is killed.
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT
+            )
         limit = time.monotonic() + START_SECONDS
         while b"triton: ready," not in self.log.read_bytes():
             if self._process.poll() is not None or time.monotonic() > limit:
@@ -88,7 +91,7 @@ class TritonServer:
             self._process.wait(40)
         except subprocess.TimeoutExpired:
             self.kill()
-        self._process = None
+        self._forget()
 
     def kill(self) -> None:
         """As a crash would: SIGKILL to the server; the launcher then ends by itself."""
@@ -103,7 +106,7 @@ class TritonServer:
         self._process.kill()
         self._process.wait()
         psutil.wait_procs(family, timeout=20)
-        self._process = None
+        self._forget()
 
     def kill_launcher(self) -> list[psutil.Process]:
         """SIGKILL to the launcher alone; what was below it."""
@@ -111,7 +114,7 @@ class TritonServer:
         below = self.processes()[1:]
         os.kill(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        self._process = None
+        self._forget()
         return below
 
     def suspend(self) -> None:
@@ -125,6 +128,11 @@ class TritonServer:
         """Stop, and start on the same ports."""
         self.stop()
         self.start()
+
+    def _forget(self) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+        self._process = None
 
     def _signal(self, number: signal.Signals) -> None:
         for process in self.processes()[1:]:

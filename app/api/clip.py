@@ -1,0 +1,219 @@
+"""`POST /v1/clip/text`, `/v1/clip/image`, `/v1/clip/similarity`, and `/v1/places`."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import functools
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from app.api import openapi
+from app.api.answers import JSON, NPY, binary_answer, describe, json_answer, total
+from app.api.gateway import Gateway, gateway_of
+from app.api.requests import deadline_of, negotiate, read_body, read_one, read_parts
+from app.api.steering import FrameQuery
+from app.errors import InvalidParameter, PayloadTooLarge
+from app.pipelines.base import Deadline, Served, Timings, provenance
+from app.pipelines.clip import LOGIT_SCALE, Embedding, embedding_bytes, normalized, similarity
+from app.pipelines.places import Scenes
+
+router = APIRouter(tags=["clip"])
+Parts = Annotated[Gateway, Depends(gateway_of)]
+Encoding = Literal["float", "base64"]
+
+
+class TextQuery(BaseModel):
+    """Query parameters of `POST /v1/clip/text`; an unknown one is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    normalize: bool = Field(True, description="Embeddings at length 1.")
+    tokens: Literal["truncate", "strict"] = Field(
+        "truncate", description="Prompts of more than 75 tokens: cut and say so, or refuse."
+    )
+    encoding: Encoding = Field("float", description="Numbers in JSON, or base64 of float32 little-endian.")
+
+
+class Prompts(BaseModel):
+    """Body of `POST /v1/clip/text`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    prompts: list[str] = Field(min_length=1, examples=[["a photo of a cat", "a photo of a dog"]])
+
+
+class ImageQuery(FrameQuery):
+    """Query parameters of `POST /v1/clip/image`."""
+
+    fit: Literal["crop", "stretch"] | None = Field(None, description="Its middle, or all of it squeezed.")
+    normalize: bool = Field(True, description="The embedding at length 1.")
+    encoding: Encoding = Field("float", description="Numbers in JSON, or base64 of float32 little-endian.")
+
+
+class SimilarityQuery(FrameQuery):
+    """Query parameters of `POST /v1/clip/similarity`."""
+
+    fit: Literal["crop", "stretch"] | None = Field(None, description="Its middle, or all of it squeezed.")
+    tokens: Literal["truncate", "strict"] = Field("truncate", description="See /v1/clip/text.")
+
+
+class PlacesQuery(FrameQuery):
+    """Query parameters of `POST /v1/places`."""
+
+    fit: Literal["crop", "stretch"] | None = Field(None, description="Its middle, or all of it squeezed.")
+    k: int = Field(5, ge=1, le=365, description="How many categories.")
+
+
+@router.post("/v1/clip/text", summary="Embeddings of prompts", **openapi.CLIP_TEXT)
+async def clip_text(request: Request, query: Annotated[TextQuery, Query()], gateway: Parts) -> Response:
+    """One `[1, 77]` call a prompt, as many in flight as there are leases; the row at the end of text is taken here.
+
+    What the same weights have embedded before comes from a cache: `model_calls` says how many calls were made.
+    """
+    form = negotiate(request, (JSON, NPY))
+    deadline = deadline_of(request, gateway.settings)
+    prompts = _prompts(await read_body(request, gateway.settings.max_body_bytes, deadline))
+    found = await _embed_all(gateway, prompts, deadline, strict=query.tokens == "strict")
+    vectors = normalized([one.vector for one in found], normalize=query.normalize)
+    served = [one.served for one in found]
+    if form == NPY:
+        return binary_answer(embedding_bytes(vectors), NPY, served[0], timings=_timings(served))
+    body = {
+        "embeddings": _encoded(vectors, query.encoding),
+        "dimension": vectors.shape[1],
+        "normalized": query.normalize,
+        "truncated": [one.truncated for one in found],
+        "model_calls": _calls(found),
+    }
+    return json_answer({**body, **describe(served[0])}, _timings(served))
+
+
+@router.post("/v1/clip/image", summary="Embedding of a frame", **openapi.CLIP_IMAGE)
+async def clip_image(request: Request, query: Annotated[ImageQuery, Query()], gateway: Parts) -> Response:
+    """CLIP's projected image feature, 512 numbers."""
+    form = negotiate(request, (JSON, NPY))
+    deadline = deadline_of(request, gateway.settings)
+    data = await read_one(request, gateway.settings, deadline)
+    run = functools.partial(gateway.clip_image, data, query.wishes(), deadline, query.fit, query.analysis())
+    found = await gateway.work(run)
+    vectors = normalized([found.vector], normalize=query.normalize)
+    if form == NPY:
+        return binary_answer(embedding_bytes(vectors[0]), NPY, found.served)
+    body = {
+        "embedding": _encoded(vectors, query.encoding)[0],
+        "dimension": vectors.shape[1],
+        "normalized": query.normalize,
+    }
+    return json_answer({**body, **describe(found.served)}, found.served.timings)
+
+
+@router.post("/v1/clip/similarity", summary="Frames against prompts (zero-shot)", **openapi.SIMILARITY)
+async def clip_similarity(
+    request: Request, query: Annotated[SimilarityQuery, Query()], gateway: Parts
+) -> Response:
+    """Multipart `file` and `prompt` parts: cosine of every frame with every prompt, and softmax over the prompts."""
+    negotiate(request, (JSON,))
+    deadline = deadline_of(request, gateway.settings)
+    limits = {"file": gateway.settings.max_parts, "prompt": gateway.settings.max_prompts}
+    parts = await read_parts(request, gateway.settings, deadline, limits)
+    prompts = _texts(parts["prompt"])
+    if not parts["file"] or not prompts:
+        raise InvalidParameter("send at least one part 'file' and one part 'prompt'")
+    images = asyncio.gather(
+        *(
+            gateway.work(
+                functools.partial(
+                    gateway.clip_image, data, query.wishes(), deadline, query.fit, query.analysis()
+                )
+            )
+            for data in parts["file"]
+        )
+    )
+    embedded = _embed_all(gateway, prompts, deadline, strict=query.tokens == "strict")
+    texts, frames = await asyncio.gather(embedded, images)
+    cosine, probabilities = similarity([f.vector for f in frames], [t.vector for t in texts])
+    served = [one.served for one in (*frames, *texts)]
+    body = {
+        "prompts": prompts,
+        "cosine": cosine,
+        "softmax": probabilities,
+        "logit_scale": LOGIT_SCALE,
+        "truncated": [one.truncated for one in texts],
+        **provenance(served),
+        "degraded": any(one.decision.degraded for one in served),
+        "warnings": sorted({warning for one in served for warning in one.warnings}),
+        "branches": [one.served.branch() for one in (frames[0], texts[0])],
+    }
+    return json_answer(body, _timings(served))
+
+
+@router.post("/v1/places", tags=["places"], summary="Scene categories of a frame", **openapi.PLACES)
+async def places(request: Request, query: Annotated[PlacesQuery, Query()], gateway: Parts) -> Response:
+    """Places365: the `k` most probable of 365 categories."""
+    negotiate(request, (JSON,))
+    deadline = deadline_of(request, gateway.settings)
+    data = await read_one(request, gateway.settings, deadline)
+    run = functools.partial(gateway.places, data, query.wishes(), deadline, query.fit, query.analysis())
+    found: Scenes = await gateway.work(run)
+    body = {
+        "places": [
+            {"category_id": index, "category": name, "probability": probability}
+            for index, name, probability in found.best(query.k)
+        ],
+        "image": {"width": found.width, "height": found.height},
+    }
+    return json_answer({**body, **describe(found.served)}, found.served.timings)
+
+
+def _prompts(body: bytes) -> list[str]:
+    try:
+        return Prompts.model_validate_json(body).prompts
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, f['loc'])) or 'body'}: {f['msg']}" for f in error.errors())
+        raise InvalidParameter(f'the body must be {{"prompts": ["…"]}}: {faults}') from error
+
+
+def _texts(parts: Sequence[bytes]) -> list[str]:
+    try:
+        return [part.decode("utf-8") for part in parts]
+    except UnicodeDecodeError as error:
+        raise InvalidParameter(f"a prompt is not UTF-8: {error}") from error
+
+
+def _check_count(gateway: Gateway, prompts: Sequence[str]) -> None:
+    if len(prompts) > gateway.settings.max_prompts:
+        raise PayloadTooLarge(f"{len(prompts)} prompts; the limit is {gateway.settings.max_prompts}")
+
+
+async def _embed_all(
+    gateway: Gateway, prompts: Sequence[str], deadline: Deadline, *, strict: bool
+) -> list[Embedding]:
+    """Each distinct prompt once, side by side."""
+    _check_count(gateway, prompts)
+    distinct = list(dict.fromkeys(prompts))
+
+    def one(prompt: str) -> Embedding:
+        return gateway.clip_text(gateway.clip_text.tokens(prompt, strict=strict), deadline)
+
+    found = await asyncio.gather(*(gateway.work(functools.partial(one, prompt)) for prompt in distinct))
+    by_prompt = dict(zip(distinct, found, strict=True))
+    return [by_prompt[prompt] for prompt in prompts]
+
+
+def _encoded(vectors: np.ndarray, encoding: Encoding) -> list[Any]:
+    if encoding == "base64":
+        return [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in vectors]
+    return list(vectors)
+
+
+def _calls(found: Sequence[Embedding]) -> int:
+    return len({id(one) for one in found if not one.cached})
+
+
+def _timings(served: Sequence[Served]) -> Timings:
+    return total(list({id(one.timings): one.timings for one in served}.values()))

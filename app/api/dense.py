@@ -1,0 +1,119 @@
+"""`POST /v1/depth` and `POST /v1/flow`."""
+
+from __future__ import annotations
+
+import functools
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import Field
+
+from app.api import openapi
+from app.api.answers import FLO, JSON, NPY, PNG, binary_answer, describe, json_answer
+from app.api.gateway import Gateway, gateway_of
+from app.api.requests import deadline_of, negotiate, read_one, read_parts
+from app.api.steering import FrameQuery
+from app.errors import InvalidParameter
+from app.pipelines.depth import DepthMap
+from app.pipelines.flow import FlowField
+
+router = APIRouter()
+Parts = Annotated[Gateway, Depends(gateway_of)]
+
+
+class DepthQuery(FrameQuery):
+    """Query parameters of `POST /v1/depth`."""
+
+    render: Literal["gray16", "color"] = Field(
+        "gray16", description="What image/png shows: numbers, or a picture."
+    )
+    size: Literal["source", "branch"] = Field(
+        "source", description="The map's size: the frame's or the branch's."
+    )
+
+
+class FlowQuery(FrameQuery):
+    """Query parameters of `POST /v1/flow`."""
+
+    render: Literal["color"] = Field(
+        "color", description="What image/png shows: the Middlebury colour wheel."
+    )
+    size: Literal["source", "branch"] = Field(
+        "source",
+        description="The field's size: the frame's or the branch's; its unit is always a source pixel.",
+    )
+
+
+@router.post("/v1/depth", tags=["depth"], summary="Relative inverse depth of a frame", **openapi.DEPTH)
+async def depth(request: Request, query: Annotated[DepthQuery, Query()], gateway: Parts) -> Response:
+    """MiDaS / DPT: greater is nearer, without unit.
+
+    JSON has statistics; `application/x-npy` the map as float32 `[H, W]`; `image/png` 16-bit grey, where
+    `value = X-Depth-Min + level / 65535 * (X-Depth-Max - X-Depth-Min)`, or with `render=color` a picture to look at.
+    """
+    form = negotiate(request, (JSON, NPY, PNG))
+    deadline = deadline_of(request, gateway.settings)
+    data = await read_one(request, gateway.settings, deadline)
+    run = functools.partial(gateway.depth, data, query.wishes(), deadline, query.size, query.analysis())
+    return await gateway.work(lambda: _depth_answer(run(), form, query.render))
+
+
+def _depth_answer(found: DepthMap, form: str, render: str) -> Response:
+    timings = found.served.timings
+    if form == JSON:
+        with timings.stage("finish"):
+            body = {"depth": found.statistics(), "map": _map(found.values.shape), **_image(found)}
+        return json_answer({**body, **describe(found.served)}, timings)
+    headers = {}
+    with timings.stage("encode"):
+        if form == NPY:
+            content = found.npy()
+        elif render == "color":
+            content = found.picture()
+        else:
+            content, least, greatest = found.png16()
+            headers = {"X-Depth-Min": repr(least), "X-Depth-Max": repr(greatest)}
+    return binary_answer(content, form, found.served, headers)
+
+
+@router.post("/v1/flow", tags=["flow"], summary="Optical flow between two frames", **openapi.FLOW)
+async def flow(request: Request, query: Annotated[FlowQuery, Query()], gateway: Parts) -> Response:
+    """RAFT on the multipart parts `frame0` and `frame1`: how far each pixel of `frame0` moves, in source pixels.
+
+    JSON has statistics; `application/x-npy` the field as float32 `[2, H, W]` (x, y); `application/x-flo` Middlebury's
+    format; `image/png` its colour wheel.
+    """
+    form = negotiate(request, (JSON, NPY, FLO, PNG))
+    deadline = deadline_of(request, gateway.settings)
+    parts = await read_parts(request, gateway.settings, deadline, {"frame0": 1, "frame1": 1})
+    if not all(parts.values()):
+        raise InvalidParameter("send one part 'frame0' and one part 'frame1'")
+    run = functools.partial(
+        gateway.flow,
+        parts["frame0"][0],
+        parts["frame1"][0],
+        query.wishes(),
+        deadline,
+        query.size,
+        query.analysis(),
+    )
+    return await gateway.work(lambda: _flow_answer(run(), form))
+
+
+def _flow_answer(found: FlowField, form: str) -> Response:
+    timings = found.served.timings
+    if form == JSON:
+        with timings.stage("finish"):
+            body = {"flow": found.statistics(), "map": _map(found.values.shape[1:]), **_image(found)}
+        return json_answer({**body, **describe(found.served)}, timings)
+    with timings.stage("encode"):
+        content = {NPY: found.npy, FLO: found.flo, PNG: found.picture}[form]()
+    return binary_answer(content, form, found.served)
+
+
+def _map(shape: tuple[int, ...]) -> dict[str, int]:
+    return {"width": shape[1], "height": shape[0]}
+
+
+def _image(found: DepthMap | FlowField) -> dict[str, Any]:
+    return {"image": {"width": found.width, "height": found.height}}

@@ -1,0 +1,35 @@
+"""Query parameters that every frame route has, and what they wish for."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.pipelines.base import Wishes, wishes_of
+
+
+class FrameQuery(BaseModel):
+    """How routing is steered; an unknown parameter is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    branch: str | None = Field(
+        None,
+        description="Override the rule: a branch's name, a tier (small, medium, large) or a size in pixels.",
+        examples=["medium"],
+    )
+    fallback: bool = Field(
+        False, description="If that branch can't serve, take the next smaller one and say so (`degraded`)."
+    )
+    analysis_width: int | None = Field(
+        None,
+        ge=1,
+        le=1 << 16,
+        description="Width that your analysis runs at, in pixels: steers routing only.",
+    )
+    analysis_height: int | None = Field(None, ge=1, le=1 << 16, description="Height, likewise.")
+
+    def wishes(self) -> Wishes:
+        return wishes_of(self.branch, fallback=self.fallback)
+
+    def analysis(self) -> tuple[int | None, int | None]:
+        return self.analysis_width, self.analysis_height

@@ -1,0 +1,64 @@
+"""Arrays to bytes: npy, 16-bit PNG, .flo, pictures to look at."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from app.errors import InferenceFailed
+
+_FLO_MAGIC = 202021.25
+
+
+def npy_bytes(array: NDArray[Any]) -> bytes:
+    """One array in NumPy's format, version 1.0, without pickle."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def flo_bytes(flow: NDArray[np.float32]) -> bytes:
+    """Middlebury's `.flo`: magic, width, height (little-endian), then x and y of every pixel, row by row.
+
+    Args:
+        flow: `[2, H, W]` float32.
+    """
+    height, width = flow.shape[1:]
+    head = np.array([_FLO_MAGIC], "<f4").tobytes() + np.array([width, height], "<i4").tobytes()
+    return head + np.ascontiguousarray(flow.transpose(1, 2, 0), "<f4").tobytes()
+
+
+def png16_bytes(values: NDArray[np.float32]) -> tuple[bytes, float, float]:
+    """A map `[H, W]` as 16-bit grey: `value = least + level / 65535 * (greatest - least)`.
+
+    Returns:
+        The PNG, the least and the greatest value.
+    """
+    least, greatest = float(values.min()), float(values.max())
+    span = greatest - least
+    levels = (values - least) * (65535 / span if span > 0 else 0)
+    return _png(np.round(levels).astype(np.uint16)), least, greatest
+
+
+def colour_png_bytes(values: NDArray[np.float32]) -> bytes:
+    """A map `[H, W]` to look at: dark is least, bright is greatest (the perceptually even map `inferno`)."""
+    least, greatest = float(values.min()), float(values.max())
+    span = greatest - least
+    levels = ((values - least) * (255 / span if span > 0 else 0)).astype(np.uint8)
+    return _png(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO))
+
+
+def rgb_png_bytes(rgb: NDArray[np.uint8]) -> bytes:
+    """`[H, W, 3]` uint8 RGB as PNG."""
+    return _png(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+
+
+def _png(pixels: NDArray[Any]) -> bytes:
+    done, data = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    if not done:
+        raise InferenceFailed("the answer can't be written as PNG")
+    return bytes(data)

@@ -1,0 +1,127 @@
+"""Frames and prompts to CLIP embeddings; prompts one `[1, 77]` call each, remembered by content."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.errors import InferenceFailed, PromptTooLong
+from app.media.encodings import npy_bytes
+from app.metrics import Metrics
+from app.pipelines.base import Deadline, Router, Served, Timings, Wishes, leased
+from app.pipelines.cache import EmbeddingCache
+from app.pipelines.dense import DensePipeline, Fit
+from app.vision.embeddings import l2_normalized, softmax
+from app.vision.prompts import Tokenizer, Tokens
+from routing.policy import FrameFacts
+
+# exp(logit_scale) of the published model: what its cosine similarities are multiplied with before the softmax.
+LOGIT_SCALE = 100.0
+
+
+def normalized(vectors: Sequence[NDArray[np.float32]], *, normalize: bool) -> NDArray[np.float32]:
+    """Vectors `[D]` as rows `[N, D]` float32, at length 1 if asked."""
+    rows = np.stack(vectors)
+    return l2_normalized(rows) if normalize else rows
+
+
+def similarity(
+    images: Sequence[NDArray[np.float32]], texts: Sequence[NDArray[np.float32]]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Cosine `[frames, prompts]` in `[-1, 1]`, and its softmax over the prompts at CLIP's own temperature."""
+    cosine = normalized(images, normalize=True) @ normalized(texts, normalize=True).T
+    return cosine, softmax(cosine * np.float32(LOGIT_SCALE))
+
+
+def embedding_bytes(vectors: NDArray[np.float32]) -> bytes:
+    """See `npy_bytes`."""
+    return npy_bytes(vectors)
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """`vector` `[512]` float32, not normalised; `cached`: no model was called for it."""
+
+    vector: NDArray[np.float32]
+    served: Served
+    truncated: bool = False
+    cached: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePipeline(DensePipeline):
+    """Frames; safe to call from many threads."""
+
+    def __call__(
+        self,
+        data: bytes,
+        wishes: Wishes,
+        deadline: Deadline,
+        fit: Fit | None = None,
+        analysis: tuple[int | None, int | None] = (None, None),
+    ) -> Embedding:
+        """Embedding of one encoded picture.
+
+        Raises:
+            GatewayError: see `decode_image`, `Router.decide`, `Engine.lease` and `Lease.run`.
+        """
+        timings = Timings()
+        rgb = self.decode(data, deadline, timings)
+        facts = FrameFacts(rgb.shape[1], rgb.shape[0], *analysis)
+        vector, served = self.run_frames("clip_image", facts, [rgb], wishes, deadline, timings, fit)
+        self.metrics.observe_frame(
+            "clip_image", served.decision.branch.name, served.decision.kind, timings.ms
+        )
+        return Embedding(vector, served)
+
+
+@dataclass(frozen=True, slots=True)
+class TextPipeline:
+    """Prompts; safe to call from many threads."""
+
+    router: Router
+    metrics: Metrics
+    tokenizer: Tokenizer
+    cache: EmbeddingCache
+
+    def tokens(self, prompt: str, *, strict: bool) -> Tokens:
+        """Token ids of a prompt.
+
+        Raises:
+            PromptTooLong: `strict`, and it has more than 75 tokens.
+        """
+        tokens = self.tokenizer(prompt)
+        if strict and tokens.truncated:
+            raise PromptTooLong(f"the prompt {prompt[:40]!r}… has more than 75 tokens")
+        return tokens
+
+    def __call__(self, tokens: Tokens, deadline: Deadline) -> Embedding:
+        """Embedding of one prompt: from the cache, or the model's row at the end of text.
+
+        Raises:
+            GatewayError: see `Router.decide`, `Engine.lease` and `Lease.run`.
+        """
+        timings = Timings()
+        decision = self.router.decide("clip_text", None, Wishes())
+        family, branch = self.router.catalogue["clip_text"], decision.branch
+        state = self.router.engine.ready()[branch.name]
+        vector = self.cache.get(tokens.ids, state.used())
+        self.metrics.text_cache.labels("miss" if vector is None else "hit").inc()
+        if vector is not None:
+            return Embedding(vector, Served(family, decision, state, timings), tokens.truncated, cached=True)
+        with leased(self.router.engine, branch, deadline, timings) as lease:
+            with timings.stage("prepare"):
+                lease.inputs[branch.inputs[0].name][0] = tokens.ids
+            with timings.stage("infer"):
+                lease.run(deadline)
+            with timings.stage("finish"):
+                vector = lease.outputs[branch.outputs[0].name][0, tokens.end].copy()
+            model = lease.model
+        if not np.isfinite(vector).all():
+            raise InferenceFailed(f"{branch.name} answered numbers that are not finite")
+        self.cache.put(tokens.ids, model.used(), vector)
+        self.metrics.observe_frame("clip_text", branch.name, decision.kind, timings.ms)
+        return Embedding(vector, Served(family, decision, model, timings), tokens.truncated)

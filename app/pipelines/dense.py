@@ -1,0 +1,75 @@
+"""What the families share that take raw pixels (UINT8 NHWC) and answer one tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.errors import InferenceFailed, InvalidParameter
+from app.media.fit import fit_square
+from app.media.image import ImageLimits, decode_image
+from app.metrics import Metrics
+from app.pipelines.base import Deadline, Router, Served, Timings, Wishes, leased
+from routing.policy import FrameFacts
+
+Fit = Literal["crop", "stretch"]
+
+
+@dataclass(frozen=True, slots=True)
+class DensePipeline:
+    """decode -> route -> fit into the square -> run; `fit` None is the catalogue's rule."""
+
+    router: Router
+    metrics: Metrics
+    limits: ImageLimits
+
+    def decode(self, data: bytes, deadline: Deadline, timings: Timings) -> NDArray[np.uint8]:
+        """`[height, width, 3]` uint8 RGB of one encoded picture."""
+        deadline.check("decode")
+        with timings.stage("decode"):
+            return decode_image(data, self.limits)
+
+    def run_frames(
+        self,
+        family: str,
+        facts: FrameFacts,
+        frames: Sequence[NDArray[np.uint8]],
+        wishes: Wishes,
+        deadline: Deadline,
+        timings: Timings,
+        fit: Fit | None = None,
+    ) -> tuple[NDArray[np.float32], Served]:
+        """Run one branch of `family` on as many frames as it has inputs.
+
+        Returns:
+            The output without its batch axis (a copy), and what served.
+
+        Raises:
+            InferenceFailed: the model answered numbers that are not finite.
+        """
+        described = self.router.catalogue[family]
+        decision = self.router.decide(family, facts, wishes)
+        branch, prepare = decision.branch, described.prepare
+        if prepare is None or branch.size is None or prepare.fit == "letterbox":
+            raise InvalidParameter(f"{family} takes no raw frames")
+        with timings.stage("prepare"):
+            squares = [
+                fit_square(frame, branch.size, fit or prepare.fit, prepare.interpolation, prepare.crop_ratio)
+                for frame in frames
+            ]
+        with leased(self.router.engine, branch, deadline, timings) as lease:
+            with timings.stage("prepare"):
+                for spec, square in zip(branch.inputs, squares, strict=True):
+                    lease.inputs[spec.name][0] = square
+            with timings.stage("infer"):
+                lease.run(deadline)
+            with timings.stage("finish"):
+                values = lease.outputs[branch.outputs[0].name][0].copy()
+            model = lease.model
+        if not np.isfinite(values).all():
+            raise InferenceFailed(f"{branch.name} answered numbers that are not finite")
+        return values, Served(described, decision, model, timings)

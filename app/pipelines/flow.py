@@ -1,0 +1,74 @@
+"""Two frames to optical flow: decode both -> route -> resize -> run -> source size and source pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.errors import InvalidParameter
+from app.media.encodings import flo_bytes, npy_bytes, rgb_png_bytes
+from app.media.fit import resize_map
+from app.pipelines.base import Deadline, Served, Timings, Wishes
+from app.pipelines.dense import DensePipeline
+from app.vision import flow as flows
+from routing.policy import FrameFacts
+
+
+@dataclass(frozen=True, slots=True)
+class FlowField:
+    """`values` `[2, H, W]` float32: how far each pixel of the first frame moves, x and y, in source pixels."""
+
+    values: NDArray[np.float32]
+    width: int
+    height: int
+    served: Served
+
+    def statistics(self) -> dict[str, float]:
+        return flows.statistics(self.values)
+
+    def npy(self) -> bytes:
+        return npy_bytes(self.values)
+
+    def flo(self) -> bytes:
+        return flo_bytes(self.values)
+
+    def picture(self) -> bytes:
+        """PNG in the Middlebury colours."""
+        return rgb_png_bytes(flows.colours(self.values))
+
+
+@dataclass(frozen=True, slots=True)
+class FlowPipeline(DensePipeline):
+    """See the module; safe to call from many threads."""
+
+    def __call__(
+        self,
+        first: bytes,
+        second: bytes,
+        wishes: Wishes,
+        deadline: Deadline,
+        size: str = "source",
+        analysis: tuple[int | None, int | None] = (None, None),
+    ) -> FlowField:
+        """Flow between two encoded pictures of one size.
+
+        Raises:
+            InvalidParameter: the frames differ in size.
+            GatewayError: see `decode_image`, `Router.decide`, `Engine.lease` and `Lease.run`.
+        """
+        timings = Timings()
+        frames = [self.decode(data, deadline, timings) for data in (first, second)]
+        height, width = frames[0].shape[:2]
+        if frames[1].shape != frames[0].shape:
+            other = f"{frames[1].shape[1]}x{frames[1].shape[0]}"
+            raise InvalidParameter(f"the frames differ in size: {width}x{height} and {other}")
+        facts = FrameFacts(width, height, *analysis)
+        values, served = self.run_frames("flow", facts, frames, wishes, deadline, timings)
+        with timings.stage("finish"):
+            values = flows.scale_to(values, width, height)
+            if size == "source":
+                values = resize_map(values, width, height, "linear")
+        self.metrics.observe_frame("flow", served.decision.branch.name, served.decision.kind, timings.ms)
+        return FlowField(values, width, height, served)

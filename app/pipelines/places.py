@@ -1,0 +1,62 @@
+"""A frame to scene categories."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.pipelines.base import Deadline, Served, Timings, Wishes
+from app.pipelines.dense import DensePipeline, Fit
+from app.vision.embeddings import softmax, top_k
+from routing.policy import FrameFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Scenes:
+    """`probabilities` `[365]` float32, summing to 1, in the order of `labels`."""
+
+    probabilities: NDArray[np.float32]
+    labels: Sequence[str]
+    width: int
+    height: int
+    served: Served
+
+    def best(self, k: int) -> list[tuple[int, str, float]]:
+        """The `k` most probable: index, name, probability."""
+        indices = top_k(self.probabilities, k)
+        return [(int(i), self._name(int(i)), float(self.probabilities[i])) for i in indices]
+
+    def _name(self, index: int) -> str:
+        return self.labels[index] if index < len(self.labels) else f"category {index}"
+
+
+@dataclass(frozen=True, slots=True)
+class PlacesPipeline(DensePipeline):
+    """See the module; safe to call from many threads."""
+
+    def __call__(
+        self,
+        data: bytes,
+        wishes: Wishes,
+        deadline: Deadline,
+        fit: Fit | None = None,
+        analysis: tuple[int | None, int | None] = (None, None),
+    ) -> Scenes:
+        """Scene of one encoded picture.
+
+        Raises:
+            GatewayError: see `decode_image`, `Router.decide`, `Engine.lease` and `Lease.run`.
+        """
+        timings = Timings()
+        rgb = self.decode(data, deadline, timings)
+        height, width = rgb.shape[:2]
+        facts = FrameFacts(width, height, *analysis)
+        logits, served = self.run_frames("places", facts, [rgb], wishes, deadline, timings, fit)
+        with timings.stage("finish"):
+            probabilities = softmax(logits)
+        self.metrics.observe_frame("places", served.decision.branch.name, served.decision.kind, timings.ms)
+        labels = served.model.weights.labels or served.family.labels
+        return Scenes(probabilities, labels, width, height, served)

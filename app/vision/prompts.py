@@ -1,0 +1,123 @@
+"""Prompts to CLIP's token ids, and the row of the answer that stands for the prompt.
+
+A port of OpenAI's byte-pair tokenizer (https://github.com/openai/CLIP, `simple_tokenizer.py`, MIT licence); its 48,894
+merges are in `data/clip_merges.txt.gz`. Text is repaired with ftfy, unescaped, its white space folded, lower-cased.
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import html
+import itertools
+from dataclasses import dataclass
+from importlib import resources
+
+import ftfy
+import numpy as np
+import regex
+from numpy.typing import NDArray
+
+CONTEXT_LENGTH = 77
+START_OF_TEXT = 49406
+END_OF_TEXT = 49407
+# Beyond this nothing could reach the 75 tokens that a prompt has; repairing long text is what would cost time.
+MAX_CHARACTERS = 4096
+
+_WORDS = regex.compile(r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+""", regex.IGNORECASE)
+_SPACE = regex.compile(r"\s+")
+_END_OF_WORD = "</w>"
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """`ids`: `[77]` int64, start of text, at most 75 tokens, end of text, zeros. `truncated`: some didn't fit."""
+
+    ids: NDArray[np.int64]
+    truncated: bool
+
+    @property
+    def end(self) -> int:
+        """The row of the end of text: the first one, as the model was trained to answer there."""
+        return int(np.argmax(self.ids == END_OF_TEXT))
+
+
+class Tokenizer:
+    """Exact against OpenAI's; literal `<|startoftext|>` and `<|endoftext|>` in a prompt are plain text, not control.
+
+    `cache_size` words are remembered; the least recently used goes first.
+    """
+
+    def __init__(self, cache_size: int = 16_384) -> None:
+        merges = _merges()
+        characters = list(_byte_characters().values())
+        vocabulary = [
+            *characters,
+            *(c + _END_OF_WORD for c in characters),
+            *("".join(pair) for pair in merges),
+        ]
+        self._ids = {token: number for number, token in enumerate(vocabulary)}
+        self._ranks = {pair: rank for rank, pair in enumerate(merges)}
+        self._bytes = _byte_characters()
+        self._word = functools.lru_cache(cache_size)(self._encode_word)
+
+    def __call__(self, prompt: str) -> Tokens:
+        """Token ids of one prompt; longer ones are cut to 75 tokens and say so."""
+        text = clean(prompt[:MAX_CHARACTERS])
+        tokens = [token for word in _WORDS.findall(text) for token in self._word(word)]
+        kept = tokens[: CONTEXT_LENGTH - 2]
+        ids = np.zeros(CONTEXT_LENGTH, dtype=np.int64)
+        ids[: len(kept) + 2] = [START_OF_TEXT, *kept, END_OF_TEXT]
+        return Tokens(ids, len(tokens) > len(kept) or len(prompt) > MAX_CHARACTERS)
+
+    def _encode_word(self, word: str) -> tuple[int, ...]:
+        parts = [self._bytes[byte] for byte in word.encode("utf-8")]
+        parts[-1] += _END_OF_WORD
+        while len(parts) > 1:
+            pairs = list(itertools.pairwise(parts))
+            best = min(pairs, key=lambda pair: self._ranks.get(pair, len(self._ranks)))
+            if best not in self._ranks:
+                break
+            parts = _merged(parts, best)
+        return tuple(self._ids[part] for part in parts)
+
+
+def clean(text: str) -> str:
+    """Text as the tokenizer sees it: repaired, unescaped twice, white space folded, lower-cased."""
+    repaired = html.unescape(html.unescape(ftfy.fix_text(text)))
+    folded: str = _SPACE.sub(" ", repaired.strip())
+    return folded.strip().lower()
+
+
+def _merged(parts: list[str], pair: tuple[str, str]) -> list[str]:
+    """Every occurrence of `pair` joined, from the left."""
+    joined: list[str] = []
+    at = 0
+    while at < len(parts):
+        if at + 1 < len(parts) and (parts[at], parts[at + 1]) == pair:
+            joined.append(parts[at] + parts[at + 1])
+            at += 2
+        else:
+            joined.append(parts[at])
+            at += 1
+    return joined
+
+
+@functools.cache
+def _merges() -> list[tuple[str, str]]:
+    data = resources.files("app.vision").joinpath("data/clip_merges.txt.gz").read_bytes()
+    rows = gzip.decompress(data).decode("utf-8").splitlines()
+    return [(left, right) for left, _, right in (row.partition(" ") for row in rows)]
+
+
+@functools.cache
+def _byte_characters() -> dict[int, str]:
+    """Every byte as a printable character: itself where it is one, else one above 255 (GPT-2's scheme)."""
+    printable = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
+    others = [byte for byte in range(256) if byte not in printable]
+    characters = {byte: chr(byte) for byte in printable}
+    return characters | {byte: chr(256 + number) for number, byte in enumerate(others)}
