@@ -18,6 +18,7 @@ from app.api.middleware import RequestContext
 from app.engine.base import Engine
 from app.engine.weights import WeightsBook
 from app.media.image import ImageLimits
+from app.media.vocabulary import clip_merges
 from app.metrics import Metrics
 from app.pipelines.base import Router
 from app.pipelines.cache import EmbeddingCache
@@ -111,7 +112,7 @@ def _gateway(
         depth=DepthPipeline(*shared),
         flow=FlowPipeline(*shared),
         clip_image=ImagePipeline(*shared),
-        clip_text=TextPipeline(router, metrics, Tokenizer(), cache),
+        clip_text=TextPipeline(router, metrics, Tokenizer(clip_merges()), cache),
         places=PlacesPipeline(*shared),
         metrics=metrics,
         workers=workers,

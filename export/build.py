@@ -78,9 +78,8 @@ def _export(task: Task, weights: Weights, catalogue: Catalogue, places: Places) 
     family, name = catalogue[task.branch.family], task.branch.weights_model
     content, labels = task.exporter.make()(task.branch, weights)
     optimized = places.optimized(family.folder, name)
-    size, shared = len(content), []
-    if task.exporter.shared:
-        content, shared = _share(content, optimized.parent)
+    size = len(content)
+    content, shared = _share(content, optimized.parent) if task.exporter.shared else (content, [])
     write_atomic(optimized, content)
     (places.repository / task.branch.name / manifest.VERSION_FOLDER).mkdir(parents=True, exist_ok=True)
     record = manifest.publish(

@@ -12,7 +12,7 @@ from typing import Protocol, cast
 
 from export.errors import ExportError
 from export.manifest import Provenance
-from export.weights import HUB_CONFIG, HUB_WEIGHTS, Weights, checkpoint, hub_folder
+from export.weights import Weights, checkpoint, hub_folder
 from routing.catalogue import Branch
 
 
@@ -57,13 +57,9 @@ class Exporter:
         return hub_folder(place, name) if self.hub else checkpoint(place, name, self.pattern)
 
     def url(self, branch: Branch) -> str:
-        """Where the official weights are."""
+        """Where the official weights are: a file, or of a hub what all its files' addresses begin with."""
         base = f"{self.release}/{self.checkpoint_name(branch)}"
-        return f"{base}/resolve/main/{HUB_WEIGHTS[0]}" if self.hub else base
-
-    def config_url(self, branch: Branch) -> str:
-        """Where a hub describes the network."""
-        return f"{self.release}/{self.checkpoint_name(branch)}/resolve/main/{HUB_CONFIG}"
+        return f"{base}/resolve/main" if self.hub else base
 
     def versions(self) -> dict[str, str | int]:
         """What stands under `exporter` in weights.json.

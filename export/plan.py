@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from export import manifest
 from export.errors import ExportError
 from export.exporters import EXPORTERS, Exporter
-from export.weights import Weights, hub_folder, pretrained, random_weights
+from export.weights import Weights, hub_pretrained, pretrained, random_weights
 from routing.catalogue import Branch, Catalogue, Family
 
 SETS = ("starter", "baseline", "all")
@@ -131,11 +131,9 @@ class Planner:
         host = str(urlsplit(url).hostname)
         online = host not in self.unreachable
         try:
-            if not exporter.hub:
-                return pretrained(url, self.places.checkpoints, online=online)
-            for part in (exporter.config_url(branch), url):
-                pretrained(part, self.places.checkpoints / name, online=online)
-            return hub_folder(self.places.checkpoints, name, "pretrained")
+            if exporter.hub:
+                return hub_pretrained(url, self.places.checkpoints, name, online=online)
+            return pretrained(url, self.places.checkpoints, online=online)
         except ExportError as error:
             self.unreachable.setdefault(host, str(error))
             raise

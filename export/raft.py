@@ -54,7 +54,7 @@ class Flow(torch.nn.Module):  # type: ignore[misc]  # torch isn't typed here
 
 @functools.lru_cache(maxsize=1)
 def network(weights: Weights) -> Any:
-    """torchvision's network, in evaluation mode.
+    """RAFT small as torchvision has it, in evaluation mode.
 
     Raises:
         ExportError: the file holds no state of this network.

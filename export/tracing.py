@@ -79,9 +79,9 @@ def _parameter_digests(module: Any) -> set[str]:
     for value in module.state_dict().values():
         array = value.numpy()
         if array.nbytes >= LEAST_BYTES:
-            digests.add(hashlib.sha256(np.ascontiguousarray(array)).hexdigest())
+            digests.add(hashlib.sha256(array.tobytes()).hexdigest())
             if array.ndim == 2:
-                digests.add(hashlib.sha256(np.ascontiguousarray(array.T)).hexdigest())
+                digests.add(hashlib.sha256(array.T.tobytes()).hexdigest())
     return digests
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Literal
+from urllib.error import HTTPError
 
 from export.artifacts import beside, sha256
 from export.errors import ExportError
@@ -79,12 +81,37 @@ def pretrained(url: str, folder: Path, *, online: bool = True) -> Weights:
     return Weights("pretrained", Source(path.name, sha256(path)), path)
 
 
+def hub_pretrained(base: str, place: Path, name: str, *, online: bool = True) -> Weights:
+    """The network that a hub keeps under `base`, downloaded into the folder `name` of `place` unless it is there.
+
+    Raises:
+        ExportError: it can't be had, or isn't there and `online` forbids to ask.
+    """
+    with suppress(ExportError):
+        return hub_folder(place, name, "pretrained")
+    if not online:
+        raise ExportError(f"{base} wasn't asked for: its host has failed before")
+    _download(f"{base}/{HUB_CONFIG}", place / name / HUB_CONFIG)
+    first, second = HUB_WEIGHTS
+    try:
+        _download(f"{base}/{first}", place / name / first)
+    except _NotThere:  # older repositories have the second alone
+        _download(f"{base}/{second}", place / name / second)
+    return hub_folder(place, name, "pretrained")
+
+
+class _NotThere(ExportError):
+    """The host answers, and hasn't the file."""
+
+
 def _download(url: str, path: Path) -> None:
     print(f"downloading {url}", flush=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with beside(path) as temporary, temporary.open("wb") as file:
             _fetch(url, file)
+    except HTTPError as error:
+        raise (_NotThere if error.code == 404 else ExportError)(f"can't download {url}: {error}") from error
     except (OSError, HTTPException) as error:  # URLError, time-outs and a full disk are all OSErrors
         raise ExportError(f"can't download {url}: {error}") from error
 

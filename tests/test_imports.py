@@ -30,7 +30,7 @@ ONLY_IN = {
 # Room -> what it may import beyond itself (prefixes); rooms without an entry are free within ONLY_IN.
 ALLOWED = {
     "routing": set(),
-    "app.vision": {"numpy", "scipy"},
+    "app.vision": {"numpy", "scipy", "ftfy", "regex"},
     "app.media": {"numpy", "app.errors", "app.vision", *CODECS},
     "app.engine": {"numpy", "app.errors", "routing", "onnxruntime", "grpc", "tritonclient"},
     "app.pipelines": {

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import functools
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import numpy as np
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -19,7 +17,7 @@ from app.api.requests import deadline_of, negotiate, read_body, read_one, read_p
 from app.api.steering import FrameQuery
 from app.errors import InvalidParameter, PayloadTooLarge
 from app.pipelines.base import Deadline, Served, Timings, provenance
-from app.pipelines.clip import LOGIT_SCALE, Embedding, embedding_bytes, normalized, similarity
+from app.pipelines.clip import LOGIT_SCALE, Embedding, embedding_bytes, encoded, normalized, similarity
 from app.pipelines.places import Scenes
 
 router = APIRouter(tags=["clip"])
@@ -84,7 +82,7 @@ async def clip_text(request: Request, query: Annotated[TextQuery, Query()], gate
     if form == NPY:
         return binary_answer(embedding_bytes(vectors), NPY, served[0], timings=_timings(served))
     body = {
-        "embeddings": _encoded(vectors, query.encoding),
+        "embeddings": encoded(vectors, base64=query.encoding == "base64"),
         "dimension": vectors.shape[1],
         "normalized": query.normalize,
         "truncated": [one.truncated for one in found],
@@ -105,7 +103,7 @@ async def clip_image(request: Request, query: Annotated[ImageQuery, Query()], ga
     if form == NPY:
         return binary_answer(embedding_bytes(vectors[0]), NPY, found.served)
     body = {
-        "embedding": _encoded(vectors, query.encoding)[0],
+        "embedding": encoded(vectors, base64=query.encoding == "base64")[0],
         "dimension": vectors.shape[1],
         "normalized": query.normalize,
     }
@@ -203,12 +201,6 @@ async def _embed_all(
     found = await asyncio.gather(*(gateway.work(functools.partial(one, prompt)) for prompt in distinct))
     by_prompt = dict(zip(distinct, found, strict=True))
     return [by_prompt[prompt] for prompt in prompts]
-
-
-def _encoded(vectors: np.ndarray, encoding: Encoding) -> list[Any]:
-    if encoding == "base64":
-        return [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in vectors]
-    return list(vectors)
 
 
 def _calls(found: Sequence[Embedding]) -> int:

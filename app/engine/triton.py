@@ -132,12 +132,10 @@ class SharedMemoryLease:
 
     def close(self) -> None:
         self._region.unlink()
-        if self.broken:  # Triton is away, hangs, or still uses it and would refuse: don't wait for that
-            return
-        try:
-            self._client.unregister(self._region.name)
-        except (GatewayError, RegionLost) as error:  # a server that is gone has forgotten it anyway
-            _log.debug("unregister: %s", error)
+        if self.broken:
+            self._client.forget_later(self._region.name)
+        else:
+            self._client.forget(self._region.name)
 
 
 TritonLease = BytesLease | SharedMemoryLease
@@ -194,12 +192,14 @@ class TritonEngine:
             pool.close()
         if self._instance is not None:
             self._instance.close()
+        self._client.settle()
         self._client.close()
 
     def refresh(self) -> None:
         """Ask the server now what is ready."""
         try:
             index = self._client.index()
+            self._client.settle()
             if self.transport is None:
                 self.transport = self._try_transport()
             states = {name: self._state_of(spec, index) for name, spec in self._catalogue.models.items()}
@@ -220,6 +220,7 @@ class TritonEngine:
             _log.warning("Triton at %s is away: %s", self.url, reason)
         self.transport = None
         self._checked.clear()
+        self._client.forget_all()
         self._states = self._all(Readiness.UNREACHABLE, reason)
         with self._pools_lock:
             pools, self._pools = self._pools, {}
@@ -291,7 +292,7 @@ class TritonEngine:
             return self._no_shared_memory(OSError("no region can be made on this host"))
         for name in shared_memory.sweep(self._instance.folder):
             _log.info("removed %s, left behind by a gateway that died", name)
-            self._forget(name)
+            self._client.forget(name)
         try:
             probe = shared_memory.Region(self._instance, "probe", (TensorSpec("probe", "UINT8", (1,)),))
         except OSError as error:
@@ -311,12 +312,6 @@ class TritonEngine:
             raise TritonUnavailable(f"shared memory was asked for and failed: {error}") from error
         _log.info("Triton at %s doesn't share this host's memory, tensors go as bytes: %s", self.url, error)
         return "bytes"
-
-    def _forget(self, name: str) -> None:
-        try:
-            self._client.unregister(name)
-        except (GatewayError, RegionLost) as error:
-            _log.debug("unregister %s: %s", name, error)
 
 
 def _claim(transport: str) -> shared_memory.Instance | None:

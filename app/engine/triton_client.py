@@ -92,6 +92,7 @@ class TritonClient:
         # No (de)serialisers: what goes over the wire is made once a lease, and not always read.
         self._infer = self._channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
         self._timeout = control_timeout_s
+        self._owed: set[str] = set()
 
     def infer(self, model: str, request: bytes, timeout_s: float) -> bytes:
         with translated_errors(model):
@@ -142,6 +143,27 @@ class TritonClient:
         request = pb.SystemSharedMemoryUnregisterRequest(name=name)
         with translated_errors("shared memory"):
             self._stub.SystemSharedMemoryUnregister(request, timeout=self._timeout)
+
+    def forget(self, name: str) -> None:
+        """Unregister a region now; what Triton refuses, because a run still uses it, is tried again by `settle`."""
+        try:
+            self.unregister(name)
+        except (GatewayError, RegionLost):
+            self._owed.add(name)
+
+    def forget_later(self, name: str) -> None:
+        """Leave it to `settle`: the caller has no time left."""
+        self._owed.add(name)
+
+    def settle(self) -> None:
+        """Unregister what is still owed."""
+        owed, self._owed = self._owed, set()
+        for name in owed:
+            self.forget(name)
+
+    def forget_all(self) -> None:
+        """The server is gone, and with it what it had registered."""
+        self._owed = set()
 
     def close(self) -> None:
         self._channel.close()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +36,13 @@ def similarity(
     """Cosine `[frames, prompts]` in `[-1, 1]`, and its softmax over the prompts at CLIP's own temperature."""
     cosine = normalized(images, normalize=True) @ normalized(texts, normalize=True).T
     return cosine, softmax(cosine * np.float32(LOGIT_SCALE))
+
+
+def encoded(vectors: NDArray[np.float32], *, base64: bool) -> list[Any]:
+    """Rows for JSON: numbers, or base64 of float32 little-endian."""
+    if base64:
+        return [b64encode(row.astype("<f4").tobytes()).decode() for row in vectors]
+    return list(vectors)
 
 
 def embedding_bytes(vectors: NDArray[np.float32]) -> bytes:

@@ -1,17 +1,16 @@
 """Prompts to CLIP's token ids, and the row of the answer that stands for the prompt.
 
-A port of OpenAI's byte-pair tokenizer (https://github.com/openai/CLIP, `simple_tokenizer.py`, MIT licence); its 48,894
-merges are in `data/clip_merges.txt.gz`. Text is repaired with ftfy, unescaped, its white space folded, lower-cased.
+A port of OpenAI's byte-pair tokenizer (https://github.com/openai/CLIP, `simple_tokenizer.py`, MIT licence). Text is
+repaired with ftfy, unescaped, its white space folded, lower-cased.
 """
 
 from __future__ import annotations
 
 import functools
-import gzip
 import html
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 
 import ftfy
 import numpy as np
@@ -45,11 +44,12 @@ class Tokens:
 class Tokenizer:
     """Exact against OpenAI's; literal `<|startoftext|>` and `<|endoftext|>` in a prompt are plain text, not control.
 
-    `cache_size` words are remembered; the least recently used goes first.
+    Args:
+        merges: the byte pairs in the order in which they merge, see `app.media.vocabulary`.
+        cache_size: so many words are remembered; the least recently used goes first.
     """
 
-    def __init__(self, cache_size: int = 16_384) -> None:
-        merges = _merges()
+    def __init__(self, merges: Sequence[tuple[str, str]], cache_size: int = 16_384) -> None:
         characters = list(_byte_characters().values())
         vocabulary = [
             *characters,
@@ -101,13 +101,6 @@ def _merged(parts: list[str], pair: tuple[str, str]) -> list[str]:
             joined.append(parts[at])
             at += 1
     return joined
-
-
-@functools.cache
-def _merges() -> list[tuple[str, str]]:
-    data = resources.files("app.vision").joinpath("data/clip_merges.txt.gz").read_bytes()
-    rows = gzip.decompress(data).decode("utf-8").splitlines()
-    return [(left, right) for left, _, right in (row.partition(" ") for row in rows)]
 
 
 @functools.cache

@@ -18,8 +18,10 @@ from support.gateway import client, png
 from support.repository import CATALOGUE, mixing
 
 from app.api import schemas
+from app.media.vocabulary import clip_merges
 from app.vision.prompts import Tokenizer
 
+TOKENIZER = Tokenizer(clip_merges())
 RNG = np.random.default_rng(3)
 FRAME = cv2.resize(RNG.integers(0, 256, (6, 8, 3), np.uint8), (300, 200), interpolation=cv2.INTER_CUBIC)
 BRIGHTER = np.clip(FRAME.astype(int) + 20, 0, 255).astype(np.uint8)
@@ -168,7 +170,7 @@ def test_flow_needs_two_frames_of_one_size(gateway: TestClient, files: Any, word
 
 def row_at_end(prompt: str) -> np.ndarray:
     """What the small text model answers at the end of the prompt."""
-    tokens = Tokenizer()(prompt)
+    tokens = TOKENIZER(prompt)
     wave = np.sin(np.float32(49407) * np.arange(1, 513, dtype=np.float32) / 1000)
     row: np.ndarray = wave + tokens.end
     return row

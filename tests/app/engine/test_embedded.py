@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import onnxruntime as ort
 import pytest
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 from support import repository as test_repository
@@ -17,8 +20,10 @@ from app.engine.base import Deadline, ModelState
 from app.engine.embedded import EmbeddedEngine, EmbeddedOptions, translated_errors
 from app.engine.weights import WeightsBook
 from app.errors import InferenceFailed, InsufficientGpuMemory, ModelNotReady
+from routing.catalogue import Branch
 from routing.policy import Readiness
 
+BRANCH = CATALOGUE.branches["yolo11n_320"]
 Load = Callable[..., EmbeddedEngine]
 
 
@@ -81,9 +86,21 @@ def test_without_a_note_only_the_digest_is_known(models: Path, load: Load) -> No
         ("1/model.onnx", b"not a graph", Readiness.UNAVAILABLE),
         ("1/model.onnx", b"", Readiness.UNAVAILABLE),
         ("config.pbtxt", b"name: {", Readiness.UNAVAILABLE),
+        ("config.pbtxt", b"\xff\xfe\x00", Readiness.UNAVAILABLE),
+        ("config.pbtxt", b"a {" * 100_000, Readiness.UNAVAILABLE),
         ("config.pbtxt", b'name: "yolo11n_320"', Readiness.CONTRACT_MISMATCH),
         ("1/model.onnx", None, Readiness.WEIGHTS_MISSING),
         ("config.pbtxt", None, Readiness.MISSING),
+    ],
+    ids=[
+        "graph of words",
+        "empty graph",
+        "half a config",
+        "config not UTF-8",
+        "config without bottom",
+        "config without tensors",
+        "no graph",
+        "no config",
     ],
 )
 def test_a_damaged_model_keeps_no_other_from_serving(
@@ -122,9 +139,81 @@ def test_patterns_choose_what_is_loaded(models: Path, load: Load) -> None:
         pass
 
 
+def test_parts_of_what_is_left_out_say_so_too(repository: Path, load: Load) -> None:
+    """Once loading is over nothing is `loading`: every model is ready or has a reason."""
+    engine = load(repository, models=("yolo*",))
+    for name in ("midas_256", "preprocess_midas_256", "midas_256_onnx"):
+        assert state(engine, name).readiness is Readiness.UNAVAILABLE
+        assert "not among the models that are loaded" in (state(engine, name).reason or "")
+    assert not any(model.readiness is Readiness.LOADING for model in engine.ready().values())
+    assert all(model.reason for model in engine.ready().values() if not model.ready)
+
+
+def test_an_ensemble_of_strangers_is_not_served(tmp_path: Path, load: Load) -> None:
+    """The steps of an ensemble are models of the catalogue; another one is named in the reason."""
+    models = test_repository.build(tmp_path, ["midas_256"])
+    config = models / "midas_256" / "config.pbtxt"
+    config.write_text(config.read_text().replace('"midas_256_onnx"', '"stranger"'))
+    engine = load(models)
+    assert state(engine, "midas_256").readiness is Readiness.CONTRACT_MISMATCH
+    assert "stranger" in (state(engine, "midas_256").reason or "")
+
+
+def test_a_branch_is_ready_once_it_can_be_leased(
+    models: Path, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until its tensors can be leased a branch says `loading`, and leasing it is model_not_ready."""
+    seen: list[Readiness] = []
+    refused: list[type[BaseException]] = []
+    serve = EmbeddedEngine._serve
+
+    def watched(engine: EmbeddedEngine, branch: Branch, graphs: Any) -> ModelState:
+        seen.append(state(engine, branch.name).readiness)
+        with pytest.raises(Exception, match=branch.name) as failure, engine.lease(branch, Deadline.after(1)):
+            pass
+        refused.append(failure.type)
+        return serve(engine, branch, graphs)
+
+    monkeypatch.setattr(EmbeddedEngine, "_serve", watched)
+    assert state(load(models)).ready
+    assert seen == [Readiness.LOADING] * 2
+    assert refused == [ModelNotReady] * 2
+
+
 def test_an_engine_closes_while_it_loads(models: Path) -> None:
-    """Shutdown doesn't wait for models that nobody needs any more."""
-    EmbeddedEngine(CATALOGUE, models, WeightsBook(models, None)).close()
+    """Shutdown ends the loader; what it had not come to is refused like what it had."""
+    engine = EmbeddedEngine(CATALOGUE, models, WeightsBook(models, None))
+    closing = threading.Thread(target=engine.close, daemon=True)
+    closing.start()
+    closing.join(60)
+    assert not closing.is_alive()
+    assert not engine._loader.is_alive()
+    assert not any(model.ready for model in engine.ready().values())
+
+
+def test_a_closed_engine_serves_nobody(models: Path, load: Load) -> None:
+    """After the end a lease is an error of ours that says why."""
+    engine = load(models)
+    assert state(engine).ready
+    engine.close()
+    with pytest.raises(ModelNotReady, match="closed"), engine.lease(BRANCH, Deadline.after(1)):
+        pass
+
+
+def test_a_lease_outlives_the_closing_of_its_engine(models: Path, load: Load) -> None:
+    """Who has tensors when the engine is closed finishes the run."""
+    engine = load(models)
+    with engine.lease(BRANCH, Deadline.after(10)) as lease:
+        engine.close()
+        lease.run(Deadline.after(10))
+        assert lease.outputs["output0"].any()
+
+
+def test_the_binding_s_untyped_failures_are_translated(models: Path) -> None:
+    """ONNX Runtime raises a bare RuntimeError as well, here for an input that is no tensor."""
+    session = ort.InferenceSession(models / "yolo11n_320" / "1" / "model.onnx")
+    with pytest.raises(InferenceFailed, match="yolo11n_320: "), translated_errors("yolo11n_320"):
+        session.run(None, {"images": object()})
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from google.protobuf import text_format
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.repository import CATALOGUE
 from support.triton_server import ROOT
 from tritonclient.grpc import model_config_pb2
 
@@ -57,10 +58,129 @@ def test_hand_written_configurations_read_the_same() -> None:
     _compare(_BY_HAND)
 
 
-@given(st.text() | st.text(alphabet="{}[]<>:,;\"'ab1-# \n\\"))
+def test_every_model_of_the_catalogue_has_a_committed_configuration() -> None:
+    """The comparison above leaves none out."""
+    assert {path.parent.name for path in COMMITTED} == set(CATALOGUE.models)
+
+
+_NAMES = st.text(
+    st.characters(max_codepoint=127), max_size=6
+)  # beyond ASCII protobuf writes UTF-8 byte by byte
+_MAPS = st.dictionaries(_NAMES, _NAMES, max_size=2)
+_DATA_TYPES = st.sampled_from(
+    [value for value in model_config_pb2.DataType.values() if value != 0]
+)  # 0 is TYPE_INVALID
+_TENSORS = st.lists(
+    st.tuples(_NAMES, _DATA_TYPES, st.lists(st.integers(-1, 1 << 40), max_size=4)), max_size=2
+)
+
+
+@st.composite
+def _configurations(draw: st.DrawFn) -> model_config_pb2.ModelConfig:
+    config = model_config_pb2.ModelConfig(
+        name=draw(_NAMES),
+        platform=draw(_NAMES),
+        backend=draw(_NAMES),
+        max_batch_size=draw(st.integers(-1, 1 << 30)),
+        default_model_filename=draw(_NAMES),
+    )
+    for side in (config.input, config.output):
+        for name, data_type, dims in draw(_TENSORS):
+            side.add(name=name, data_type=data_type, dims=dims)
+    for name, inputs, outputs in draw(st.lists(st.tuples(_NAMES, _MAPS, _MAPS), max_size=2)):
+        config.ensemble_scheduling.step.add(model_name=name, input_map=inputs, output_map=outputs)
+    return config
+
+
+@settings(deadline=None)
+@given(_configurations(), st.booleans(), st.booleans())
+def test_what_protobuf_writes_is_read_as_it_was_meant(
+    config: model_config_pb2.ModelConfig, one_line: bool, short: bool
+) -> None:
+    """Any configuration that protobuf prints, in each of its layouts and with its own quoting, reads the same."""
+    _compare(text_format.MessageToString(config, as_one_line=one_line, use_short_repeated_primitives=short))
+
+
+_PIECES = st.sampled_from(
+    [
+        "name",
+        "platform",
+        "max_batch_size",
+        "input",
+        "output",
+        "dims",
+        "data_type",
+        "ensemble_scheduling",
+        "step",
+        "input_map",
+        "key",
+        "value",
+        "{",
+        "}",
+        "[",
+        "]",
+        "<",
+        ">",
+        ":",
+        ",",
+        ";",
+        "1",
+        "-1",
+        "0x1",
+        "1e9",
+        "TYPE_FP32",
+        '"a"',
+        "'b'",
+        '"\\x"',
+        "'\\400'",
+        '"\\',
+        "\\",
+        "#",
+        "\x00",
+        '"\x00"',
+    ]
+)
+
+
+@settings(deadline=None)
+@given(st.text() | st.text(alphabet="{}[]<>:,;\"'ab1-# \n\\") | st.lists(_PIECES, max_size=30).map(" ".join))
 def test_nonsense_is_a_config_error(text: str) -> None:
     """No text makes the reader fail in any other way."""
     try:
         read(text)
     except ConfigError:
         return
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'name: "half',
+        'name: "\\x"',
+        'name: "\\400"',
+        'name: "\0"',
+        "name: {}",
+        "name",
+        "input: 3",
+        "input { dims: many }",
+        "input { dims: 1",
+        "max_batch_size: 1.5",
+        'ensemble_scheduling: "later"',
+        "}",
+        "a {" * 100_000,
+        "\ufeffname: 'x'",
+    ],
+    ids=lambda text: ascii(text[:24]),
+)
+def test_what_is_no_configuration_is_refused(text: str) -> None:
+    """A text of the wrong form or with values of the wrong kind is a ConfigError with words."""
+    with pytest.raises(ConfigError, match=r"\w"):
+        read(text)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "name: [] input: [] ensemble_scheduling: []"])
+def test_empty_fields_are_absent_fields(text: str) -> None:
+    """An empty file is an empty configuration; the contract is checked by whoever reads it."""
+    config = read(text)
+    assert (config.name, config.inputs, config.steps) == ("", (), ())
+    assert config.model_filename == "model.onnx"

@@ -16,9 +16,11 @@ import tritonclient.grpc as grpcclient
 from support.repository import CATALOGUE
 from support.triton_server import ROOT, TritonServer
 
+from app.engine.base import Deadline
 from app.engine.shared_memory import Instance, Region, sweep
-from app.engine.triton import TritonEngine
+from app.engine.triton import TritonEngine, TritonOptions
 from app.engine.weights import WeightsBook
+from routing.catalogue import TensorSpec
 
 BRANCH = CATALOGUE.branches["midas_256"]
 SPECS = (*BRANCH.inputs, *BRANCH.outputs)
@@ -53,12 +55,16 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 def test_tensors_lie_page_aligned_side_by_side(tmp_path: Path) -> None:
-    """Views have the contract's shapes, don't overlap, and are backed by the file."""
+    """Views have the contract's shapes, fill whole pages, don't overlap, and are backed by the file."""
     instance = Instance(tmp_path)
     region = Region(instance, "test", SPECS)
     arrays = region.arrays()
     assert {name: array.shape for name, array in arrays.items()} == {spec.name: spec.shape for spec in SPECS}
-    assert all(slot.offset % os.sysconf("SC_PAGE_SIZE") == 0 for slot in region.slots.values())
+    page = os.sysconf("SC_PAGE_SIZE")
+    pages = {spec.name: -(-spec.nbytes // page) for spec in SPECS}
+    assert region.slots["INPUT__0"].offset == 0
+    assert region.slots["OUTPUT__0"].offset == pages["INPUT__0"] * page
+    assert region.nbytes == sum(pages.values()) * page
     arrays["INPUT__0"].fill(7)
     arrays["OUTPUT__0"].fill(2.5)
     assert arrays["INPUT__0"].min() == arrays["INPUT__0"].max() == 7
@@ -67,6 +73,53 @@ def test_tensors_lie_page_aligned_side_by_side(tmp_path: Path) -> None:
     assert np.all(on_file[: arrays["INPUT__0"].size] == 7)
     instance.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_small_tensor_gets_a_page_of_its_own(tmp_path: Path) -> None:
+    """Sizes that are no multiple of a page are rounded up, one tensor at a time."""
+    instance = Instance(tmp_path)
+    page = os.sysconf("SC_PAGE_SIZE")
+    sizes = (1, page, page + 1, 5)
+    region = Region(instance, "test", [TensorSpec(f"t{size}", "UINT8", (size,)) for size in sizes])
+    assert [slot.offset // page for slot in region.slots.values()] == [0, 1, 2, 4]
+    assert region.nbytes == (tmp_path / region.name).stat().st_size == 5 * page
+    instance.close()
+
+
+def test_nobody_else_may_read_a_region(tmp_path: Path) -> None:
+    """Frames lie in it: the file is its owner's alone, and so is the claim."""
+    instance = Instance(tmp_path)
+    Region(instance, "test", SPECS)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+    instance.close()
+
+
+def test_close_removes_all_of_its_own_and_nothing_else(tmp_path: Path) -> None:
+    """Two instances in one folder: the end of one leaves the other's regions as they are."""
+    one, other = Instance(tmp_path), Instance(tmp_path)
+    gone = [Region(one, label, SPECS) for label in ("a", "b", "c")]
+    kept = Region(other, "a", SPECS)
+    one.close()
+    assert not any((tmp_path / region.name).exists() for region in gone)
+    assert (tmp_path / kept.name).exists()
+    other.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_without_room_holds_no_part_of_a_region(tmp_path: Path) -> None:
+    """On a real, tiny tmpfs: the error comes when the region is made, and the room that is left stays."""
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path], check=False).returncode:
+        pytest.skip("mounting needs root; the next test does without")
+    try:
+        instance = Instance(tmp_path)
+        with pytest.raises(OSError, match="No space"):
+            Region(instance, "test", SPECS)
+        assert [path.name for path in tmp_path.iterdir()] == [f"{instance.name}.lock"]
+        Region(instance, "small", [TensorSpec("x", "UINT8", (8192,))])
+        instance.close()
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        subprocess.run(["umount", "--lazy", tmp_path], check=True)
 
 
 def test_no_room_is_an_error_now_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,3 +198,26 @@ def test_the_next_engine_cleans_up_after_one_that_was_killed(triton: TritonServe
             assert not any(name.startswith(instance) for name in registered)
         finally:
             engine.close()
+
+
+@pytest.mark.triton
+def test_two_engines_on_one_host_keep_to_their_own(triton: TritonServer) -> None:
+    """A second engine's start, runs and end change nothing in the tensors of the first."""
+    options = TritonOptions(leases=1)
+    first = TritonEngine(CATALOGUE, triton.grpc_url, WeightsBook(None, None), options)
+    try:
+        with first.lease(BRANCH, Deadline.after(20)) as lease:
+            lease.inputs["INPUT__0"].fill(51)
+            second = TritonEngine(CATALOGUE, triton.grpc_url, WeightsBook(None, None), options)
+            try:
+                with second.lease(BRANCH, Deadline.after(20)) as other:
+                    other.inputs["INPUT__0"].fill(255)
+                    other.run(Deadline.after(20))
+                    assert other.outputs["OUTPUT__0"].min() == 1
+            finally:
+                second.close()
+            lease.run(Deadline.after(20))
+            assert np.ptp(lease.outputs["OUTPUT__0"]) == 0
+            assert lease.outputs["OUTPUT__0"][0, 0, 0] == pytest.approx(-0.6, abs=1e-5)
+    finally:
+        first.close()

@@ -6,6 +6,11 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from app.engine.base import Weights
 from app.engine.weights import WeightsBook, files_digest
@@ -60,6 +65,63 @@ def test_a_broken_note_is_no_note(tmp_path: Path) -> None:
     for text in ("{", "[]", "null", '"x"', "\x00"):
         path.write_text(text)
         assert WeightsBook(tmp_path, path).lookup("m").digest == "unknown"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"models": []}', '{"models": null}', '{"models": {"m": 3}}', '{"models": {"m": null}}', "[" * 100_000],
+    ids=lambda text: text[:24],
+)
+def test_a_manifest_of_another_shape_is_no_manifest(tmp_path: Path, text: str) -> None:
+    """JSON that isn't what the exporter writes makes nothing known, and never stops an engine."""
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(text)
+    assert WeightsBook(None, manifest).lookup("m") == Weights()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"digest": None, "weights": 3}, {"labels": None}, {"labels": "cat"}, {"source": {"name": 3}}],
+    ids=str,
+)
+def test_a_field_of_another_kind_is_unknown(tmp_path: Path, fields: dict[str, object]) -> None:
+    """Null is no digest called `None`, and a word no list of letters."""
+    _note(tmp_path, "m", **fields)
+    assert WeightsBook(tmp_path, None).lookup("m") == Weights()
+
+
+_KEYS = st.sampled_from(
+    ["models", "m", "digest", "weights", "precision", "engine", "source", "name", "labels", "x"]
+)
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYS, inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None)
+@given(_JSON)
+def test_no_json_stops_a_lookup(tmp_path_factory: pytest.TempPathFactory, document: Any) -> None:
+    """Whatever stands in the note or the manifest, the fields are strings of it or unknown."""
+    path = tmp_path_factory.mktemp("json") / "m" / "1" / "weights.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(document))
+    for book in (WeightsBook(path.parents[2], None), WeightsBook(None, path)):
+        weights = book.lookup("m")
+        known = (weights.digest, weights.kind, weights.precision, weights.engine, *weights.labels)
+        assert all(isinstance(value, str) for value in known)
+        assert weights.source is None or isinstance(weights.source, str)
+
+
+def test_files_are_believed_before_notes(tmp_path: Path) -> None:
+    """What is written down counts if its digest is that of the files; else the digest is all that is known."""
+    folder = _note(tmp_path, "m", weights="pretrained").parent
+    (folder / "model.onnx").write_bytes(b"graph")
+    digest = files_digest(folder)
+    assert WeightsBook(tmp_path, None).verified(folder, "m") == Weights(digest=digest)
+    _note(tmp_path, "m", weights="pretrained", digest=digest)
+    assert WeightsBook(tmp_path, None).verified(folder, "m") == Weights(digest=digest, kind="pretrained")
 
 
 def test_the_digest_of_several_files_is_that_of_their_list(tmp_path: Path) -> None:

@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.triton_server import ROOT
 
+from app.media.vocabulary import clip_merges
 from app.vision.prompts import END_OF_TEXT, START_OF_TEXT, Tokenizer
 
 GOLDEN = ROOT / "tests" / "helpers" / "golden" / "clip_tokens.json.gz"
-TOKENIZER = Tokenizer()
+TOKENIZER = Tokenizer(clip_merges())
 CONTROL = ("<|endoftext|>", "<|startoftext|>")
 
 

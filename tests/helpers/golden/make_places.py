@@ -1,0 +1,101 @@
+"""Make the golden data of the scenes: torchvision's resnet50 and transforms with the exporter's random weights.
+
+Run it in the export environment, from anywhere; `-P` keeps the folder `triton/` from shadowing the package:
+
+    .venv-export/bin/python -P tests/helpers/golden/make_places.py
+
+It writes `places.json` and `places.npz` beside itself: numbers only, no pixels and no weights.
+
+Two ways of preparing a picture are official, both on Pillow images (so: bilinear with its antialias, on uint8):
+`shortest`, of the training script's validation and the first demo: `Resize(256)`, `CenterCrop(224)`; and `square`, of
+the demos since 2018: `Resize((256, 256))`, `CenterCrop(224)`. Other sizes keep that proportion: 384 for 336, 512 for
+448. `plain` is without the margin: `Resize(S)`, `CenterCrop(S)`.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path.append(str(HERE.parent))
+
+import numpy as np  # noqa: E402 - after the path, as all below
+import PIL  # noqa: E402
+import torch  # noqa: E402
+import torchvision  # noqa: E402
+from golden.exported import digests, rows  # noqa: E402
+from golden.pictures import BY_NAME, default_folders, digest  # noqa: E402
+from PIL import Image  # noqa: E402
+from torchvision.transforms import CenterCrop, Compose, Normalize, Resize, ToTensor  # noqa: E402
+
+from export.places import load  # noqa: E402
+from export.weights import random_weights  # noqa: E402
+
+NAMES = ("astronaut", "coffee", "coffee_odd_251x333", "chelsea_4k_4059x2700")
+SIZES = (224, 336, 448)
+BRANCHES = tuple(f"places365_resnet50_{size}" for size in SIZES)
+TO_INPUT = Compose([ToTensor(), Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])])
+
+log = logging.getLogger("make_places")
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    network = load(random_weights()).module
+    arrays: dict[str, Any] = {}
+    cases = []
+    for name in NAMES:
+        rgb = BY_NAME[name].pixels(default_folders())
+        height, width = rgb.shape[:2]
+        for size in SIZES:
+            for way, transform in ways(size).items():
+                square = transform(Image.fromarray(rgb))
+                with torch.no_grad():
+                    logits = network(TO_INPUT(square)[None])[0].numpy()
+                arrays[f"{name}_{size}_{way}"] = logits
+                case = {
+                    "picture": name,
+                    "width": width,
+                    "height": height,
+                    "sha256": digest(rgb),
+                    "size": size,
+                    "way": way,
+                    "crop_sha256": digest(np.asarray(square)),
+                    "top5": np.argsort(-logits, kind="stable")[:5].tolist(),
+                }
+                cases.append(case)
+                log.info("%s", case)
+    np.savez_compressed(HERE / "places.npz", allow_pickle=False, **arrays)
+    facts = {
+        "made_by": "golden/make_places.py",
+        "weights": "random",
+        "versions": versions(),
+        "digests": digests(BRANCHES),
+    }
+    (HERE / "places.json").write_text(rows(facts, "cases", cases), encoding="utf-8")
+
+
+def ways(size: int) -> dict[str, Any]:
+    margin = size * 256 // 224
+    return {
+        "shortest": Compose([Resize(margin), CenterCrop(size)]),
+        "square": Compose([Resize((margin, margin)), CenterCrop(size)]),
+        "plain": Compose([Resize(size), CenterCrop(size)]),
+    }
+
+
+def versions() -> dict[str, str]:
+    return {
+        "python": sys.version.split()[0],
+        "numpy": np.__version__,
+        "pillow": PIL.__version__,
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+    }
+
+
+if __name__ == "__main__":
+    main()
