@@ -19,8 +19,8 @@ from routing.catalogue import Branch
 
 OPSET = EXPORTERS["depth"].opset
 TINY, HYBRID = "dpt-swinv2-tiny-256", "dpt-hybrid-midas"
-# Torch against ONNX Runtime, of the largest value. Measured: 3e-6 with random weights.
-TOLERANCE = 1e-4
+# Torch against ONNX Runtime, of the largest value. Measured with random weights: at most 3e-5.
+TOLERANCE = 5e-4
 # Parameters that the network has and never uses; Intel's files are without them.
 _UNUSED = "neck.fusion_stage.layers.0.residual_layer1."
 # Random networks answer depths around 3 with a spread near 1: left alone, values of 0.01 that a ReLU may cut to 0.

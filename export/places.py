@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torchvision
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -28,7 +29,8 @@ LABELS_FILE = "categories_places365.txt"
 TOLERANCE = 1e-4
 _SETTLE_SIDE = 224
 _RANDOM_SPREAD = 3.0  # of logits; a trained network's are about as far apart
-_RANDOM_RESIDUAL = 0.3  # gain of each block's last BatchNorm: with 1, rounding grows from block to block
+_RANDOM_RESIDUAL = 0.1  # gain of each block's last BatchNorm: with 1, rounding grows from block to block
+_RANDOM_SCENES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,25 +100,34 @@ def read_labels(path: Path) -> tuple[str, ...]:
 def _random() -> Any:
     """Seeded weights whose logits do depend on the input.
 
-    The BatchNorm layers get the statistics of two noise batches; left as initialised, they let the signal die.
+    The BatchNorm layers get the statistics of made-up scenes; left as initialised, they let the signal die. What all
+    scenes' logits have in common is taken away, lest every picture have the same five best classes.
     """
     torch.manual_seed(SEED)
     module = _architecture()
-    batches = [torch.from_numpy(tracing.scene(_SETTLE_SIDE, seed)) for seed in (SEED, SEED + 1)]
+    batch = _scenes()
     with torch.no_grad():
         module.train()
         for block in (m for m in module.modules() if isinstance(m, Bottleneck)):
             block.bn3.weight.fill_(_RANDOM_RESIDUAL)
         for norm in (m for m in module.modules() if isinstance(m, torch.nn.BatchNorm2d)):
-            norm.momentum = None  # the statistics are the plain mean over the batches
-        for batch in batches:
-            module(batch)
+            norm.momentum = None  # the statistics are those of the batch
+        module(batch)
         module.eval()
-        logits = module(torch.cat(batches))
+        logits = module(batch)
         gain = _RANDOM_SPREAD / (logits - logits.mean(0)).std()
         module.fc.weight *= gain
         module.fc.bias.copy_((module.fc.bias - logits.mean(0)) * gain)
     return module
+
+
+def _scenes() -> Any:
+    """Normalised scenes `[n, 3, side, side]` of light and dark, of strong and weak contrast."""
+    generator = np.random.default_rng(SEED)
+    contrast = generator.uniform(1, 5, (_RANDOM_SCENES, 1, 1, 1)).astype(np.float32)
+    light = generator.normal(0, 0.7, (_RANDOM_SCENES, 3, 1, 1)).astype(np.float32)
+    scenes = np.concatenate([tracing.scene(_SETTLE_SIDE, seed) for seed in range(_RANDOM_SCENES)])
+    return torch.from_numpy(scenes * contrast + light)
 
 
 def _fused(module: Any) -> Any:

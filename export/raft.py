@@ -18,6 +18,7 @@ from routing.catalogue import Branch
 
 OPSET = EXPORTERS["flow"].opset
 UPDATES = 12  # torchvision's default, with which its weights are evaluated
+# Torch against ONNX Runtime, of the largest value. Measured with random weights: at most 3e-5.
 TOLERANCE = 1e-3
 
 

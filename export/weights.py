@@ -46,7 +46,9 @@ def checkpoint(place: Path, name: str, pattern: str | None = None) -> Weights:
     if pattern and place.is_dir() and not path.is_file():
         fitting = sorted(place.glob(pattern))
         if len(fitting) > 1:
-            raise ExportError(f"{place} holds several {pattern}; name one: {', '.join(p.name for p in fitting)}")
+            raise ExportError(
+                f"{place} holds several {pattern}; name one: {', '.join(p.name for p in fitting)}"
+            )
         path = fitting[0] if fitting else path
     if not path.is_file():
         raise ExportError(f"no weights {name}: looked for {path}, there is no such file")

@@ -70,7 +70,7 @@ def files_digest(folder: Path) -> str:
     hashes = [(_sha256(path), path.name) for path in files]
     if len(hashes) == 1:
         return f"sha256:{hashes[0][0]}"
-    lines = "".join(f"{digest}  {name}\n" for digest, name in sorted(hashes, key=lambda pair: pair[1]))
+    lines = "".join(sorted(f"{digest}  {name}\n" for digest, name in hashes))
     return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
 
 

@@ -1,0 +1,146 @@
+"""Make the golden data of depth and flow: the reference networks with the exporter's random weights, not folded.
+
+Run it in the export environment, from anywhere; `-P` keeps the folder `triton/` from shadowing the package:
+
+    .venv-export/bin/python -P tests/helpers/golden/make_dense.py
+
+It writes `dense.json` and `dense.npz` beside itself: numbers only, no pixels and no weights.
+
+How the references resize, both stretching to the square, rounding to uint8, then (x / 255 - 0.5) / 0.5:
+
+- depth: bicubic, a = -0.5, with antialias. transformers has the rule twice, and both are official:
+  `DPTImageProcessorPil` is Pillow's `resize(BICUBIC)`; `DPTImageProcessor` is torchvision's on uint8 tensors, which
+  rounds differently in less than 0.5 % of the values (by 1 level, at times 2). The answers here are Pillow's;
+  `other_backend` says how far torchvision's are from them, as a part of the largest value. OpenCV has no such rule:
+  INTER_CUBIC is a = -0.75 without antialias, and INTER_AREA is a box, off by 13 to 138 levels on these pictures.
+- flow: torchvision's own transforms don't resize (its examples resize beforehand). Here: bilinear with antialias,
+  Pillow's `resize(BILINEAR)`; torchvision's differs from it by at most 1 level.
+
+Depth at the source's size is `post_process_depth_estimation`: bicubic, a = -0.75, no antialias, half-pixel centres.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path.append(str(HERE.parent))
+
+import numpy as np  # noqa: E402 - after the path, as all below
+import PIL  # noqa: E402
+import torch  # noqa: E402
+import torchvision  # noqa: E402
+import transformers  # noqa: E402
+from golden.exported import digests, rows  # noqa: E402
+from golden.pictures import BY_NAME, Pixels, crop, default_folders, digest  # noqa: E402
+from PIL import Image  # noqa: E402
+from torchvision.models.optical_flow import Raft_Small_Weights  # noqa: E402
+from torchvision.transforms.v2 import InterpolationMode  # noqa: E402
+from torchvision.transforms.v2.functional import resize  # noqa: E402
+from transformers import DPTImageProcessor, DPTImageProcessorPil  # noqa: E402
+
+from export import midas, raft  # noqa: E402
+from export.exporters import EXPORTERS  # noqa: E402
+from export.weights import random_weights  # noqa: E402
+from routing import catalogue  # noqa: E402
+
+NAMES = ("coffee", "chelsea")
+SIZES = (256, 384, 512)
+SHIFT = 4  # pixels of the source, to the right from the first frame to the second
+STEP = {"depth": slice(4, None, 8), "flow": slice(8, None, 16), "source": slice(8, None, 16)}
+
+log = logging.getLogger("make_dense")
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    torch.set_grad_enabled(False)
+    arrays: dict[str, Any] = {}
+    cases = []
+    for size in SIZES:
+        for name in NAMES:
+            rgb = BY_NAME[name].pixels(default_folders())
+            for case in (
+                depth(rgb, size, arrays, f"{name}_{size}"),
+                flow(rgb, size, arrays, f"{name}_{size}"),
+            ):
+                cases.append({"picture": name, "sha256": digest(rgb), "size": size, **case})
+                log.info("%s", cases[-1])
+    np.savez_compressed(HERE / "dense.npz", allow_pickle=False, **arrays)
+    facts = {
+        "made_by": "golden/make_dense.py",
+        "weights": "random",
+        "versions": versions(),
+        "shift": SHIFT,
+        "grids": {name: [step.start, step.step] for name, step in STEP.items()},
+        "digests": digests([f"{family}_{size}" for family in ("midas", "raft") for size in SIZES]),
+    }
+    (HERE / "dense.json").write_text(rows(facts, "cases", cases), encoding="utf-8")
+
+
+def depth(rgb: Pixels, size: int, arrays: dict[str, Any], key: str) -> dict[str, Any]:
+    """The reference's depth `[size, size]`, and that at the source's size, on their grids."""
+    branch = catalogue.load().branches[f"midas_{size}"]
+    net = midas.network(EXPORTERS["depth"].checkpoint_name(branch), random_weights())
+    if net.config.is_hybrid:
+        net.dpt.embeddings.image_size = (size, size)
+    square = {"height": size, "width": size}
+    pillow = DPTImageProcessorPil(size=square)
+    answer = net(**pillow(rgb.copy(), return_tensors="pt"))
+    other = net(**DPTImageProcessor(size=square)(rgb.copy(), return_tensors="pt")).predicted_depth
+    (source,) = pillow.post_process_depth_estimation(answer, target_sizes=[rgb.shape[:2]])
+    values, large = answer.predicted_depth[0].numpy(), source["predicted_depth"].numpy()
+    arrays[f"depth_{key}"] = values[STEP["depth"], STEP["depth"]]
+    arrays[f"depth_source_{key}"] = large[STEP["source"], STEP["source"]]
+    resized = np.asarray(Image.fromarray(rgb).resize((size, size), Image.Resampling.BICUBIC))
+    return {"family": "depth", "square_sha256": digest(resized), **summary(values, other[0].numpy())}
+
+
+def flow(rgb: Pixels, size: int, arrays: dict[str, Any], key: str) -> dict[str, Any]:
+    """The reference's flow `[2, size, size]` in pixels of the square, on its grid."""
+    height, width = rgb.shape[:2]
+    first = np.ascontiguousarray(crop(SHIFT, 0, width - SHIFT, height)(rgb))
+    second = np.ascontiguousarray(crop(0, 0, width - SHIFT, height)(rgb))
+    net, transforms = raft.network(random_weights()), Raft_Small_Weights.C_T_V2.transforms()
+    squares = [Image.fromarray(f).resize((size, size), Image.Resampling.BILINEAR) for f in (first, second)]
+    values = net(*(frame[None] for frame in transforms(*squares)))[-1][0].numpy()
+    others = [torchvision_square(frame, size) for frame in (first, second)]
+    other = net(*(frame[None] for frame in transforms(*others)))[-1][0].numpy()
+    arrays[f"flow_{key}"] = values[:, STEP["flow"], STEP["flow"]]
+    hashes = [digest(np.asarray(square)) for square in squares]
+    return {"family": "flow", "square_sha256": hashes, **summary(values, other)}
+
+
+def torchvision_square(rgb: Pixels, size: int) -> torch.Tensor:
+    planes = torch.from_numpy(rgb.transpose(2, 0, 1).copy())
+    square: torch.Tensor = resize(planes, [size, size], InterpolationMode.BILINEAR, antialias=True)
+    return square
+
+
+def summary(values: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> dict[str, float]:
+    """Numbers over the whole map, and how far the other official resize is from it."""
+    return {
+        "mean": float(values.mean()),
+        "std": float(values.std()),
+        "min": float(values.min()),
+        "max": float(values.max()),
+        "other_backend": float(np.abs(other - values).max() / np.abs(values).max()),
+    }
+
+
+def versions() -> dict[str, str]:
+    return {
+        "python": sys.version.split()[0],
+        "numpy": np.__version__,
+        "pillow": PIL.__version__,
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+if __name__ == "__main__":
+    main()
