@@ -1,0 +1,145 @@
+"""Depth, flow, CLIP and Places365 from picture bytes to the HTTP answer, against the reference libraries.
+
+The golden answers are those of transformers (DPT, CLIP, with their own processors) and torchvision (RAFT, ResNet50),
+with the weights that the exporters call random, seed 0: see `tests/helpers/golden/make_{dense,clip,places}.py`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from golden.pictures import BY_NAME, PROJECT, Pixels, crop, default_folders
+from starlette.testclient import TestClient
+from support.gateway import client, png
+
+pytestmark = pytest.mark.reference
+
+GOLDEN = PROJECT / "tests" / "helpers" / "golden"
+EXPORT_PYTHON = PROJECT / ".venv-export" / "bin" / "python"
+BRANCHES = (
+    "midas_256", "raft_256", "clip_image_224", "clip_image_336", "clip_text", "places365_resnet50_224",
+)  # fmt: skip
+# The project's folder comes last on the path, so that its folder `triton/` can't stand in for the package.
+_EXPORT = """
+import sys
+from pathlib import Path
+project, folder, *names = sys.argv[1:]
+sys.path.append(project)
+from export import build, repository
+from export.plan import Places
+from routing import catalogue
+known = catalogue.load()
+places = Places(Path(folder) / "models", Path(folder) / "optimized")
+repository.write_configs(repository.configs(known), places.repository)
+build.preprocess_graphs(known, places)
+sys.exit(build.models(known, [known.branches[name] for name in names], "random", places))
+"""
+NPY = {"accept": "application/x-npy"}
+
+
+def golden(name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    facts = json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
+    with np.load(GOLDEN / f"{name}.npz", allow_pickle=False) as arrays:
+        return facts, {key: arrays[key] for key in arrays.files}
+
+
+def picture(name: str) -> Pixels:
+    try:
+        return BY_NAME[name].pixels(default_folders())
+    except FileNotFoundError as missing:
+        pytest.skip(f"needs {missing}")
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """The service with the embedded engine over freshly exported models."""
+    if not EXPORT_PYTHON.is_file():
+        pytest.skip("no .venv-export to make the models with")
+    folder = tmp_path_factory.mktemp("exported")
+    command = [EXPORT_PYTHON, "-P", "-c", _EXPORT, str(PROJECT), str(folder), *BRANCHES]
+    subprocess.run(command, cwd=folder, check=True, timeout=900)
+    with client(folder / "models", require_ready=",".join(BRANCHES), embedded_threads=2) as running:
+        yield running
+
+
+def array(gateway: TestClient, path: str, **request: Any) -> np.ndarray:
+    response = gateway.post(path, headers=NPY, **request)
+    assert response.status_code == 200, response.text
+    loaded: np.ndarray = np.load(io.BytesIO(response.content), allow_pickle=False)
+    return loaded
+
+
+def cosine(one: np.ndarray, other: np.ndarray) -> float:
+    return float(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
+
+
+def test_the_models_are_those_of_the_golden_data(gateway: TestClient) -> None:
+    """Same seed, same tools, same digests: what is compared below was made by the same weights."""
+    rows = {r["name"]: r for f in gateway.get("/v1/branches").json()["families"] for r in f["branches"]}
+    digests = {
+        key: value
+        for name in ("dense", "clip", "places")
+        for key, value in golden(name)[0]["digests"].items()
+    }
+    assert {name: rows[name]["weights_digest"] for name in BRANCHES} == {
+        name: digests[f"{name}_onnx"] for name in BRANCHES
+    }
+
+
+@pytest.mark.parametrize("name", ["coffee", "chelsea"])
+def test_depth_is_the_reference_s(gateway: TestClient, name: str) -> None:
+    """DPTImageProcessor and DPTForDepthEstimation, at the branch's size and at the source's: within 1e-3."""
+    facts, arrays = golden("dense")
+    body = png(picture(name))
+    for size, key, grid in (("branch", "depth", "depth"), ("source", "depth_source", "source")):
+        start, step = facts["grids"][grid]
+        ours = array(gateway, f"/v1/depth?branch=256&size={size}", content=body)[start::step, start::step]
+        expected = arrays[f"{key}_{name}_256"]
+        assert np.abs(ours - expected).max() / np.abs(expected).max() < 1e-3
+
+
+@pytest.mark.parametrize("name", ["coffee", "chelsea"])
+def test_flow_is_the_reference_s(gateway: TestClient, name: str) -> None:
+    """raft_small and its transforms, with each axis in source pixels: within 1e-3."""
+    facts, arrays = golden("dense")
+    rgb = picture(name)
+    height, width = rgb.shape[:2]
+    shift = facts["shift"]
+    first, second = (crop(left, 0, width - shift, height)(rgb) for left in (shift, 0))
+    files = {"frame0": ("0", png(first)), "frame1": ("1", png(second))}
+    start, step = facts["grids"]["flow"]
+    ours = array(gateway, "/v1/flow?branch=256&size=branch", files=files)[:, start::step, start::step]
+    scale = np.array([(width - shift) / 256, height / 256], np.float32)[:, None, None]
+    expected = arrays[f"flow_{name}_256"] * scale
+    assert np.abs(ours - expected).max() / np.abs(expected).max() < 1e-3
+
+
+@pytest.mark.parametrize("size", [224, 336])
+@pytest.mark.parametrize("name", ["astronaut", "coffee", "coffee_odd_251x333", "chelsea_4k_4059x2700"])
+def test_image_embeddings_are_the_reference_s(gateway: TestClient, name: str, size: int) -> None:
+    """CLIPImageProcessor and CLIPModel: cosine above 0.9999, also where 336 is seen as 320."""
+    _, arrays = golden("clip")
+    ours = array(gateway, f"/v1/clip/image?branch={size}&normalize=false", content=png(picture(name)))
+    assert cosine(ours, arrays[f"{name}_{size}"]) > 0.9999
+
+
+def test_prompts_are_the_reference_s(gateway: TestClient) -> None:
+    """The row at the end of text equals the library's pooled, projected feature to 1e-4."""
+    facts, arrays = golden("clip")
+    ours = array(gateway, "/v1/clip/text?normalize=false", json={"prompts": facts["prompts"]})
+    np.testing.assert_allclose(ours, arrays["text_features"], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["astronaut", "coffee", "coffee_odd_251x333", "chelsea_4k_4059x2700"])
+def test_places_are_the_reference_s(gateway: TestClient, name: str) -> None:
+    """Torchvision's resnet50 and its transforms: the same five categories in the same order."""
+    _, arrays = golden("places")
+    response = gateway.post("/v1/places?branch=224&k=5", content=png(picture(name)))
+    expected = np.argsort(-arrays[f"{name}_224_shortest"], kind="stable")[:5]
+    assert [row["category_id"] for row in response.json()["places"]] == expected.tolist()
