@@ -155,7 +155,7 @@ def shout(tasks: Sequence[Task], reasons: dict[str, str]) -> None:
     lines = [
         "WARNING: RANDOM WEIGHTS",
         f"for {', '.join(task.branch.weights_model for task in tasks)}.",
-        "They recognise nothing: their boxes are noise, good for trying out the plumbing only.",
+        "They recognise nothing: their answers are noise, good for trying out the plumbing only.",
         *reasons.values(),
         "For real answers: make models WEIGHTS=PATH (a folder with yolo11n.pt), or run this again when online.",
     ]

@@ -119,7 +119,7 @@ def _download(url: str, path: Path) -> None:
 
 
 def _fetch(url: str, file: IO[bytes]) -> None:
-    with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response:  # noqa: S310 (https, from our own table)
+    with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response:  # noqa: S310 (from our own table, never a file)
         for chunk in iter(functools.partial(response.read, _CHUNK), b""):
             file.write(chunk)
         expected = int(response.headers.get("Content-Length") or 0)

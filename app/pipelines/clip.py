@@ -15,10 +15,9 @@ from app.media.encodings import npy_bytes
 from app.metrics import Metrics
 from app.pipelines.base import Deadline, Router, Served, Timings, Wishes, leased
 from app.pipelines.cache import EmbeddingCache
-from app.pipelines.dense import DensePipeline, Fit
+from app.pipelines.dense import Analysis, DensePipeline, Fit
 from app.vision.embeddings import l2_normalized, softmax
 from app.vision.prompts import Tokenizer, Tokens
-from routing.policy import FrameFacts
 
 # exp(logit_scale) of the published model: what its cosine similarities are multiplied with before the softmax.
 LOGIT_SCALE = 100.0
@@ -70,20 +69,15 @@ class ImagePipeline(DensePipeline):
         wishes: Wishes,
         deadline: Deadline,
         fit: Fit | None = None,
-        analysis: tuple[int | None, int | None] = (None, None),
+        analysis: Analysis = (None, None),
     ) -> Embedding:
         """Embedding of one encoded picture.
 
         Raises:
             GatewayError: see `decode_image`, `Router.decide`, `Engine.lease` and `Lease.run`.
         """
-        timings = Timings()
-        rgb = self.decode(data, deadline, timings)
-        facts = FrameFacts(rgb.shape[1], rgb.shape[0], *analysis)
-        vector, served = self.run_frames("clip_image", facts, [rgb], wishes, deadline, timings, fit)
-        self.metrics.observe_frame(
-            "clip_image", served.decision.branch.name, served.decision.kind, timings.ms
-        )
+        vector, _, served = self.run_picture("clip_image", data, wishes, deadline, analysis, fit)
+        self.observe(served)
         return Embedding(vector, served)
 
 

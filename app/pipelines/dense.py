@@ -17,6 +17,7 @@ from app.pipelines.base import Deadline, Router, Served, Timings, Wishes, leased
 from routing.policy import FrameFacts
 
 Fit = Literal["crop", "stretch"]
+Analysis = tuple[int | None, int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,30 @@ class DensePipeline:
         deadline.check("decode")
         with timings.stage("decode"):
             return decode_image(data, self.limits)
+
+    def run_picture(
+        self,
+        family: str,
+        data: bytes,
+        wishes: Wishes,
+        deadline: Deadline,
+        analysis: Analysis = (None, None),
+        fit: Fit | None = None,
+    ) -> tuple[NDArray[np.float32], tuple[int, int], Served]:
+        """`run_frames` on one encoded picture: the output, the picture's `(width, height)`, and what served."""
+        timings = Timings()
+        rgb = self.decode(data, deadline, timings)
+        height, width = rgb.shape[:2]
+        facts = FrameFacts(width, height, *analysis)
+        values, served = self.run_frames(family, facts, [rgb], wishes, deadline, timings, fit)
+        return values, (width, height), served
+
+    def observe(self, served: Served) -> None:
+        """Count one frame that was answered."""
+        decision = served.decision
+        self.metrics.observe_frame(
+            decision.branch.family, decision.branch.name, decision.kind, served.timings.ms
+        )
 
     def run_frames(
         self,

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from app.media.encodings import colour_png_bytes, npy_bytes, png16_bytes
 from app.media.fit import resize_map
-from app.pipelines.base import Deadline, Served, Timings, Wishes
-from app.pipelines.dense import DensePipeline
-from routing.policy import FrameFacts
+from app.pipelines.base import Deadline, Served, Wishes
+from app.pipelines.dense import Analysis, DensePipeline
 
 Size = Literal["source", "branch"]
 
@@ -59,20 +58,16 @@ class DepthPipeline(DensePipeline):
         wishes: Wishes,
         deadline: Deadline,
         size: Size = "source",
-        analysis: tuple[int | None, int | None] = (None, None),
+        analysis: Analysis = (None, None),
     ) -> DepthMap:
         """Depth of one encoded picture.
 
         Raises:
             GatewayError: see `decode_image`, `Router.decide`, `Engine.lease` and `Lease.run`.
         """
-        timings = Timings()
-        rgb = self.decode(data, deadline, timings)
-        height, width = rgb.shape[:2]
-        facts = FrameFacts(width, height, *analysis)
-        values, served = self.run_frames("depth", facts, [rgb], wishes, deadline, timings)
-        with timings.stage("finish"):
+        values, (width, height), served = self.run_picture("depth", data, wishes, deadline, analysis)
+        with served.timings.stage("finish"):
             if size == "source":
                 values = resize_map(values, width, height)
-        self.metrics.observe_frame("depth", served.decision.branch.name, served.decision.kind, timings.ms)
+        self.observe(served)
         return DepthMap(values, width, height, served)

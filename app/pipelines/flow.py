@@ -11,7 +11,7 @@ from app.errors import InvalidParameter
 from app.media.encodings import flo_bytes, npy_bytes, rgb_png_bytes
 from app.media.fit import resize_map
 from app.pipelines.base import Deadline, Served, Timings, Wishes
-from app.pipelines.dense import DensePipeline
+from app.pipelines.dense import Analysis, DensePipeline
 from app.vision import flow as flows
 from routing.policy import FrameFacts
 
@@ -50,7 +50,7 @@ class FlowPipeline(DensePipeline):
         wishes: Wishes,
         deadline: Deadline,
         size: str = "source",
-        analysis: tuple[int | None, int | None] = (None, None),
+        analysis: Analysis = (None, None),
     ) -> FlowField:
         """Flow between two encoded pictures of one size.
 
@@ -70,5 +70,5 @@ class FlowPipeline(DensePipeline):
             values = flows.scale_to(values, width, height)
             if size == "source":
                 values = resize_map(values, width, height, "linear")
-        self.metrics.observe_frame("flow", served.decision.branch.name, served.decision.kind, timings.ms)
+        self.observe(served)
         return FlowField(values, width, height, served)

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from app.pipelines.base import Deadline, Served, Timings, Wishes
-from app.pipelines.dense import DensePipeline, Fit
+from app.pipelines.base import Deadline, Served, Wishes
+from app.pipelines.dense import Analysis, DensePipeline, Fit
 from app.vision.embeddings import softmax, top_k
-from routing.policy import FrameFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +42,16 @@ class PlacesPipeline(DensePipeline):
         wishes: Wishes,
         deadline: Deadline,
         fit: Fit | None = None,
-        analysis: tuple[int | None, int | None] = (None, None),
+        analysis: Analysis = (None, None),
     ) -> Scenes:
         """Scene of one encoded picture.
 
         Raises:
             GatewayError: see `decode_image`, `Router.decide`, `Engine.lease` and `Lease.run`.
         """
-        timings = Timings()
-        rgb = self.decode(data, deadline, timings)
-        height, width = rgb.shape[:2]
-        facts = FrameFacts(width, height, *analysis)
-        logits, served = self.run_frames("places", facts, [rgb], wishes, deadline, timings, fit)
-        with timings.stage("finish"):
+        logits, (width, height), served = self.run_picture("places", data, wishes, deadline, analysis, fit)
+        with served.timings.stage("finish"):
             probabilities = softmax(logits)
-        self.metrics.observe_frame("places", served.decision.branch.name, served.decision.kind, timings.ms)
+        self.observe(served)
         labels = served.model.weights.labels or served.family.labels
         return Scenes(probabilities, labels, width, height, served)
