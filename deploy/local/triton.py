@@ -242,9 +242,9 @@ class Server:
         index = {row["name"]: row for row in self._ask("/v2/repository/index", data=b"{}")}
         ready = sorted(name for name, row in index.items() if row.get("state") == "READY")
         for name in sorted({*wanted, *index} - {*ready}):
-            reason = index.get(name, {}).get("reason", "not loaded, see the log above")
-            if reason != "unloaded":
-                print(f"triton: NOT READY {name}: {reason}", flush=True)
+            reason = index.get(name, {}).get("reason", "")
+            if reason != "unloaded" and (reason or name in wanted):
+                print(f"triton: NOT READY {name}: {reason or 'not loaded, see the log above'}", flush=True)
         print(
             f"triton: ready, gRPC {options.host}:{options.grpc_port}, HTTP {options.host}:{options.http_port}, "
             f"metrics {options.host}:{options.metrics_port}, {len(ready)} models READY: {' '.join(ready) or 'none'}",
