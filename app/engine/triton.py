@@ -220,7 +220,6 @@ class TritonEngine:
             _log.warning("Triton at %s is away: %s", self.url, reason)
         self.transport = None
         self._checked.clear()
-        self._client.forget_all()
         self._states = self._all(Readiness.UNREACHABLE, reason)
         with self._pools_lock:
             pools, self._pools = self._pools, {}

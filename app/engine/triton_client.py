@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -92,7 +93,7 @@ class TritonClient:
         # No (de)serialisers: what goes over the wire is made once a lease, and not always read.
         self._infer = self._channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
         self._timeout = control_timeout_s
-        self._owed: set[str] = set()
+        self._owed: deque[str] = deque()  # threads add while the watcher settles
 
     def infer(self, model: str, request: bytes, timeout_s: float) -> bytes:
         with translated_errors(model):
@@ -149,21 +150,16 @@ class TritonClient:
         try:
             self.unregister(name)
         except (GatewayError, RegionLost):
-            self._owed.add(name)
+            self._owed.append(name)
 
     def forget_later(self, name: str) -> None:
         """Leave it to `settle`: the caller has no time left."""
-        self._owed.add(name)
+        self._owed.append(name)
 
     def settle(self) -> None:
-        """Unregister what is still owed."""
-        owed, self._owed = self._owed, set()
-        for name in owed:
-            self.forget(name)
-
-    def forget_all(self) -> None:
-        """The server is gone, and with it what it had registered."""
-        self._owed = set()
+        """Unregister what is still owed; a server that has restarted agrees to names that it doesn't know."""
+        for _ in range(len(self._owed)):
+            self.forget(self._owed.popleft())
 
     def close(self) -> None:
         self._channel.close()

@@ -63,13 +63,10 @@ def test_every_model_of_the_catalogue_has_a_committed_configuration() -> None:
     assert {path.parent.name for path in COMMITTED} == set(CATALOGUE.models)
 
 
-_NAMES = st.text(
-    st.characters(max_codepoint=127), max_size=6
-)  # beyond ASCII protobuf writes UTF-8 byte by byte
+# Beyond ASCII protobuf writes UTF-8 byte by byte: no tensor is named so.
+_NAMES = st.text(st.characters(max_codepoint=127), max_size=6)
 _MAPS = st.dictionaries(_NAMES, _NAMES, max_size=2)
-_DATA_TYPES = st.sampled_from(
-    [value for value in model_config_pb2.DataType.values() if value != 0]
-)  # 0 is TYPE_INVALID
+_DATA_TYPES = st.sampled_from([value for value in model_config_pb2.DataType.values() if value])  # 0: invalid
 _TENSORS = st.lists(
     st.tuples(_NAMES, _DATA_TYPES, st.lists(st.integers(-1, 1 << 40), max_size=4)), max_size=2
 )

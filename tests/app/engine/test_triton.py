@@ -275,10 +275,13 @@ def test_a_server_that_hangs_costs_the_deadline_and_no_more(server: TritonServer
 
 
 def test_a_server_that_hangs_is_seen_to_hang(server: TritonServer, connect: Connect) -> None:
-    """Suspended, it is unreachable in `ready`; resumed, it serves through shared memory again."""
+    """Suspended, it is unreachable in `ready`; resumed, it serves by new regions and keeps none of the old."""
     engine = connect(server, poll_interval_s=0.1, control_timeout_s=0.5)
-    ask(engine)
-    server.suspend()
+    with engine.lease(BRANCH, Deadline.after(10)) as lease:
+        lease.run(Deadline.after(10))
+        server.suspend()
+        with pytest.raises(DeadlineExceeded):
+            lease.run(Deadline.after(0.1))
     eventually(lambda: engine.ready()[BRANCH.name].readiness is Readiness.UNREACHABLE)
     with pytest.raises(TritonUnavailable):
         ask(engine)
@@ -286,6 +289,8 @@ def test_a_server_that_hangs_is_seen_to_hang(server: TritonServer, connect: Conn
     eventually(lambda: serves(engine))
     with engine.lease(BRANCH, Deadline.after(5)) as lease:
         assert lease.transport == "shared_memory"
+    with grpcclient.InferenceServerClient(server.grpc_url) as client:
+        eventually(lambda: registered(client, engine) == regions(engine))
 
 
 def test_a_run_that_was_given_up_writes_into_nobody_s_tensors(slow: TritonServer, connect: Connect) -> None:
