@@ -198,9 +198,12 @@ def _check_config(path: Path) -> None:
         ExportError: there is no configuration, or it is one of another network.
     """
     try:
-        there = CLIPConfig.from_dict(json.loads(path.read_bytes()))
+        document = json.loads(path.read_bytes())
+        there, kind = CLIPConfig.from_dict(document), document.get("model_type")
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ExportError(f"{path} is no configuration of CLIP: {error}") from error
+    if kind != CLIPConfig.model_type:
+        raise ExportError(f"{path} describes a network of type {kind}, not {CLIPConfig.model_type}")
     for part, wanted in (("text_config", TEXT), ("vision_config", VISION)):
         found = getattr(there, part).to_dict()
         wrong = {key: found.get(key) for key in wanted if found.get(key) != wanted[key]}

@@ -170,8 +170,8 @@ def _checkpoint(path: Path) -> Any:
 
 def _state(path: Path) -> Mapping[str, Any]:
     try:
-        # `weights_only`: a pickle could run code. `latin1`: the official file was written by Python 2.
-        document = torch.load(path, map_location="cpu", weights_only=True, encoding="latin1")
+        # A pickle could run code. The official file is one of Python 2: `weights_only` reads its strings, too.
+        document = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever unpickling raises is told the same way
         raise ExportError(f"{path} is no checkpoint that torch can read: {error}") from error
     state = document.get("state_dict") if isinstance(document, dict) else None
