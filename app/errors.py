@@ -3,13 +3,20 @@
 GatewayError
 ├── InvalidInput
 │   ├── InvalidImage            invalid_image
+│   ├── InvalidVideo            invalid_video
 │   ├── InvalidParameter        invalid_parameter
 │   ├── PromptTooLong           prompt_too_long
 │   └── UnsupportedMediaType    unsupported_media_type
 ├── TooLarge
 │   ├── PayloadTooLarge         payload_too_large
-│   └── ImageTooLarge           image_too_large
+│   ├── ImageTooLarge           image_too_large
+│   └── VideoTooLong            video_too_long
 ├── ModelNotFound               model_not_found
+├── SessionNotFound             session_not_found
+├── SessionConflict             session_conflict
+├── SessionsUnavailable         sessions_unavailable
+├── VideoNotFound               video_not_found
+├── VideosUnavailable           videos_unavailable
 ├── Overloaded                  overloaded
 ├── DeadlineExceeded            deadline_exceeded
 └── BackendError
@@ -52,6 +59,12 @@ class InvalidImage(InvalidInput):
     hint = "Send one complete JPEG, PNG, WebP or BMP picture."
 
 
+class InvalidVideo(InvalidInput):
+    code = "invalid_video"
+    title = "The video can't be read"
+    hint = "Send one complete MP4, MOV, Matroska, WebM or AVI file with a video stream."
+
+
 class InvalidParameter(InvalidInput):
     code = "invalid_parameter"
     title = "A parameter can't be used"
@@ -86,10 +99,46 @@ class ImageTooLarge(TooLarge):
     hint = "Scale the picture down before sending it."
 
 
+class VideoTooLong(TooLarge):
+    code = "video_too_long"
+    title = "The video is too long"
+    hint = "Cut it with start and end, sample fewer frames with fps or every, or send it to POST /v1/videos."
+
+
 class ModelNotFound(GatewayError):
     code = "model_not_found"
     title = "No such model"
     hint = "GET /v1/branches lists the branches; `make models` builds them."
+
+
+class SessionNotFound(GatewayError):
+    code = "session_not_found"
+    title = "No such session"
+    hint = "A session begins with its first frame and ends when it has been idle for too long."
+
+
+class SessionConflict(GatewayError):
+    code = "session_conflict"
+    title = "The session can't go on like this"
+    hint = "Keep a session's parameters and send its frames in order, or begin anew with DELETE /v1/sessions/{id}."
+
+
+class SessionsUnavailable(GatewayError):
+    code = "sessions_unavailable"
+    title = "Sessions can't be served now"
+    hint = "With several workers, sessions need Redis: GATEWAY_SESSION_STORE=redis://host:6379."
+
+
+class VideoNotFound(GatewayError):
+    code = "video_not_found"
+    title = "No such video"
+    hint = "POST /v1/videos answers the id; finished videos are kept for a limited time."
+
+
+class VideosUnavailable(GatewayError):
+    code = "videos_unavailable"
+    title = "Videos can't be taken as jobs"
+    hint = "The service needs a folder for them: GATEWAY_VIDEOS_FOLDER."
 
 
 class Overloaded(GatewayError):

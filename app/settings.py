@@ -55,6 +55,43 @@ class Settings(BaseSettings):
     text_cache_folder: Path | None = Field(
         None, description="Also keep embeddings of prompts here, for the next process."
     )
+    session_store: str = Field(
+        "memory",
+        description="Where tracking sessions live: memory, or redis://host:port/db, which several workers share.",
+    )
+    session_ttl_s: float = Field(300.0, gt=0, description="A session that is idle for so many seconds ends.")
+    max_sessions: int = Field(
+        10_000, ge=1, description="Most sessions in memory; the least recently used goes first."
+    )
+    video_max_bytes: int = Field(2 << 30, ge=1024, description="Largest video file in bytes.")
+    video_max_duration_s: float = Field(
+        6 * 3600.0, gt=0, description="Longest part of a video that is decoded, in seconds."
+    )
+    video_max_frames: int = Field(200_000, ge=1, description="Most sampled frames of one video.")
+    video_stall_s: float = Field(
+        20.0, gt=0, description="A decoder that answers nothing for so many seconds is killed."
+    )
+    video_timeout_s: float = Field(
+        3600.0, gt=0, description="Time limit of a streamed video in seconds, in place of request_timeout_s."
+    )
+    video_window: int = Field(8, ge=2, le=64, description="Frames of one video in memory at once.")
+    video_decoders: int = Field(4, ge=1, description="Videos that are decoded at once, one process each.")
+    spool_folder: Path | None = Field(
+        None, description="Where bodies of videos wait while they are read; unset: the system's."
+    )
+    videos_folder: Path | None = Field(
+        Path("out/videos"), description="Where POST /v1/videos keeps its jobs and artefacts."
+    )
+    video_jobs: int = Field(1, ge=1, description="Jobs that run at once in one worker.")
+    max_jobs_waiting: int = Field(1000, ge=1, description="Jobs that may wait; the next one is refused.")
+    videos_keep_s: float = Field(7 * 86400.0, gt=0, description="Finished videos are kept so many seconds.")
+    videos_keep_bytes: int = Field(
+        20 << 30, ge=0, description="Room for finished videos; the oldest are removed first."
+    )
+    profiles_folder: Path | None = Field(
+        Path("profiles"), description="Profiles that POST /v1/videos knows by name."
+    )
+    workers: int = Field(1, ge=1, le=64, description="Processes that serve; each loads its own engine.")
     request_timeout_s: float = Field(
         30.0, gt=0, description="Time limit of a request in seconds; X-Request-Timeout can only shorten it."
     )

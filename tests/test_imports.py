@@ -12,8 +12,8 @@ from support.triton_server import ROOT
 
 SOURCES = sorted(path for room in ("app", "routing", "export") for path in (ROOT / room).rglob("*.py"))
 STDLIB = set(sys.stdlib_module_names)
-CODECS = {"cv2", "simplejpeg", "PIL"}
-WEB = {"fastapi", "starlette", "pydantic", "pydantic_settings", "uvicorn", "python_multipart"}
+CODECS = {"cv2", "simplejpeg", "PIL", "av"}
+WEB = {"fastapi", "starlette", "sse_starlette", "pydantic", "pydantic_settings", "uvicorn", "python_multipart"}
 # Package -> the only modules that may import it (prefixes).
 ONLY_IN = {
     **dict.fromkeys(WEB, ("app.api", "app.main", "app.settings", "app.cli")),
@@ -26,6 +26,11 @@ ONLY_IN = {
     "app.engine.triton": ("app.engine.triton", "app.main"),
     "app.engine.embedded": ("app.main",),
     "app.engine.fake": (),
+    "av": ("app.media",),
+    "redis": ("app.state.redis",),
+    "app.state.redis": ("app.main",),
+    "app.state.memory": ("app.main",),
+    "yaml": ("app.profiles",),
 }
 # Room -> what it may import beyond itself (prefixes); rooms without an entry are free within ONLY_IN.
 ALLOWED = {
@@ -41,9 +46,14 @@ ALLOWED = {
         "app.engine.base",
         "app.errors",
         "app.metrics",
+        "app.profiles",
+        "app.state.base",
     },
+    "app.state": {"app.errors", "redis"},
+    "app.profiles": {"app.errors", "yaml", "app.vision.bytetrack"},
     "app.api": {
         "app.pipelines",
+        "app.profiles",
         "app.errors",
         "app.settings",
         "app.metrics",

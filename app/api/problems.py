@@ -18,11 +18,16 @@ _log = logging.getLogger(__name__)
 
 STATUS: Mapping[type[errors.GatewayError], int] = {
     errors.InvalidImage: 400,
+    errors.InvalidVideo: 400,
     errors.InvalidParameter: 400,
     errors.PromptTooLong: 400,
     errors.ModelNotFound: 404,
+    errors.SessionNotFound: 404,
+    errors.VideoNotFound: 404,
+    errors.SessionConflict: 409,
     errors.PayloadTooLarge: 413,
     errors.ImageTooLarge: 413,
+    errors.VideoTooLong: 413,
     errors.UnsupportedMediaType: 415,
     errors.Overloaded: 429,
     errors.InferenceFailed: 502,
@@ -30,6 +35,8 @@ STATUS: Mapping[type[errors.GatewayError], int] = {
     errors.ModelNotReady: 503,
     errors.WeightsMissing: 503,
     errors.InsufficientGpuMemory: 503,
+    errors.SessionsUnavailable: 503,
+    errors.VideosUnavailable: 503,
     errors.DeadlineExceeded: 504,
 }
 _HTTP = {

@@ -21,7 +21,7 @@ from app.api.schemas import Problem
 from app.engine.fake import FakeEngine, Function
 
 BODY = png(scene(320, 320))
-# API.md; 502 is beyond it ("no failure of the backend is ever a 500").
+# API.md; beyond it: 502 ("no failure of the backend is ever a 500") and two services that can be switched off.
 STATUS_OF_CODE = {
     "invalid_image": 400,
     "invalid_video": 400,
@@ -42,6 +42,8 @@ STATUS_OF_CODE = {
     "model_not_ready": 503,
     "weights_missing": 503,
     "insufficient_gpu_memory": 503,
+    "sessions_unavailable": 503,
+    "videos_unavailable": 503,
     "deadline_exceeded": 504,
 }
 

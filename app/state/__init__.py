@@ -1,0 +1,1 @@
+"""What outlives a request: tracking sessions and the index of video jobs."""
