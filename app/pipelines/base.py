@@ -130,3 +130,21 @@ class Router:
             if state is not None and state.reason:
                 detail = f"{detail}: {state.reason}"
             raise by_code(error.code)(detail) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Framed:
+    """What surrounds a decoded frame on its way: its size, the caller's wishes, the time it has, the clock.
+
+    `decision` is that of the whole video, where the frame belongs to one; otherwise the frame is routed by itself.
+    """
+
+    facts: FrameFacts
+    wishes: Wishes
+    deadline: Deadline
+    timings: Timings
+    decision: Decision | None = None
+
+    def decide(self, router: Router, family: str) -> Decision:
+        """See `Router.decide`."""
+        return self.decision or router.decide(family, self.facts, self.wishes)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from app.errors import InferenceFailed, PromptTooLong
 from app.media.encodings import npy_bytes
 from app.metrics import Metrics
-from app.pipelines.base import Deadline, Router, Served, Timings, Wishes, leased
+from app.pipelines.base import Deadline, Framed, Router, Served, Timings, Wishes, leased
 from app.pipelines.cache import EmbeddingCache
 from app.pipelines.dense import Analysis, DensePipeline, Fit
 from app.vision.embeddings import l2_normalized, softmax
@@ -77,6 +77,12 @@ class ImagePipeline(DensePipeline):
             GatewayError: see `decode_image`, `Router.decide`, `Engine.lease` and `Lease.run`.
         """
         vector, _, served = self.run_picture("clip_image", data, wishes, deadline, analysis, fit)
+        self.observe(served)
+        return Embedding(vector, served)
+
+    def on_frame(self, rgb: NDArray[np.uint8], framed: Framed, fit: Fit | None = None) -> Embedding:
+        """Embedding of one decoded frame `[height, width, 3]` uint8 RGB."""
+        vector, served = self.run_frames("clip_image", [rgb], framed, fit)
         self.observe(served)
         return Embedding(vector, served)
 

@@ -13,7 +13,7 @@ from app.errors import InferenceFailed, InvalidParameter
 from app.media.fit import fit_square
 from app.media.image import ImageLimits, decode_image
 from app.metrics import Metrics
-from app.pipelines.base import Deadline, Router, Served, Timings, Wishes, leased
+from app.pipelines.base import Deadline, Framed, Router, Served, Timings, Wishes, leased
 from routing.policy import FrameFacts
 
 Fit = Literal["crop", "stretch"]
@@ -47,8 +47,8 @@ class DensePipeline:
         timings = Timings()
         rgb = self.decode(data, deadline, timings)
         height, width = rgb.shape[:2]
-        facts = FrameFacts(width, height, *analysis)
-        values, served = self.run_frames(family, facts, [rgb], wishes, deadline, timings, fit)
+        frame = Framed(FrameFacts(width, height, *analysis), wishes, deadline, timings)
+        values, served = self.run_frames(family, [rgb], frame, fit)
         return values, (width, height), served
 
     def observe(self, served: Served) -> None:
@@ -59,14 +59,7 @@ class DensePipeline:
         )
 
     def run_frames(
-        self,
-        family: str,
-        facts: FrameFacts,
-        frames: Sequence[NDArray[np.uint8]],
-        wishes: Wishes,
-        deadline: Deadline,
-        timings: Timings,
-        fit: Fit | None = None,
+        self, family: str, frames: Sequence[NDArray[np.uint8]], framed: Framed, fit: Fit | None = None
     ) -> tuple[NDArray[np.float32], Served]:
         """Run one branch of `family` on as many frames as it has inputs.
 
@@ -77,7 +70,8 @@ class DensePipeline:
             InferenceFailed: the model answered numbers that are not finite.
         """
         described = self.router.catalogue[family]
-        decision = self.router.decide(family, facts, wishes)
+        deadline, timings = framed.deadline, framed.timings
+        decision = framed.decide(self.router, family)
         branch, prepare = decision.branch, described.prepare
         if prepare is None or branch.size is None or prepare.fit == "letterbox":
             raise InvalidParameter(f"{family} takes no raw frames")

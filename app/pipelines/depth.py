@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from app.media.encodings import colour_png_bytes, npy_bytes, png16_bytes
 from app.media.fit import resize_map
-from app.pipelines.base import Deadline, Served, Wishes
+from app.pipelines.base import Deadline, Framed, Served, Timings, Wishes
 from app.pipelines.dense import Analysis, DensePipeline
+from routing.policy import FrameFacts
 
 Size = Literal["source", "branch"]
 
@@ -65,7 +66,17 @@ class DepthPipeline(DensePipeline):
         Raises:
             GatewayError: see `decode_image`, `Router.decide`, `Engine.lease` and `Lease.run`.
         """
-        values, (width, height), served = self.run_picture("depth", data, wishes, deadline, analysis)
+        timings = Timings()
+        rgb = self.decode(data, deadline, timings)
+        height, width = rgb.shape[:2]
+        return self.on_frame(
+            rgb, Framed(FrameFacts(width, height, *analysis), wishes, deadline, timings), size
+        )
+
+    def on_frame(self, rgb: NDArray[np.uint8], framed: Framed, size: Size = "source") -> DepthMap:
+        """Depth of one decoded frame `[height, width, 3]` uint8 RGB."""
+        values, served = self.run_frames("depth", [rgb], framed)
+        height, width = rgb.shape[:2]
         with served.timings.stage("finish"):
             if size == "source":
                 values = resize_map(values, width, height)

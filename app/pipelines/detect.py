@@ -13,7 +13,7 @@ from app.media.image import ImageLimits, decode_image
 from app.media.overlays import draw_boxes, png_bytes
 from app.media.resize import letterbox_into
 from app.metrics import Metrics
-from app.pipelines.base import Router, Served, Timings, leased
+from app.pipelines.base import Framed, Router, Served, Timings, leased
 from app.vision.letterbox import Letterbox
 from app.vision.yolo import detect
 from routing.policy import FrameFacts, Wishes
@@ -89,22 +89,15 @@ class DetectPipeline:
             rgb = decode_image(data, self.limits)
         height, width = rgb.shape[:2]
         facts = FrameFacts(width, height, parameters.analysis_width, parameters.analysis_height)
-        return self.on_frame(rgb, facts, parameters, wishes, deadline, timings)
+        return self.on_frame(rgb, Framed(facts, wishes, deadline, timings), parameters)
 
-    def on_frame(
-        self,
-        rgb: NDArray[np.uint8],
-        facts: FrameFacts,
-        parameters: DetectParameters,
-        wishes: Wishes,
-        deadline: Deadline,
-        timings: Timings,
-    ) -> Detections:
+    def on_frame(self, rgb: NDArray[np.uint8], framed: Framed, parameters: DetectParameters) -> Detections:
         """Detect objects in one decoded frame `[height, width, 3]` uint8 RGB."""
         family = self.router.catalogue["detect"]
-        decision = self.router.decide("detect", facts, wishes)
+        deadline, timings = framed.deadline, framed.timings
+        decision = framed.decide(self.router, "detect")
         branch = decision.branch
-        geometry = Letterbox.fit(facts.width, facts.height, branch.size or 0)
+        geometry = Letterbox.fit(rgb.shape[1], rgb.shape[0], branch.size or 0)
         with leased(self.router.engine, branch, deadline, timings) as lease:
             with timings.stage("prepare"):
                 letterbox_into(rgb, geometry, lease.inputs["images"], lease.workspace)

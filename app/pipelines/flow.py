@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from app.errors import InvalidParameter
 from app.media.encodings import flo_bytes, npy_bytes, rgb_png_bytes
 from app.media.fit import resize_map
-from app.pipelines.base import Deadline, Served, Timings, Wishes
+from app.pipelines.base import Deadline, Framed, Served, Timings, Wishes
 from app.pipelines.dense import Analysis, DensePipeline
 from app.vision import flow as flows
 from routing.policy import FrameFacts
@@ -64,9 +64,16 @@ class FlowPipeline(DensePipeline):
         if frames[1].shape != frames[0].shape:
             other = f"{frames[1].shape[1]}x{frames[1].shape[0]}"
             raise InvalidParameter(f"the frames differ in size: {width}x{height} and {other}")
-        facts = FrameFacts(width, height, *analysis)
-        values, served = self.run_frames("flow", facts, frames, wishes, deadline, timings)
-        with timings.stage("finish"):
+        framed = Framed(FrameFacts(width, height, *analysis), wishes, deadline, timings)
+        return self.on_frames(frames[0], frames[1], framed, size)
+
+    def on_frames(
+        self, first: NDArray[np.uint8], second: NDArray[np.uint8], framed: Framed, size: str = "source"
+    ) -> FlowField:
+        """Flow between two decoded frames `[height, width, 3]` uint8 RGB of one size."""
+        values, served = self.run_frames("flow", [first, second], framed)
+        height, width = first.shape[:2]
+        with served.timings.stage("finish"):
             values = flows.scale_to(values, width, height)
             if size == "source":
                 values = resize_map(values, width, height, "linear")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from app.pipelines.base import Deadline, Served, Wishes
+from app.pipelines.base import Deadline, Framed, Served, Wishes
 from app.pipelines.dense import Analysis, DensePipeline, Fit
 from app.vision.embeddings import softmax, top_k
 
@@ -50,6 +50,14 @@ class PlacesPipeline(DensePipeline):
             GatewayError: see `decode_image`, `Router.decide`, `Engine.lease` and `Lease.run`.
         """
         logits, (width, height), served = self.run_picture("places", data, wishes, deadline, analysis, fit)
+        return self._finish(logits, width, height, served)
+
+    def on_frame(self, rgb: NDArray[np.uint8], framed: Framed, fit: Fit | None = None) -> Scenes:
+        """Scene of one decoded frame `[height, width, 3]` uint8 RGB."""
+        logits, served = self.run_frames("places", [rgb], framed, fit)
+        return self._finish(logits, rgb.shape[1], rgb.shape[0], served)
+
+    def _finish(self, logits: NDArray[np.float32], width: int, height: int, served: Served) -> Scenes:
         with served.timings.stage("finish"):
             probabilities = softmax(logits)
         self.observe(served)
