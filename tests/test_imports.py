@@ -17,6 +17,7 @@ WEB = {"fastapi", "starlette", "sse_starlette", "pydantic", "pydantic_settings",
 # Package -> the only modules that may import it (prefixes).
 ONLY_IN = {
     **dict.fromkeys(WEB, ("app.api", "app.main", "app.settings", "app.cli")),
+    "pydantic": ("app.api", "app.main", "app.settings", "app.cli", "app.profiles"),
     "grpc": ("app.engine.triton_client",),
     "tritonclient": ("app.engine.triton_client",),
     "onnxruntime": ("app.engine.embedded", "export"),
@@ -46,11 +47,10 @@ ALLOWED = {
         "app.engine.base",
         "app.errors",
         "app.metrics",
-        "app.profiles",
         "app.state.base",
     },
     "app.state": {"app.errors", "redis"},
-    "app.profiles": {"app.errors", "yaml", "app.vision.bytetrack"},
+    "app.profiles": {"app.errors", "app.pipelines.profile", "pydantic", "yaml"},
     "app.api": {
         "app.pipelines",
         "app.profiles",

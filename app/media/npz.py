@@ -1,0 +1,91 @@
+"""Archives of arrays (npz) that are whole or not there, the same bytes for the same arrays, without pickle."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # zip's own zero: the time of writing would make every archive another one
+_LEVEL = 1  # floats hardly shrink; masks and padding do at any level
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """An array that is too large for memory: written block by block along its first axis.
+
+    `shape` and `dtype` are those of the whole; the blocks' first sides add up to `shape[0]`.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    blocks: Iterable[NDArray[Any]]
+
+
+@contextmanager
+def atomically(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes `path`'s place, on the disk, when it is complete; on any failure nothing changes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, fresh = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".new")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(fresh).chmod(0o644)
+        Path(fresh).replace(path)
+    except BaseException:
+        Path(fresh).unlink(missing_ok=True)
+        raise
+
+
+def write_npz(path: Path, arrays: Mapping[str, NDArray[Any] | Blocks]) -> None:
+    """Write an archive that `numpy.load(path, allow_pickle=False)` reads.
+
+    Raises:
+        OSError: it can't be written; what stood there before still does.
+        ValueError: an array of objects, or blocks that don't add up.
+    """
+    with (
+        atomically(path) as file,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL) as archive,
+    ):
+        for name, array in arrays.items():
+            info = zipfile.ZipInfo(f"{name}.npy", _EPOCH)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            with archive.open(info, "w", force_zip64=True) as member:
+                _write(member, name, array)
+
+
+def _write(member: IO[bytes], name: str, array: NDArray[Any] | Blocks) -> None:
+    if not isinstance(array, Blocks):
+        np.lib.format.write_array(member, np.asanyarray(array), version=(1, 0), allow_pickle=False)
+        return
+    header = {
+        "descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": array.shape,
+    }  # fmt: skip
+    np.lib.format.write_array_header_1_0(member, header)
+    rows = 0
+    for block in array.blocks:
+        rows += len(block)
+        member.write(np.ascontiguousarray(block, array.dtype).tobytes())
+    if rows != array.shape[0]:
+        raise ValueError(f"{name}: {rows} rows were given for {array.shape[0]}")
+
+
+def read_npz(path: Path) -> dict[str, NDArray[Any]]:
+    """All arrays of an archive.
+
+    Raises:
+        OSError, ValueError, zipfile.BadZipFile: there is none, or it is damaged.
+    """
+    with np.load(path, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
