@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from app.vision.boxes import areas
+from app.vision.boxes import iou as box_iou
+
 
 def nms(
     boxes: NDArray[np.float32],
@@ -42,31 +45,12 @@ def nms(
 def _suppress(boxes: NDArray[np.float32], iou: float, max_det: int) -> NDArray[np.intp]:
     """Positions kept of boxes `(n, 4)` that stand in descending order of score."""
     corners = np.ascontiguousarray(boxes.T.astype(np.float64))  # (4, n): one row a coordinate
-    area = _area(corners)
+    area = areas(corners)
     remaining = np.arange(len(boxes))
     kept: list[int] = []
     while remaining.size and len(kept) < max_det:
         best, rest = remaining[0], remaining[1:]
         kept.append(int(best))
-        overlap = _iou(corners[:, best], area[best], corners[:, rest], area[rest])
+        overlap = box_iou(corners[:, best, None], area[best], corners[:, rest], area[rest])
         remaining = rest[~(overlap > iou)]
     return np.array(kept, dtype=np.intp)
-
-
-def _area(corners: NDArray[np.float64]) -> NDArray[np.float64]:
-    width = np.maximum(corners[2] - corners[0], 0)
-    height = np.maximum(corners[3] - corners[1], 0)
-    product: NDArray[np.float64] = width * height
-    return product
-
-
-def _iou(
-    box: NDArray[np.float64], area: np.float64, others: NDArray[np.float64], areas: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """IoU of one box `(4,)` with `(4, n)` others: `(n,)` in `[0, 1]`, 0 where both are empty."""
-    width = np.minimum(box[2], others[2]) - np.maximum(box[0], others[0])
-    height = np.minimum(box[3], others[3]) - np.maximum(box[1], others[1])
-    shared = np.maximum(width, 0) * np.maximum(height, 0)
-    union = area + areas - shared
-    ratio: NDArray[np.float64] = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-    return ratio
