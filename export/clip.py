@@ -37,6 +37,7 @@ TOLERANCE = 1e-4
 # In random weights. As initialised, the class token hears little of the patches, and all pictures get features
 # whose cosine is above 0.98.
 _RANDOM_VALUE_GAIN = 8.0
+_UNUSED = ".position_ids"  # in the official file: what is in its place is no weight
 _OPERATORS_WITHOUT_CUDA = frozenset({"ArgMax"})  # on INT64: REQUIREMENTS, it failed on the CUDA provider
 
 Array = npt.NDArray[Any]
@@ -188,6 +189,8 @@ def _checkpoint(folder: Path) -> Any:
         raise ExportError(f"{folder} holds no CLIP that transformers can read: {error}") from error
     if wrong := sorted(map(str, [*said["missing_keys"], *said["mismatched_keys"]])):
         raise ExportError(f"{folder} lacks {len(wrong)} of CLIP's weights, the first is {wrong[0]}")
+    if more := sorted(key for key in said["unexpected_keys"] if not key.endswith(_UNUSED)):
+        raise ExportError(f"{folder} has {len(more)} of another network's weights, the first is {more[0]}")
     return model
 
 
