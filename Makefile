@@ -14,7 +14,7 @@ help:
 	@echo 'make run                          install, build the starter models, serve on the embedded engine'
 	@echo 'make models SET=starter|baseline|all WEIGHTS=auto|pretrained|random|DIR'
 	@echo 'make triton                       a real Triton on this CPU, without Docker, over triton/models'
-	@echo 'make test                         the test suite (starts and stops its own Triton)'
+	@echo 'make test                         the test suite (starts and stops its own Triton and Redis)'
 	@echo 'make test-export                  the export and the parity with the reference (needs torch, installs it)'
 	@echo 'make lint | format | repository | bench'
 
@@ -40,6 +40,10 @@ help:
 .PHONY: .venv-triton
 .venv-triton:
 	@$(PYTHON) deploy/local/triton.py --setup
+
+.PHONY: redis-server
+redis-server:
+	@deploy/local/redis.sh
 
 # --- use -------------------------------------------------------------------------------------------------------
 
@@ -68,7 +72,7 @@ triton: .venv-triton
 
 # --- checks ----------------------------------------------------------------------------------------------------
 
-test: .venv/.dev .venv-triton
+test: .venv/.dev .venv-triton redis-server
 	$(SAY) 'tests'
 	@.venv/bin/pytest -m 'not export and not reference'
 

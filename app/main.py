@@ -12,9 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from fastapi import FastAPI
 
 from app import __version__
-from app.api import clip, dense, detect, operate, problems
+from app.api import clip, dense, detect, operate, problems, sessions
 from app.api.gateway import Gateway
 from app.api.middleware import RequestContext
+from app.api.turns import Turns
 from app.engine.base import Engine
 from app.engine.weights import WeightsBook
 from app.media.image import ImageLimits
@@ -27,7 +28,10 @@ from app.pipelines.depth import DepthPipeline
 from app.pipelines.detect import DetectPipeline
 from app.pipelines.flow import FlowPipeline
 from app.pipelines.places import PlacesPipeline
+from app.pipelines.sessions import Sessions
 from app.settings import Settings
+from app.state.base import SessionStore
+from app.state.memory import MemoryStore
 from app.vision.prompts import Tokenizer
 from routing import catalogue as catalogues
 from routing.catalogue import Catalogue
@@ -65,6 +69,38 @@ def create_engine(settings: Settings, catalogue: Catalogue) -> Engine:
     return EmbeddedEngine(catalogue, settings.repository, book, embedded)
 
 
+def create_session_store(settings: Settings, metrics: Metrics) -> SessionStore | None:
+    """Where the settings want sessions to live; None: nowhere, since every worker would have its own.
+
+    Raises:
+        RuntimeError: the settings can't be carried out on this installation; the message says what to do.
+    """
+    url = settings.session_store
+    if url == "memory":
+        if settings.workers > 1:
+            return None
+        store = MemoryStore(
+            settings.session_ttl_s,
+            settings.max_sessions,
+            lambda reason: metrics.session_evictions.labels(reason).inc(),
+        )
+        metrics.sessions_live.set_function(store.live)
+        return store
+    if url.partition("://")[0] not in ("redis", "rediss"):
+        raise RuntimeError("GATEWAY_SESSION_STORE is memory, or begins with redis:// or rediss://")
+    try:
+        from app.state.redis import RedisStore  # noqa: PLC0415  # an extra: redis
+    except ImportError as error:
+        raise RuntimeError("sessions in Redis need its client: pip install '.[redis]'") from error
+    try:
+        return RedisStore(url, settings.session_ttl_s)
+    except ValueError:  # its words may hold a part of the password
+        raise RuntimeError(
+            "GATEWAY_SESSION_STORE is no URL like redis://user:password@host:6379/0; special characters of the "
+            "password are percent-encoded"
+        ) from None
+
+
 def create_app(settings: Settings | None = None, engine_factory: EngineFactory = create_engine) -> FastAPI:
     """The service; engine and threads live from start-up to shutdown."""
     settings = settings or Settings()
@@ -73,9 +109,10 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         catalogue = catalogues.load()
+        store = create_session_store(settings, metrics)
         engine = await asyncio.to_thread(engine_factory, settings, catalogue)
         workers = ThreadPoolExecutor(settings.worker_threads, thread_name_prefix="worker")
-        app.state.gateway = _gateway(settings, catalogue, engine, metrics, workers)
+        app.state.gateway = _gateway(settings, catalogue, engine, metrics, workers, store)
         announcing = asyncio.create_task(_announce(app.state.gateway))
         try:
             yield
@@ -83,6 +120,7 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
             announcing.cancel()
             workers.shutdown(cancel_futures=True)
             await asyncio.to_thread(engine.close)
+            app.state.gateway.sessions.close()
 
     app = FastAPI(
         title="Triton vision gateway",
@@ -90,7 +128,7 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
         summary="Frames in, results out, with what produced them.",
         lifespan=lifespan,
     )
-    for routes in (detect, dense, clip, operate):
+    for routes in (detect, sessions, dense, clip, operate):
         app.include_router(routes.router)
     problems.install(app)
     app.add_middleware(RequestContext, metrics=metrics)
@@ -98,7 +136,12 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
 
 
 def _gateway(
-    settings: Settings, catalogue: Catalogue, engine: Engine, metrics: Metrics, workers: ThreadPoolExecutor
+    settings: Settings,
+    catalogue: Catalogue,
+    engine: Engine,
+    metrics: Metrics,
+    workers: ThreadPoolExecutor,
+    store: SessionStore | None,
 ) -> Gateway:
     if settings.variant is not None and settings.variant not in catalogue["detect"].variants:
         raise RuntimeError(f"GATEWAY_VARIANT is one of {', '.join(catalogue['detect'].variants)}")
@@ -114,6 +157,8 @@ def _gateway(
         clip_image=ImagePipeline(*shared),
         clip_text=TextPipeline(router, metrics, Tokenizer(clip_merges()), cache),
         places=PlacesPipeline(*shared),
+        sessions=Sessions(store, metrics),
+        turns=Turns(settings.leases + settings.max_waiting),
         metrics=metrics,
         workers=workers,
     )
@@ -128,6 +173,7 @@ async def _announce(gateway: Gateway) -> None:
     states = [engine.ready()[name] for name in branches]
     where = f"Triton at {settings.triton_url}" if engine.name == "triton" else "ONNX Runtime in this process"
     _log.info("engine: %s (%s)", engine.name, where)
+    _log.info("sessions: %s", gateway.sessions.where)
     served = [state for state in states if state.ready]
     for state in served:
         _log.info("ready: %s on %s, weights: %s", state.name, state.device, state.weights.kind)

@@ -49,6 +49,34 @@ class Metrics:
             ("result",),
             registry=self.registry,
         )
+        self.sessions_live = Gauge(
+            "gateway_sessions_live",
+            "Tracking sessions in this process; those in Redis are not counted here.",
+            registry=self.registry,
+        )
+        self.session_evictions = Counter(
+            "gateway_session_evictions",
+            "Sessions in this process that ended by themselves: idle for too long (ttl), or too many (lru).",
+            ("reason",),
+            registry=self.registry,
+        )
+        self.session_conflicts = Counter(
+            "gateway_session_conflicts",
+            "Requests that a session refused, by why (parameters, clock, order, size, format).",
+            ("reason",),
+            registry=self.registry,
+        )
+        self.session_retries = Counter(
+            "gateway_session_retries",
+            "Updates of a session that were done again because another worker was faster.",
+            registry=self.registry,
+        )
+        self.session_update_seconds = Histogram(
+            "gateway_session_update_duration_seconds",
+            "From reading a session to having written it back, the tracker between.",
+            buckets=STAGE_BUCKETS,
+            registry=self.registry,
+        )
         self.model_ready = Gauge(
             "gateway_model_ready",
             "1 while the model is READY.",

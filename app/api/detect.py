@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import Field
 
 from app.api import openapi
-from app.api.answers import JSON, PNG, binary_answer, describe, json_answer, total
+from app.api.answers import JSON, PNG, binary_answer
+from app.api.detections import batch_answer, one_answer
 from app.api.gateway import Gateway, gateway_of
-from app.api.problems import problem, request_id_of
+from app.api.problems import request_id_of
 from app.api.requests import deadline_of, negotiate, read_frames
 from app.api.steering import FrameQuery
+from app.api.tracking import TrackQuery
 from app.errors import GatewayError, InvalidParameter
-from app.pipelines.base import Deadline, Wishes, provenance, wishes_of
+from app.pipelines.base import Deadline, Wishes, wishes_of
 from app.pipelines.detect import Detections, DetectParameters
+from app.pipelines.sessions import Tracked, without_pixels
 
 router = APIRouter(tags=["detection"])
 
 
-class DetectQuery(FrameQuery):
+class DetectQuery(FrameQuery, TrackQuery):
     """Query parameters of `POST /v1/detect`; an unknown one is refused."""
 
     conf: float = Field(0.25, ge=0, le=1, description="A box's score must be greater.")
@@ -49,21 +55,39 @@ async def detect(
 
     A raw body is one frame; `file` parts of a multipart body are a batch, answered in order under `results`, where a
     frame that can't be used has an `error` in its place.
+
+    With `session` the frames continue a tracker (ByteTrack), and each detection has its `track_id`. The detector then
+    runs down to `track_low` for the tracker; the answer still holds only boxes above `conf`. A session keeps its
+    parameters and its frame's size, and its frames come in order, or it is a 409 that says what changed. Frames of one
+    session may be in flight at once: they reach its tracker by timestamp, or as they arrived. Which branch routing
+    takes may change in a session's life (a model comes or goes); `branch` says it, as always. A session ends when it
+    is idle for too long; `session.frame` 1 says that one has begun.
     """
     form = negotiate(request, (JSON, PNG))
     deadline = deadline_of(request, gateway.settings)
-    parameters = _parameters(query, gateway.detect.labels())
-    wishes = wishes_of(query.branch, query.variant, fallback=query.fallback)
-    frames, batch = await read_frames(request, gateway.settings, deadline)
-    if form == PNG:
-        if len(frames) > 1:
-            raise InvalidParameter("image/png answers one frame; send one part, or ask for application/json")
-        return await gateway.work(
-            functools.partial(_picture, gateway, frames[0], parameters, wishes, deadline)
-        )
-    if not batch or len(frames) == 1:
-        return await gateway.work(functools.partial(_one, gateway, frames[0], parameters, wishes, deadline))
-    return await _batch(request, gateway, frames, parameters, wishes, deadline)
+    query.refuse_without_session()
+    asked = _Asked(
+        _parameters(query, gateway.detect.labels()),
+        wishes_of(query.branch, query.variant, fallback=query.fallback),
+        form,
+        deadline,
+    )
+    if query.session is not None:
+        return await _in_session(request, gateway, query, asked)
+    frames, batch = await _frames(request, gateway, asked)
+    if not batch:
+        return await gateway.work(functools.partial(_one, gateway, frames[0], asked))
+    return batch_answer(await _found(gateway, frames, asked), request_id_of(request))
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What one request asks of every frame."""
+
+    parameters: DetectParameters
+    wishes: Wishes
+    form: str
+    deadline: Deadline
 
 
 def _parameters(query: DetectQuery, labels: Any) -> DetectParameters:
@@ -90,70 +114,73 @@ def _class_ids(text: str, labels: Any) -> list[int]:
     return ids
 
 
-def _one(
-    gateway: Gateway, data: bytes, parameters: DetectParameters, wishes: Wishes, deadline: Deadline
-) -> Response:
-    found = gateway.detect(data, parameters, wishes, deadline)
-    return json_answer({**_body(found), **describe(found.served)}, found.served.timings)
+async def _frames(request: Request, gateway: Gateway, asked: _Asked) -> tuple[list[bytes], bool]:
+    """The frames in order, and whether they are to be answered as a batch."""
+    frames, _ = await read_frames(request, gateway.settings, asked.deadline)
+    batch = len(frames) > 1
+    if batch and asked.form == PNG:
+        raise InvalidParameter("image/png answers one frame; send one part, or ask for application/json")
+    return frames, batch
 
 
-def _picture(
-    gateway: Gateway, data: bytes, parameters: DetectParameters, wishes: Wishes, deadline: Deadline
-) -> Response:
-    found = gateway.detect(data, parameters, wishes, deadline)
-    with found.served.timings.stage("encode"):
-        content = found.picture()
-    return binary_answer(content, PNG, found.served)
-
-
-async def _batch(
-    request: Request,
-    gateway: Gateway,
-    frames: list[bytes],
-    parameters: DetectParameters,
-    wishes: Wishes,
-    deadline: Deadline,
-) -> Response:
-    """Frames side by side, as many as there are leases; each has its own answer or its own error."""
-    calls = [
-        gateway.work(functools.partial(gateway.detect, data, parameters, wishes, deadline)) for data in frames
-    ]
-    outcomes = await asyncio.gather(*calls, return_exceptions=True)
-    results: list[dict[str, Any]] = []
-    found: list[Detections] = []
-    for outcome in outcomes:
-        if isinstance(outcome, Detections):
-            found.append(outcome)
-            results.append({**_body(outcome), **describe(outcome.served)})
-        elif isinstance(outcome, GatewayError):
-            results.append({"error": problem(outcome, request_id_of(request))})
-        else:
+async def _found(gateway: Gateway, frames: list[bytes], asked: _Asked) -> list[Detections | GatewayError]:
+    """Frames side by side, as many as there are leases; each has its own boxes or its own error."""
+    calls = [gateway.work(functools.partial(_detect, gateway, data, asked)) for data in frames]
+    outcomes: list[Detections | GatewayError] = []
+    for outcome in await asyncio.gather(*calls, return_exceptions=True):
+        if not isinstance(outcome, Detections | GatewayError):
             raise outcome
-    if not found:
-        raise next(outcome for outcome in outcomes if isinstance(outcome, GatewayError))
-    served = [frame.served for frame in found]
-    body = {
-        "results": results,
-        "errors": len(results) - len(found),
-        **provenance(served),
-        "degraded": any(frame.decision.degraded for frame in served),
-    }
-    timings = total([frame.timings for frame in served])
-    return json_answer(body, timings)
+        outcomes.append(outcome)
+    return outcomes
 
 
-def _body(found: Detections) -> dict[str, Any]:
-    height, width = found.rgb.shape[:2]
-    return {
-        "detections": [
-            {
-                "box": box,
-                "score": score,
-                "class_id": class_id,
-                "class_name": found.class_name(int(class_id)),
-                "track_id": None,
-            }
-            for box, score, class_id in zip(found.boxes, found.scores, found.class_ids, strict=True)
-        ],
-        "image": {"width": width, "height": height},
-    }
+def _detect(gateway: Gateway, data: bytes, asked: _Asked) -> Detections:
+    found = gateway.detect(data, asked.parameters, asked.wishes, asked.deadline)
+    return found if asked.form == PNG else without_pixels(found)
+
+
+def _one(gateway: Gateway, data: bytes, asked: _Asked) -> Response:
+    return _answer(_detect(gateway, data, asked), asked)
+
+
+def _answer(frame: Detections | Tracked, asked: _Asked, session_id: str | None = None) -> Response:
+    if asked.form != PNG:
+        return one_answer(frame, session_id)
+    with frame.served.timings.stage("encode"):
+        content = frame.picture()
+    return binary_answer(content, PNG, frame.served)
+
+
+async def _in_session(request: Request, gateway: Gateway, query: DetectQuery, asked: _Asked) -> Response:
+    """Frames are inferred as they come, and tracked when it is the request's turn."""
+    gateway.sessions.store()  # a service without one says so before it reads the body
+    family = gateway.router.catalogue["detect"]
+    variant = gateway.router.variant or family.default_variant
+    call = query.session_call(asked.parameters, asked.wishes, variant)
+    asked = replace(asked, parameters=call.detector(asked.parameters))
+    with gateway.turns.join(call.session_id, call.timestamps[0] if call.timestamps else None) as turn:
+        frames, batch = await _frames(request, gateway, asked)
+        call.check_count(len(frames))
+        outcomes = await _found(gateway, frames, asked)
+        del frames  # no encoded frame waits for its turn
+        with _queued(outcomes):
+            await turn.come(asked.deadline)
+        update = functools.partial(gateway.sessions.update, call, outcomes, asked.deadline)
+        if batch:
+            return await gateway.work(lambda: batch_answer(update(), request_id_of(request), call.session_id))
+        return await gateway.work(lambda: _answer(_only(update()), asked, call.session_id))
+
+
+@contextlib.contextmanager
+def _queued(outcomes: Sequence[Detections | GatewayError]) -> Iterator[None]:
+    """What is done inside counts as the queueing of the first frame that there is."""
+    found = [outcome for outcome in outcomes if isinstance(outcome, Detections)]
+    with found[0].served.timings.stage("queue") if found else contextlib.nullcontext():
+        yield
+
+
+def _only(frames: Sequence[Tracked | GatewayError]) -> Tracked:
+    (frame,) = frames
+    if isinstance(frame, GatewayError):
+        raise frame
+    return frame

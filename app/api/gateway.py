@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from fastapi import Request
 
+from app.api.turns import Turns
 from app.metrics import Metrics
 from app.pipelines.base import Router
 from app.pipelines.clip import ImagePipeline, TextPipeline
@@ -17,6 +18,7 @@ from app.pipelines.depth import DepthPipeline
 from app.pipelines.detect import DetectPipeline
 from app.pipelines.flow import FlowPipeline
 from app.pipelines.places import PlacesPipeline
+from app.pipelines.sessions import Sessions
 from app.settings import Settings
 
 T = TypeVar("T")
@@ -34,6 +36,8 @@ class Gateway:
     clip_image: ImagePipeline
     clip_text: TextPipeline
     places: PlacesPipeline
+    sessions: Sessions
+    turns: Turns
     metrics: Metrics
     workers: ThreadPoolExecutor
 

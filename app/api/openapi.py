@@ -26,14 +26,15 @@ _TIMEOUT = {
 }
 _PROBLEMS = {
     400: "invalid_image, invalid_parameter, prompt_too_long",
-    404: "model_not_found",
+    404: "model_not_found, session_not_found",
+    409: "session_conflict: parameters of a live session changed, or its frames came out of order",
     406: "not_acceptable",
     413: "payload_too_large, image_too_large",
     415: "unsupported_media_type",
     422: "validation_failed",
     429: "overloaded; Retry-After says when to come again",
     502: "inference_failed",
-    503: "triton_unavailable, model_not_ready, weights_missing, insufficient_gpu_memory",
+    503: "triton_unavailable, model_not_ready, weights_missing, insufficient_gpu_memory; sessions_unavailable",
     504: "deadline_exceeded; `stage` says which stage used the time",
 }
 
@@ -91,10 +92,19 @@ DETECT: dict[str, Any] = {
                 "source": "curl -F file=@docs/astronaut.jpg -F file=@docs/astronaut.jpg "
                 "'http://127.0.0.1:8080/v1/detect'",
             },
+            {
+                "lang": "Shell",
+                "source": "curl --data-binary @docs/astronaut.jpg 'http://127.0.0.1:8080/v1/detect?session=cam1'",
+            },
+            {
+                "lang": "Shell",
+                "source": "curl -F file=@docs/astronaut.jpg -F file=@docs/astronaut.jpg "
+                "'http://127.0.0.1:8080/v1/detect?session=cam2&timestamp=12.44,12.48'",
+            },
         ],
     },
 }
-_FRAME_PROBLEMS = _problems(*_PROBLEMS)
+_FRAME_PROBLEMS = _problems(*(status for status in _PROBLEMS if status != 409))
 
 
 def _shell(source: str) -> dict[str, Any]:
@@ -181,6 +191,16 @@ SIMILARITY = _with_body(
     _form("file", text=("prompt",)),
 )
 PLACES = _frame_route(schemas.PlacesAnswer, (), f"curl {_PHOTO} {_HERE}/places?k=3'")
+SESSION: dict[str, Any] = {
+    "responses": {
+        200: {"description": "The session", "model": schemas.Session},
+        **_problems(400, 404, 409, 503),
+    },
+    "openapi_extra": {"x-codeSamples": [_shell(f"curl {_HERE}/sessions/cam1'")]},
+}
+SESSION_DELETE: dict[str, Any] = {
+    "responses": {204: {"description": "It is gone"}, **_problems(400, 404, 503)},
+}
 BRANCHES: dict[str, Any] = {
     "responses": {200: {"description": "Every family", "model": schemas.Branches}, **_problems(400, 422)},
     "openapi_extra": {

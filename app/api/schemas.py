@@ -77,7 +77,7 @@ class Detection(Schema):
     score: float
     class_id: int
     class_name: str
-    track_id: int | None
+    track_id: int | None = Field(description="In a session: its track, from 1; null: none (yet).")
 
 
 class ImageSize(Schema):
@@ -85,11 +85,20 @@ class ImageSize(Schema):
     height: int
 
 
+class SessionFrame(Schema):
+    """Where the frame stands in its session; `frame` 1 says that the session has just begun."""
+
+    id: str
+    frame: int
+    timestamp: float = Field(description="Seconds: yours, or of the service's clock since 1970.")
+
+
 class DetectAnswer(Provenance):
     """Boxes of one frame, best first."""
 
     detections: list[Detection]
     image: ImageSize
+    session: SessionFrame | None = Field(None, description="Only where the request names one.")
     branch: BranchChosen
     warnings: list[str]
 
@@ -189,6 +198,33 @@ class DetectBatch(Provenance):
 
     results: list[DetectAnswer | FrameError]
     errors: int = Field(description="How many of them are errors.")
+
+
+class Track(Schema):
+    id: int
+    box: tuple[float, float, float, float] = Field(description="Where the tracker has it, in source pixels.")
+    score: float
+    class_id: int
+    state: Literal["tracked", "lost", "new"] = Field(
+        description="Seen in the last frame; lost since; seen once."
+    )
+    hits: int
+    first_time_s: float
+    last_time_s: float
+
+
+class Session(Schema):
+    """A tracking session; times are UTC."""
+
+    id: str
+    created_at: str
+    updated_at: str
+    clock: Literal["timestamp", "service"] = Field(description="Whether its frames came with timestamps.")
+    frames: int
+    last_timestamp: float | None
+    parameters: dict[str, Any] = Field(description="What can't change while it lives.")
+    tracks: list[Track]
+    state: str = Field(description="The tracker's state, base64.")
 
 
 class ModelRow(Schema):

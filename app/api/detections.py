@@ -1,0 +1,71 @@
+"""Answers of detection: one frame, or each of a batch; with its tracks, where the frame belongs to a session."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import Response
+
+from app.api.answers import describe, json_answer, total
+from app.api.problems import problem
+from app.errors import GatewayError
+from app.pipelines.base import provenance
+from app.pipelines.detect import Detections
+from app.pipelines.sessions import Tracked
+
+
+def frame_body(frame: Detections | Tracked, session_id: str | None = None) -> dict[str, Any]:
+    """Boxes of one frame, without its provenance."""
+    tracked = frame if isinstance(frame, Tracked) else None
+    found = frame.found if isinstance(frame, Tracked) else frame
+    height, width = found.rgb.shape[:2]
+    tracks = [-1] * len(found.scores) if tracked is None else tracked.track_ids.tolist()
+    body: dict[str, Any] = {
+        "detections": [
+            {
+                "box": box,
+                "score": score,
+                "class_id": class_id,
+                "class_name": found.class_name(int(class_id)),
+                "track_id": None if track < 0 else track,
+            }
+            for box, score, class_id, track in zip(
+                found.boxes, found.scores, found.class_ids, tracks, strict=True
+            )
+        ],
+        "image": {"width": width, "height": height},
+    }
+    if tracked is not None:
+        body["session"] = {"id": session_id, "frame": tracked.frame, "timestamp": tracked.time_s}
+    return body
+
+
+def one_answer(frame: Detections | Tracked, session_id: str | None = None) -> Response:
+    served = frame.served
+    return json_answer({**frame_body(frame, session_id), **describe(served)}, served.timings)
+
+
+def batch_answer(
+    frames: Sequence[Detections | Tracked | GatewayError], request_id: str, session_id: str | None = None
+) -> Response:
+    """Each frame's own answer or its own error, in order.
+
+    Raises:
+        GatewayError: the first, where no frame could be used.
+    """
+    served = [frame.served for frame in frames if not isinstance(frame, GatewayError)]
+    if not served:
+        raise next(frame for frame in frames if isinstance(frame, GatewayError))
+    body = {
+        "results": [
+            {"error": problem(frame, request_id)}
+            if isinstance(frame, GatewayError)
+            else {**frame_body(frame, session_id), **describe(frame.served)}
+            for frame in frames
+        ],
+        "errors": len(frames) - len(served),
+        **provenance(served),
+        "degraded": any(frame.decision.degraded for frame in served),
+    }
+    return json_answer(body, total([frame.timings for frame in served]))

@@ -1,0 +1,110 @@
+"""Query parameters of tracking, and what they say of a session."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import asdict
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.errors import InvalidParameter
+from app.pipelines.base import Wishes
+from app.pipelines.detect import DetectParameters
+from app.pipelines.sessions import SessionCall, TrackParameters, check_id
+
+# Seconds: far beyond every clock; what is greater is a mistake, and float64 keeps a tenth of a millisecond below.
+_LATEST = 1e12
+
+
+class TrackQuery(BaseModel):
+    """Sessions and their tracker; an unknown parameter is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    session: str | None = Field(
+        None,
+        description="Continue the tracker of this session, or begin it: a word of up to 128 letters, digits and "
+        ". _ : - Each detection then has its `track_id`. All other parameters stay as in the session's first request.",
+        examples=["cam1"],
+    )
+    timestamp: list[str] = Field(
+        [],
+        description="When the frame was taken, in seconds from any beginning; each after the one before. One a file, "
+        "repeated or separated by commas. Without it the service's clock serves, for the whole session.",
+        examples=[["12.48"]],
+    )
+    track_high: float | None = Field(
+        None, ge=0, le=1, description="Boxes with a greater score are matched first, and begin tracks (0.5)."
+    )
+    track_low: float | None = Field(
+        None, ge=0, le=1, description="Boxes down to this score continue tracks, seen by you or not (0.1)."
+    )
+    track_new: float | None = Field(None, ge=0, le=1, description="A new track needs this score (0.6).")
+    track_match: float | None = Field(
+        None, gt=0, le=1, description="A first match costs less: 1 - overlap * score (0.8)."
+    )
+    track_buffer: float | None = Field(
+        None, ge=0, le=60, description="A lost track is kept for so many seconds (1)."
+    )
+    track_class_aware: bool | None = Field(
+        None, description="A track keeps to one class (false: a box of another class may continue it)."
+    )
+
+    def refuse_without_session(self) -> None:
+        """Parameters of a session mean nothing without one.
+
+        Raises:
+            InvalidParameter: there are some.
+        """
+        given = [name for name in TrackQuery.model_fields if name in self.model_fields_set]
+        if given and self.session is None:
+            raise InvalidParameter(f"only with a session: {', '.join(given)}")
+
+    def session_call(self, parameters: DetectParameters, wishes: Wishes, variant: str | None) -> SessionCall:
+        """What these parameters, and those of detection, say of the session that is named.
+
+        `variant` is the one that serves where the wishes name none.
+
+        Raises:
+            InvalidParameter: no session id, no timestamps, or thresholds that contradict each other.
+        """
+        tracking = self._tracking()
+        fixed = asdict(parameters) | {
+            "classes": None if parameters.classes is None else sorted(set(parameters.classes)),
+            "variant": wishes.variant or variant,
+            "branch": wishes.branch or wishes.tier or wishes.size,
+            "fallback": wishes.fallback,
+            **{f"track_{name.removesuffix('_s')}": value for name, value in asdict(tracking).items()},
+        }
+        return SessionCall(
+            check_id(self.session or ""), parameters.conf, tracking, fixed, _timestamps(self.timestamp)
+        )
+
+    def _tracking(self) -> TrackParameters:
+        names = {"high": "track_high", "low": "track_low", "new": "track_new", "match": "track_match"}
+        names |= {"buffer_s": "track_buffer", "class_aware": "track_class_aware"}
+        given = {field: getattr(self, name) for field, name in names.items()}
+        try:
+            return TrackParameters(**{field: value for field, value in given.items() if value is not None})
+        except ValueError as error:
+            raise InvalidParameter(f"tracking: {error}") from error
+
+
+def _timestamps(texts: list[str]) -> list[float] | None:
+    words = [word.strip() for text in texts for word in text.split(",")]
+    seconds = [_seconds(word) for word in words]
+    for before, after in itertools.pairwise(seconds):
+        if after <= before:
+            raise InvalidParameter(f"timestamp: {after} comes after {before}; they must ascend")
+    return seconds or None
+
+
+def _seconds(word: str) -> float:
+    try:
+        value = float(word)
+    except ValueError:
+        value = math.nan
+    if not abs(value) <= _LATEST:
+        raise InvalidParameter(f"timestamp: {word[:40]!r} is no number of seconds")
+    return value

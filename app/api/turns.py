@@ -1,0 +1,90 @@
+"""In which order requests of one session that are in flight at once reach its tracker.
+
+Their frames are decoded and inferred side by side; only then each waits for its turn: until no request of that session
+that this process has received comes before it. So a client may have several frames in flight.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+
+from app.errors import DeadlineExceeded, Overloaded
+from app.pipelines.base import Deadline
+
+
+class _Line:
+    """The requests of one session in flight, first the one that comes first."""
+
+    def __init__(self) -> None:
+        self.turns: list[Turn] = []
+        self._served: Turn | None = None
+
+    def call_next(self) -> None:
+        """Serve the first as soon as it waits; not the one behind it, however long the first takes."""
+        if self._served is None and self.turns and self.turns[0].waits:
+            self._served = self.turns[0]
+            self._served.called.set()
+
+    def leave(self, turn: Turn) -> None:
+        self.turns.remove(turn)
+        if self._served is turn:
+            self._served = None
+        self.call_next()
+
+
+class Turn:
+    """One request's place in the line of its session."""
+
+    def __init__(self, line: _Line, key: tuple[float, int]) -> None:
+        self.key = key
+        self.waits = False
+        self.called = asyncio.Event()
+        self._line = line
+
+    async def come(self, deadline: Deadline) -> None:
+        """Wait until it is this request's turn.
+
+        Raises:
+            DeadlineExceeded: those before it took too long (stage `queue`).
+        """
+        self.waits = True
+        self._line.call_next()
+        try:
+            async with asyncio.timeout(deadline.remaining()):
+                await self.called.wait()
+        except TimeoutError as error:
+            raise DeadlineExceeded("queue") from error
+
+
+class Turns:
+    """The lines of all sessions; for one event loop. At most `most` requests of one session are in flight."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._lines: dict[str, _Line] = {}
+        self._arrivals = count()
+
+    @contextmanager
+    def join(self, session_id: str, timestamp: float | None) -> Iterator[Turn]:
+        """Take a place in the line: by `timestamp` in seconds where the caller gives one, else as they arrive.
+
+        Connections may overtake each other, so the order of arrival alone would turn a client's frames around.
+
+        Raises:
+            Overloaded: too many requests of this session are in flight.
+        """
+        line = self._lines.setdefault(session_id, _Line())
+        if len(line.turns) >= self._most:
+            raise Overloaded(f"session {session_id} has {self._most} requests in flight", retry_after=1)
+        turn = Turn(line, (0.0 if timestamp is None else timestamp, next(self._arrivals)))
+        bisect.insort(line.turns, turn, key=lambda other: other.key)
+        try:
+            yield turn
+        finally:
+            line.leave(turn)
+            if not line.turns:
+                del self._lines[session_id]

@@ -1,0 +1,42 @@
+"""Where sessions live between requests: small values, replaced whole by who saw the last one, or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A session's value, and the token that says which of its values this is; no token ever comes twice."""
+
+    token: bytes
+    value: bytes
+
+
+class SessionStore(Protocol):
+    """Values by session id, safe to use from many threads.
+
+    A session that isn't saved for the store's time to live is gone. Every method but `close` raises
+    SessionsUnavailable when the store can't be reached.
+    """
+
+    @property
+    def name(self) -> str:
+        """Where it is, for logs: without any secret."""
+
+    def load(self, session_id: str) -> Snapshot | None:
+        """The session's last value; reading it doesn't prolong its life."""
+
+    def save(self, session_id: str, value: bytes, expected: bytes | None) -> bool:
+        """Replace the value whose token is `expected` (None: there is no session), and begin its time to live anew.
+
+        Returns:
+            Whether it was replaced; False: somebody else was faster, load again.
+        """
+
+    def delete(self, session_id: str) -> bool:
+        """End a session; whether there was one."""
+
+    def close(self) -> None:
+        """Release what the store holds; a second call does nothing."""
