@@ -137,8 +137,8 @@ class VideoNotFound(GatewayError):
 
 class VideosUnavailable(GatewayError):
     code = "videos_unavailable"
-    title = "Videos can't be taken as jobs"
-    hint = "The service needs a folder for them: GATEWAY_VIDEOS_FOLDER."
+    title = "Videos can't be taken now"
+    hint = "The service needs room on its disk: GATEWAY_SPOOL_FOLDER, and GATEWAY_VIDEOS_FOLDER for jobs."
 
 
 class Overloaded(GatewayError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,7 @@ from app.pipelines.detect import DetectPipeline
 from app.pipelines.flow import FlowPipeline
 from app.pipelines.places import PlacesPipeline
 from app.pipelines.sessions import Sessions
+from app.pipelines.suite import Suite
 from app.settings import Settings
 from app.state.base import SessionStore
 from app.state.memory import MemoryStore
@@ -112,7 +114,8 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
         store = create_session_store(settings, metrics)
         engine = await asyncio.to_thread(engine_factory, settings, catalogue)
         workers = ThreadPoolExecutor(settings.worker_threads, thread_name_prefix="worker")
-        app.state.gateway = _gateway(settings, catalogue, engine, metrics, workers, store)
+        suite = create_suite(settings, catalogue, engine, metrics)
+        app.state.gateway = _gateway(settings, suite, metrics, workers, store)
         announcing = asyncio.create_task(_announce(app.state.gateway))
         try:
             yield
@@ -135,21 +138,18 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
     return app
 
 
-def _gateway(
-    settings: Settings,
-    catalogue: Catalogue,
-    engine: Engine,
-    metrics: Metrics,
-    workers: ThreadPoolExecutor,
-    store: SessionStore | None,
-) -> Gateway:
+def create_suite(settings: Settings, catalogue: Catalogue, engine: Engine, metrics: Metrics) -> Suite:
+    """The pipelines over an engine.
+
+    Raises:
+        RuntimeError: a setting names what the catalogue doesn't have.
+    """
     if settings.variant is not None and settings.variant not in catalogue["detect"].variants:
         raise RuntimeError(f"GATEWAY_VARIANT is one of {', '.join(catalogue['detect'].variants)}")
     router = Router(catalogue, engine, settings.variant)
     shared = (router, metrics, ImageLimits(settings.max_pixels))
     cache = EmbeddingCache(settings.text_cache_bytes, settings.text_cache_folder)
-    return Gateway(
-        settings=settings,
+    return Suite(
         router=router,
         detect=DetectPipeline(*shared),
         depth=DepthPipeline(*shared),
@@ -157,10 +157,24 @@ def _gateway(
         clip_image=ImagePipeline(*shared),
         clip_text=TextPipeline(router, metrics, Tokenizer(clip_merges()), cache),
         places=PlacesPipeline(*shared),
+    )
+
+
+def _gateway(
+    settings: Settings,
+    suite: Suite,
+    metrics: Metrics,
+    workers: ThreadPoolExecutor,
+    store: SessionStore | None,
+) -> Gateway:
+    return Gateway(
+        settings=settings,
+        suite=suite,
         sessions=Sessions(store, metrics),
         turns=Turns(settings.leases + settings.max_waiting),
         metrics=metrics,
         workers=workers,
+        decoders=threading.Semaphore(settings.video_decoders),
     )
 
 

@@ -40,7 +40,12 @@ class ModelUsed:
 
 def models_used(entries: Iterable[ModelUsed]) -> list[dict[str, str]]:
     """The canonical list: each entry once, sorted by its canonical JSON."""
-    unique = {_canonical(entry.to_dict()): entry.to_dict() for entry in entries}
+    return merged([[entry.to_dict()] for entry in entries])
+
+
+def merged(lists: Iterable[list[dict[str, str]]]) -> list[dict[str, str]]:
+    """One canonical list of several."""
+    unique = {_canonical(entry): entry for used in lists for entry in used}
     return [unique[key] for key in sorted(unique)]
 
 
@@ -53,9 +58,14 @@ def model_signature(used: list[dict[str, str]]) -> str:
 
 def resolved_model_mapping(chosen: Iterable[tuple[Family, Branch]]) -> dict[str, str]:
     """Component -> branch; branches of one component stand joined by `+`, sorted (CLIP image and text)."""
+    return joined_mapping((family.component, branch.name) for family, branch in chosen)
+
+
+def joined_mapping(chosen: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """`resolved_model_mapping` from names of components and branches."""
     mapping: dict[str, set[str]] = {}
-    for family, branch in chosen:
-        mapping.setdefault(family.component, set()).add(branch.name)
+    for component, branch in chosen:
+        mapping.setdefault(component, set()).add(branch)
     return {component: "+".join(sorted(names)) for component, names in sorted(mapping.items())}
 
 

@@ -48,6 +48,7 @@ ALLOWED = {
         "app.errors",
         "app.metrics",
         "app.state.base",
+        "app.__version__",
     },
     "app.state": {"app.errors", "redis"},
     "app.profiles": {"app.errors", "app.pipelines.profile", "pydantic", "yaml"},

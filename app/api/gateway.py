@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from app.pipelines.detect import DetectPipeline
 from app.pipelines.flow import FlowPipeline
 from app.pipelines.places import PlacesPipeline
 from app.pipelines.sessions import Sessions
+from app.pipelines.suite import Suite
 from app.settings import Settings
 
 T = TypeVar("T")
@@ -29,21 +31,44 @@ class Gateway:
     """The service's parts."""
 
     settings: Settings
-    router: Router
-    detect: DetectPipeline
-    depth: DepthPipeline
-    flow: FlowPipeline
-    clip_image: ImagePipeline
-    clip_text: TextPipeline
-    places: PlacesPipeline
+    suite: Suite
     sessions: Sessions
     turns: Turns
     metrics: Metrics
     workers: ThreadPoolExecutor
+    decoders: threading.Semaphore  # one permit a video that is streamed
 
     async def work(self, function: Callable[[], T]) -> T:
         """Run `function` on a worker thread: one hop a frame."""
         return await asyncio.get_running_loop().run_in_executor(self.workers, function)
+
+    @property
+    def router(self) -> Router:
+        return self.suite.router
+
+    @property
+    def detect(self) -> DetectPipeline:
+        return self.suite.detect
+
+    @property
+    def depth(self) -> DepthPipeline:
+        return self.suite.depth
+
+    @property
+    def flow(self) -> FlowPipeline:
+        return self.suite.flow
+
+    @property
+    def clip_image(self) -> ImagePipeline:
+        return self.suite.clip_image
+
+    @property
+    def clip_text(self) -> TextPipeline:
+        return self.suite.clip_text
+
+    @property
+    def places(self) -> PlacesPipeline:
+        return self.suite.places
 
 
 def gateway_of(request: Request) -> Gateway:

@@ -7,10 +7,9 @@ import math
 from collections.abc import Mapping
 
 from fastapi import Request
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
+from app.api.multipart import FormReader, Memory, boundary_of
 from app.api.problems import NotAcceptable
 from app.errors import DeadlineExceeded, InvalidParameter, PayloadTooLarge
 from app.pipelines.base import Deadline
@@ -23,17 +22,25 @@ def deadline_of(request: Request, settings: Settings) -> Deadline:
     Raises:
         InvalidParameter: the header is no positive number.
     """
+    return Deadline.after(timeout_of(request, settings.request_timeout_s))
+
+
+def timeout_of(request: Request, limit: float) -> float:
+    """Seconds that the request may take: what the caller allows, and at most `limit`.
+
+    Raises:
+        InvalidParameter: the header is no positive number.
+    """
     text = request.headers.get("x-request-timeout")
-    seconds = settings.request_timeout_s
-    if text is not None:
-        try:
-            wished = float(text)
-        except ValueError:
-            wished = math.nan
-        if not wished > 0:
-            raise InvalidParameter(f"X-Request-Timeout must be a positive number of seconds, not {text!r}")
-        seconds = min(seconds, wished)
-    return Deadline.after(seconds)
+    if text is None:
+        return limit
+    try:
+        wished = float(text)
+    except ValueError:
+        wished = math.nan
+    if not wished > 0:
+        raise InvalidParameter(f"X-Request-Timeout must be a positive number of seconds, not {text!r}")
+    return min(limit, wished)
 
 
 async def read_body(request: Request, limit: int, deadline: Deadline) -> bytes:
@@ -108,80 +115,12 @@ async def read_parts(
 
 def _multipart(request: Request, body: bytes, most: Mapping[str, int]) -> dict[str, list[bytes]] | None:
     """The parts of a multipart body; None where the request is none."""
-    kind, options = parse_options_header(request.headers.get("content-type", ""))
-    if kind != b"multipart/form-data":
+    boundary = boundary_of(request)
+    if boundary is None:
         return None
-    boundary = options.get(b"boundary")
-    if not boundary:
-        raise InvalidParameter("the multipart body names no boundary")
-    return _Parts(most).parse(body, boundary)
-
-
-class _Parts:
-    """Collects parts in memory: no name of the caller's ever reaches a file system."""
-
-    def __init__(self, most: Mapping[str, int]) -> None:
-        self._most = most
-        self._parts: dict[str, list[bytes]] = {name: [] for name in most}
-        self._part: list[bytes] = []
-        self._field = ""
-        self._value = b""
-        self._name: bytes | None = None
-        self._ended = False
-
-    def parse(self, body: bytes, boundary: bytes) -> dict[str, list[bytes]]:
-        try:
-            parser = MultipartParser(
-                boundary,
-                {
-                    "on_part_begin": self._begin,
-                    "on_header_field": self._on_field,
-                    "on_header_value": self._on_value,
-                    "on_header_end": self._on_header_end,
-                    "on_part_data": self._on_data,
-                    "on_part_end": self._end,
-                    "on_end": self._on_end,
-                },
-            )
-            parser.write(body)
-            parser.finalize()
-        except FormParserError as error:
-            raise InvalidParameter(f"the multipart body is damaged: {error}") from error
-        if not self._ended:
-            raise InvalidParameter("the multipart body is cut off")
-        return self._parts
-
-    def _begin(self) -> None:
-        self._part, self._name = [], None
-
-    def _on_field(self, data: bytes, start: int, end: int) -> None:
-        self._field += data[start:end].decode("latin-1")
-
-    def _on_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
-
-    def _on_header_end(self) -> None:
-        if self._field.lower() == "content-disposition":
-            self._name = parse_options_header(self._value)[1].get(b"name")
-            self._check_name()
-        self._field, self._value = "", b""
-
-    def _on_data(self, data: bytes, start: int, end: int) -> None:
-        self._part.append(data[start:end])
-
-    def _check_name(self) -> str:
-        name = (self._name or b"").decode("utf-8", "replace")
-        if name not in self._most:
-            raise InvalidParameter(f"unknown part {name!r}; this route takes {', '.join(self._most)}")
-        if len(self._parts[name]) >= self._most[name]:
-            raise PayloadTooLarge(f"more than {self._most[name]} parts named {name!r}")
-        return name
-
-    def _end(self) -> None:
-        self._parts[self._check_name()].append(b"".join(self._part))
-
-    def _on_end(self) -> None:
-        self._ended = True
+    form = FormReader(boundary, most, lambda _: Memory())
+    form.feed(body)
+    return {name: [part.value() for part in parts] for name, parts in form.finish().items()}
 
 
 def negotiate(request: Request, offered: tuple[str, ...]) -> str:

@@ -23,24 +23,34 @@ Runtime = Literal["triton", "inprocess"]
 
 
 class Deadline:
-    """A moment on the monotonic clock by which the answer must be there."""
+    """A moment on the monotonic clock by which the answer must be there; never after that of `whole`."""
 
-    __slots__ = ("_at",)
+    __slots__ = ("_at", "_whole")
 
-    def __init__(self, at: float) -> None:
+    def __init__(self, at: float, whole: Deadline | None = None) -> None:
         self._at = at
+        self._whole = whole
 
     @classmethod
     def after(cls, seconds: float) -> Deadline:
         return cls(time.monotonic() + seconds)
 
+    def within(self, seconds: float) -> Deadline:
+        """The deadline of a part of the work: `seconds` from now, or when this one is over or cancelled."""
+        return Deadline(time.monotonic() + seconds, self)
+
+    def cancel(self) -> None:
+        """Nobody waits for the answer any more: the time is over now, for every part too."""
+        self._at = 0.0
+
     def remaining(self) -> float:
         """Seconds left, at least 0."""
-        return max(0.0, self._at - time.monotonic())
+        left = max(0.0, self._at - time.monotonic())
+        return left if self._whole is None else min(left, self._whole.remaining())
 
     def check(self, stage: str) -> None:
         """Raise DeadlineExceeded, naming `stage`, once the time is over."""
-        if time.monotonic() >= self._at:
+        if self.remaining() <= 0:
             raise DeadlineExceeded(stage)
 
 

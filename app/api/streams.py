@@ -1,0 +1,170 @@
+"""Videos to frame routes: answered line by line (NDJSON) as the frames are done."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import orjson
+from fastapi import Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.types import Receive, Scope, Send
+
+from app.api.answers import JSON, describe
+from app.api.gateway import Gateway
+from app.api.problems import problem, request_id_of
+from app.api.requests import negotiate, timeout_of
+from app.api.uploads import Spooled
+from app.errors import GatewayError, InvalidParameter, Overloaded
+from app.pipelines.base import Deadline
+from app.pipelines.frames import Sample
+from app.pipelines.stream import FrameStream, Sampling, StreamOptions, VideoLimits
+from app.settings import Settings
+
+NDJSON = "application/x-ndjson"
+Body = Callable[[Any], dict[str, Any]]
+Open = Callable[[Spooled, Sampling, Deadline, StreamOptions], FrameStream]
+
+
+class SamplingQuery(BaseModel):
+    """Which frames of a video are looked at; of no meaning for pictures."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    fps: float | None = Field(
+        None, gt=0, le=1000, description="Videos: so many frames a second of the video's own time, at most."
+    )
+    every: int | None = Field(None, ge=1, description="Videos: every n-th frame, the first included.")
+    keyframes: bool = Field(False, description="Videos: keyframes only.")
+    start: float = Field(0.0, ge=0, description="Videos: from this second on.")
+    end: float | None = Field(None, gt=0, description="Videos: up to this second.")
+
+    def sampling(self) -> Sampling:
+        """What these parameters ask of a video.
+
+        Raises:
+            InvalidParameter: they contradict each other.
+        """
+        if self.fps is not None and self.every is not None:
+            raise InvalidParameter("fps and every exclude each other")
+        if self.end is not None and self.end <= self.start:
+            raise InvalidParameter("end must come after start")
+        return Sampling(self.fps, self.every, self.keyframes, self.start, self.end)
+
+    def refuse_for_pictures(self) -> None:
+        """Sampling means nothing for a picture.
+
+        Raises:
+            InvalidParameter: there is some.
+        """
+        given = [name for name in SamplingQuery.model_fields if name in self.model_fields_set]
+        if given:
+            raise InvalidParameter(f"only for videos: {', '.join(given)}; the body is no video")
+
+
+def video_limits(settings: Settings) -> VideoLimits:
+    return VideoLimits(
+        settings.max_pixels, settings.video_max_duration_s, settings.video_max_frames, settings.video_stall_s
+    )
+
+
+async def stream(
+    request: Request, gateway: Gateway, video: Spooled, query: SamplingQuery, open_stream: Open, body: Body
+) -> Response:
+    """Answer a video: a line a frame, the fault if there was one, a summary.
+
+    What can be known before the first frame (no video, no branch, too many videos at once) is a problem with its own
+    status; what happens later is a line.
+    """
+    settings = gateway.settings
+    with contextlib.ExitStack() as undo:
+        undo.callback(video.file.close)
+        negotiate(request, (NDJSON, JSON))
+        sampling = query.sampling()
+        undo.enter_context(_slot(gateway))
+        deadline = Deadline.after(timeout_of(request, settings.video_timeout_s))
+        options = StreamOptions(
+            video_limits(settings), settings.video_window, settings.leases, settings.request_timeout_s
+        )
+        thread = ThreadPoolExecutor(1, thread_name_prefix="stream")
+        undo.callback(thread.shutdown, wait=False)
+        opening = asyncio.get_running_loop().run_in_executor(
+            thread, open_stream, video, sampling, deadline, options
+        )
+        running = await _opened(opening)
+        undo.callback(running.close)
+        return _Lines(thread, _lines(running, body, request_id_of(request)), undo.pop_all())
+
+
+async def _opened(opening: asyncio.Future[FrameStream]) -> FrameStream:
+    """What is being opened is closed again if nobody waits for it any more."""
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(lambda done: None if done.exception() else done.result().close())
+        raise
+
+
+@contextlib.contextmanager
+def _slot(gateway: Gateway) -> Iterator[None]:
+    """One of the videos that are decoded at once.
+
+    Raises:
+        Overloaded: there are as many as there may be.
+    """
+    if not gateway.decoders.acquire(blocking=False):
+        most = gateway.settings.video_decoders
+        raise Overloaded(f"{most} videos are being streamed, which is as many as there may be", retry_after=5)
+    try:
+        yield
+    finally:
+        gateway.decoders.release()
+
+
+class _Lines(StreamingResponse):
+    """Lines, each made on the stream's own thread; `undo` is carried out whether or not anybody still listens."""
+
+    def __init__(
+        self, thread: ThreadPoolExecutor, lines: Iterator[bytes], undo: contextlib.ExitStack
+    ) -> None:
+        super().__init__(self._written(), media_type=NDJSON, headers={"Cache-Control": "no-store"})
+        self._thread = thread
+        self._lines = lines
+        self._undo = undo
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            # On a thread that nobody waits for: the listener is gone, and the frames that run take their time to end.
+            threading.Thread(target=self._undo.close, name="stream-end", daemon=True).start()
+
+    async def _written(self) -> AsyncIterator[bytes]:
+        loop = asyncio.get_running_loop()
+        while (line := await loop.run_in_executor(self._thread, next, self._lines, None)) is not None:
+            yield line
+
+
+def _lines(running: FrameStream, body: Body, request_id: str) -> Iterator[bytes]:
+    for sample, result in running:
+        yield _line(_frame(sample, result, body, request_id))
+    if running.fault is not None:
+        yield _line({"error": problem(running.fault, request_id)})
+    yield _line({"summary": running.summary()})
+
+
+def _frame(sample: Sample, result: Any, body: Body, request_id: str) -> dict[str, Any]:
+    frame = {"index": sample.index, "time_s": sample.time_s}
+    if isinstance(result, GatewayError):
+        return {"frame": frame, "error": problem(result, request_id)}
+    timings = {stage: round(ms, 3) for stage, ms in result.served.timings.ms.items()}
+    return {"frame": frame, **body(result), **describe(result.served), "timings_ms": timings}
+
+
+def _line(document: dict[str, Any]) -> bytes:
+    return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)

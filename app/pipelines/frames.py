@@ -1,0 +1,204 @@
+"""Frames of one video through steps on threads: decoding and inference overlap, results come in order.
+
+What is in memory is bounded by the window, whatever the video's length.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.errors import GatewayError, ModelNotReady, Overloaded, TritonUnavailable
+from app.pipelines.base import Deadline
+
+_WORTH_WAITING = (Overloaded, TritonUnavailable, ModelNotReady)
+_LONGEST_WAIT_S = 2.0
+
+
+class Frame(Protocol):
+    """A decoded frame in a slot that is used again when nobody holds it; see `app.media.video.VideoFrame`."""
+
+    @property
+    def index(self) -> int: ...
+    @property
+    def time_s(self) -> float: ...
+    @property
+    def rgb(self) -> NDArray[np.uint8]: ...
+    def hold(self) -> Any: ...
+    def release(self) -> None: ...
+
+
+class Source(Protocol):
+    """Where frames come from; see `app.media.video.VideoReader`."""
+
+    def __iter__(self) -> Iterator[Any]: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A sampled frame without its pixels: its number among the samples and in the stream, its time in seconds."""
+
+    ordinal: int
+    index: int
+    time_s: float
+
+
+# What is done with a frame and the sample before it (None for the first); runs on a worker thread.
+Step = Callable[[Frame, Frame | None], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a frame waits for a backend that is away or full, and for its answer, in seconds."""
+
+    deadline: Deadline
+    backend_s: float = 30.0
+    frame_s: float = 30.0
+
+    def frame_deadline(self) -> Deadline:
+        return self.deadline.within(self.frame_s)
+
+
+class FramesInOrder:
+    """Iterate once: `(sample, results)`, one result a step; a step's GatewayError stands in its place.
+
+    Args:
+        source: closed with this object.
+        steps: what is done with each frame, side by side.
+        window: most frames in flight; `source` needs two slots more.
+        threads: of the steps.
+        patience: see there; its deadline ends with this object.
+        skip: samples that are not run again; the last of them still is the one before the next.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        steps: Sequence[Step],
+        window: int,
+        threads: int,
+        patience: Patience,
+        skip: int = 0,
+    ) -> None:
+        self._source = source
+        self._steps = steps
+        self._patience = patience
+        self._skip = skip
+        self._room = threading.Semaphore(window)
+        self._closed = threading.Event()
+        self._results: queue.SimpleQueue[tuple[Sample, list[Future[Any]]] | BaseException | None] = (
+            queue.SimpleQueue()
+        )
+        self._workers = ThreadPoolExecutor(threads, thread_name_prefix="frames")
+        self._driver = threading.Thread(target=self._drive, name="frames-driver", daemon=True)
+        self._driver.start()
+
+    def __iter__(self) -> Iterator[tuple[Sample, list[Any]]]:
+        while True:
+            entry = self._results.get()
+            if entry is None:
+                return
+            if isinstance(entry, BaseException):
+                raise entry
+            sample, futures = entry
+            try:
+                results = [_result(future) for future in futures]
+            except CancelledError:  # closed
+                return
+            self._room.release()
+            yield sample, results
+
+    def close(self) -> None:
+        """Stop at once: the decoder is killed, what waits is dropped, what runs ends by itself. Twice is once."""
+        self._closed.set()
+        self._patience.deadline.cancel()
+        self._room.release()
+        self._source.close()
+        self._workers.shutdown(wait=False, cancel_futures=True)
+        self._driver.join()
+        self._workers.shutdown(wait=True)
+        self._results.put(None)
+
+    def _drive(self) -> None:
+        """On a thread of its own: frames from the source to the workers."""
+        end: BaseException | None = None
+        try:
+            self._feed()
+        except BaseException as error:  # noqa: BLE001  # whatever it is, the one who iterates must hear of it
+            end = None if self._closed.is_set() else error
+        self._results.put(end)
+
+    def _feed(self) -> None:
+        previous: Frame | None = None
+        for ordinal, frame in enumerate(self._source):
+            if ordinal >= self._skip:
+                self._room.acquire()  # given back when the result is taken
+                if self._closed.is_set():
+                    break
+                self._submit(ordinal, frame, previous)
+            if previous is not None:
+                previous.release()
+            previous = frame
+        if previous is not None:
+            previous.release()
+
+    def _submit(self, ordinal: int, frame: Frame, previous: Frame | None) -> None:
+        futures = []
+        for step in self._steps:
+            frame.hold()
+            if previous is not None:
+                previous.hold()
+            futures.append(self._workers.submit(self._run, step, frame, previous))
+        self._results.put((Sample(ordinal, frame.index, frame.time_s), futures))
+
+    def _run(self, step: Step, frame: Frame, previous: Frame | None) -> Any:
+        try:
+            return patiently(lambda: step(frame, previous), self._patience, self._closed)
+        finally:
+            frame.release()
+            if previous is not None:
+                previous.release()
+
+
+def patiently(call: Callable[[], Any], patience: Patience, stop: threading.Event) -> Any:
+    """`call()`, again while the backend is away or full; a video is not given up because of a moment.
+
+    Raises:
+        GatewayError: the last one, once `patience` or the deadline is over or `stop` is set.
+    """
+    ending = Deadline.after(min(patience.backend_s, patience.deadline.remaining()))
+    wait = 0.05
+    while True:
+        try:
+            return call()
+        except _WORTH_WAITING as error:
+            pause = min(max(wait, error.retry_after or 0), _LONGEST_WAIT_S)
+            if ending.remaining() <= pause or stop.wait(pause):
+                raise
+            wait *= 2
+
+
+def _result(future: Future[Any]) -> Any:
+    try:
+        return future.result()
+    except GatewayError as error:
+        return error
+
+
+@contextlib.contextmanager
+def frames_in_order(*args: Any, **kwargs: Any) -> Iterator[FramesInOrder]:
+    """A `FramesInOrder` that is closed at the end."""
+    frames = FramesInOrder(*args, **kwargs)
+    try:
+        yield frames
+    finally:
+        frames.close()

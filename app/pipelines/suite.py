@@ -1,0 +1,113 @@
+"""All pipelines of one engine, and what a video's answer says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.engine.base import ModelState
+from app.pipelines.base import Router, Served, Timings
+from app.pipelines.clip import ImagePipeline, TextPipeline
+from app.pipelines.depth import DepthPipeline
+from app.pipelines.detect import DetectPipeline
+from app.pipelines.flow import FlowPipeline
+from app.pipelines.places import PlacesPipeline
+from routing import provenance
+from routing.catalogue import Family
+from routing.policy import Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """One pipeline a family, over one router."""
+
+    router: Router
+    detect: DetectPipeline
+    depth: DepthPipeline
+    flow: FlowPipeline
+    clip_image: ImagePipeline
+    clip_text: TextPipeline
+    places: PlacesPipeline
+
+
+@dataclass(slots=True)
+class Tally:
+    """What many frames have been served by, and how long each stage took in all; not to be shared by threads."""
+
+    timings: Timings = field(default_factory=Timings)
+    warnings: set[str] = field(default_factory=set)
+    degraded: bool = False
+    used: list[dict[str, str]] = field(default_factory=list)
+    chosen: set[tuple[str, str]] = field(default_factory=set)  # component, branch
+    _seen: dict[int, ModelState] = field(default_factory=dict)
+
+    def add(self, served: Served) -> None:
+        """Count one answer."""
+        self.timings.add(served.timings)
+        if id(served.model) not in self._seen:  # a model's state is one object until it changes
+            self.expect(served.family, served.decision, served.model)
+            self.warnings.update(served.warnings)
+            self._seen[id(served.model)] = served.model
+
+    def expect(self, family: Family, decision: Decision, model: ModelState) -> None:
+        """Count a model that will answer."""
+        self.degraded = self.degraded or decision.degraded
+        self.warnings.update(decision.warnings)
+        self.used = provenance.merged([self.used, [model.used().to_dict()]])
+        self.chosen.add((family.component, decision.branch.name))
+
+    def merge(self, other: Tally) -> None:
+        """Count all that `other` has counted."""
+        self.timings.add(other.timings)
+        self.warnings |= other.warnings
+        self.degraded = self.degraded or other.degraded
+        self.used = provenance.merged([self.used, other.used])
+        self.chosen |= other.chosen
+
+    def provenance(self) -> dict[str, Any]:
+        """`resolved_model_mapping`, `models_used`, `model_signature`."""
+        return {
+            "resolved_model_mapping": provenance.joined_mapping(self.chosen),
+            "models_used": self.used,
+            "model_signature": provenance.model_signature(self.used),
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """Provenance, `degraded`, `warnings` and `stage_timings_ms` (sums)."""
+        return {
+            **self.provenance(),
+            "degraded": self.degraded,
+            "warnings": sorted(self.warnings),
+            "stage_timings_ms": rounded(self.timings.ms),
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `restored` takes."""
+        return {
+            "ms": self.timings.ms, "warnings": sorted(self.warnings), "degraded": self.degraded,
+            "used": self.used, "chosen": sorted(self.chosen),
+        }  # fmt: skip
+
+    @classmethod
+    def restored(cls, document: Mapping[str, Any]) -> Tally:
+        """From `to_dict`."""
+        tally = cls(
+            Timings(), set(document["warnings"]), document["degraded"], document["used"],
+            {(component, branch) for component, branch in document["chosen"]},
+        )  # fmt: skip
+        tally.timings.ms.update(document["ms"])
+        return tally
+
+
+def merged(tallies: Iterable[Tally]) -> Tally:
+    """One tally of all."""
+    whole = Tally()
+    for tally in tallies:
+        whole.merge(tally)
+    return whole
+
+
+def rounded(ms: Mapping[str, float]) -> dict[str, float]:
+    """Milliseconds to the microsecond."""
+    return {stage: round(value, 3) for stage, value in ms.items()}

@@ -1,0 +1,67 @@
+"""Detection and tracking together: what the tracker must see, and what the caller does."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.pipelines.detect import Detections, DetectParameters
+from app.vision.bytetrack import ByteTracker, TrackParameters
+
+
+class VideoTracker:
+    """The tracker of one video; without `rule` no box gets an id.
+
+    ByteTrack links boxes down to a low threshold; of those, only what is above the caller's `conf` is answered.
+    """
+
+    def __init__(self, parameters: DetectParameters, rule: Mapping[str, Any] | None) -> None:
+        self._parameters = parameters
+        self._tracker = None if rule is None else ByteTracker(TrackParameters(**rule))
+
+    @property
+    def detector_parameters(self) -> DetectParameters:
+        """What the detector is asked for."""
+        if self._tracker is None:
+            return self._parameters
+        return for_tracking(self._parameters, self._tracker.parameters)
+
+    def __call__(self, found: Detections, time_s: float) -> tuple[Detections, NDArray[np.int32]]:
+        """The next frame: what the caller sees of it, and a track id a box (-1: none)."""
+        ids = np.full(len(found.scores), -1, np.int32)
+        if self._tracker is not None:
+            ids = self._tracker.update(found.boxes, found.scores, found.class_ids, time_s)
+        return visible(found, ids, self._parameters.conf)
+
+    def describe(self) -> dict[str, Any] | None:
+        """Name and parameters."""
+        if self._tracker is None:
+            return None
+        return {"name": "bytetrack", **dataclasses.asdict(self._tracker.parameters)}
+
+    def state(self) -> bytes:
+        return b"" if self._tracker is None else self._tracker.state()
+
+    def restore(self, state: bytes) -> None:
+        if self._tracker is not None:
+            self._tracker = ByteTracker.restore(state)
+
+
+def for_tracking(parameters: DetectParameters, tracker: TrackParameters) -> DetectParameters:
+    """The detector's parameters under a tracker: boxes down to the least score that it links."""
+    return dataclasses.replace(parameters, conf=min(parameters.conf, tracker.low))
+
+
+def visible(
+    found: Detections, track_ids: NDArray[np.int32], conf: float
+) -> tuple[Detections, NDArray[np.int32]]:
+    """The boxes above the caller's threshold, with their ids."""
+    rows = np.flatnonzero(found.scores > conf)
+    shown = dataclasses.replace(
+        found, boxes=found.boxes[rows], scores=found.scores[rows], class_ids=found.class_ids[rows]
+    )
+    return shown, track_ids[rows]
