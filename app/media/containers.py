@@ -1,0 +1,160 @@
+"""Video containers by their first bytes: which demuxer may open a file, and where the file should end.
+
+Nothing here decodes; FFmpeg's own probing, which would also try playlists and raw streams, is never asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from app.errors import InvalidVideo, UnsupportedMediaType
+
+MOV, MATROSKA, AVI = "mov", "matroska", "avi"
+HEAD_BYTES = 4096
+HINT = "Send an MP4, MOV, Matroska, WebM or AVI file; what it is, its bytes decide, not its name."
+
+# The second four bytes of a QuickTime or MP4 file: its first box.
+_MOV_FIRST = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp", b"uuid")
+_PICTURE_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis", b"crx ")
+_EBML = b"\x1aE\xdf\xa3"
+# First bytes -> what to call it. Ordered: the first that fits.
+_OTHERS: tuple[tuple[bytes, str], ...] = (
+    (b"#EXTM3U", "an HLS playlist"),
+    (b"ffconcat", "a concat playlist"),
+    (b"[playlist]", "a playlist"),
+    (b"v=0", "a session description"),
+    (b"<?xml", "XML"),
+    (b"<MPD", "a DASH manifest"),
+    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"\x89PNG\r\n\x1a\n", "a PNG picture"),
+    (b"BM", "a BMP picture"),
+    (b"GIF8", "a GIF"),
+    (b"II*\x00", "a TIFF picture"),
+    (b"MM\x00*", "a TIFF picture"),
+    (b"ID3", "an MP3 audio file"),
+    (b"\xff\xfb", "an MP3 audio file"),
+    (b"fLaC", "a FLAC audio file"),
+    (b"OggS", "an Ogg file"),
+    (b"FLV", "an FLV file"),
+    (b"0&\xb2u\x8ef\xcf\x11", "a Windows Media file"),
+    (b"\x00\x00\x01\xba", "an MPEG program stream"),
+    (b"\x00\x00\x01\xb3", "a raw MPEG video stream"),
+    (b"\x00\x00\x00\x01", "a raw H.264 or H.265 stream"),
+    (b".RMF", "a RealMedia file"),
+    (b"%PDF", "a PDF document"),
+    (b"PK\x03\x04", "a ZIP archive"),
+)
+_RIFF = {b"WAVE": "a WAVE audio file", b"WEBP": "a WebP picture"}
+_TS_PACKET = 188
+
+
+def sniff_container(head: bytes) -> str:
+    """The demuxer that a file's first bytes call for.
+
+    Args:
+        head: the first bytes of the file; `HEAD_BYTES` are enough.
+
+    Returns:
+        `mov` (MP4, MOV, M4V, 3GP), `matroska` (MKV, WebM) or `avi`.
+
+    Raises:
+        InvalidVideo: there are no bytes.
+        UnsupportedMediaType: the bytes announce something else; the message says what they look like.
+    """
+    if not head:
+        raise InvalidVideo("the file is empty")
+    if head[4:8] in _MOV_FIRST and head[8:12] not in _PICTURE_BRANDS:
+        return MOV
+    if head.startswith(_EBML) and (b"matroska" in head[:128] or b"webm" in head[:128]):
+        return MATROSKA
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        return AVI
+    raise UnsupportedMediaType(
+        f"the content is {_guess(head)}, not an MP4, MOV, Matroska, WebM or AVI video", hint=HINT
+    )
+
+
+def _guess(head: bytes) -> str:
+    if head[4:8] == b"ftyp":
+        return "a HEIC or AVIF picture"
+    if head[:4] == b"RIFF" and head[8:12] in _RIFF:
+        return _RIFF[head[8:12]]
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    for magic, name in _OTHERS:
+        if text.startswith(magic):
+            return name
+    if head[:1] == b"\x47" == head[_TS_PACKET : _TS_PACKET + 1]:
+        return "an MPEG transport stream"
+    printable = all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in head[:64])
+    return "text" if printable else "of an unknown kind"
+
+
+# The boxes, elements and chunks that are walked to find a file's end; a file of more is taken as it is.
+_MOST_PARTS = 10_000
+_MOV_TOP = (*_MOV_FIRST, b"moof", b"mfra", b"meta", b"sidx", b"emsg", b"udta", b"prft")
+_SEGMENT = b"\x18\x53\x80\x67"
+
+ReadAt = Callable[[int, int], bytes]  # (offset, length) -> up to length bytes
+
+
+def missing_bytes(container: str, read_at: ReadAt, size: int) -> int:
+    """How many bytes a file is shorter than its own outermost lengths say; 0 where it is whole or doesn't say.
+
+    Args:
+        container: what `sniff_container` answered.
+        read_at: reads `length` bytes at `offset`, fewer at the end.
+        size: of the file, in bytes.
+
+    Source: ISO/IEC 14496-12 section 4.2 (boxes), RFC 8794 (EBML), the RIFF and OpenDML specifications.
+    """
+    return max(0, _ENDS[container](read_at, size) - size)
+
+
+def _end_of_boxes(read_at: ReadAt, size: int) -> int:
+    position = 0
+    for _ in range(_MOST_PARTS):
+        head = read_at(position, 16)
+        if position + 8 > size or head[4:8] not in _MOV_TOP:
+            break
+        length = int.from_bytes(head[:4], "big")
+        if length == 1:
+            length = int.from_bytes(head[8:16], "big")
+        if length < 8:  # 0: to the end of the file
+            break
+        position += length
+    return position
+
+
+def _end_of_segment(read_at: ReadAt, size: int) -> int:
+    position = 4
+    length, width = _vint(read_at(position, 8))
+    position += width + length
+    if read_at(position, 4) != _SEGMENT:
+        return 0
+    length, width = _vint(read_at(position + 4, 8))
+    unknown = length == (1 << 7 * width) - 1  # a live recording
+    return size if unknown else position + 4 + width + length
+
+
+def _vint(data: bytes) -> tuple[int, int]:
+    """An EBML length: its value, and how many bytes it takes; (0, 1) where there is none."""
+    width = 9 - data[0].bit_length() if data and data[0] else 0
+    if not 0 < width <= len(data):
+        return 0, 1
+    return int.from_bytes(data[:width], "big") & ((1 << 7 * width) - 1), width
+
+
+def _end_of_riff(read_at: ReadAt, size: int) -> int:
+    position = 0
+    for _ in range(_MOST_PARTS):
+        head = read_at(position, 12)
+        if position + 12 > size or head[:4] != b"RIFF" or head[8:11] != b"AVI":
+            break
+        length = int.from_bytes(head[4:8], "little")
+        if length == 0:  # a recorder that was switched off never wrote it
+            return size
+        position += 8 + length + (length & 1)
+    return position
+
+
+_ENDS = {MOV: _end_of_boxes, MATROSKA: _end_of_segment, AVI: _end_of_riff}

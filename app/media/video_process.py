@@ -1,0 +1,117 @@
+"""The decoder's process: decodes one video into shared memory, and can be killed at any time.
+
+    python -I -S -c <start> <pid of the gateway> <descriptor of the video> <descriptor of the frames' memory>
+
+Standard input is the socket to the gateway. Everything it needs is imported before the first byte of the video is read;
+from then on it can open no file and no connection, and it ends with the gateway, whatever ends that.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from app.errors import GatewayError, InvalidVideo, VideoTooLong
+from app.media import video_decode
+from app.media.video_channel import DESCRIPTORS, Channel
+from app.media.video_decode import Limits, Source, Timed, Video
+from app.media.video_picture import RGB, Painter, orientation_of
+from app.media.video_sampling import Choice, Sampler, Sampling
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NO_NEW_PRIVS = 38
+
+
+def main() -> None:
+    """Serve the one task that arrives on standard input, then end."""
+    gateway, video, memory = (int(number) for number in sys.argv[-3:])
+    _die_with(gateway)
+    channel = Channel(socket.socket(fileno=0), memory)
+    task = channel.receive()
+    _confine(task["memory_bytes"])
+    channel.stall_s = task["stall_s"]
+    video_decode.quiet()
+    channel.end(_serve(task, Source(video), channel))
+
+
+def _die_with(gateway: int) -> None:
+    """Be killed when the thread that started this process ends; end now if it has already."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != gateway:
+        sys.exit(0)
+
+
+def _confine(memory_bytes: int) -> None:
+    """Give up what decoding doesn't need: files, connections, more memory, new privileges, a core dump."""
+    ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    with suppress(OSError):  # the kernel's first choice when memory runs out: this process, not the gateway
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, DESCRIPTORS))
+
+
+def _serve(task: dict[str, Any], source: Source, channel: Channel) -> GatewayError | None:
+    """Decode, and answer what ended it early."""
+    sampling, limits = Sampling(**task["sampling"]), Limits(**task["limits"])
+    try:
+        _deliver(Video(source, task["container"], sampling, limits, channel.alive), sampling, channel)
+    except GatewayError as fault:
+        return fault
+    except MemoryError:
+        return InvalidVideo(video_decode.NO_MEMORY)
+    except Exception as error:  # noqa: BLE001  # nobody would read a traceback: this process can write to no file
+        return InvalidVideo(f"the decoder failed: {error!r}"[:500])
+    return None
+
+
+def _deliver(video: Video, sampling: Sampling, channel: Channel) -> None:
+    """Announce the video with its first frame, and send the frames that are wanted."""
+    sampler, painter = Sampler(sampling, video.time_base), Painter()
+    announced, taken = False, 0
+    for timed in video.frames():
+        if not announced:
+            _announce(video, timed, channel)
+            announced = True
+        choice = sampler.choose(timed.time)
+        if choice is Choice.END:
+            return
+        if choice is Choice.TAKE:
+            if taken == video.limits.max_frames:
+                raise VideoTooLong(f"more than {taken} frames are asked for")
+            taken += 1
+            _send(video, timed, painter, channel)
+
+
+def _announce(video: Video, timed: Timed, channel: Channel) -> None:
+    orientation = orientation_of(timed.frame)
+    width, height = orientation.size(timed.frame.width, timed.frame.height)
+    facts = {"width": width, "height": height, "rotation": orientation.rotation, **video.facts()}
+    channel.send("facts", facts=facts)
+
+
+def _send(video: Video, timed: Timed, painter: Painter, channel: Channel) -> None:
+    frame = timed.frame
+    orientation = orientation_of(frame)
+    width, height = orientation.size(frame.width, frame.height)
+    slot, pixels = channel.slot(width * height * RGB)
+    with video_decode.translated("a frame can't be converted to RGB"):
+        painter.paint(frame, orientation, pixels)
+    channel.send(
+        "frame",
+        slot=slot,
+        index=timed.index,
+        time_s=float(timed.time),
+        width=width,
+        height=height,
+        decoded=video.decoded,
+        damaged=video.damaged,
+    )

@@ -1,0 +1,50 @@
+"""What the gateway and the decoder's process tell each other: JSON objects, one a packet of a Unix socket.
+
+    gateway → decoder: the task, `{"ring": [offset, slot_bytes]}` where frames go from now on, `{"free": slot}`
+    decoder → gateway: `facts`, `need` (slots of so many bytes), `frame`, `alive` (work goes on), `end`
+
+Pixels never pass here: they lie in memory that both have mapped.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import Any
+
+Message = dict[str, Any]
+_MOST_BYTES = 1 << 16
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected ends; each packet arrives whole or not at all."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def send(end: socket.socket, kind: str, **fields: object) -> None:
+    """Send one message.
+
+    Raises:
+        OSError: the other end is gone.
+    """
+    end.send(json.dumps({"kind": kind, **fields}, separators=(",", ":")).encode())
+
+
+def receive(end: socket.socket, *flags: int) -> Message | None:
+    """The next message; None where the other end is gone.
+
+    Raises:
+        TimeoutError: nothing came within the socket's timeout.
+        BlockingIOError: nothing is there, and `flags` say not to wait.
+        ValueError: that is no message of ours.
+    """
+    try:
+        packet = end.recv(_MOST_BYTES, *flags)
+    except (ConnectionError, BrokenPipeError):
+        return None
+    if not packet:
+        return None
+    message = json.loads(packet)
+    if not isinstance(message, dict) or not isinstance(message.get("kind"), str):
+        raise ValueError("no message of the decoder's protocol")  # noqa: TRY004  # the content is wrong, not a type
+    return message

@@ -1,0 +1,137 @@
+"""Which frames of a video are wanted, and when each is shown: exact arithmetic on the stream's own clock.
+
+Pure, and the same in the gateway and in the decoder's process.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+from fractions import Fraction
+
+from app.errors import InvalidParameter
+
+# Containers round times to their clock (Matroska to milliseconds), so a frame of 1/12 s stands at 83 ms and would
+# miss a grid point at 83.33: a time counts as reached one tick early, but never more than this.
+_MOST_TOLERANCE = Fraction(1, 1000)
+_FPS_DENOMINATOR = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Which frames are wanted, out of those shown in `[start_s, end_s)`. Neither `fps` nor `every`: all of them.
+
+    `fps`: at most so many a second of video time. The range is cut into cells of 1/fps seconds from `start_s` on, and
+    the first frame of each cell is taken; so a variable frame rate is sampled by time and no frame comes twice.
+    `every`: every n-th frame in the order of presentation, the first of the range included.
+    `keyframes`: only frames that stand for themselves; `fps` and `every` then choose among those.
+
+    Times are seconds from the stream's first frame. A frame counts as shown at a time when its timestamp is less than
+    one tick of the container's clock (at most 1 ms) before it.
+
+    Raises:
+        InvalidParameter: both `fps` and `every`, or a value out of range.
+    """
+
+    fps: float | None = None
+    every: int | None = None
+    keyframes: bool = False
+    start_s: float = 0.0
+    end_s: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what can't be meant."""
+        if self.fps is not None and self.every is not None:
+            raise InvalidParameter("fps and every exclude each other")
+        if self.fps is not None and not 1e-4 <= self.fps <= 1000:
+            raise InvalidParameter(f"fps is {self.fps}; it has to lie between 0.0001 and 1000")
+        if self.every is not None and self.every < 1:
+            raise InvalidParameter(f"every is {self.every}; the smallest is 1, every frame")
+        if not 0 <= self.start_s < math.inf:
+            raise InvalidParameter(f"start is {self.start_s}; it has to be 0 or more seconds")
+        if self.end_s is not None and not self.start_s < self.end_s < math.inf:
+            raise InvalidParameter(f"end is {self.end_s}; it has to lie after start ({self.start_s})")
+
+    def span(self, duration: float | None) -> float | None:
+        """Seconds of video that are asked for, of a video of so many; None where nobody knows."""
+        end = min((e for e in (self.end_s, duration) if e is not None), default=None)
+        return None if end is None else max(0.0, end - self.start_s)
+
+    def expected(self, duration: float | None, rate: float | None) -> int:
+        """About how many frames will be chosen, by what the container says; 0 where that can't be said."""
+        span = self.span(duration)
+        if span is None or self.keyframes or (rate is None and self.fps is None):
+            return 0
+        rates = [r for r in (self.fps, rate) if r is not None]
+        return int(span * min(rates)) // (self.every or 1)
+
+
+class Choice(Enum):
+    """What is to be done with a frame."""
+
+    SKIP = 0
+    TAKE = 1
+    END = 2  # it and all later ones lie behind the range
+
+
+class Sampler:
+    """The rule of one `Sampling`, over frames in the order of presentation."""
+
+    def __init__(self, sampling: Sampling, tick: Fraction) -> None:
+        self.tolerance = min(tick, _MOST_TOLERANCE)
+        self.start = _exact(sampling.start_s)
+        self._end = None if sampling.end_s is None else _exact(sampling.end_s)
+        self._fps = None if sampling.fps is None else _exact(sampling.fps)
+        self._every = sampling.every or 1
+        self._seen = 0
+        self._cell: int | None = None
+
+    def choose(self, time: Fraction) -> Choice:
+        """What to do with the next frame, shown at `time` (seconds from the stream's first frame)."""
+        reached = time + self.tolerance
+        # Nothing comes before the beginning, even where a frame's time is negative.
+        if reached < self.start and self.start > 0:
+            return Choice.SKIP
+        if self._end is not None and reached >= self._end:
+            return Choice.END
+        if self._fps is not None:
+            return self._first_of_cell(reached)
+        self._seen += 1
+        return Choice.TAKE if (self._seen - 1) % self._every == 0 else Choice.SKIP
+
+    def _first_of_cell(self, reached: Fraction) -> Choice:
+        assert self._fps is not None  # noqa: S101  # for the type checker; the caller looked
+        cell = math.floor((reached - self.start) * self._fps)
+        if self._cell is not None and cell <= self._cell:
+            return Choice.SKIP
+        self._cell = cell
+        return Choice.TAKE
+
+
+class Clock:
+    """Times of a stream's frames from their timestamps; never going back, whatever the stream says.
+
+    A frame without a timestamp, or with one before its predecessor's, is shown one frame's duration after it; two
+    frames may share a time. So a stream that starts anew in the middle goes on at its nominal rate.
+    """
+
+    def __init__(self, time_base: Fraction, origin: int, step: Fraction) -> None:
+        self._time_base = time_base
+        self._origin = origin
+        self._step = step
+        self._last: Fraction | None = None
+
+    def at(self, timestamp: int | None) -> Fraction:
+        """Seconds from the stream's first frame, of the frame that comes next."""
+        last = self._last
+        time = None if timestamp is None else (timestamp - self._origin) * self._time_base
+        if last is not None and (time is None or time < last):
+            time = last + self._step
+        self._last = Fraction(0) if time is None else time
+        return self._last
+
+
+def _exact(value: float) -> Fraction:
+    """The number that was meant: 0.1 is one tenth, 29.97 is 2997/100."""
+    return Fraction(value).limit_denominator(_FPS_DENOMINATOR)

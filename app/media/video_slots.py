@@ -1,0 +1,125 @@
+"""Frames in memory that the decoder's process writes and the gateway reads: slots that are used again and again."""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import threading
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+RGB = 3
+
+
+class VideoFrame:
+    """One sampled frame of a video. Who gets it holds it, and releases it once; `hold` adds a holder.
+
+    `index`: its number in the order of presentation, from 0, counted over all frames that the stream's decoder put out
+    from the beginning. Where frames were never decoded, after a jump to `start_s` or with `keyframes`, it is its time
+    times the stream's average rate, rounded: the same number at a constant frame rate, and near it at a variable one.
+    `time_s`: when it is shown, in seconds from the stream's first frame.
+    """
+
+    __slots__ = ("_free", "_holders", "_lock", "_rgb", "index", "time_s")
+
+    def __init__(self, index: int, time_s: float, rgb: NDArray[np.uint8], free: Callable[[], None]) -> None:
+        self.index = index
+        self.time_s = time_s
+        self._rgb: NDArray[np.uint8] | None = rgb
+        self._free = free
+        self._holders = 1
+        self._lock = threading.Lock()
+
+    @property
+    def rgb(self) -> NDArray[np.uint8]:
+        """Pixels as shown, `[height, width, 3]` uint8 RGB, C-contiguous and read-only: a view into a slot that is used
+        again after the last `release`. Copy what has to stay, or be drawn on.
+
+        Raises:
+            ValueError: nobody holds the frame any more.
+        """
+        if self._rgb is None:
+            raise ValueError("the frame was released; its pixels are gone")
+        return self._rgb
+
+    def hold(self) -> VideoFrame:
+        """Keep the pixels for one more holder, who releases the frame once. Thread-safe.
+
+        Raises:
+            ValueError: nobody holds the frame any more.
+        """
+        with self._lock:
+            if not self._holders:
+                raise ValueError("the frame was released; its pixels are gone")
+            self._holders += 1
+        return self
+
+    def release(self) -> None:
+        """Hold it no longer; the slot is used again when nobody does. Thread-safe; once too often does nothing."""
+        with self._lock:
+            if not self._holders:
+                return
+            self._holders -= 1
+            if self._holders:
+                return
+            self._rgb = None
+        self._free()
+
+
+class Ring:
+    """Slots of one size in an anonymous file, which leaves nothing behind however its processes end.
+
+    When frames grow, a larger ring begins behind the old one in the same file, so frames that are still held stay as
+    they are. It is at least twice as large, so the file stays under twice what the largest frames need.
+    """
+
+    def __init__(self, slots: int) -> None:
+        if slots < 1:
+            raise ValueError("a video needs at least one slot")
+        self.slots = slots
+        self.slot_bytes = 0
+        self.generation = 0
+        self.free: set[int] = set()
+        self.fd = os.memfd_create("video-frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        # The decoder must not be able to take memory away under the readers.
+        fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+        self._end = 0
+        self._map: mmap.mmap | None = None
+
+    def grow(self, need: int, most: int) -> int:
+        """Make slots of at least `need` bytes, and where there were some twice as large up to `most`; all are free.
+
+        Returns:
+            Where the ring begins in the file.
+
+        Raises:
+            OSError: there is no memory.
+        """
+        size = _pages(max(need, min(2 * self.slot_bytes, most)))
+        offset, length = self._end, size * self.slots
+        os.ftruncate(self.fd, offset + length)
+        self._map = mmap.mmap(self.fd, length, mmap.MAP_SHARED, mmap.PROT_READ, offset=offset)
+        self._end = offset + length
+        self.slot_bytes = size
+        self.generation += 1
+        self.free = set(range(self.slots))
+        return offset
+
+    def view(self, slot: int, height: int, width: int) -> NDArray[np.uint8]:
+        """`[height, width, 3]` uint8 at the beginning of a slot, read-only."""
+        if self._map is None or height * width * RGB > self.slot_bytes:
+            raise ValueError("the frame doesn't fit its slot")
+        flat = np.frombuffer(self._map, np.uint8, height * width * RGB, slot * self.slot_bytes)
+        return flat.reshape(height, width, RGB)
+
+    def close(self) -> None:
+        """Give the file up; its memory goes with the last frame that is held."""
+        os.close(self.fd)
+        self._map = None
+
+
+def _pages(size: int) -> int:
+    return -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
