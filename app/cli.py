@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.set_defaults(command=_serve)
     routes = commands.add_parser("routes", help="print which branch each frame size takes, and why")
     routes.add_argument("--family", default="detect", choices=list(catalogues.load().families))
-    routes.add_argument("--variant", help="detection variant")
+    routes.add_argument("--variant", help="variant: of detect n s m l x, of flow small large")
     routes.add_argument("--not-ready", default="", help="branches to treat as not ready, separated by commas")
     routes.add_argument("sizes", nargs="*", type=_size, help="W or WxH in pixels (default: 64 to 4096)")
     routes.set_defaults(command=_routes)

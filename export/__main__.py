@@ -17,7 +17,7 @@ _EPILOG = """\
   auto        pretrained; where they can't be had, random (said loudly, and in every answer of the gateway)
   pretrained  the official ones, downloaded into MODELS/checkpoints
   random      seeded and settled: for trying out the plumbing, they recognise nothing
-  PATH        a checkpoint file, or a folder with yolo11n.pt and the like
+  PATH        a checkpoint file, or a folder with yolo11n.pt, raft_large*.pth and the like
 """
 
 
@@ -41,7 +41,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     models.add_argument("--set", dest="chosen", choices=plan.SETS, default="starter")
     models.add_argument("--weights", default="auto", metavar="auto|pretrained|random|PATH")
-    models.add_argument("--variants", type=_list, metavar="n,x", help="of YOLO11, instead of the set's")
+    models.add_argument(
+        "--variants",
+        type=_list,
+        metavar="n,x,large",
+        help="of YOLO11 (n to x) and RAFT (small, large), instead of the set's",
+    )
     models.set_defaults(run=_models)
     configs = commands.add_parser("repository", help="write every config.pbtxt and the preprocess graphs")
     configs.add_argument("--check", action="store_true", help="write nothing; fail if a config.pbtxt drifted")

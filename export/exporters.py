@@ -28,9 +28,9 @@ class Exporter:
 
     `packages` are those whose versions go into weights.json, by the name they have there. `revision` is raised by
     hand when the module makes other graphs from the same weights, so that what is there is built again.
-    `checkpoint` names a file, or with `hub` a folder in the hub's layout; `checkpoints` are those of branches that
-    have another one, and `pattern` finds a file that goes by another name. With `shared`, sizes of one architecture
-    share one file of weights.
+    `checkpoint` names a file, or with `hub` a folder in the hub's layout; `checkpoints` are those of branches and
+    variants that have another one, and `pattern` finds a file that goes by another name. With `shared`, sizes of one
+    architecture share one file of weights.
     """
 
     module: str
@@ -45,7 +45,8 @@ class Exporter:
     shared: bool = False
 
     def checkpoint_name(self, branch: Branch) -> str:
-        return self.checkpoints.get(branch.name, self.checkpoint).format(variant=branch.variant)
+        other = self.checkpoints.get(branch.name) or self.checkpoints.get(str(branch.variant))
+        return (other or self.checkpoint).format(variant=branch.variant)
 
     def find(self, place: Path, branch: Branch) -> Weights:
         """The weights of a branch in a folder of somebody's, or in a file.
@@ -54,7 +55,9 @@ class Exporter:
             ExportError: they aren't there.
         """
         name = self.checkpoint_name(branch)
-        return hub_folder(place, name) if self.hub else checkpoint(place, name, self.pattern)
+        if self.hub:
+            return hub_folder(place, name)
+        return checkpoint(place, name, self.pattern and self.pattern.format(variant=branch.variant))
 
     def url(self, branch: Branch) -> str:
         """Where the official weights are: a file, or of a hub what all its files' addresses begin with."""
@@ -117,11 +120,12 @@ EXPORTERS: Mapping[str, Exporter] = MappingProxyType(
         "flow": Exporter(
             module="export.raft",
             checkpoint="raft_small_C_T_V2-01064c6d.pth",
+            checkpoints={"large": "raft_large_C_T_SKHT_V2-ff5fadd5.pth"},  # torchvision's defaults, both
             release="https://download.pytorch.org/models",
             opset=17,
             revision=1,
             packages={"torch": "torch", "torchvision": "torchvision", "onnx": "onnx"},
-            pattern="raft_small*.pth",
+            pattern="raft_{variant}*.pth",
             shared=True,
         ),
         "clip_image": _CLIP,

@@ -48,7 +48,7 @@ class Task:
 
 
 def branches(catalogue: Catalogue, chosen: str, variants: Sequence[str] | None) -> list[Branch]:
-    """The branches of a set, in the catalogue's order; `variants` replace those of the set.
+    """The branches of a set, in the catalogue's order; `variants` replace the set's in the families that have them.
 
     Raises:
         ExportError: a variant that no family has.
@@ -61,11 +61,13 @@ def branches(catalogue: Catalogue, chosen: str, variants: Sequence[str] | None) 
         for family in catalogue.families.values()
         if chosen != "starter" or family.name == STARTER_FAMILY
         for branch in family.branches
-        if branch.variant is None or branch.variant in (variants or _variants(family, chosen))
+        if branch.variant is None or branch.variant in _variants(family, chosen, variants or ())
     ]
 
 
-def _variants(family: Family, chosen: str) -> tuple[str, ...]:
+def _variants(family: Family, chosen: str, asked: Sequence[str]) -> tuple[str, ...]:
+    if own := tuple(variant for variant in family.variants if variant in asked):
+        return own
     if chosen == "all":
         return family.variants
     return (STARTER_VARIANT if chosen == "starter" else str(family.default_variant),)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -112,6 +112,10 @@ class Family:
     labels: tuple[str, ...]
     branches: tuple[Branch, ...]
 
+    def variant_or_default(self, variant: str | None) -> str | None:
+        """`variant` if the family has it, else its own default; None for a family without variants."""
+        return variant if variant in self.variants else self.default_variant
+
     def of_variant(self, variant: str | None) -> tuple[Branch, ...]:
         """Branches of one variant, ascending by size."""
         return tuple(branch for branch in self.branches if branch.variant == variant)
@@ -144,13 +148,15 @@ class Catalogue:
 
         Args:
             required: which of the two lists.
-            variant: of a family with variants, the one that the checklist speaks of (the baseline's is `x`).
+            variant: the one that the checklist speaks of in the family that has it (the baseline's is `x`); in
+                others it speaks of the default one.
         """
         return tuple(
             sorted(
                 model.name
-                for branch in self.branches.values()
-                if branch.required is required and branch.variant in (None, variant)
+                for family in self.families.values()
+                for branch in family.of_variant(family.variant_or_default(variant))
+                if branch.required is required
                 for model in branch.models
             )
         )
@@ -183,7 +189,8 @@ def parse(document: Mapping[str, Any], labels_folder: Path) -> Catalogue:
         families[family.name] = family
     if not families:
         raise CatalogueError("the catalogue has no family")
-    _unique([m.name for family in families.values() for b in family.branches for m in b.models])
+    _unique("model", [m.name for family in families.values() for b in family.branches for m in b.models])
+    _unique("variant", [variant for family in families.values() for variant in family.variants])
     return Catalogue(MappingProxyType(families))
 
 
@@ -194,7 +201,7 @@ _FAMILY_KEYS: Mapping[str, type] = {
     "input": list, "output": list, "branch": list,
 }  # fmt: skip
 _BRANCH_KEYS: Mapping[str, type] = {
-    "name": str, "preprocess": str, "tier": str, "size": int, "max_side": int, "model_size": int,
+    "name": str, "variant": str, "preprocess": str, "tier": str, "size": int, "max_side": int, "model_size": int,
     "required": bool, "when_ready": bool,
 }  # fmt: skip
 _TENSOR_KEYS: Mapping[str, type] = {"name": str, "datatype": str, "shape": list}
@@ -221,6 +228,7 @@ def _family(table: Mapping[str, Any], labels_folder: Path) -> Family:
         )
     except (KeyError, TypeError) as error:
         raise CatalogueError(f"family {name}: {error!r}") from error
+    _check_variants(family, table["branch"])
     _check_family(family)
     return family
 
@@ -250,7 +258,8 @@ def _branches(table: Mapping[str, Any]) -> Iterator[Branch]:
     for variant in table.get("variants", (None,)):
         for row in table["branch"]:
             _check_table(row, _BRANCH_KEYS, f"family {table['name']}, a branch")
-            yield _branch(table, row, variant)
+            if row.get("variant", variant) == variant:
+                yield _branch(table, row, variant)
 
 
 def _branch(table: Mapping[str, Any], row: Mapping[str, Any], variant: str | None) -> Branch:
@@ -328,6 +337,12 @@ def _check_family(family: Family) -> None:
         _check_ladder(family.name, family.of_variant(variant))
 
 
+def _check_variants(family: Family, rows: Iterable[Mapping[str, Any]]) -> None:
+    for row in rows:
+        if "variant" in row and row["variant"] not in family.variants:
+            raise CatalogueError(f"family {family.name}: {row['name']} is of a variant that it hasn't")
+
+
 def _check_ladder(family: str, branches: tuple[Branch, ...]) -> None:
     """Sizes, thresholds and tiers rise together; only the last branch has no bound."""
     if not branches:
@@ -358,7 +373,7 @@ def _check_table(table: Any, keys: Mapping[str, type], where: str) -> None:
             raise CatalogueError(f"{where}: {key} is no {keys[key].__name__}")
 
 
-def _unique(names: list[str]) -> None:
+def _unique(kind: str, names: list[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise CatalogueError(f"model {', '.join(twice)} stands twice")
+        raise CatalogueError(f"{kind} {', '.join(twice)} stands twice")

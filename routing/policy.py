@@ -126,8 +126,8 @@ def route(
         facts: the frame's size, every side positive; None for a family without sizes (text).
         wishes: the caller's overrides.
         ready: readiness by branch name; a name that is absent counts as `missing`.
-        default_variant: of a family with variants, the one that serves when the caller names none
-            (None: the catalogue's).
+        default_variant: the one that serves when the caller names none, in the family that has it (None, and in
+            other families: the catalogue's).
 
     Raises:
         RoutingError: `invalid_parameter` (a wish that makes no sense), `model_not_found`, `model_not_ready`,
@@ -169,9 +169,7 @@ def _variant(family: Family, wishes: Wishes, default_variant: str | None) -> str
         named = family.branch(wishes.branch)
         if named is not None:
             return named.variant
-    if family.variants and default_variant in family.variants:
-        return default_variant
-    return family.default_variant
+    return family.variant_or_default(default_variant)
 
 
 def _override(family: Family, branches: tuple[Branch, ...], wishes: Wishes) -> Decision:

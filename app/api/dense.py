@@ -14,6 +14,7 @@ from app.api.gateway import Gateway, gateway_of
 from app.api.requests import deadline_of, negotiate, read_one, read_parts
 from app.api.steering import FrameQuery
 from app.errors import InvalidParameter
+from app.pipelines.base import Wishes, wishes_of
 from app.pipelines.depth import DepthMap
 from app.pipelines.flow import FlowField
 
@@ -42,6 +43,12 @@ class FlowQuery(FrameQuery):
         "source",
         description="The field's size: the frame's or the branch's; its unit is always a source pixel.",
     )
+    variant: Literal["small", "large"] | None = Field(
+        None, description="RAFT's variant (small if none is named): large takes more time."
+    )
+
+    def wishes(self) -> Wishes:
+        return wishes_of(self.branch, self.variant, fallback=self.fallback)
 
 
 @router.post("/v1/depth", tags=["depth"], summary="Relative inverse depth of a frame", **openapi.DEPTH)

@@ -160,6 +160,7 @@ FLOW = _with_body(
         schemas.FlowAnswer,
         (_NPY, _FLO, _PNG),
         f"curl -F frame0=@docs/astronaut.jpg -F frame1=@docs/astronaut.jpg {_HERE}/flow'",
+        f"curl -F frame0=@docs/astronaut.jpg -F frame1=@docs/astronaut.jpg {_HERE}/flow?variant=large'",
     ),
     _form("frame0", "frame1"),
 )

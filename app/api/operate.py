@@ -29,8 +29,8 @@ class BranchesQuery(BaseModel):
         None, ge=1, le=1 << 16, description="A frame's width: which branches would serve it?"
     )
     height: int | None = Field(None, ge=1, le=1 << 16, description="Its height.")
-    variant: Literal["n", "s", "m", "l", "x"] | None = Field(
-        None, description="Detection variant to ask about."
+    variant: Literal["n", "s", "m", "l", "x", "small", "large"] | None = Field(
+        None, description="Variant to ask about: of detection n to x, of flow small or large."
     )
     fallback: bool = Field(False, description="Whether a smaller branch may stand in.")
 

@@ -28,7 +28,7 @@ def branches(router: Router, size: tuple[int, int] | None, wishes: Wishes) -> di
 
 def decision(router: Router, family: Family, facts: FrameFacts, wishes: Wishes) -> dict[str, Any]:
     """What routing says to a frame: a branch and why, or an error with its code."""
-    if wishes.variant is not None and not family.variants:
+    if wishes.variant not in family.variants:  # it is another family's
         wishes = dataclasses.replace(wishes, variant=None)
     try:
         decided = router.decide(family.name, facts, wishes)
@@ -115,13 +115,12 @@ def _row(state: ModelState) -> dict[str, Any]:
 
 
 def _family(router: Router, family: Family, states: Mapping[str, ModelState]) -> dict[str, Any]:
-    default = router.variant if router.variant in family.variants else family.default_variant
     return {
         "name": family.name,
         "title": family.title,
         "component": family.component,
         "variants": list(family.variants),
-        "default_variant": default,
+        "default_variant": family.variant_or_default(router.variant),
         "min_short_side": family.min_short_side,
         "prepare": None if family.prepare is None else dataclasses.asdict(family.prepare),
         "branches": [_branch(branch, states) for branch in family.branches],

@@ -89,9 +89,32 @@ def test_sets(chosen: str, variants: tuple[str, ...] | None, expected: set[str])
     assert len(names) == len(set(names))
 
 
+@pytest.mark.parametrize(
+    ("chosen", "variants", "detect", "flow"),
+    [
+        ("starter", None, "n", ""),
+        ("starter", ("large",), "n", ""),
+        ("baseline", None, "x", "small"),
+        ("baseline", ("n",), "n", "small"),
+        ("baseline", ("large",), "x", "large"),
+        ("baseline", ("n", "small", "large"), "n", "small large"),
+        ("all", None, "n s m l x", "small large"),
+        ("all", ("s",), "s", "small large"),
+    ],
+)
+def test_variants_of_each_family(
+    chosen: str, variants: tuple[str, ...] | None, detect: str, flow: str
+) -> None:
+    """Large flow is made by `all` or when it is asked for; a family keeps the set's where none of its own is named."""
+    made = plan.branches(CATALOGUE, chosen, variants)
+    for family, expected in (("detect", detect), ("flow", flow)):
+        there = dict.fromkeys(str(branch.variant) for branch in made if branch.family == family)
+        assert list(there) == expected.split()
+
+
 def test_unknown_variant_is_told() -> None:
-    """A variant that YOLO11 hasn't got is an error that lists those it has."""
-    with pytest.raises(ExportError, match="no variant q; there are l, m, n, s, x"):
+    """A variant that no family has got is an error that lists those there are."""
+    with pytest.raises(ExportError, match="no variant q; there are l, large, m, n, s, small, x"):
         plan.branches(CATALOGUE, "starter", ("n", "q"))
 
 

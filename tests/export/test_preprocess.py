@@ -66,8 +66,8 @@ def _cubic(source: int, target: int) -> npt.NDArray[np.float64]:
 
 
 def test_every_family_with_an_ensemble_and_pictures_has_graphs() -> None:
-    """The catalogue has preprocess models: depth, flow, CLIP and scenes at three sizes each."""
-    assert len(CASES) == 12
+    """The catalogue has preprocess models: depth, flow (two networks), CLIP and scenes at three sizes each."""
+    assert len(CASES) == 15
     assert len(RESIZED) == 1
 
 

@@ -32,7 +32,8 @@ def _fp32(name: str, *shape: int) -> TensorSpec:
 CONTRACTS: dict[str, tuple[list[TensorSpec], list[TensorSpec]]] = {
     **{f"midas_{s}": ([_u8(s)], [_fp32("OUTPUT__0", 1, s, s)]) for s in (256, 384, 512)},
     **{
-        f"raft_{s}": ([_u8(s, "INPUT0__0"), _u8(s, "INPUT1__0")], [_fp32("OUTPUT__0", 1, 2, s, s)])
+        f"raft_{v}{s}": ([_u8(s, "INPUT0__0"), _u8(s, "INPUT1__0")], [_fp32("OUTPUT__0", 1, 2, s, s)])
+        for v in ("", "large_")
         for s in (256, 384, 512)
     },
     **{
@@ -112,6 +113,34 @@ def test_the_ready_checklist_is_that_of_the_requirements() -> None:
     assert set(CATALOGUE.ready_checklist(required=False, variant="x")) == {*OPTIONAL, *clip}
 
 
+@pytest.mark.parametrize("variant", [*"nsmlx", "large"])
+def test_the_checklist_follows_the_variant_where_a_family_has_it(variant: str) -> None:
+    """Of detection it lists one variant; flow stays the small one whatever detection is set to."""
+    listed = {
+        name
+        for required in (True, False)
+        for name in CATALOGUE.ready_checklist(required=required, variant=variant)
+    }
+    detect = variant if variant in "nsmlx" else "x"
+    assert {name for name in listed if "yolo" in name} == {f"yolo11{detect}_{s}" for s in (320, 640, 960)}
+    flow = "raft_large_" if variant == "large" else "raft_"
+    assert {f"{flow}{size}" for size in (256, 384, 512)} < listed
+    assert any("raft_large" in name for name in listed) is (variant == "large")
+
+
+def test_flow_has_two_networks_and_small_is_the_default() -> None:
+    """Large has names of its own and is never required; a name says which it is."""
+    flow = CATALOGUE["flow"]
+    assert (flow.variants, flow.default_variant) == (("small", "large"), "small")
+    assert [branch.name for branch in flow.of_variant("small")] == ["raft_256", "raft_384", "raft_512"]
+    assert [branch.name for branch in flow.of_variant("large")] == [
+        "raft_large_256",
+        "raft_large_384",
+        "raft_large_512",
+    ]
+    assert not any(branch.required for branch in flow.of_variant("large"))
+
+
 def test_no_tensor_has_a_dynamic_axis() -> None:
     """Every dimension of every model in the repository is a positive number."""
     for model in CATALOGUE.models.values():
@@ -139,6 +168,11 @@ def test_clip_336_sees_every_pixel() -> None:
 
 def _depth(document: dict[str, Any]) -> dict[str, Any]:
     family: dict[str, Any] = next(f for f in document["family"] if f["name"] == "depth")
+    return family
+
+
+def _flow(document: dict[str, Any]) -> dict[str, Any]:
+    family: dict[str, Any] = next(f for f in document["family"] if f["name"] == "flow")
     return family
 
 
@@ -181,6 +215,24 @@ FAULTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "negative size": (lambda d: _set(_depth(d)["branch"][0], "size", -256), "positive"),
     "no anchors": (lambda d: _set(d["family"][0]["branch"][0], "size", 330), "'A'"),
     "variants without default": (lambda d: d["family"][0].pop("default_variant"), "default_variant"),
+    "row of no variant": (
+        lambda d: _set(_flow(d)["branch"][0], "variant", "huge"),
+        "raft_256 is of a variant",
+    ),
+    "row of a variant without any": (
+        lambda d: _set(_depth(d)["branch"][0], "variant", "a"),
+        "midas_256 is of a",
+    ),
+    "row of all variants": (lambda d: _flow(d)["branch"][0].pop("variant"), "sizes must rise"),
+    "variant without rows": (lambda d: _set(_flow(d), "variants", ["small", "large", "huge"]), "no branches"),
+    "variant of two families": (
+        lambda d: (
+            _set(_flow(d), "variants", ["n", "large"]),
+            _set(_flow(d), "default_variant", "large"),
+            [_set(row, "variant", "n") for row in _flow(d)["branch"][:3]],
+        ),
+        "variant n stands twice",
+    ),
     "labels that are not there": (lambda d: _set(d["family"][0], "labels", "none.txt"), "none.txt"),
     "preprocess twice": (
         lambda d: _set(_depth(d)["branch"][1], "preprocess", "preprocess_midas_256"),

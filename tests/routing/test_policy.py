@@ -24,7 +24,7 @@ wishes = st.builds(
     branch=st.none() | st.sampled_from(sorted(CATALOGUE.branches)) | st.text(max_size=12),
     tier=st.none() | st.sampled_from(TIERS) | st.text(max_size=6),
     size=st.none() | st.sampled_from([224, 256, 320, 336, 384, 448, 512, 640, 960]) | st.integers(-5, 5000),
-    variant=st.none() | st.sampled_from("nsmlx") | st.text(max_size=2),
+    variant=st.none() | st.sampled_from([*"nsmlx", "small", "large"]) | st.text(max_size=2),
     fallback=st.booleans(),
 )
 
@@ -35,7 +35,7 @@ wishes = st.builds(
     st.none() | facts,
     wishes,
     readiness,
-    st.sampled_from([None, *"nsmlx"]),
+    st.sampled_from([None, *"nsmlx", "large"]),
 )
 def test_every_wish_ends_in_a_ready_branch_or_a_known_code(
     family: str,
@@ -86,6 +86,7 @@ def test_a_larger_frame_never_takes_a_smaller_branch(family: str, one: int, othe
         ("depth", 448, "midas_384"),
         ("depth", 449, "midas_512"),
         ("flow", 448, "raft_384"),
+        ("flow", 320, "raft_256"),
         ("flow", 4096, "raft_512"),
         ("clip_image", 321, "clip_image_336"),
         ("places", 449, "places365_resnet50_448"),
@@ -189,6 +190,44 @@ def test_the_default_variant_is_the_setting_s() -> None:
     assert route(CATALOGUE["detect"], FrameFacts(500, 500), Wishes(), ALL_READY).branch.variant == "x"
     decision = route(CATALOGUE["detect"], FrameFacts(500, 500), Wishes(), ALL_READY, "n")
     assert decision.branch.name == "yolo11n_640"
+
+
+@pytest.mark.parametrize("default", [None, *"nsmlx"])
+@pytest.mark.parametrize(
+    ("wish", "branch"),
+    [
+        (Wishes(), "raft_512"),
+        (Wishes(variant="small"), "raft_512"),
+        (Wishes(variant="large"), "raft_large_512"),
+        (Wishes(variant="large", size=256), "raft_large_256"),
+        (Wishes(variant="large", tier="medium"), "raft_large_384"),
+        (Wishes(branch="raft_large_384"), "raft_large_384"),
+        (Wishes(branch="raft_384"), "raft_384"),
+    ],
+)
+def test_flow_knows_nothing_of_detection_s_variant(wish: Wishes, branch: str, default: str | None) -> None:
+    """Whatever variant detection is set to, flow is small unless large is asked for, by variant or by name."""
+    assert route(CATALOGUE["flow"], FrameFacts(500, 500), wish, ALL_READY, default).branch.name == branch
+
+
+@pytest.mark.parametrize(
+    ("family", "variant"), [("flow", "n"), ("detect", "large"), ("detect", "small"), ("depth", "large")]
+)
+def test_a_variant_of_another_family_is_refused(family: str, variant: str) -> None:
+    """Asked for by name, a variant that the family hasn't got is an error that lists those it has."""
+    with pytest.raises(RoutingError, match=f"{family} has no variant '{variant}'; it has") as failure:
+        route(CATALOGUE[family], FrameFacts(500, 500), Wishes(variant=variant), ALL_READY)
+    assert failure.value.code == "invalid_parameter"
+
+
+def test_large_flow_falls_back_on_large_flow() -> None:
+    """A fallback is a smaller size of the same network, and a size that isn't there is passed over by the rule."""
+    ready = {**ALL_READY, "raft_large_512": Readiness.MISSING, "raft_large_384": Readiness.OUT_OF_MEMORY}
+    decision = route(CATALOGUE["flow"], FrameFacts(500, 500), Wishes(variant="large"), ready)
+    assert (decision.branch.name, decision.kind) == ("raft_large_256", "rule")
+    ready["raft_large_256"] = Readiness.MISSING
+    with pytest.raises(RoutingError, match="raft_large_256: not in the repository"):
+        route(CATALOGUE["flow"], FrameFacts(500, 500), Wishes(variant="large", fallback=True), ready)
 
 
 def test_a_short_side_under_320_is_warned_of_in_the_contract_s_words() -> None:

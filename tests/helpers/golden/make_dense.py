@@ -104,7 +104,7 @@ def flow(rgb: Pixels, size: int, arrays: dict[str, Any], key: str) -> dict[str, 
     height, width = rgb.shape[:2]
     first = np.ascontiguousarray(crop(SHIFT, 0, width - SHIFT, height)(rgb))
     second = np.ascontiguousarray(crop(0, 0, width - SHIFT, height)(rgb))
-    net, transforms = raft.network(random_weights()), Raft_Small_Weights.C_T_V2.transforms()
+    net, transforms = raft.network("small", random_weights()), Raft_Small_Weights.C_T_V2.transforms()
     squares = [Image.fromarray(f).resize((size, size), Image.Resampling.BILINEAR) for f in (first, second)]
     values = net(*(frame[None] for frame in transforms(*squares)))[-1][0].numpy()
     others = [torchvision_square(frame, size) for frame in (first, second)]
