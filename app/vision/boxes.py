@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+_TINY = np.finfo(np.float64).tiny
+
 
 def areas(corners: NDArray[np.float64]) -> NDArray[np.float64]:
     """Areas of boxes `(4, ...)`, rows x1 y1 x2 y2: `(...)`; 0 for a box that is turned inside out."""
@@ -35,9 +37,10 @@ def iou(
     sides = np.minimum(first[2:], second[2:])  # (2, ...): x and y
     sides -= np.maximum(first[:2], second[:2])
     np.maximum(sides, 0, out=sides)
-    shared = sides[0]
+    shared: NDArray[np.float64] = sides[0]
     shared *= sides[1]
     union = first_areas + second_areas
     union -= shared
-    ratio: NDArray[np.float64] = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-    return ratio
+    np.maximum(union, _TINY, out=union)
+    shared /= union
+    return shared

@@ -1,13 +1,16 @@
-"""ByteTrack: boxes that belong to one object through the frames of a video get one id.
+"""ByteTrack: the detections of one object get one id through the frames of a video.
 
-Method: Zhang et al., "ByteTrack: Multi-Object Tracking by Associating Every Detection Box", ECCV 2022, and its
-reference implementation. What is different, and why:
+Method: Zhang et al., "ByteTrack: Multi-Object Tracking by Associating Every Detection Box", ECCV 2022, with the
+thresholds of its reference implementation. Detections with a high score are matched first, to all tracks; those with a
+low score then keep tracks alive that found none; what is left begins new tracks, shown from their second frame on.
+
+What is different, and why:
 
 - The reference counts frames; here time is the frames' own. The motion model's unit of time is the video's typical
-  interval (the median of the latest ones), so a uniformly sampled video of any stride is tracked exactly as the
-  reference does, and where frames were dropped the prediction goes over the time that really passed.
-- Ids belong to the tracker, not to the class; every row of the input gets its own answer.
-- Everything is a column of one array: a frame costs a fixed number of array operations, however many tracks there are.
+  interval (the median of the latest), so a uniformly sampled video of any stride is tracked as the reference tracks it;
+  where frames were dropped or come at a varying rate, the prediction goes over the time that really passed.
+- Ids belong to the tracker, and every row of the input gets its own.
+- All tracks are columns of one table: a frame costs about the same number of array operations however many there are.
 """
 
 from __future__ import annotations
@@ -28,29 +31,23 @@ from app.vision.tracks import (
     ID,
     INTERVALS,
     LAST,
-    LONGEST,
-    LOST,
-    NEW,
-    ROWS,
+    LONGEST_S,
     SCORE,
-    SHORTEST,
-    STATE,
-    STATES,
-    TRACKED,
+    SHORTEST_S,
     Memory,
     pack,
     unpack,
 )
-from app.vision.tracks import TrackParameters as TrackParameters  # noqa: PLC0414  # part of this module's interface
+from app.vision.tracks import TrackParameters as TrackParameters  # noqa: PLC0414  # part of this interface
 
-SECOND_LIMIT, NEW_LIMIT = (
-    0.5,
-    0.7,
-)  # cost limits of the second association and of that with unconfirmed tracks
+SECOND_MATCH, NEW_MATCH = 0.5, 0.7  # limits of the second association's cost and of that with new tracks
 DUPLICATE_IOU = 0.85
+# A track is lost one interval after it was last seen, and the reference lets it go one after its time has run out;
+# a quarter of an interval is for timestamps that are not quite regular.
+GRACE = 2.25
+# The unit of time changes when the typical interval has moved by more: rounded timestamps change nothing.
+JITTER = 0.1
 DEFAULTS = TrackParameters()
-
-_LARGEST = 1e39  # above float32's: what is larger was infinite, not a number, or no float32
 
 
 class ByteTracker:
@@ -84,206 +81,223 @@ class ByteTracker:
         Args:
             boxes: `(n, 4)` xyxy in px; n may be 0.
             scores: `(n,)` in `[0, 1]`.
-            class_ids: `(n,)`, or None: all are one class.
-            time_s: when the frame was taken, in seconds from any beginning.
+            class_ids: `(n,)`; None: all are one class, -1.
+            time_s: when the frame was taken, in seconds since any moment.
 
         Returns:
-            `(n,)`: the track id of each row, from 1; -1 where it has none. No id twice. The order of the rows
-            decides nothing.
+            `(n,)`: the track id of each row, from 1; -1 where it has none. No id stands there twice. The order of
+            the rows decides nothing.
 
         Raises:
-            ValueError: `time_s` is not after the frame before, shapes disagree, or a value is not finite. The
-                tracker is as it was.
+            ValueError: `time_s` is not after the frame before, shapes disagree, or a value is not finite. The tracker
+                is then as it was.
         """
         detections = _detections(boxes, scores, class_ids)
-        self._advance(time_s)
+        self._advance(float(time_s))
         ids = np.full(detections.shape[1], -1, dtype=np.int32)
-        order = _candidates(detections, self.parameters.low)
-        ids[order] = self._take(detections[:, order], time_s)
+        order = _best_first(detections, self.parameters.low)
+        ids[order] = self._take(detections[:, order])
         return ids
 
     def tracks(self) -> list[dict[str, Any]]:
-        """All tracks by id: box xyxy in px as the filter has it at the latest frame, score and class of the last hit.
+        """All tracks, by id, as of the latest frame.
 
-        `state` is `tracked` (seen in the latest frame), `lost`, or `new` (seen once, not confirmed).
+        `box` is xyxy in px, smoothed by the filter and of a lost track predicted; `score` and `class_id` are those of
+        its last detection; `hits` counts its detections; `state` is `tracked` (seen in the latest frame), `lost`, or
+        `new` (first seen in the latest frame, and shown if it is seen again in the next).
         """
-        corners = kalman.corners(self._memory.table).T.tolist()
-        return sorted(
-            (
-                {
-                    "id": int(track[ID]),
-                    "box": box,
-                    "score": float(track[SCORE]),
-                    "class_id": int(track[CLASS_ID]),
-                    "state": STATES[int(track[STATE])],
-                    "hits": int(track[HITS]),
-                    "first_time_s": float(track[FIRST]),
-                    "last_time_s": float(track[LAST]),
-                }
-                for track, box in zip(self._memory.table.T, corners, strict=True)
-            ),
-            key=lambda track: track["id"],
-        )
+        memory = self._memory
+        states = ["tracked"] * memory.tracked + ["lost"] * memory.lost
+        states += ["new"] * (memory.table.shape[1] - memory.known)
+        columns = zip(memory.table.T.tolist(), kalman.corners(memory.table).T.tolist(), states, strict=True)
+        tracks = [
+            {
+                "id": int(track[ID]),
+                "box": box,
+                "score": track[SCORE],
+                "class_id": int(track[CLASS_ID]),
+                "state": state,
+                "hits": int(track[HITS]),
+                "first_time_s": track[FIRST],
+                "last_time_s": track[LAST],
+            }
+            for track, box, state in columns
+        ]
+        return sorted(tracks, key=lambda track: int(track["id"]))
 
     def state(self) -> bytes:
-        """All that the next `update` depends on, as bytes; the same history gives the same bytes everywhere."""
+        """All that the next `update` depends on; the same history gives the same bytes on every platform."""
         return pack(self._memory)
 
     @classmethod
     def restore(cls, state: bytes) -> ByteTracker:
-        """The tracker whose `state` this is.
+        """The tracker that gave this `state`.
 
         Raises:
-            ValueError: these are not the bytes of a tracker's state.
+            ValueError: no tracker gave it.
         """
         tracker = cls()
         tracker._memory = unpack(state)
         return tracker
 
     def _advance(self, time_s: float) -> None:
-        """Move all tracks to this time, and forget those that have been lost for too long."""
-        time_s = float(time_s)
+        """Let go of the tracks that have been lost for too long, and move the others to this time."""
+        memory = self._memory
         if not math.isfinite(time_s):
-            raise ValueError(f"time_s must be finite, got {time_s}")
-        if self.last_time_s is not None:
-            elapsed = time_s - self.last_time_s
-            if elapsed <= 0:
-                raise ValueError(f"time_s must be after {self.last_time_s}, got {time_s}")
+            raise ValueError(f"time_s must be finite, not {time_s}")
+        if memory.last_time_s is not None:
+            elapsed = time_s - memory.last_time_s
+            if not 0 < elapsed < math.inf:
+                raise ValueError(f"time_s must be after {memory.last_time_s}, not {time_s}")
             unit = self._learn_unit(elapsed)
-            self._predict(time_s, elapsed, unit)
-        self._memory.last_time_s = time_s
-        self._memory.frames += 1
+            memory.keep(time_s - memory.table[LAST] <= self.parameters.buffer_s + GRACE * unit)
+            if memory.known:  # new tracks are at rest
+                memory.table[kalman.HEIGHT_VELOCITY, memory.tracked : memory.known] = 0
+                kalman.predict(memory.table[:, : memory.known], elapsed / unit)
+        memory.last_time_s = time_s
+        memory.frames += 1
 
     def _learn_unit(self, elapsed: float) -> float:
-        self._memory.intervals = [*self._memory.intervals[1 - INTERVALS :], elapsed]
-        typical = sorted(self._memory.intervals)[(len(self._memory.intervals) - 1) // 2]
-        typical = min(max(typical, SHORTEST), LONGEST)
-        if self._memory.unit_s is None:
-            self._memory.unit_s = typical
-        elif abs(typical - self._memory.unit_s) > 0.1 * self._memory.unit_s:
-            kalman.rescale(self._memory.table, typical / self._memory.unit_s)
-            self._memory.unit_s = typical
-        return self._memory.unit_s
+        """The typical interval between frames, in seconds, now that this one has passed."""
+        memory = self._memory
+        memory.intervals = [*memory.intervals[1 - INTERVALS :], elapsed]
+        typical = sorted(memory.intervals)[(len(memory.intervals) - 1) // 2]
+        typical = min(max(typical, SHORTEST_S), LONGEST_S)
+        if memory.unit_s is None:
+            memory.unit_s = typical
+        elif abs(typical - memory.unit_s) > JITTER * memory.unit_s:
+            kalman.rescale(memory.table, typical / memory.unit_s)
+            memory.unit_s = typical
+        return memory.unit_s
 
-    def _predict(self, time_s: float, elapsed: float, unit: float) -> None:
-        tracks = self._memory.table
-        kept = time_s - tracks[LAST] <= self.parameters.buffer_s + 1.25 * unit
-        if not kept.all():
-            tracks = self._memory.table = tracks[:, kept]
-        if tracks.shape[1]:
-            tracks[kalman.HEIGHT_VELOCITY, tracks[STATE] == LOST] = 0
-            kalman.predict(tracks, elapsed / unit)
-
-    def _take(self, found: NDArray[np.float64], time_s: float) -> NDArray[np.int32]:
-        """Ids of detections `(6, m)` that are in descending order of score."""
-        tracks = self._memory.table
+    def _take(self, found: NDArray[np.float64]) -> NDArray[np.int32]:
+        """Ids `(m,)` of detections `(6, m)` that stand best first."""
+        memory = self._memory
         partner = self._associate(found)
         matched = np.flatnonzero(partner >= 0)
+        missed = np.flatnonzero(partner[: memory.known] < 0)
         rows = partner[matched]
-        hit = tracks[:, matched]
-        kalman.update(hit, kalman.measure(found[:4, rows]))
-        hit[SCORE : CLASS_ID + 1] = found[4:, rows]
+        hit = memory.table[:, matched]
+        measured = kalman.measure(found[:4])
+        kalman.update(hit, measured[:, rows])
         hit[HITS] += 1
-        hit[LAST] = time_s
-        hit[STATE] = TRACKED
-        missed = tracks[:, (partner < 0) & (tracks[STATE] != NEW)]
-        missed[STATE] = LOST
-        free = found[4] > self.parameters.high
-        free &= found[4] >= self.parameters.new
-        free[rows] = False
-        born_rows = np.flatnonzero(free)
-        born = self._births(found[:, born_rows], time_s)
-        seen = np.concatenate((hit, born), axis=1)
-        seen_rows = np.concatenate((rows, born_rows))
-        if missed.shape[1] and seen.shape[1]:
-            stale, twice = _duplicates(seen, missed)
-            missed = missed[:, ~stale]
-            seen, seen_rows = seen[:, ~twice], seen_rows[~twice]
-        self._memory.table = np.concatenate((seen, missed), axis=1)
+        self._note(hit, found[:, rows])
+        begins = self._begins(found, rows)
+        born = self._born(found[:, begins], measured[:, begins])
+        if memory.frames == 1:  # as in the reference, the first frame's tracks need no second
+            hit, rows, born = born, begins, hit
+        memory.table = np.concatenate((hit, memory.table[:, missed], born), axis=1)
+        memory.tracked, memory.lost = hit.shape[1], missed.size
+        kept = self._drop_duplicates()
         ids = np.full(found.shape[1], -1, dtype=np.int32)
-        shown = seen[STATE] == TRACKED
-        ids[seen_rows[shown]] = seen[ID, shown]
+        ids[rows[kept]] = memory.table[ID, : memory.tracked]
         return ids
-
-    def _births(self, found: NDArray[np.float64], time_s: float) -> NDArray[np.float64]:
-        count = found.shape[1]
-        born = np.empty((ROWS, count))
-        born[: kalman.ROWS] = kalman.initiate(kalman.measure(found[:4]))
-        born[SCORE : CLASS_ID + 1] = found[4:]
-        born[ID] = np.arange(self._memory.next_id, self._memory.next_id + count)
-        born[HITS] = 1
-        born[FIRST] = born[LAST] = time_s
-        born[STATE] = TRACKED if self.frames == 1 else NEW
-        self._memory.next_id += count
-        return born
 
     def _associate(self, found: NDArray[np.float64]) -> NDArray[np.intp]:
         """Which detection each track has in this frame: `(t,)`, -1 for none."""
-        tracks = self._memory.table
-        partner = np.full(tracks.shape[1], -1, dtype=np.intp)
+        memory = self._memory
+        partner = np.full(memory.table.shape[1], -1, dtype=np.intp)
         if not partner.size or not found.shape[1]:
             return partner
-        corners = kalman.corners(tracks)
-        overlap = iou(corners[:, :, None], areas(corners)[:, None], found[:4, None], areas(found[:4]))
+        boxes = kalman.corners(memory.table)
+        overlap = iou(boxes[:, :, None], areas(boxes)[:, None], found[:4, None], areas(found[:4]))  # (t, m)
         if self.parameters.class_aware:
-            overlap[tracks[CLASS_ID, :, None] != found[5]] = 0
-        states, high = tracks[STATE], int(np.count_nonzero(found[4] > self.parameters.high))
-        sure = 1 - overlap[:, :high] * found[4, :high]
-        pool = np.flatnonzero(states != NEW)
-        rows, cols = _assign(sure[pool], self.parameters.match)
-        partner[pool[rows]] = cols
-        still = np.flatnonzero((states == TRACKED) & (partner < 0))
-        rows, second = _assign(1 - overlap[still, high:], SECOND_LIMIT)
-        partner[still[rows]] = second + high
-        new = np.flatnonzero(states == NEW)
-        rest = np.setdiff1d(np.arange(high), cols, assume_unique=True)
-        rows, third = _assign(sure[new[:, None], rest], NEW_LIMIT)
-        partner[new[rows]] = rest[third]
+            overlap[memory.table[CLASS_ID, :, None] != found[5]] = 0
+        strong = int(np.count_nonzero(found[4] > np.float32(self.parameters.high)))
+        cost = 1 - overlap[:, :strong] * found[4, :strong]
+        tracks, rows = _assign(cost[: memory.known], self.parameters.match)
+        partner[tracks] = rows
+        if strong < found.shape[1]:
+            still = np.flatnonzero(partner[: memory.tracked] < 0)
+            tracks, weak = _assign(1 - overlap[still, strong:], SECOND_MATCH)
+            partner[still[tracks]] = weak + strong
+        if memory.known < partner.size:
+            rest = np.delete(np.arange(strong), rows)
+            tracks, left = _assign(cost[memory.known :, rest], NEW_MATCH)
+            partner[memory.known + tracks] = rest[left]
         return partner
+
+    def _begins(self, found: NDArray[np.float64], taken: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Rows of the detections that begin tracks."""
+        begins = found[4] > np.float32(self.parameters.high)
+        begins &= found[4] >= np.float32(self.parameters.new)
+        begins[taken] = False
+        return np.flatnonzero(begins)
+
+    def _born(self, found: NDArray[np.float64], measured: NDArray[np.float64]) -> NDArray[np.float64]:
+        memory, count = self._memory, found.shape[1]
+        born = np.empty((memory.table.shape[0], count))
+        if count:
+            born[: kalman.ROWS] = kalman.initiate(measured)
+            born[ID] = np.arange(memory.next_id, memory.next_id + count)
+            born[HITS] = 1
+            born[FIRST] = memory.last_time_s
+            self._note(born, found)
+            memory.next_id += count
+        return born
+
+    def _note(self, tracks: NDArray[np.float64], found: NDArray[np.float64]) -> None:
+        tracks[SCORE] = found[4]
+        tracks[CLASS_ID] = found[5]
+        tracks[LAST] = self._memory.last_time_s
+
+    def _drop_duplicates(self) -> NDArray[np.bool_]:
+        """Where a seen and a lost track cover one object, drop the one that was seen for the shorter time.
+
+        Returns:
+            `(tracked,)`: which of the tracks seen before stay.
+        """
+        memory = self._memory
+        table, lost = memory.table, slice(memory.tracked, memory.known)
+        stay = np.ones(table.shape[1], dtype=bool)
+        tracked = stay[: memory.tracked]
+        if memory.lost and memory.lost < stay.size:
+            boxes = kalman.corners(table)
+            size = areas(boxes)
+            same = (
+                iou(boxes[:, lost, None], size[lost, None], boxes[:, None], size) > DUPLICATE_IOU
+            )  # (lost, t)
+            same[:, lost] = False
+            if self.parameters.class_aware:
+                same &= table[CLASS_ID] == table[CLASS_ID, lost, None]
+            if same.any():
+                span = table[LAST] - table[FIRST]
+                longer = span > span[lost, None]
+                stay &= ~(same & ~longer).any(axis=0)
+                stay[lost] = ~(same & longer).any(axis=1)
+                memory.keep(stay)
+        return tracked
 
 
 def _assign(cost: NDArray[np.float64], limit: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Pairs of the cheapest assignment in which every pair costs less than `limit`."""
+    """Rows and columns of the cheapest assignment whose every pair costs less than `limit`."""
     if not cost.size:
         return np.empty(0, dtype=np.intp), np.empty(0, dtype=np.intp)
-    rows, cols = linear_sum_assignment(np.minimum(cost, limit))
-    kept = cost[rows, cols] < limit
-    return rows[kept], cols[kept]
-
-
-def _duplicates(
-    seen: NDArray[np.float64], missed: NDArray[np.float64]
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which of the missed and which of the seen tracks to drop, because they cover one object: the younger."""
-    a, b = kalman.corners(seen), kalman.corners(missed)
-    same = iou(b[:, :, None], areas(b)[:, None], a[:, None], areas(a)) > DUPLICATE_IOU
-    older = same & (seen[FIRST] < missed[FIRST, :, None])
-    return older.any(axis=1), (same & ~older).any(axis=0)
+    rows, columns = linear_sum_assignment(np.minimum(cost, limit))
+    fits = cost[rows, columns] < limit
+    return rows[fits], columns[fits]
 
 
 def _detections(
     boxes: NDArray[np.float32], scores: NDArray[np.float32], class_ids: NDArray[np.int32] | None
 ) -> NDArray[np.float64]:
-    """Rows x1 y1 x2 y2 score class, a column a detection."""
-    boxes, scores = np.asarray(boxes), np.asarray(scores)
-    count = len(scores)
-    if scores.shape != (count,) or boxes.shape != (count, 4):
-        raise ValueError(f"boxes (n, 4) and scores (n,) must agree, got {boxes.shape} and {scores.shape}")
+    """One column a detection: x1 y1 x2 y2 score class."""
+    shapes = np.shape(boxes), np.shape(scores), np.shape(scores if class_ids is None else class_ids)
+    count = np.size(scores)
+    if shapes != ((count, 4), (count,), (count,)):
+        raise ValueError(f"boxes (n, 4), scores (n,) and class_ids (n,) must agree, not {shapes}")
     detections = np.empty((6, count))
-    detections[:4] = boxes.T
-    detections[4] = scores
-    if class_ids is None:
-        detections[5] = -1
-    elif np.shape(class_ids) != (count,):
-        raise ValueError(f"class_ids (n,) must agree with scores, got {np.shape(class_ids)} and {count}")
-    else:
-        detections[5] = class_ids
-    if not np.abs(detections).max(initial=0) <= _LARGEST:
+    with np.errstate(over="ignore"):  # becomes infinite, which is refused below
+        detections[:4] = np.asarray(boxes, dtype=np.float32).T
+        detections[4] = np.asarray(scores, dtype=np.float32)
+    detections[5] = -1 if class_ids is None else np.asarray(class_ids, dtype=np.int32)
+    if not np.isfinite(detections).all():
         raise ValueError("boxes and scores must be finite")
     return detections
 
 
-def _candidates(detections: NDArray[np.float64], low: float) -> NDArray[np.intp]:
-    """Rows that can be tracked, best score first; equal scores by box and class, so that no order matters."""
-    order = np.lexsort((*detections[5::-1][:5], -detections[4]))
-    return order[: int(np.count_nonzero(detections[4] > low))]
+def _best_first(detections: NDArray[np.float64], low: float) -> NDArray[np.intp]:
+    """Rows with a score above `low` in descending order; what is equal, by box and class, so that no order matters."""
+    x1, y1, x2, y2, score, class_id = detections
+    order = np.lexsort((class_id, y2, x2, y1, x1, -score))
+    return order[: np.count_nonzero(score > np.float32(low))]

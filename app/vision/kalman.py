@@ -74,6 +74,7 @@ def predict(states: NDArray[np.float64], time: float) -> None:
     """
     squared = states[3] * states[3]
     states[:4] += time * states[4:8]
+    np.maximum(states[HEIGHT], _SMALLEST, out=states[HEIGHT])
     drift = time * states[12:14]
     states[8:10] += time * (2 * states[10:12] + drift)
     states[10:12] += drift

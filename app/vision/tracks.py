@@ -13,16 +13,15 @@ from numpy.typing import NDArray
 from app.vision import kalman
 
 # Rows of the table after those of the filter; a column is a track.
-SCORE, CLASS_ID, ID, HITS, FIRST, LAST, STATE = range(kalman.ROWS, kalman.ROWS + 7)
-ROWS = kalman.ROWS + 7
-TRACKED, LOST, NEW = 0, 1, 2
-STATES = ("tracked", "lost", "new")
+SCORE, CLASS_ID, ID, HITS, FIRST, LAST = range(kalman.ROWS, kalman.ROWS + 6)
+ROWS = kalman.ROWS + 6
 INTERVALS = 31  # so many are remembered
-SHORTEST, LONGEST = 1e-6, 1e6  # seconds, of the unit of time
+SHORTEST_S, LONGEST_S = 1e-6, 1e6  # of the motion model's unit of time
 
 _MAGIC = b"BYTETRK\x01"
-_HEAD = struct.Struct("<8s5d?2dQ3I")  # magic, parameters, last time, unit, frames, next id, intervals, tracks
+_HEAD = struct.Struct("<8s5d?2dQ5I")  # magic, parameters, last time, unit, frames, next id and four counts
 _CHECK = struct.Struct("<I")
+_MOST_TRACKS, _MOST_IDS = 2**17, 2**30  # far from where time and int32 run out
 _LARGEST = 1e120  # of the filter's numbers: squares and products of two stay finite
 
 
@@ -56,8 +55,8 @@ class TrackParameters:
             raise ValueError(f"new must lie in [0, 1], not {self.new}")
         if not 0 < self.match <= 1:
             raise ValueError(f"match must lie in (0, 1], not {self.match}")
-        if not 0 <= self.buffer_s <= LONGEST:
-            raise ValueError(f"buffer_s must lie in [0, {LONGEST:g}] s, not {self.buffer_s}")
+        if not 0 <= self.buffer_s <= LONGEST_S:
+            raise ValueError(f"buffer_s must lie in [0, {LONGEST_S:g}] s, not {self.buffer_s}")
 
 
 @dataclass(slots=True)
@@ -71,6 +70,23 @@ class Memory:
     next_id: int = 1
     intervals: list[float] = field(default_factory=list)  # the latest between frames, in seconds
     table: NDArray[np.float64] = field(default_factory=lambda: np.empty((ROWS, 0)))
+    tracked: int = (
+        0  # so many columns from the left were seen in the latest frame, and not for the first time
+    )
+    lost: int = 0  # so many after those were not; all others are new
+
+    @property
+    def known(self) -> int:
+        """How many columns are tracked or lost."""
+        return self.tracked + self.lost
+
+    def keep(self, columns: NDArray[np.bool_]) -> None:
+        """Drop all other tracks."""
+        if columns.all():
+            return
+        self.lost = int(np.count_nonzero(columns[self.tracked : self.known]))
+        self.tracked = int(np.count_nonzero(columns[: self.tracked]))
+        self.table = self.table[:, columns]
 
 
 def pack(memory: Memory) -> bytes:
@@ -84,6 +100,8 @@ def pack(memory: Memory) -> bytes:
         memory.next_id,
         len(memory.intervals),
         memory.table.shape[1],
+        memory.tracked,
+        memory.lost,
     )
     numbers = np.concatenate((memory.intervals, memory.table.ravel()))
     content = head + numbers.astype("<f8").tobytes()
@@ -101,8 +119,10 @@ def unpack(state: bytes) -> Memory:
     content, check = state[: -_CHECK.size], state[-_CHECK.size :]
     if _CHECK.pack(zlib.crc32(content)) != check:
         raise ValueError("the state of the tracker is damaged")
-    _, *parameters, last_time, unit, frames, next_id, intervals, tracks = _HEAD.unpack_from(content)
-    if len(content) != _HEAD.size + 8 * (intervals + ROWS * tracks):
+    _, *parameters, last_time, unit, frames, next_id, intervals, tracks, tracked, lost = _HEAD.unpack_from(
+        content
+    )
+    if tracks > _MOST_TRACKS or len(content) != _HEAD.size + 8 * (intervals + ROWS * tracks):
         raise ValueError("the state of the tracker has the wrong length")
     numbers = np.frombuffer(content, dtype="<f8", offset=_HEAD.size).astype(np.float64)
     memory = Memory(
@@ -113,6 +133,8 @@ def unpack(state: bytes) -> Memory:
         next_id,
         numbers[:intervals].tolist(),
         numbers[intervals:].reshape(ROWS, tracks),
+        tracked,
+        lost,
     )
     if not (_possible_clock(memory) and _possible_motion(memory.table) and _possible_tracks(memory)):
         raise ValueError("no tracker can be in this state")
@@ -124,35 +146,42 @@ def _possible_clock(memory: Memory) -> bool:
     return (
         count == min(max(memory.frames - 1, 0), INTERVALS)
         and (last is None or math.isfinite(last))
-        and (unit is None or SHORTEST <= unit <= LONGEST)
+        and (unit is None or SHORTEST_S <= unit <= LONGEST_S)
         and all(0 < interval < math.inf for interval in memory.intervals)
-        and 1 <= memory.next_id <= 2**31
+        and 1 <= memory.next_id <= _MOST_IDS
     )
 
 
 def _possible_motion(table: NDArray[np.float64]) -> bool:
     """Whether what the filter holds is finite and its covariances are some."""
     motion = table[: kalman.ROWS]
-    if not np.abs(motion).max(initial=0) < _LARGEST:
+    if not float(np.abs(motion).max(initial=0)) < _LARGEST:
         return False
     position, mixed, velocity = motion[8:10], motion[10:12], motion[12:14]
-    proper = (position > 0) & (velocity >= 0) & (mixed * mixed <= position * velocity * (1 + 1e-6))
-    return bool(proper.all() and (motion[kalman.HEIGHT] > 0).all())
+    checks = (
+        position > 0,
+        velocity >= 0,
+        mixed * mixed <= position * velocity * (1 + 1e-6),
+        motion[kalman.HEIGHT] > 0,
+    )
+    return all(np.all(check) for check in checks)
 
 
 def _possible_tracks(memory: Memory) -> bool:
     table, last = memory.table, memory.last_time_s
     if last is None:
-        return table.shape[1] == 0
-    whole = table[[CLASS_ID, ID, HITS, STATE]]
-    return bool(
-        np.isfinite(table).all()
-        and (whole == np.rint(whole)).all()
-        and (np.abs(table[CLASS_ID]) <= 2**31).all()
-        and np.unique(table[ID]).size == table.shape[1]
-        and ((table[ID] >= 1) & (table[ID] < memory.next_id)).all()
-        and ((table[HITS] >= 1) & (table[HITS] <= memory.frames)).all()
-        and ((table[FIRST] <= table[LAST]) & (table[LAST] <= last)).all()
-        and np.isin(table[STATE], (TRACKED, LOST, NEW)).all()
-        and bool((table[LAST, table[STATE] != LOST] == last).all())
+        return not table.size
+    whole: NDArray[np.float64] = table[[CLASS_ID, ID, HITS]]
+    seen = np.delete(table[LAST], np.s_[memory.tracked : memory.known])
+    checks = (
+        memory.known <= table.shape[1],
+        np.isfinite(table),
+        whole == np.rint(whole),
+        np.abs(table[CLASS_ID]) <= 2**31,
+        (table[ID] >= 1) & (table[ID] < memory.next_id),
+        np.diff(np.sort(table[ID])) > 0,
+        (table[HITS] >= 1) & (table[HITS] <= memory.frames),
+        (table[FIRST] <= table[LAST]) & (table[LAST] <= last),
+        seen == last,
     )
+    return all(np.all(check) for check in checks)
