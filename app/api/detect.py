@@ -23,7 +23,7 @@ from app.api.tracking import TrackQuery
 from app.errors import GatewayError, InvalidParameter
 from app.pipelines.base import Deadline, Wishes, wishes_of
 from app.pipelines.detect import Detections, DetectParameters
-from app.pipelines.sessions import Tracked, without_pixels
+from app.pipelines.session import Tracked, without_pixels
 
 router = APIRouter(tags=["detection"])
 

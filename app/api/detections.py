@@ -12,7 +12,7 @@ from app.api.problems import problem
 from app.errors import GatewayError
 from app.pipelines.base import provenance
 from app.pipelines.detect import Detections
-from app.pipelines.sessions import Tracked
+from app.pipelines.session import Tracked
 
 
 def frame_body(frame: Detections | Tracked, session_id: str | None = None) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.errors import InvalidParameter
 from app.pipelines.base import Wishes
 from app.pipelines.detect import DetectParameters
-from app.pipelines.sessions import SessionCall, TrackParameters, check_id
+from app.pipelines.session import SessionCall, TrackParameters
+from app.pipelines.sessions import check_id
 
 # Seconds: far beyond every clock; what is greater is a mistake, and float64 keeps a tenth of a millisecond below.
 _LATEST = 1e12

@@ -7,16 +7,12 @@ from there, and writes it back only if nobody else did meanwhile; otherwise it b
 from __future__ import annotations
 
 import base64
-import json
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from app.engine.base import Deadline
 from app.errors import (
@@ -26,77 +22,14 @@ from app.errors import (
     SessionNotFound,
     SessionsUnavailable,
 )
-from app.media.overlays import draw_boxes, png_bytes
 from app.metrics import Metrics
-from app.pipelines.base import Served
-from app.pipelines.detect import Detections, DetectParameters
+from app.pipelines.detect import Detections
+from app.pipelines.session import Session, SessionCall, Tracked
 from app.state.base import SessionStore
-from app.vision.bytetrack import ByteTracker
-from app.vision.bytetrack import TrackParameters as TrackParameters  # noqa: PLC0414  # for the routes
 
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_FORMAT = 1
-# How far the service's own clock goes on where it stands behind the session's last frame (another host, NTP).
-_TICK_S = 0.001
 # About 4,000 tracks: what is more is no camera, but a buffer that is too long, and would slow every frame down.
 _MOST_BYTES = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class SessionCall:
-    """What a request says of its session.
-
-    `conf`: the answer has boxes with a greater score. `fixed`: parameters by their name in the API, in values that
-    JSON knows; they stay as they were in the session's first request. `timestamps`: one a frame, in seconds,
-    ascending; None: the service's clock says when.
-    """
-
-    session_id: str
-    conf: float
-    tracking: TrackParameters
-    fixed: Mapping[str, Any]
-    timestamps: Sequence[float] | None = None
-
-    def detector(self, parameters: DetectParameters) -> DetectParameters:
-        """What the detector runs with: the tracker wants boxes down to `low`, whatever the caller sees of them."""
-        return replace(parameters, conf=min(self.conf, self.tracking.low))
-
-    def check_count(self, frames: int) -> None:
-        """As many timestamps as frames; one frame may come without.
-
-        Raises:
-            InvalidParameter: too few or too many.
-        """
-        given = len(self.timestamps or ())
-        if given != frames and not (given == 0 and frames == 1):
-            raise InvalidParameter(f"timestamp: {given} for {frames} files; a session needs one a file")
-
-
-@dataclass(frozen=True, slots=True)
-class Tracked:
-    """What the caller sees of one frame: boxes above its `conf`, and the track of each (-1: none).
-
-    `frame` counts the session's frames from 1; `time_s` is when this one was.
-    """
-
-    found: Detections
-    track_ids: NDArray[np.int32]
-    frame: int
-    time_s: float
-
-    @property
-    def served(self) -> Served:
-        """What served the frame."""
-        return self.found.served
-
-    def picture(self) -> bytes:
-        """PNG of the frame with boxes, track ids, class names and scores drawn."""
-        found = self.found
-        labels = [
-            f"{'' if track < 0 else f'#{track} '}{found.class_name(int(class_id))} {score:.2f}"
-            for track, class_id, score in zip(self.track_ids, found.class_ids, found.scores, strict=True)
-        ]
-        return png_bytes(draw_boxes(found.rgb, found.boxes, found.class_ids, labels))
 
 
 def check_id(session_id: str) -> str:
@@ -110,67 +43,6 @@ def check_id(session_id: str) -> str:
             f"session: {session_id[:40]!r} is no word of 1 to 128 letters, digits and . _ : -"
         )
     return session_id
-
-
-def without_pixels(found: Detections) -> Detections:
-    """The same boxes without the frame's memory: only its shape is kept, while the frame waits for its turn."""
-    return replace(found, rgb=np.broadcast_to(np.uint8(0), found.rgb.shape))
-
-
-class _Session:
-    """One session out of the store, or a new one."""
-
-    def __init__(self, head: dict[str, Any], tracker: ByteTracker) -> None:
-        self.head = head
-        self.tracker = tracker
-
-    @classmethod
-    def begin(cls, call: SessionCall, fixed: Mapping[str, Any], now: float) -> _Session:
-        clock = "service" if call.timestamps is None else "timestamp"
-        head = {"format": _FORMAT, "clock": clock, "created": now, "updated": now, "parameters": dict(fixed)}
-        return cls(head, ByteTracker(call.tracking))
-
-    @classmethod
-    def decode(cls, value: bytes) -> _Session:
-        """Raises ValueError where another version of the service wrote it."""
-        head, _, state = value.partition(b"\n")
-        document = json.loads(head)
-        if document.get("format") != _FORMAT:
-            raise ValueError(f"format {document.get('format')}")
-        return cls(document, ByteTracker.restore(state))
-
-    def encode(self) -> bytes:
-        return json.dumps(self.head, separators=(",", ":")).encode() + b"\n" + self.tracker.state()
-
-    def conflict(self, call: SessionCall, fixed: Mapping[str, Any]) -> tuple[str, str] | None:
-        """Why the call can't go on with this session: a word for the metrics, and a sentence."""
-        before = self.head["parameters"]
-        changed = [name for name, value in fixed.items() if name in before and before[name] != value]
-        if changed:
-            words = "; ".join(f"{name} changed from {before[name]} to {fixed[name]}" for name in changed)
-            return "parameters", words
-        if (self.head["clock"] == "service") != (call.timestamps is None):
-            words = "came without timestamps, and this one has one"
-            if call.timestamps is None:
-                words = "came with timestamps, and this one has none"
-            return "clock", f"its frames {words}"
-        last = self.tracker.last_time_s
-        if call.timestamps and last is not None and call.timestamps[0] <= last:
-            return "order", f"timestamp {call.timestamps[0]} is not after {last}, that of its last frame"
-        return None
-
-    def take(self, found: Detections, conf: float, time_s: float) -> Tracked:
-        ids = self.tracker.update(found.boxes, found.scores, found.class_ids, time_s)
-        seen = found.scores > conf
-        shown = replace(
-            found, boxes=found.boxes[seen], scores=found.scores[seen], class_ids=found.class_ids[seen]
-        )
-        return Tracked(shown, ids[seen], self.tracker.frames, time_s)
-
-    def after_last(self, now: float) -> float:
-        """`now`, or just after the last frame where that isn't in the past."""
-        last = self.tracker.last_time_s
-        return now if last is None or now > last else last + _TICK_S
 
 
 class Sessions:
@@ -234,7 +106,7 @@ class Sessions:
             deadline.check("finish")
             snapshot = store.load(call.session_id)
             if snapshot is None:
-                session = _Session.begin(call, fixed, self._clock())
+                session = Session.begin(call, fixed, self._clock())
             else:
                 session = self._decode(call.session_id, snapshot.value)
                 self._refuse(call.session_id, session.conflict(call, fixed))
@@ -282,14 +154,14 @@ class Sessions:
         if self._store is not None:
             self._store.close()
 
-    def _take(self, session: _Session, call: SessionCall, frames: Sequence[Detections]) -> list[Tracked]:
+    def _take(self, session: Session, call: SessionCall, frames: Sequence[Detections]) -> list[Tracked]:
         now = session.head["updated"] = self._clock()
         times = call.timestamps or [session.after_last(now)]
         return [session.take(found, call.conf, at) for found, at in zip(frames, times, strict=True)]
 
-    def _decode(self, session_id: str, value: bytes) -> _Session:
+    def _decode(self, session_id: str, value: bytes) -> Session:
         try:
-            return _Session.decode(value)
+            return Session.decode(value)
         except ValueError as error:
             raise self._conflict(
                 session_id, "format", f"another version of the service wrote it ({error})"

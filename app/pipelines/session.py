@@ -1,0 +1,137 @@
+"""One tracking session: what a request says of it, what is stored of it, and what a frame gets from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.errors import InvalidParameter
+from app.media.overlays import draw_boxes, png_bytes
+from app.pipelines.base import Served
+from app.pipelines.detect import Detections, DetectParameters
+from app.pipelines.tracking import for_tracking, visible
+from app.vision.bytetrack import ByteTracker
+from app.vision.bytetrack import TrackParameters as TrackParameters  # noqa: PLC0414  # for the routes
+
+_FORMAT = 1
+# How far the service's own clock goes on where it stands behind the session's last frame (another host, NTP).
+_TICK_S = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class SessionCall:
+    """What a request says of its session.
+
+    `conf`: the answer has boxes with a greater score. `fixed`: parameters by their name in the API, in values that
+    JSON knows; they stay as they were in the session's first request. `timestamps`: one a frame, in seconds,
+    ascending; None: the service's clock says when.
+    """
+
+    session_id: str
+    conf: float
+    tracking: TrackParameters
+    fixed: Mapping[str, Any]
+    timestamps: Sequence[float] | None = None
+
+    def detector(self, parameters: DetectParameters) -> DetectParameters:
+        """What the detector runs with: the tracker wants boxes down to `low`, whatever the caller sees of them."""
+        return for_tracking(parameters, self.tracking)
+
+    def check_count(self, frames: int) -> None:
+        """As many timestamps as frames; one frame may come without.
+
+        Raises:
+            InvalidParameter: too few or too many.
+        """
+        given = len(self.timestamps or ())
+        if given != frames and not (given == 0 and frames == 1):
+            raise InvalidParameter(f"timestamp: {given} for {frames} files; a session needs one a file")
+
+
+@dataclass(frozen=True, slots=True)
+class Tracked:
+    """What the caller sees of one frame: boxes above its `conf`, and the track of each (-1: none).
+
+    `frame` counts the session's frames from 1; `time_s` is when this one was.
+    """
+
+    found: Detections
+    track_ids: NDArray[np.int32]
+    frame: int
+    time_s: float
+
+    @property
+    def served(self) -> Served:
+        """What served the frame."""
+        return self.found.served
+
+    def picture(self) -> bytes:
+        """PNG of the frame with boxes, track ids, class names and scores drawn."""
+        found = self.found
+        labels = [
+            f"{'' if track < 0 else f'#{track} '}{found.class_name(int(class_id))} {score:.2f}"
+            for track, class_id, score in zip(self.track_ids, found.class_ids, found.scores, strict=True)
+        ]
+        return png_bytes(draw_boxes(found.rgb, found.boxes, found.class_ids, labels))
+
+
+def without_pixels(found: Detections) -> Detections:
+    """The same boxes without the frame's memory: only its shape is kept, while the frame waits for its turn."""
+    return replace(found, rgb=np.broadcast_to(np.uint8(0), found.rgb.shape))
+
+
+class Session:
+    """One session out of the store, or a new one."""
+
+    def __init__(self, head: dict[str, Any], tracker: ByteTracker) -> None:
+        self.head = head
+        self.tracker = tracker
+
+    @classmethod
+    def begin(cls, call: SessionCall, fixed: Mapping[str, Any], now: float) -> Session:
+        clock = "service" if call.timestamps is None else "timestamp"
+        head = {"format": _FORMAT, "clock": clock, "created": now, "updated": now, "parameters": dict(fixed)}
+        return cls(head, ByteTracker(call.tracking))
+
+    @classmethod
+    def decode(cls, value: bytes) -> Session:
+        """Raises ValueError where another version of the service wrote it."""
+        head, _, state = value.partition(b"\n")
+        document = json.loads(head)
+        if not isinstance(document, dict) or document.get("format") != _FORMAT:
+            raise ValueError(f"it is not of format {_FORMAT}")
+        return cls(document, ByteTracker.restore(state))
+
+    def encode(self) -> bytes:
+        return json.dumps(self.head, separators=(",", ":")).encode() + b"\n" + self.tracker.state()
+
+    def conflict(self, call: SessionCall, fixed: Mapping[str, Any]) -> tuple[str, str] | None:
+        """Why the call can't go on with this session: a word for the metrics, and a sentence."""
+        before = self.head["parameters"]
+        changed = [name for name, value in fixed.items() if name in before and before[name] != value]
+        if changed:
+            words = "; ".join(f"{name} changed from {before[name]} to {fixed[name]}" for name in changed)
+            return "parameters", words
+        if (self.head["clock"] == "service") != (call.timestamps is None):
+            words = "came without timestamps, and this one has one"
+            if call.timestamps is None:
+                words = "came with timestamps, and this one has none"
+            return "clock", f"its frames {words}"
+        last = self.tracker.last_time_s
+        if call.timestamps and last is not None and call.timestamps[0] <= last:
+            return "order", f"timestamp {call.timestamps[0]} is not after {last}, that of its last frame"
+        return None
+
+    def take(self, found: Detections, conf: float, time_s: float) -> Tracked:
+        ids = self.tracker.update(found.boxes, found.scores, found.class_ids, time_s)
+        return Tracked(*visible(found, ids, conf), self.tracker.frames, time_s)
+
+    def after_last(self, now: float) -> float:
+        """`now`, or just after the last frame where that isn't in the past."""
+        last = self.tracker.last_time_s
+        return now if last is None or now > last else last + _TICK_S
