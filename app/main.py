@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import sqlite3
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -12,22 +13,25 @@ from concurrent.futures import ThreadPoolExecutor
 
 from fastapi import FastAPI
 
-from app import __version__
-from app.api import clip, dense, detect, operate, problems, sessions
+from app import __version__, profiles
+from app.api import clip, dense, detect, operate, problems, sessions, videos
 from app.api.gateway import Gateway
 from app.api.middleware import RequestContext
+from app.api.streams import video_limits
 from app.api.turns import Turns
 from app.engine.base import Engine
 from app.engine.weights import WeightsBook
 from app.media.image import ImageLimits
 from app.media.vocabulary import clip_merges
 from app.metrics import Metrics
+from app.pipelines.analysis import Options
 from app.pipelines.base import Router
 from app.pipelines.cache import EmbeddingCache
 from app.pipelines.clip import ImagePipeline, TextPipeline
 from app.pipelines.depth import DepthPipeline
 from app.pipelines.detect import DetectPipeline
 from app.pipelines.flow import FlowPipeline
+from app.pipelines.jobs import JobOptions, VideoJobs
 from app.pipelines.places import PlacesPipeline
 from app.pipelines.sessions import Sessions
 from app.pipelines.suite import Suite
@@ -115,12 +119,15 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
         engine = await asyncio.to_thread(engine_factory, settings, catalogue)
         workers = ThreadPoolExecutor(settings.worker_threads, thread_name_prefix="worker")
         suite = create_suite(settings, catalogue, engine, metrics)
-        app.state.gateway = _gateway(settings, suite, metrics, workers, store)
+        jobs = await asyncio.to_thread(create_jobs, settings, suite)
+        app.state.gateway = _gateway(settings, suite, metrics, workers, store, jobs)
         announcing = asyncio.create_task(_announce(app.state.gateway))
         try:
             yield
         finally:
             announcing.cancel()
+            if jobs is not None:
+                await asyncio.to_thread(jobs.close)
             workers.shutdown(cancel_futures=True)
             await asyncio.to_thread(engine.close)
             app.state.gateway.sessions.close()
@@ -131,7 +138,7 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
         summary="Frames in, results out, with what produced them.",
         lifespan=lifespan,
     )
-    for routes in (detect, sessions, dense, clip, operate):
+    for routes in (detect, sessions, dense, clip, videos, operate):
         app.include_router(routes.router)
     problems.install(app)
     app.add_middleware(RequestContext, metrics=metrics)
@@ -160,12 +167,38 @@ def create_suite(settings: Settings, catalogue: Catalogue, engine: Engine, metri
     )
 
 
+def analysis_options(settings: Settings) -> Options:
+    """How whole videos are run."""
+    return Options(limits=video_limits(settings), window=settings.video_window, parallel=settings.leases)
+
+
+def create_jobs(settings: Settings, suite: Suite) -> VideoJobs | None:
+    """The video jobs, running; None where the settings name no folder, or one that can't be written."""
+    if settings.videos_folder is None:
+        return None
+    options = JobOptions(
+        analysis_options(settings),
+        settings.video_jobs,
+        settings.max_jobs_waiting,
+        settings.videos_keep_s,
+        settings.videos_keep_bytes,
+    )
+    try:
+        jobs = VideoJobs(settings.videos_folder, suite, profiles.restored, options)
+    except (OSError, sqlite3.Error) as error:
+        _log.warning("no video jobs: %s can't be written: %s", settings.videos_folder, error)
+        return None
+    jobs.start()
+    return jobs
+
+
 def _gateway(
     settings: Settings,
     suite: Suite,
     metrics: Metrics,
     workers: ThreadPoolExecutor,
     store: SessionStore | None,
+    jobs: VideoJobs | None,
 ) -> Gateway:
     return Gateway(
         settings=settings,
@@ -175,6 +208,7 @@ def _gateway(
         metrics=metrics,
         workers=workers,
         decoders=threading.Semaphore(settings.video_decoders),
+        jobs=jobs,
     )
 
 

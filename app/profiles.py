@@ -48,6 +48,15 @@ def parse(text: str) -> Profile:
     return _profile(document, "profile", "inline")
 
 
+def restored(text: str) -> Profile:
+    """A profile from the JSON of `Profile.to_dict`.
+
+    Raises:
+        InvalidParameter: it is damaged, or another version wrote it.
+    """
+    return _profile(_document(text, "profile.json"), "profile.json", "stored")
+
+
 def named(folder: Path | None, name: str, environment: Mapping[str, str]) -> Profile:
     """A profile of the operator's by its name (the file's, without suffix).
 

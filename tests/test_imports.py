@@ -48,6 +48,7 @@ ALLOWED = {
         "app.errors",
         "app.metrics",
         "app.state.base",
+        "app.state.jobs",
         "app.__version__",
     },
     "app.state": {"app.errors", "redis"},

@@ -34,6 +34,13 @@ def json_answer(body: Mapping[str, Any], timings: Timings) -> Response:
     return Response(content, media_type=JSON, headers=_timing(timings))
 
 
+def fresh_json(body: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """JSON about what may change the next moment: no cache keeps it."""
+    return Response(
+        orjson.dumps(body), status, media_type=JSON, headers={"Cache-Control": "no-store", **(headers or {})}
+    )
+
+
 def binary_answer(
     content: bytes,
     media_type: str,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -13,11 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from app.api import openapi
 from app.api.answers import JSON, NPY, binary_answer, describe, json_answer, total
 from app.api.gateway import Gateway, gateway_of
-from app.api.requests import deadline_of, negotiate, read_body, read_one, read_parts
+from app.api.requests import deadline_of, negotiate, read_body, read_parts
 from app.api.steering import FrameQuery
+from app.api.streams import Line, SamplingQuery, Streamed, only_frame, read_frames_or_video, stream
 from app.errors import InvalidParameter, PayloadTooLarge
-from app.pipelines.base import Deadline, Served, Timings, provenance
+from app.pipelines.base import Deadline, Framed, Served, Timings, provenance
 from app.pipelines.clip import LOGIT_SCALE, Embedding, embedding_bytes, encoded, normalized, similarity
+from app.pipelines.frames import Frame
 from app.pipelines.places import Scenes
 
 router = APIRouter(tags=["clip"])
@@ -45,7 +47,7 @@ class Prompts(BaseModel):
     prompts: list[str] = Field(min_length=1, examples=[["a photo of a cat", "a photo of a dog"]])
 
 
-class ImageQuery(FrameQuery):
+class ImageQuery(FrameQuery, SamplingQuery):
     """Query parameters of `POST /v1/clip/image`."""
 
     fit: Literal["crop", "stretch"] | None = Field(None, description="Its middle, or all of it squeezed.")
@@ -60,7 +62,7 @@ class SimilarityQuery(FrameQuery):
     tokens: Literal["truncate", "strict"] = Field("truncate", description="See /v1/clip/text.")
 
 
-class PlacesQuery(FrameQuery):
+class PlacesQuery(FrameQuery, SamplingQuery):
     """Query parameters of `POST /v1/places`."""
 
     fit: Literal["crop", "stretch"] | None = Field(None, description="Its middle, or all of it squeezed.")
@@ -93,21 +95,35 @@ async def clip_text(request: Request, query: Annotated[TextQuery, Query()], gate
 
 @router.post("/v1/clip/image", summary="Embedding of a frame", **openapi.CLIP_IMAGE)
 async def clip_image(request: Request, query: Annotated[ImageQuery, Query()], gateway: Parts) -> Response:
-    """CLIP's projected image feature, 512 numbers."""
-    form = negotiate(request, (JSON, NPY))
-    deadline = deadline_of(request, gateway.settings)
-    data = await read_one(request, gateway.settings, deadline)
-    run = functools.partial(gateway.clip_image, data, query.wishes(), deadline, query.fit, query.analysis())
-    found = await gateway.work(run)
-    vectors = normalized([found.vector], normalize=query.normalize)
+    """CLIP's projected image feature, 512 numbers; of a video, of each sampled frame."""
+    forms = (JSON, NPY)
+    upload, deadline = await read_frames_or_video(request, gateway, query, forms)
+    if upload.video is not None:
+
+        def run(frame: Frame, previous: Frame | None, framed: Framed) -> Line:
+            del previous
+            found = gateway.clip_image.on_frame(frame.rgb, framed, query.fit)
+            return Line(_image_body(found, query), found.served)
+
+        what = Streamed("clip_image", run, query.wishes(), query.analysis())
+        return await stream(request, gateway, upload.video, query, what)
+    form = negotiate(request, forms)
+    data = only_frame(upload)
+    call = functools.partial(gateway.clip_image, data, query.wishes(), deadline, query.fit, query.analysis())
+    found = await gateway.work(call)
     if form == NPY:
+        vectors = normalized([found.vector], normalize=query.normalize)
         return binary_answer(embedding_bytes(vectors[0]), NPY, found.served)
-    body = {
+    return json_answer({**_image_body(found, query), **describe(found.served)}, found.served.timings)
+
+
+def _image_body(found: Embedding, query: ImageQuery) -> dict[str, Any]:
+    vectors = normalized([found.vector], normalize=query.normalize)
+    return {
         "embedding": encoded(vectors, base64=query.encoding == "base64")[0],
         "dimension": vectors.shape[1],
         "normalized": query.normalize,
     }
-    return json_answer({**body, **describe(found.served)}, found.served.timings)
 
 
 @router.post("/v1/clip/similarity", summary="Frames against prompts (zero-shot)", **openapi.SIMILARITY)
@@ -152,20 +168,31 @@ async def clip_similarity(
 
 @router.post("/v1/places", tags=["places"], summary="Scene categories of a frame", **openapi.PLACES)
 async def places(request: Request, query: Annotated[PlacesQuery, Query()], gateway: Parts) -> Response:
-    """Places365: the `k` most probable of 365 categories."""
-    negotiate(request, (JSON,))
-    deadline = deadline_of(request, gateway.settings)
-    data = await read_one(request, gateway.settings, deadline)
-    run = functools.partial(gateway.places, data, query.wishes(), deadline, query.fit, query.analysis())
-    found: Scenes = await gateway.work(run)
-    body = {
+    """Places365: the `k` most probable of 365 categories; of a video, of each sampled frame."""
+    upload, deadline = await read_frames_or_video(request, gateway, query, (JSON,))
+    if upload.video is not None:
+
+        def run(frame: Frame, previous: Frame | None, framed: Framed) -> Line:
+            del previous
+            found = gateway.places.on_frame(frame.rgb, framed, query.fit)
+            return Line(_places_body(found, query.k), found.served)
+
+        what = Streamed("places", run, query.wishes(), query.analysis())
+        return await stream(request, gateway, upload.video, query, what)
+    data = only_frame(upload)
+    call = functools.partial(gateway.places, data, query.wishes(), deadline, query.fit, query.analysis())
+    found: Scenes = await gateway.work(call)
+    return json_answer({**_places_body(found, query.k), **describe(found.served)}, found.served.timings)
+
+
+def _places_body(found: Scenes, k: int) -> dict[str, Any]:
+    return {
         "places": [
             {"category_id": index, "category": name, "probability": probability}
-            for index, name, probability in found.best(query.k)
+            for index, name, probability in found.best(k)
         ],
         "image": {"width": found.width, "height": found.height},
     }
-    return json_answer({**body, **describe(found.served)}, found.served.timings)
 
 
 def _prompts(body: bytes) -> list[str]:

@@ -11,18 +11,20 @@ from pydantic import Field
 from app.api import openapi
 from app.api.answers import FLO, JSON, NPY, PNG, binary_answer, describe, json_answer
 from app.api.gateway import Gateway, gateway_of
-from app.api.requests import deadline_of, negotiate, read_one, read_parts
+from app.api.requests import negotiate
 from app.api.steering import FrameQuery
+from app.api.streams import Line, SamplingQuery, Streamed, only_frame, read_frames_or_video, stream
 from app.errors import InvalidParameter
-from app.pipelines.base import Wishes, wishes_of
+from app.pipelines.base import Framed, Wishes, wishes_of
 from app.pipelines.depth import DepthMap
 from app.pipelines.flow import FlowField
+from app.pipelines.frames import Frame
 
 router = APIRouter()
 Parts = Annotated[Gateway, Depends(gateway_of)]
 
 
-class DepthQuery(FrameQuery):
+class DepthQuery(FrameQuery, SamplingQuery):
     """Query parameters of `POST /v1/depth`."""
 
     render: Literal["gray16", "color"] = Field(
@@ -33,7 +35,7 @@ class DepthQuery(FrameQuery):
     )
 
 
-class FlowQuery(FrameQuery):
+class FlowQuery(FrameQuery, SamplingQuery):
     """Query parameters of `POST /v1/flow`."""
 
     render: Literal["color"] = Field(
@@ -58,19 +60,34 @@ async def depth(request: Request, query: Annotated[DepthQuery, Query()], gateway
     JSON has statistics; `application/x-npy` the map as float32 `[H, W]`; `image/png` 16-bit grey, where
     `value = X-Depth-Min + level / 65535 * (X-Depth-Max - X-Depth-Min)`, or with `render=color` a picture to look at.
     """
-    form = negotiate(request, (JSON, NPY, PNG))
-    deadline = deadline_of(request, gateway.settings)
-    data = await read_one(request, gateway.settings, deadline)
+    forms = (JSON, NPY, PNG)
+    upload, deadline = await read_frames_or_video(request, gateway, query, forms)
+    if upload.video is not None:
+        return await stream(request, gateway, upload.video, query, _depth_stream(gateway, query))
+    form = negotiate(request, forms)
+    data = only_frame(upload)
     run = functools.partial(gateway.depth, data, query.wishes(), deadline, query.size, query.analysis())
     return await gateway.work(lambda: _depth_answer(run(), form, query.render))
+
+
+def _depth_stream(gateway: Gateway, query: DepthQuery) -> Streamed:
+    def run(frame: Frame, previous: Frame | None, framed: Framed) -> Line:
+        del previous
+        found = gateway.depth.on_frame(frame.rgb, framed, query.size)
+        return Line(_depth_body(found), found.served)
+
+    return Streamed("depth", run, query.wishes(), query.analysis())
+
+
+def _depth_body(found: DepthMap) -> dict[str, Any]:
+    with found.served.timings.stage("finish"):
+        return {"depth": found.statistics(), "map": _map(found.values.shape), **_image(found)}
 
 
 def _depth_answer(found: DepthMap, form: str, render: str) -> Response:
     timings = found.served.timings
     if form == JSON:
-        with timings.stage("finish"):
-            body = {"depth": found.statistics(), "map": _map(found.values.shape), **_image(found)}
-        return json_answer({**body, **describe(found.served)}, timings)
+        return json_answer({**_depth_body(found), **describe(found.served)}, timings)
     headers = {}
     with timings.stage("encode"):
         if form == NPY:
@@ -90,11 +107,17 @@ async def flow(request: Request, query: Annotated[FlowQuery, Query()], gateway: 
     JSON has statistics; `application/x-npy` the field as float32 `[2, H, W]` (x, y); `application/x-flo` Middlebury's
     format; `image/png` its colour wheel.
     """
-    form = negotiate(request, (JSON, NPY, FLO, PNG))
-    deadline = deadline_of(request, gateway.settings)
-    parts = await read_parts(request, gateway.settings, deadline, {"frame0": 1, "frame1": 1})
-    if not all(parts.values()):
-        raise InvalidParameter("send one part 'frame0' and one part 'frame1'")
+    forms = (JSON, NPY, FLO, PNG)
+    most = {"frame0": 1, "frame1": 1, "file": 1}
+    upload, deadline = await read_frames_or_video(request, gateway, query, forms, most)
+    if upload.video is not None:
+        return await stream(request, gateway, upload.video, query, _flow_stream(gateway, query))
+    form = negotiate(request, forms)
+    if not upload.multipart:
+        raise InvalidParameter("send multipart/form-data with the parts 'frame0' and 'frame1', or a video")
+    parts = upload.parts
+    if not (parts.get("frame0") and parts.get("frame1")):
+        raise InvalidParameter("send one part 'frame0' and one part 'frame1', or one video")
     run = functools.partial(
         gateway.flow,
         parts["frame0"][0],
@@ -107,12 +130,26 @@ async def flow(request: Request, query: Annotated[FlowQuery, Query()], gateway: 
     return await gateway.work(lambda: _flow_answer(run(), form))
 
 
+def _flow_stream(gateway: Gateway, query: FlowQuery) -> Streamed:
+    def run(frame: Frame, previous: Frame | None, framed: Framed) -> Line | None:
+        if previous is None or previous.rgb.shape != frame.rgb.shape:
+            return None
+        found = gateway.flow.on_frames(previous.rgb, frame.rgb, framed, query.size)
+        before = {"index": previous.index, "time_s": previous.time_s}
+        return Line({"previous": before, **_flow_body(found)}, found.served)
+
+    return Streamed("flow", run, query.wishes(), query.analysis())
+
+
+def _flow_body(found: FlowField) -> dict[str, Any]:
+    with found.served.timings.stage("finish"):
+        return {"flow": found.statistics(), "map": _map(found.values.shape[1:]), **_image(found)}
+
+
 def _flow_answer(found: FlowField, form: str) -> Response:
     timings = found.served.timings
     if form == JSON:
-        with timings.stage("finish"):
-            body = {"flow": found.statistics(), "map": _map(found.values.shape[1:]), **_image(found)}
-        return json_answer({**body, **describe(found.served)}, timings)
+        return json_answer({**_flow_body(found), **describe(found.served)}, timings)
     with timings.stage("encode"):
         content = {NPY: found.npy, FLO: found.flo, PNG: found.picture}[form]()
     return binary_answer(content, form, found.served)

@@ -18,6 +18,7 @@ from app.pipelines.clip import ImagePipeline, TextPipeline
 from app.pipelines.depth import DepthPipeline
 from app.pipelines.detect import DetectPipeline
 from app.pipelines.flow import FlowPipeline
+from app.pipelines.jobs import VideoJobs
 from app.pipelines.places import PlacesPipeline
 from app.pipelines.sessions import Sessions
 from app.pipelines.suite import Suite
@@ -37,6 +38,7 @@ class Gateway:
     metrics: Metrics
     workers: ThreadPoolExecutor
     decoders: threading.Semaphore  # one permit a video that is streamed
+    jobs: VideoJobs | None  # None: the service has no folder for them
 
     async def work(self, function: Callable[[], T]) -> T:
         """Run `function` on a worker thread: one hop a frame."""

@@ -25,21 +25,22 @@ _TIMEOUT = {
     "schema": {"type": "number", "exclusiveMinimum": 0},
 }
 _PROBLEMS = {
-    400: "invalid_image, invalid_parameter, prompt_too_long",
-    404: "model_not_found, session_not_found",
+    400: "invalid_image, invalid_video, invalid_parameter, prompt_too_long",
+    404: "model_not_found, session_not_found, video_not_found",
     409: "session_conflict: parameters of a live session changed, or its frames came out of order",
     406: "not_acceptable",
-    413: "payload_too_large, image_too_large",
+    413: "payload_too_large, image_too_large, video_too_long",
     415: "unsupported_media_type",
     422: "validation_failed",
     429: "overloaded; Retry-After says when to come again",
     502: "inference_failed",
-    503: "triton_unavailable, model_not_ready, weights_missing, insufficient_gpu_memory; sessions_unavailable",
+    503: "triton_unavailable, model_not_ready, weights_missing, insufficient_gpu_memory; "
+    "sessions_unavailable, videos_unavailable",
     504: "deadline_exceeded; `stage` says which stage used the time",
 }
 
 
-def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def problems_of(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {
         status: {
             "description": _PROBLEMS[status],
@@ -49,7 +50,17 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-_FRAME_BODY = {
+_VIDEO_BODIES = {f"video/{kind}": _BINARY for kind in ("mp4", "quicktime", "x-matroska", "webm", "x-msvideo")}
+_NDJSON = {
+    "application/x-ndjson": {
+        "schema": {
+            "type": "string",
+            "description": "Of a video: a line a sampled frame (the JSON answer with `frame` and `timings_ms`; an "
+            "`error` in place of what failed), the error that ended the video early, if one did, and `summary`.",
+        }
+    }
+}
+_FRAME_BODY: dict[str, Any] = {
     "required": True,
     "content": {
         **{f"image/{kind}": _BINARY for kind in ("jpeg", "png", "webp", "bmp")},
@@ -63,19 +74,21 @@ _FRAME_BODY = {
     },
 }
 
+_FRAME_OR_VIDEO_BODY = {**_FRAME_BODY, "content": {**_FRAME_BODY["content"], **_VIDEO_BODIES}}
+
 DETECT: dict[str, Any] = {
     "responses": {
         200: {
             "description": "Boxes of the frame; of each frame under `results` when several were sent; as image/png the "
             "frame with its boxes drawn.",
             "model": schemas.DetectAnswer | schemas.DetectBatch,
-            "content": {"image/png": _BINARY},
+            "content": {"image/png": _BINARY, **_NDJSON},
             "headers": {**_TIMING, **_PROVENANCE},
         },
-        **_problems(*_PROBLEMS),
+        **problems_of(*_PROBLEMS),
     },
     "openapi_extra": {
-        "requestBody": _FRAME_BODY,
+        "requestBody": _FRAME_OR_VIDEO_BODY,
         "parameters": [_TIMEOUT],
         "x-codeSamples": [
             {
@@ -104,27 +117,29 @@ DETECT: dict[str, Any] = {
         ],
     },
 }
-_FRAME_PROBLEMS = _problems(*(status for status in _PROBLEMS if status != 409))
+_FRAME_PROBLEMS = problems_of(*(status for status in _PROBLEMS if status != 409))
 
 
 def _shell(source: str) -> dict[str, Any]:
     return {"lang": "Shell", "source": source}
 
 
-def _frame_route(model: type[schemas.Schema], forms: tuple[str, ...], *samples: str) -> dict[str, Any]:
-    """A route that takes one frame; `forms` are its answers beside JSON."""
+def _frame_route(
+    model: type[schemas.Schema], forms: tuple[str, ...], *samples: str, video: bool = False
+) -> dict[str, Any]:
+    """A route that takes one frame, or a video; `forms` are its answers beside JSON."""
     return {
         "responses": {
             200: {
                 "description": "The answer with its provenance; in other forms than JSON that stands in X-Provenance.",
                 "model": model,
-                "content": dict.fromkeys(forms, _BINARY),
+                "content": {**dict.fromkeys(forms, _BINARY), **(_NDJSON if video else {})},
                 "headers": {**_TIMING, **(_PROVENANCE if forms else {})},
             },
             **_FRAME_PROBLEMS,
         },
         "openapi_extra": {
-            "requestBody": _FRAME_BODY,
+            "requestBody": _FRAME_OR_VIDEO_BODY if video else _FRAME_BODY,
             "parameters": [_TIMEOUT],
             "x-codeSamples": [_shell(source) for source in samples],
         },
@@ -148,12 +163,15 @@ def _form(*names: str, text: tuple[str, ...] = ()) -> dict[str, Any]:
 _NPY, _FLO, _PNG = "application/x-npy", "application/x-flo", "image/png"
 _HERE = "'http://127.0.0.1:8080/v1"
 _PHOTO = "--data-binary @docs/astronaut.jpg"
+_VIDEO = "--data-binary @docs/astronaut.mp4"
 
 DEPTH = _frame_route(
     schemas.DepthAnswer,
     (_NPY, _PNG),
     f"curl {_PHOTO} {_HERE}/depth'",
     f"curl -H 'Accept: image/png' {_PHOTO} -o depth.png {_HERE}/depth?render=color'",
+    f"curl {_VIDEO} {_HERE}/depth?fps=2'",
+    video=True,
 )
 FLOW = _with_body(
     _frame_route(
@@ -161,8 +179,10 @@ FLOW = _with_body(
         (_NPY, _FLO, _PNG),
         f"curl -F frame0=@docs/astronaut.jpg -F frame1=@docs/astronaut.jpg {_HERE}/flow'",
         f"curl -F frame0=@docs/astronaut.jpg -F frame1=@docs/astronaut.jpg {_HERE}/flow?variant=large'",
+        f"curl {_VIDEO} {_HERE}/flow?fps=5'",
+        video=True,
     ),
-    _form("frame0", "frame1"),
+    {**_form("frame0", "frame1"), **_VIDEO_BODIES},
 )
 CLIP_TEXT = _with_body(
     _frame_route(
@@ -182,7 +202,13 @@ CLIP_TEXT = _with_body(
         }
     },
 )
-CLIP_IMAGE = _frame_route(schemas.EmbeddingAnswer, (_NPY,), f"curl {_PHOTO} {_HERE}/clip/image'")
+CLIP_IMAGE = _frame_route(
+    schemas.EmbeddingAnswer,
+    (_NPY,),
+    f"curl {_PHOTO} {_HERE}/clip/image'",
+    f"curl {_VIDEO} {_HERE}/clip/image?every=25&encoding=base64'",
+    video=True,
+)
 SIMILARITY = _with_body(
     _frame_route(
         schemas.SimilarityAnswer,
@@ -191,19 +217,25 @@ SIMILARITY = _with_body(
     ),
     _form("file", text=("prompt",)),
 )
-PLACES = _frame_route(schemas.PlacesAnswer, (), f"curl {_PHOTO} {_HERE}/places?k=3'")
+PLACES = _frame_route(
+    schemas.PlacesAnswer,
+    (),
+    f"curl {_PHOTO} {_HERE}/places?k=3'",
+    f"curl {_VIDEO} {_HERE}/places?keyframes=true'",
+    video=True,
+)
 SESSION: dict[str, Any] = {
     "responses": {
         200: {"description": "The session", "model": schemas.Session},
-        **_problems(400, 404, 409, 503),
+        **problems_of(400, 404, 409, 503),
     },
     "openapi_extra": {"x-codeSamples": [_shell(f"curl {_HERE}/sessions/cam1'")]},
 }
 SESSION_DELETE: dict[str, Any] = {
-    "responses": {204: {"description": "It is gone"}, **_problems(400, 404, 503)},
+    "responses": {204: {"description": "It is gone"}, **problems_of(400, 404, 503)},
 }
 BRANCHES: dict[str, Any] = {
-    "responses": {200: {"description": "Every family", "model": schemas.Branches}, **_problems(400, 422)},
+    "responses": {200: {"description": "Every family", "model": schemas.Branches}, **problems_of(400, 422)},
     "openapi_extra": {
         "x-codeSamples": [
             {"lang": "Shell", "source": "curl 'http://127.0.0.1:8080/v1/branches?width=810&height=1080'"}

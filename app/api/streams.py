@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -18,17 +19,34 @@ from starlette.types import Receive, Scope, Send
 from app.api.answers import JSON, describe
 from app.api.gateway import Gateway
 from app.api.problems import problem, request_id_of
-from app.api.requests import negotiate, timeout_of
-from app.api.uploads import Spooled
+from app.api.requests import deadline_of, negotiate, timeout_of
+from app.api.uploads import Spooled, Upload, read_upload
 from app.errors import GatewayError, InvalidParameter, Overloaded
-from app.pipelines.base import Deadline
+from app.pipelines.base import Deadline, Served, Wishes
 from app.pipelines.frames import Sample
-from app.pipelines.stream import FrameStream, Sampling, StreamOptions, VideoLimits
+from app.pipelines.stream import Follow, FrameStream, Run, Sampling, StreamOptions, VideoLimits
 from app.settings import Settings
 
 NDJSON = "application/x-ndjson"
-Body = Callable[[Any], dict[str, Any]]
-Open = Callable[[Spooled, Sampling, Deadline, StreamOptions], FrameStream]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What is said of one frame, and what served it."""
+
+    body: dict[str, Any]
+    served: Served
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """What a route does with a video: `run` on worker threads, `follow` in the frames' order; then it is a `Line`."""
+
+    family: str
+    run: Run
+    wishes: Wishes
+    analysis: tuple[int | None, int | None] = (None, None)
+    follow: Follow | None = None
 
 
 class SamplingQuery(BaseModel):
@@ -73,8 +91,44 @@ def video_limits(settings: Settings) -> VideoLimits:
     )
 
 
+async def read_frames_or_video(
+    request: Request,
+    gateway: Gateway,
+    query: SamplingQuery,
+    forms: tuple[str, ...],
+    most: Mapping[str, int] | None = None,
+) -> tuple[Upload, Deadline]:
+    """The body of a route that takes pictures and videos, and the time that is left for pictures.
+
+    `forms` are what a picture is answered in.
+
+    Raises:
+        InvalidParameter: sampling of a picture; see also `read_upload` and `negotiate`.
+    """
+    settings = gateway.settings
+    negotiate(request, (*forms, NDJSON))
+    deadline = deadline_of(request, settings)
+    video_deadline = Deadline.after(timeout_of(request, settings.video_timeout_s))
+    upload = await read_upload(request, settings, deadline, video_deadline, most)
+    if upload.video is None:
+        query.refuse_for_pictures()
+        negotiate(request, forms)
+    return upload, deadline
+
+
+def only_frame(upload: Upload) -> bytes:
+    """The one picture of a request, raw or as the part `file`.
+
+    Raises:
+        InvalidParameter: there are several, or none.
+    """
+    if len(upload.frames) != 1:
+        raise InvalidParameter(f"this route takes one frame a request, not {len(upload.frames)}")
+    return upload.frames[0]
+
+
 async def stream(
-    request: Request, gateway: Gateway, video: Spooled, query: SamplingQuery, open_stream: Open, body: Body
+    request: Request, gateway: Gateway, video: Spooled, query: SamplingQuery, what: Streamed
 ) -> Response:
     """Answer a video: a line a frame, the fault if there was one, a summary.
 
@@ -93,12 +147,16 @@ async def stream(
         )
         thread = ThreadPoolExecutor(1, thread_name_prefix="stream")
         undo.callback(thread.shutdown, wait=False)
-        opening = asyncio.get_running_loop().run_in_executor(
-            thread, open_stream, video, sampling, deadline, options
-        )
-        running = await _opened(opening)
+
+        def open_stream() -> FrameStream:
+            return FrameStream(
+                gateway.suite, what.family, video.file, sampling, what.run, what.wishes, deadline, options,
+                what.analysis, what.follow,
+            )  # fmt: skip
+
+        running = await _opened(asyncio.get_running_loop().run_in_executor(thread, open_stream))
         undo.callback(running.close)
-        return _Lines(thread, _lines(running, body, request_id_of(request)), undo.pop_all())
+        return _Lines(thread, _lines(running, request_id_of(request)), undo.pop_all())
 
 
 async def _opened(opening: asyncio.Future[FrameStream]) -> FrameStream:
@@ -150,20 +208,20 @@ class _Lines(StreamingResponse):
             yield line
 
 
-def _lines(running: FrameStream, body: Body, request_id: str) -> Iterator[bytes]:
+def _lines(running: FrameStream, request_id: str) -> Iterator[bytes]:
     for sample, result in running:
-        yield _line(_frame(sample, result, body, request_id))
+        yield _line(_frame(sample, result, request_id))
     if running.fault is not None:
         yield _line({"error": problem(running.fault, request_id)})
     yield _line({"summary": running.summary()})
 
 
-def _frame(sample: Sample, result: Any, body: Body, request_id: str) -> dict[str, Any]:
+def _frame(sample: Sample, result: Line | GatewayError, request_id: str) -> dict[str, Any]:
     frame = {"index": sample.index, "time_s": sample.time_s}
     if isinstance(result, GatewayError):
         return {"frame": frame, "error": problem(result, request_id)}
     timings = {stage: round(ms, 3) for stage, ms in result.served.timings.ms.items()}
-    return {"frame": frame, **body(result), **describe(result.served), "timings_ms": timings}
+    return {"frame": frame, **result.body, **describe(result.served), "timings_ms": timings}
 
 
 def _line(document: dict[str, Any]) -> bytes:

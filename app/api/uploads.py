@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO
 
 from fastapi import Request
@@ -138,9 +138,12 @@ class _Receiver:
             raise PayloadTooLarge(f"the body has more than {self.limit} bytes")
 
     def abandon(self) -> None:
+        """Nothing of what came is kept."""
         for part in self._parts:
             if part.file is not None:
                 part.file.close()
+                if isinstance(part.file.name, str):  # an anonymous file's is its descriptor
+                    Path(part.file.name).unlink(missing_ok=True)
 
 
 def _anonymous(settings: Settings) -> BinaryIO:
@@ -237,7 +240,7 @@ def _check_announced(request: Request, limit: int) -> None:
         raise PayloadTooLarge(f"the body has {announced} bytes; the limit is {limit}")
 
 
-def named_file(folder: os.PathLike[str]) -> BinaryIO:
+def named_file(folder: Path) -> BinaryIO:
     """A file with a name of ours in `folder`, for a video that is to be kept; the caller renames or removes it."""
-    os.makedirs(folder, exist_ok=True)  # noqa: PTH103  # any path-like
+    folder.mkdir(parents=True, exist_ok=True)
     return tempfile.NamedTemporaryFile(dir=folder, suffix=".upload", delete=False)  # type: ignore[return-value]  # a real file on this platform

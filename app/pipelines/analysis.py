@@ -155,6 +155,15 @@ class VideoAnalysis:
         same = _signature(self._expected(self._components(facts))) == manifest["model_signature"]
         return manifest if same else None
 
+    def check(self, file: BinaryIO) -> None:
+        """Whether the video can be read and every branch serves it.
+
+        Raises:
+            GatewayError: no.
+        """
+        with VideoReader(file, _sampling(self._profile.sampling), self._options.limits) as reader:
+            self._components(self._frame_facts(reader.facts.width, reader.facts.height))
+
     def run(self, video: Input, report: Report | None = None) -> dict[str, Any]:
         """Analyse the video; answers the manifest.
 

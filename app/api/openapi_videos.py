@@ -1,0 +1,63 @@
+"""What OpenAPI says of `/v1/videos`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.api import schemas_videos as schemas
+from app.api.openapi import problems_of
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_HERE = "http://127.0.0.1:8080/v1/videos"
+
+
+def _shell(*sources: str) -> list[dict[str, str]]:
+    return [{"lang": "Shell", "source": source} for source in sources]
+
+
+def _route(
+    answer: dict[int | str, dict[str, Any]], problems: tuple[int, ...], *samples: str
+) -> dict[str, Any]:
+    return {
+        "responses": {**answer, **problems_of(*problems)},
+        "openapi_extra": {"x-codeSamples": _shell(*samples)},
+    }
+
+
+_FORM = {
+    "type": "object",
+    "required": ["file"],
+    "properties": {
+        "file": {"type": "string", "format": "binary"},
+        "profile": {"type": "string", "description": "A name, or a profile in YAML."},
+        "name": {"type": "string"},
+    },
+}
+SUBMIT = _route(
+    {202: {"description": "Kept; `Location` says where to look", "model": schemas.Video}},
+    (400, 404, 413, 415, 422, 429, 503, 504),
+    f"curl --data-binary @docs/astronaut.mp4 '{_HERE}?profile=detect_embedded'",
+    f"curl -F file=@docs/astronaut.mp4 -F profile=detect_embedded -F name=astronaut.mp4 '{_HERE}'",
+)
+SUBMIT["openapi_extra"]["requestBody"] = {
+    "required": True,
+    "content": {
+        **{f"video/{kind}": _BINARY for kind in ("mp4", "quicktime", "x-matroska", "webm", "x-msvideo")},
+        "multipart/form-data": {"schema": _FORM},
+    },
+}
+LIST = _route(
+    {200: {"description": "The newest first", "model": schemas.Videos}}, (422, 503), f"curl '{_HERE}'"
+)
+GET = _route({200: {"description": "The job", "model": schemas.Video}}, (404, 503), f"curl '{_HERE}/ID'")
+EVENTS = _route(
+    {200: {"description": "Events", "content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    (404, 503),
+    f"curl -N '{_HERE}/ID/events'",
+)
+ARTIFACT = _route(
+    {200: {"description": "The file", "content": {"application/zip": _BINARY, "application/json": {}}}},
+    (404, 503),
+    f"curl -O '{_HERE}/ID/artifacts/core_object_detections/detections.npz'",
+)
+DELETE = _route({204: {"description": "Gone"}}, (404, 503), f"curl -X DELETE '{_HERE}/ID'")

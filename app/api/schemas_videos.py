@@ -1,0 +1,59 @@
+"""The forms of the answers of `/v1/videos`, for OpenAPI."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from app.api.schemas import Schema
+
+State = Literal["queued", "running", "done", "failed"]
+
+
+class JobError(Schema):
+    """What failed, or what a queued job waits for."""
+
+    code: str = Field(examples=["triton_unavailable"])
+    detail: str
+
+
+class Links(Schema):
+    self: str
+    events: str
+    artifacts: list[str]
+
+
+class Video(Schema):
+    """A video job."""
+
+    id: str
+    state: State
+    name: str
+    profile: str
+    bytes: int
+    sha256: str
+    created: str
+    started: str | None
+    finished: str | None
+    frames: int = Field(description="Samples that are done.")
+    expected: int | None = Field(
+        description="About how many there will be; null where the container doesn't say."
+    )
+    fraction: float | None = Field(description="Of the video's time, 0 to 1.")
+    attempts: int = Field(description="How often it was begun or gone on with.")
+    error: JobError | None
+    position: int | None = Field(description="How many wait before it; null once it runs.")
+    manifest: dict[str, Any] | None = Field(description="manifest.json, once it is done.")
+    links: Links
+
+
+class VideoRow(Schema):
+    id: str
+    state: State
+    name: str
+    created: str
+
+
+class Videos(Schema):
+    videos: list[VideoRow]

@@ -1,0 +1,194 @@
+"""`/v1/videos`: a whole video through a profile; progress, artefacts, removal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Path as PathParameter
+from fastapi.responses import FileResponse
+from pydantic import BaseModel, ConfigDict, Field
+from sse_starlette import EventSourceResponse, ServerSentEvent
+
+from app import profiles
+from app.api import openapi_videos as openapi
+from app.api.answers import JSON, fresh_json
+from app.api.gateway import Gateway, gateway_of
+from app.api.requests import deadline_of, timeout_of
+from app.api.uploads import Upload, named_file, read_upload
+from app.errors import InvalidParameter, UnsupportedMediaType, VideoNotFound, VideosUnavailable
+from app.pipelines.base import Deadline
+from app.pipelines.jobs import VideoJobs
+from app.pipelines.profile import Profile
+from app.settings import Settings, environment
+
+router = APIRouter(tags=["videos"])
+Parts = Annotated[Gateway, Depends(gateway_of)]
+VideoId = Annotated[str, PathParameter(description="As `POST /v1/videos` answered it.", alias="id")]
+_TYPES = {".npz": "application/zip", ".json": JSON, ".mp4": "video/mp4"}
+_LOOK_S = 0.3
+_NAME = re.compile(r"[^\w .()+-]")
+
+
+class VideoQuery(BaseModel):
+    """Query parameters of `POST /v1/videos`; an unknown one is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    profile: str | None = Field(
+        None,
+        description="Name of one of the service's profiles; a multipart part `profile` takes a name or a YAML profile.",
+        examples=["baseline_gpu_local"],
+    )
+    name: str | None = Field(None, max_length=200, description="What to call the video in its manifest.")
+
+
+class ListQuery(BaseModel):
+    """Query parameters of `GET /v1/videos`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(100, ge=1, le=1000, description="Most videos that are listed, the newest first.")
+
+
+@router.post("/v1/videos", status_code=202, summary="A video as a job", **openapi.SUBMIT)
+async def submit(request: Request, query: Annotated[VideoQuery, Query()], gateway: Parts) -> Response:
+    """Raw body or multipart `file`; runs through a profile of components, and leaves artefacts (npz) and a manifest.
+
+    Answered as soon as the video is kept and its container, its profile and its branches have been looked at.
+    """
+    jobs, settings = _jobs(gateway), gateway.settings
+    deadline = Deadline.after(timeout_of(request, settings.video_timeout_s))
+    upload = await read_upload(
+        request,
+        settings,
+        deadline_of(request, settings),
+        deadline,
+        {"file": 1, "profile": 1, "name": 1},
+        lambda: named_file(jobs.incoming),
+    )
+    video = upload.video
+    if video is None:
+        raise UnsupportedMediaType("the body is no MP4, MOV, Matroska, WebM or AVI video")
+    try:
+        profile = await gateway.work(lambda: _profile(upload, query, settings))
+        name = _name(upload, query)
+        await gateway.work(lambda: jobs.check(video.file, profile))
+        job = await gateway.work(lambda: jobs.submit(video.file, name, video.nbytes, video.sha256, profile))
+    finally:
+        video.file.close()
+        await asyncio.to_thread(Path(video.file.name).unlink, missing_ok=True)
+    location = f"/v1/videos/{job.id}"
+    return fresh_json(await _view(jobs, job.id), 202, {"Location": location})
+
+
+@router.get("/v1/videos", summary="The newest videos", **openapi.LIST)
+async def newest(query: Annotated[ListQuery, Query()], gateway: Parts) -> Response:
+    """Id, state, name and time of the newest jobs."""
+    rows = await asyncio.to_thread(_jobs(gateway).newest, query.limit)
+    return fresh_json({"videos": [row | {"created": _moment(row["created"])} for row in rows]})
+
+
+@router.get("/v1/videos/{id}", summary="How far a video is", **openapi.GET)
+async def get(video_id: VideoId, gateway: Parts) -> Response:
+    """State (`queued`, `running`, `done`, `failed`), progress, the error if there was one, the manifest once done."""
+    return fresh_json(await _view(_jobs(gateway), video_id))
+
+
+@router.get("/v1/videos/{id}/events", summary="Progress as events", **openapi.EVENTS)
+async def events(video_id: VideoId, gateway: Parts) -> Response:
+    """Server-sent events: `progress` whenever something changes, then one `done`, `failed` or `removed`."""
+    jobs = _jobs(gateway)
+    await _view(jobs, video_id)
+    return EventSourceResponse(_events(jobs, video_id), ping=15)
+
+
+@router.get("/v1/videos/{id}/artifacts/{name:path}", summary="One artefact", **openapi.ARTIFACT)
+async def artifact(video_id: VideoId, name: str, gateway: Parts) -> Response:
+    """A file that the manifest lists, such as `core_clip/embeddings.npz`, or `manifest.json`."""
+    path = await asyncio.to_thread(_jobs(gateway).artifact, video_id, name)
+    filename = f"{video_id[:12]}-{name.replace('/', '-')}"
+    return FileResponse(
+        path, media_type=_TYPES.get(path.suffix, "application/octet-stream"), filename=filename
+    )
+
+
+@router.delete("/v1/videos/{id}", status_code=204, summary="Cancel and remove", **openapi.DELETE)
+async def delete(video_id: VideoId, gateway: Parts) -> Response:
+    """The job stops if it runs, and all its files go."""
+    await asyncio.to_thread(_jobs(gateway).delete, video_id)
+    return Response(status_code=204)
+
+
+def _jobs(gateway: Gateway) -> VideoJobs:
+    if gateway.jobs is None:
+        raise VideosUnavailable("this service keeps no videos: GATEWAY_VIDEOS_FOLDER is not set")
+    return gateway.jobs
+
+
+def _text(upload: Upload, name: str) -> str | None:
+    for part in upload.parts.get(name, ()):
+        try:
+            return part.decode("utf-8").strip()
+        except UnicodeDecodeError as error:
+            raise InvalidParameter(f"the part {name!r} is not UTF-8") from error
+    return None
+
+
+def _profile(upload: Upload, query: VideoQuery, settings: Settings) -> Profile:
+    text = _text(upload, "profile")
+    if text is not None and query.profile is not None:
+        raise InvalidParameter("the profile stands in the query and in the form")
+    asked = text if text is not None else query.profile
+    if not asked:
+        known = ", ".join(profiles.names(settings.profiles_folder)) or "none"
+        raise InvalidParameter(f"name a profile (there are {known}), or send one as the part 'profile'")
+    if re.fullmatch(r"[A-Za-z0-9._-]+", asked):
+        return profiles.named(settings.profiles_folder, asked, environment())
+    return profiles.parse(asked)
+
+
+def _name(upload: Upload, query: VideoQuery) -> str:
+    """What the caller calls the video: words for people, never a path."""
+    return _NAME.sub("_", (_text(upload, "name") or query.name or "video"))[:200]
+
+
+async def _view(jobs: VideoJobs, video_id: str) -> dict[str, Any]:
+    view = await asyncio.to_thread(jobs.get, video_id)
+    for moment in ("created", "started", "finished"):
+        view[moment] = _moment(view[moment])
+    here = f"/v1/videos/{view['id']}"
+    view["links"] = {"self": here, "events": f"{here}/events", "artifacts": []}
+    if view["manifest"] is not None:
+        names = [row["name"] for row in view["manifest"]["artifacts"]]
+        view["links"]["artifacts"] = [f"{here}/artifacts/{name}" for name in (*names, "manifest.json")]
+    return view
+
+
+async def _events(jobs: VideoJobs, video_id: str) -> AsyncIterator[ServerSentEvent]:
+    before = ""
+    with contextlib.suppress(VideoNotFound):
+        while True:
+            view = await _view(jobs, video_id)
+            over = view["state"] in ("done", "failed")
+            now = json.dumps(view, sort_keys=True)
+            if now != before:
+                yield ServerSentEvent(now, event=view["state"] if over else "progress")
+            if over:
+                return
+            before = now
+            await asyncio.sleep(_LOOK_S)
+    yield ServerSentEvent(json.dumps({"id": video_id}), event="removed")
+
+
+def _moment(seconds: float | None) -> str | None:
+    return (
+        None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    )

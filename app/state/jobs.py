@@ -1,0 +1,259 @@
+"""The index of video jobs: SQLite in the jobs' folder, shared by all workers of a host.
+
+Who runs a job holds a lock on a file of its own; the kernel gives it back when the process dies, however it dies, so a
+job of a dead worker is known at once and without a clock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import sqlite3
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import IO, Any
+
+SCHEMA_VERSION = 1
+ACTIVE = ("queued", "running")
+FINISHED = ("done", "failed")
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS jobs (
+    id TEXT PRIMARY KEY,
+    state TEXT NOT NULL,
+    name TEXT NOT NULL,
+    profile TEXT NOT NULL,
+    bytes INTEGER NOT NULL,
+    sha256 TEXT NOT NULL,
+    created REAL NOT NULL,
+    started REAL,
+    finished REAL,
+    frames INTEGER NOT NULL DEFAULT 0,
+    expected INTEGER,
+    fraction REAL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    not_before REAL NOT NULL DEFAULT 0,
+    code TEXT,
+    detail TEXT,
+    owner TEXT,
+    kept_bytes INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, created);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One row. `state`: queued, running, done, failed, or deleted (its files are about to go).
+
+    Times in seconds since 1970; `code` and `detail` say what failed, or what a queued job waits for.
+    """
+
+    id: str
+    state: str
+    name: str
+    profile: str
+    bytes: int
+    sha256: str
+    created: float
+    started: float | None = None
+    finished: float | None = None
+    frames: int = 0
+    expected: int | None = None
+    fraction: float | None = None
+    attempts: int = 0
+    not_before: float = 0.0
+    code: str | None = None
+    detail: str | None = None
+    owner: str | None = None
+    kept_bytes: int = 0
+
+
+_COLUMNS = ", ".join(entry.name for entry in fields(Job))
+
+
+class JobIndex:
+    """See the module; safe to use from many threads and processes.
+
+    Args:
+        folder: where the index and the owners' lock files lie; made if it isn't there.
+
+    Raises:
+        OSError, sqlite3.Error: it can't be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "jobs.sqlite3"
+        self._owners = folder / ".owners"
+        self._owners.mkdir(parents=True, exist_ok=True)
+        self.owner = uuid.uuid4().hex
+        self._lock: IO[bytes] = (self._owners / self.owner).open("wb")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        with self._writing() as connection:
+            connection.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        """What this owner still runs can be taken by others."""
+        (self._owners / self.owner).unlink(missing_ok=True)
+        self._lock.close()
+
+    def add(self, job: Job, most_waiting: int) -> bool:
+        """Keep a new job; False: as many wait as may."""
+        with self._writing() as connection:
+            (waiting,) = connection.execute("SELECT count(*) FROM jobs WHERE state = 'queued'").fetchone()
+            if waiting >= most_waiting:
+                return False
+            marks = ", ".join("?" for _ in fields(Job))
+            values = [getattr(job, entry.name) for entry in fields(Job)]
+            connection.execute(f"INSERT INTO jobs ({_COLUMNS}) VALUES ({marks})", values)  # noqa: S608  # our own names
+            return True
+
+    def get(self, job_id: str) -> Job | None:
+        return next(iter(self._select("id = ? AND state != 'deleted'", job_id)), None)
+
+    def newest(self, most: int) -> list[Job]:
+        """Jobs, the newest first."""
+        return self._select("state != 'deleted' ORDER BY created DESC, id LIMIT ?", most)
+
+    def waiting_before(self, job: Job) -> int:
+        """How many queued jobs come before this one."""
+        return len(self._select("state = 'queued' AND (created, id) < (?, ?)", job.created, job.id))
+
+    def counts(self) -> dict[str, int]:
+        """Jobs by state."""
+        with self._reading() as connection:
+            return dict(connection.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall())
+
+    def claim(self, now: float) -> Job | None:
+        """The oldest job that may run now, or that a dead worker left; it is this owner's then."""
+        with self._writing() as connection:
+            rows = self._rows(
+                connection,
+                "state = 'running' OR (state = 'queued' AND not_before <= ?) ORDER BY created, id",
+                now,
+            )
+            job = next((row for row in rows if row.state == "queued" or self._is_dead(row.owner)), None)
+            if job is None:
+                return None
+            connection.execute(
+                "UPDATE jobs SET state = 'running', owner = ?, started = coalesce(started, ?), "
+                "attempts = attempts + 1, code = NULL, detail = NULL WHERE id = ?",
+                (self.owner, now, job.id),
+            )
+            return self._rows(connection, "id = ?", job.id)[0]
+
+    def progress(self, job_id: str, frames: int, expected: int | None, fraction: float | None) -> None:
+        """How far a job of this owner's is."""
+        self._update(job_id, frames=frames, expected=expected, fraction=fraction)
+
+    def finish(
+        self, job_id: str, state: str, now: float, kept_bytes: int, error: tuple[str, str] | None
+    ) -> None:
+        """A job of this owner's is over."""
+        code, detail = error or (None, None)
+        self._update(
+            job_id, state=state, finished=now, kept_bytes=kept_bytes, code=code, detail=detail, owner=None
+        )
+
+    def put_back(self, job_id: str, not_before: float, code: str | None, detail: str | None) -> None:
+        """A job of this owner's waits again."""
+        self._update(job_id, state="queued", not_before=not_before, code=code, detail=detail, owner=None)
+
+    def mark_deleted(self, job_id: str) -> Job | None:
+        """Nobody sees the job any more; answers what it was before."""
+        with self._writing() as connection:
+            rows = self._rows(connection, "id = ? AND state != 'deleted'", job_id)
+            if not rows:
+                return None
+            connection.execute("UPDATE jobs SET state = 'deleted' WHERE id = ?", (job_id,))
+            return rows[0]
+
+    def removable(self) -> list[str]:
+        """Deleted jobs that nobody runs any more."""
+        return [
+            job.id
+            for job in self._select("state = 'deleted'")
+            if job.owner is None or self._is_dead(job.owner)
+        ]
+
+    def is_deleted(self, job_id: str) -> bool:
+        return not self._select("id = ? AND state != 'deleted'", job_id)
+
+    def let_go(self, job_id: str) -> None:
+        """This owner no longer runs a deleted job."""
+        with self._writing() as connection:
+            connection.execute(
+                "UPDATE jobs SET owner = NULL WHERE id = ? AND owner = ?", (job_id, self.owner)
+            )
+
+    def remove(self, job_id: str) -> None:
+        """The job's files are gone; forget it."""
+        with self._writing() as connection:
+            connection.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
+
+    def expired(self, now: float, keep_s: float, keep_bytes: int) -> list[str]:
+        """Finished jobs that are too old, or too much: the oldest first."""
+        finished = self._select("state IN ('done', 'failed') ORDER BY finished DESC, id")
+        total, ids = 0, []
+        for job in finished:
+            total += job.kept_bytes
+            if total > keep_bytes or (job.finished or 0) < now - keep_s:
+                ids.append(job.id)
+        return ids
+
+    def _update(self, job_id: str, **values: Any) -> None:
+        """Only while this owner runs it and nobody deleted it."""
+        names = ", ".join(f"{name} = ?" for name in values)
+        with self._writing() as connection:
+            connection.execute(
+                f"UPDATE jobs SET {names} WHERE id = ? AND owner = ? AND state = 'running'",  # noqa: S608  # our own names
+                (*values.values(), job_id, self.owner),
+            )
+
+    def _select(self, where: str, *values: Any) -> list[Job]:
+        with self._reading() as connection:
+            return self._rows(connection, where, *values)
+
+    @staticmethod
+    def _rows(connection: sqlite3.Connection, where: str, *values: Any) -> list[Job]:
+        query = f"SELECT {_COLUMNS} FROM jobs WHERE {where}"  # noqa: S608  # our own names
+        return [Job(*row) for row in connection.execute(query, values)]
+
+    def _is_dead(self, owner: str | None) -> bool:
+        """Whether nobody holds the owner's lock any more."""
+        if owner is None:
+            return True
+        if owner == self.owner:
+            return False
+        path = self._owners / owner
+        try:
+            with path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink(missing_ok=True)
+        except FileNotFoundError:
+            return True
+        except BlockingIOError:
+            return False
+        return True
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        connection = sqlite3.connect(self._path, timeout=10, isolation_level=None)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction, which waits for that of other processes."""
+        with self._reading() as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.rollback()
+                raise
+            connection.commit()
