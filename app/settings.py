@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+# An empty variable says: none.
+OptionalPath = Annotated[Path | None, BeforeValidator(lambda value: value if value != "" else None)]
 
 
 class Settings(BaseSettings):
@@ -23,11 +26,11 @@ class Settings(BaseSettings):
     triton_transport: Literal["auto", "shared_memory", "bytes"] = Field(
         "auto", description="How tensors reach Triton; auto tries shared memory, then sends bytes."
     )
-    repository: Path | None = Field(
+    repository: OptionalPath = Field(
         Path("triton/models"),
         description="The Triton model repository, if its files can be seen from here (embedded: needed).",
     )
-    manifest: Path | None = Field(
+    manifest: OptionalPath = Field(
         Path("models/manifest.json"),
         description="Digests by model name, for a gateway that can't see the repository's files.",
     )
@@ -54,7 +57,7 @@ class Settings(BaseSettings):
     text_cache_bytes: int = Field(
         64 << 20, ge=0, description="Memory for embeddings of prompts, in bytes; 0: none are remembered."
     )
-    text_cache_folder: Path | None = Field(
+    text_cache_folder: OptionalPath = Field(
         None, description="Also keep embeddings of prompts here, for the next process."
     )
     session_store: str = Field(
@@ -78,10 +81,10 @@ class Settings(BaseSettings):
     )
     video_window: int = Field(8, ge=2, le=64, description="Frames of one video in memory at once.")
     video_decoders: int = Field(4, ge=1, description="Videos that are decoded at once, one process each.")
-    spool_folder: Path | None = Field(
+    spool_folder: OptionalPath = Field(
         None, description="Where bodies of videos wait while they are read; unset: the system's."
     )
-    videos_folder: Path | None = Field(
+    videos_folder: OptionalPath = Field(
         Path("out/videos"), description="Where POST /v1/videos keeps its jobs and artefacts."
     )
     video_jobs: int = Field(1, ge=1, description="Jobs that run at once in one worker.")
@@ -90,7 +93,7 @@ class Settings(BaseSettings):
     videos_keep_bytes: int = Field(
         20 << 30, ge=0, description="Room for finished videos; the oldest are removed first."
     )
-    profiles_folder: Path | None = Field(
+    profiles_folder: OptionalPath = Field(
         Path("profiles"), description="Profiles that POST /v1/videos knows by name."
     )
     workers: int = Field(1, ge=1, le=64, description="Processes that serve; each loads its own engine.")

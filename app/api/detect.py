@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -14,21 +14,25 @@ from pydantic import Field
 
 from app.api import openapi
 from app.api.answers import JSON, PNG, binary_answer
-from app.api.detections import batch_answer, one_answer
+from app.api.detections import batch_answer, frame_body, one_answer
 from app.api.gateway import Gateway, gateway_of
 from app.api.problems import request_id_of
 from app.api.requests import deadline_of, negotiate, read_frames
 from app.api.steering import FrameQuery
+from app.api.streams import Line, SamplingQuery, Streamed, read_frames_or_video, stream
 from app.api.tracking import TrackQuery
 from app.errors import GatewayError, InvalidParameter
-from app.pipelines.base import Deadline, Wishes, wishes_of
+from app.pipelines.base import Deadline, Framed, Wishes, wishes_of
 from app.pipelines.detect import Detections, DetectParameters
+from app.pipelines.frames import Frame, Sample
 from app.pipelines.session import Tracked, without_pixels
+from app.pipelines.tracking import VideoTracker
 
 router = APIRouter(tags=["detection"])
+_FORMS = (JSON, PNG)
 
 
-class DetectQuery(FrameQuery, TrackQuery):
+class DetectQuery(FrameQuery, TrackQuery, SamplingQuery):
     """Query parameters of `POST /v1/detect`; an unknown one is refused."""
 
     conf: float = Field(0.25, ge=0, le=1, description="A box's score must be greater.")
@@ -62,22 +66,43 @@ async def detect(
     session may be in flight at once: they reach its tracker by timestamp, or as they arrived. Which branch routing
     takes may change in a session's life (a model comes or goes); `branch` says it, as always. A session ends when it
     is idle for too long; `session.frame` 1 says that one has begun.
+
+    A video is answered line by line (NDJSON) as its frames are done, with ids of a tracker of its own.
     """
-    form = negotiate(request, (JSON, PNG))
-    deadline = deadline_of(request, gateway.settings)
-    query.refuse_without_session()
-    asked = _Asked(
-        _parameters(query, gateway.detect.labels()),
-        wishes_of(query.branch, query.variant, fallback=query.fallback),
-        form,
-        deadline,
-    )
+    parameters = _parameters(query, gateway.detect.labels())
+    wishes = wishes_of(query.branch, query.variant, fallback=query.fallback)
     if query.session is not None:
-        return await _in_session(request, gateway, query, asked)
-    frames, batch = await _frames(request, gateway, asked)
+        query.refuse_for_pictures()
+        form, deadline = negotiate(request, _FORMS), deadline_of(request, gateway.settings)
+        return await _in_session(request, gateway, query, _Asked(parameters, wishes, form, deadline))
+    query.refuse_times_without_session()
+    upload, deadline = await read_frames_or_video(request, gateway, query, _FORMS)
+    if upload.video is not None:
+        return await stream(
+            request, gateway, upload.video, query, _stream(gateway, query, parameters, wishes)
+        )
+    query.refuse_without_session()
+    asked = _Asked(parameters, wishes, negotiate(request, _FORMS), deadline)
+    frames, batch = _batched(upload.frames, asked)
     if not batch:
         return await gateway.work(functools.partial(_one, gateway, frames[0], asked))
     return batch_answer(await _found(gateway, frames, asked), request_id_of(request))
+
+
+def _stream(gateway: Gateway, query: DetectQuery, parameters: DetectParameters, wishes: Wishes) -> Streamed:
+    """Boxes of each sampled frame, followed by a tracker in the frames' order."""
+    tracker = VideoTracker(parameters, asdict(query.tracking()))
+
+    def run(frame: Frame, previous: Frame | None, framed: Framed) -> Detections:
+        del previous
+        return without_pixels(gateway.detect.on_frame(frame.rgb, framed, tracker.detector_parameters))
+
+    def follow(sample: Sample, found: Detections) -> Line:
+        with found.served.timings.stage("finish"):
+            shown, ids = tracker(found, sample.time_s)
+        return Line(frame_body(Tracked(shown, ids, sample.ordinal + 1, sample.time_s)), shown.served)
+
+    return Streamed("detect", run, wishes, query.analysis(), follow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +139,10 @@ def _class_ids(text: str, labels: Any) -> list[int]:
     return ids
 
 
-async def _frames(request: Request, gateway: Gateway, asked: _Asked) -> tuple[list[bytes], bool]:
+def _batched(frames: list[bytes], asked: _Asked) -> tuple[list[bytes], bool]:
     """The frames in order, and whether they are to be answered as a batch."""
-    frames, _ = await read_frames(request, gateway.settings, asked.deadline)
+    if not frames:
+        raise InvalidParameter("the multipart body has no part named 'file'")
     batch = len(frames) > 1
     if batch and asked.form == PNG:
         raise InvalidParameter("image/png answers one frame; send one part, or ask for application/json")
@@ -159,7 +185,7 @@ async def _in_session(request: Request, gateway: Gateway, query: DetectQuery, as
     call = query.session_call(asked.parameters, asked.wishes, variant)
     asked = replace(asked, parameters=call.detector(asked.parameters))
     with gateway.turns.join(call.session_id, call.timestamps[0] if call.timestamps else None) as turn:
-        frames, batch = await _frames(request, gateway, asked)
+        frames, batch = _batched((await read_frames(request, gateway.settings, asked.deadline))[0], asked)
         call.check_count(len(frames))
         outcomes = await _found(gateway, frames, asked)
         del frames  # no encoded frame waits for its turn

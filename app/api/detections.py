@@ -36,7 +36,7 @@ def frame_body(frame: Detections | Tracked, session_id: str | None = None) -> di
         ],
         "image": {"width": width, "height": height},
     }
-    if tracked is not None:
+    if tracked is not None and session_id is not None:
         body["session"] = {"id": session_id, "frame": tracked.frame, "timestamp": tracked.time_s}
     return body
 

@@ -52,6 +52,15 @@ class TrackQuery(BaseModel):
         None, description="A track keeps to one class (false: a box of another class may continue it)."
     )
 
+    def refuse_times_without_session(self) -> None:
+        """A timestamp is that of a frame of a session; a video has its own.
+
+        Raises:
+            InvalidParameter: there is one.
+        """
+        if self.timestamp and self.session is None:
+            raise InvalidParameter("only with a session: timestamp")
+
     def refuse_without_session(self) -> None:
         """Parameters of a session mean nothing without one.
 
@@ -60,7 +69,7 @@ class TrackQuery(BaseModel):
         """
         given = [name for name in TrackQuery.model_fields if name in self.model_fields_set]
         if given and self.session is None:
-            raise InvalidParameter(f"only with a session: {', '.join(given)}")
+            raise InvalidParameter(f"only with a session or a video: {', '.join(given)}")
 
     def session_call(self, parameters: DetectParameters, wishes: Wishes, variant: str | None) -> SessionCall:
         """What these parameters, and those of detection, say of the session that is named.
@@ -70,7 +79,7 @@ class TrackQuery(BaseModel):
         Raises:
             InvalidParameter: no session id, no timestamps, or thresholds that contradict each other.
         """
-        tracking = self._tracking()
+        tracking = self.tracking()
         fixed = asdict(parameters) | {
             "classes": None if parameters.classes is None else sorted(set(parameters.classes)),
             "variant": wishes.variant or variant,
@@ -82,7 +91,12 @@ class TrackQuery(BaseModel):
             check_id(self.session or ""), parameters.conf, tracking, fixed, _timestamps(self.timestamp)
         )
 
-    def _tracking(self) -> TrackParameters:
+    def tracking(self) -> TrackParameters:
+        """The tracker's parameters.
+
+        Raises:
+            InvalidParameter: thresholds that contradict each other.
+        """
         names = {"high": "track_high", "low": "track_low", "new": "track_new", "match": "track_match"}
         names |= {"buffer_s": "track_buffer", "class_aware": "track_class_aware"}
         given = {field: getattr(self, name) for field, name in names.items()}

@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from app.api.multipart import FormReader, boundary_of
 from app.errors import DeadlineExceeded, GatewayError, InvalidParameter, PayloadTooLarge, VideosUnavailable
 from app.pipelines.base import Deadline
-from app.pipelines.stream import sniff_container
+from app.pipelines.stream import is_picture, sniff_container
 from app.settings import Settings
 
 _SNIFF_BYTES = 4096
@@ -110,11 +110,11 @@ class _Receiver:
         self.has_video = False
 
     def is_video(self, head: bytes) -> bool:
-        """By content; bytes that are only said to be a video get the video's own error."""
+        """By content; what is neither, and is said to be a video, gets the video's own error."""
         try:
             sniff_container(head[:_SNIFF_BYTES])
         except GatewayError:
-            if self._declared:
+            if self._declared and not is_picture(head):
                 raise
             return False
         return True

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO
 
 from app.errors import GatewayError, InvalidVideo
+from app.media import image
 from app.media.containers import sniff_container as sniff_container  # noqa: PLC0414  # for the routes
 from app.media.video import Sampling as Sampling  # noqa: PLC0414  # for the routes
 from app.media.video import VideoLimits as VideoLimits  # noqa: PLC0414  # for the routes
@@ -15,6 +16,15 @@ from app.pipelines.base import Deadline, Framed, Served, Timings, Wishes
 from app.pipelines.frames import Frame, FramesInOrder, Patience, Sample
 from app.pipelines.suite import Suite, Tally
 from routing.policy import FrameFacts
+
+
+def is_picture(head: bytes) -> bool:
+    """Whether a body begins like a picture that is served."""
+    try:
+        image.sniff(head)
+    except GatewayError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)

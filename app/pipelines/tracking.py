@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from app.pipelines.detect import Detections, DetectParameters
 from app.vision.bytetrack import ByteTracker, TrackParameters
 
+_TICK_S = 0.001
+
 
 class VideoTracker:
     """The tracker of one video; without `rule` no box gets an id.
@@ -34,6 +36,9 @@ class VideoTracker:
         """The next frame: what the caller sees of it, and a track id a box (-1: none)."""
         ids = np.full(len(found.scores), -1, np.int32)
         if self._tracker is not None:
+            last = self._tracker.last_time_s
+            if last is not None and time_s <= last:  # some recorders give two frames one time
+                time_s = last + _TICK_S
             ids = self._tracker.update(found.boxes, found.scores, found.class_ids, time_s)
         return visible(found, ids, self._parameters.conf)
 

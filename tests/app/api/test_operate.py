@@ -271,24 +271,46 @@ def _resolve(document: Any, node: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def test_the_documented_examples_run(gateway: TestClient) -> None:
+def test_the_documented_examples_run(repository: Path, tmp_path: Path) -> None:
     """Every curl line of OpenAPI, carried out as curl would, answers in its form, or that only weights are missing."""
-    document = gateway.get("/openapi.json").json()
-    lines = [
-        sample["source"]
-        for path in document["paths"].values()
-        for operation in path.values()
-        for sample in operation.get("x-codeSamples", ())
-    ]
-    assert len(lines) >= 4
-    for line in lines:
-        answered = _curl(gateway, shlex.split(line))
-        if answered.status_code != 200:  # the test repository has detectors and one depth model
-            assert "/v1/detect" not in line
-            assert (answered.status_code, answered.json()["code"]) == (503, "weights_missing"), line
-            continue
-        wanted = "image/png" if "image/png" in line else "application/json"
-        assert answered.headers["content-type"] == wanted, line
+    with client(repository, videos_folder=tmp_path / "videos") as gateway:
+        document = gateway.get("/openapi.json").json()
+        lines = [
+            sample["source"]
+            for path in document["paths"].values()
+            for operation in path.values()
+            for sample in operation.get("x-codeSamples", ())
+        ]
+        assert len(lines) >= 20
+        video = "none yet"
+        for line in sorted(lines, key=_when):
+            answered = _curl(gateway, shlex.split(line.replace("ID", video)))
+            if answered.status_code == 202:
+                video = answered.json()["id"]
+            elif answered.status_code == 503:  # the test repository has detectors and one depth model
+                assert "/v1/detect" not in line
+                assert answered.json()["code"] == "weights_missing", line
+            elif "-X DELETE" in line:
+                assert answered.status_code == 204, line
+            else:
+                assert answered.status_code == 200, (line, answered.text)
+                assert answered.headers["content-type"].partition(";")[0] == _form_of(line), line
+
+
+def _when(line: str) -> int:
+    """Artefacts are there once the events have ended, and nothing is once it was deleted."""
+    return 2 if "-X DELETE" in line else 1 if "/artifacts/" in line else 0
+
+
+def _form_of(line: str) -> str:
+    for words, form in (
+        ("image/png", "image/png"),
+        ("/events", "text/event-stream"),
+        (".npz", "application/zip"),
+    ):
+        if words in line:
+            return form
+    return "application/x-ndjson" if ".mp4" in line else "application/json"
 
 
 def _curl(gateway: TestClient, words: list[str]) -> Any:
@@ -298,6 +320,9 @@ def _curl(gateway: TestClient, words: list[str]) -> Any:
     parser.add_argument("--data-binary", "-d", dest="body")
     parser.add_argument("-F", dest="parts", action="append", default=[])
     parser.add_argument("-o", dest="output")
+    parser.add_argument("-X", dest="method", default="GET")
+    for flag in ("-N", "-O"):
+        parser.add_argument(flag, action="store_true")
     parser.add_argument("url")
     assert words[0] == "curl"
     given = parser.parse_args(words[1:])
@@ -312,7 +337,7 @@ def _curl(gateway: TestClient, words: list[str]) -> Any:
     if given.body:
         form = {"Content-Type": "application/x-www-form-urlencoded"}  # what curl says of any --data
         return gateway.post(url, content=_value(given.body), headers={**form, **headers})
-    return gateway.get(url, headers=headers)
+    return gateway.request(given.method, url, headers=headers)
 
 
 def _value(text: str) -> bytes:

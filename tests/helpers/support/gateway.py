@@ -39,7 +39,13 @@ def client(
     repository: Path, engine_factory: EngineFactory = create_engine, **settings: Any
 ) -> Iterator[TestClient]:
     """The app in this process, ready."""
-    defaults = {"repository": repository, "variant": "n", "manifest": None, "embedded_threads": 1}
+    defaults = {
+        "repository": repository,
+        "variant": "n",
+        "manifest": None,
+        "embedded_threads": 1,
+        "videos_folder": None,
+    }
     app = create_app(Settings(**{**defaults, **settings}), engine_factory)
     with TestClient(app, raise_server_exceptions=False) as test_client:
         wait_ready(test_client.get)
@@ -50,7 +56,7 @@ def client(
 def server(repository: Path, log: Path, **settings: Any) -> Iterator[tuple[httpx2.Client, int]]:
     """A real `gateway serve`, ready: a client for it, and its process id."""
     port = free_ports(1)[0]
-    environment = {**os.environ, "GATEWAY_REPOSITORY": str(repository), "GATEWAY_VARIANT": "n"}
+    environment = {**os.environ, "GATEWAY_REPOSITORY": str(repository), "GATEWAY_VARIANT": "n", "GATEWAY_VIDEOS_FOLDER": ""}
     environment |= {f"GATEWAY_{name.upper()}": str(value) for name, value in settings.items()}
     with log.open("wb") as out:
         process = subprocess.Popen(
