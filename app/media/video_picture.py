@@ -125,5 +125,8 @@ def _copy(frame: VideoFrame, target: memoryview) -> None:
     if stride == row:
         target[:] = source[: row * frame.height]
         return
+    # A picture turned upside down is stored as it was, with its lines counted backwards from the last.
+    first = 0 if stride > 0 else (frame.height - 1) * -stride
     for y in range(frame.height):
-        target[y * row : (y + 1) * row] = source[y * stride : y * stride + row]
+        start = first + y * stride
+        target[y * row : (y + 1) * row] = source[start : start + row]

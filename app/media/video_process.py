@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import GatewayError, InvalidVideo, VideoTooLong
-from app.media import video_decode
+from app.media import video_decode, video_open
 from app.media.video_channel import DESCRIPTORS, Channel
-from app.media.video_decode import Limits, Source, Timed, Video
+from app.media.video_decode import Limits, Timed, Video
+from app.media.video_open import Source
 from app.media.video_picture import RGB, Painter, orientation_of
 from app.media.video_sampling import Choice, Sampler, Sampling
 
@@ -37,7 +38,7 @@ def main() -> None:
     task = channel.receive()
     _confine(task["memory_bytes"])
     channel.stall_s = task["stall_s"]
-    video_decode.quiet()
+    video_open.quiet()
     channel.end(_serve(task, Source(video), channel))
 
 
@@ -103,7 +104,7 @@ def _send(video: Video, timed: Timed, painter: Painter, channel: Channel) -> Non
     orientation = orientation_of(frame)
     width, height = orientation.size(frame.width, frame.height)
     slot, pixels = channel.slot(width * height * RGB)
-    with video_decode.translated("a frame can't be converted to RGB"):
+    with video_open.translated("a frame can't be converted to RGB"):
         painter.paint(frame, orientation, pixels)
     channel.send(
         "frame",

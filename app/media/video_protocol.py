@@ -40,8 +40,9 @@ def receive(end: socket.socket, *flags: int) -> Message | None:
     """
     try:
         packet = end.recv(_MOST_BYTES, *flags)
-    except (ConnectionError, BrokenPipeError):
-        return None
+    except ConnectionResetError:
+        # The other end closed with messages of ours unread. That is told once, before its own last words.
+        packet = end.recv(_MOST_BYTES, *flags)
     if not packet:
         return None
     message = json.loads(packet)

@@ -13,8 +13,9 @@ from fractions import Fraction
 from app.errors import InvalidParameter
 
 # Containers round times to their clock (Matroska to milliseconds), so a frame of 1/12 s stands at 83 ms and would
-# miss a grid point at 83.33: a time counts as reached one tick early, but never more than this.
-_MOST_TOLERANCE = Fraction(1, 1000)
+# miss a grid point at 83.33: a time counts as reached less than one tick early, and never more than a millisecond.
+_TICK_SHARE = Fraction(999, 1000)
+_LONGEST_TICK = Fraction(1, 1000)
 _FPS_DENOMINATOR = 1_000_000
 
 
@@ -79,8 +80,8 @@ class Sampler:
     """The rule of one `Sampling`, over frames in the order of presentation."""
 
     def __init__(self, sampling: Sampling, tick: Fraction) -> None:
-        self.tolerance = min(tick, _MOST_TOLERANCE)
-        self.start = _exact(sampling.start_s)
+        self._early = min(tick, _LONGEST_TICK) * _TICK_SHARE
+        self._start = _exact(sampling.start_s)
         self._end = None if sampling.end_s is None else _exact(sampling.end_s)
         self._fps = None if sampling.fps is None else _exact(sampling.fps)
         self._every = sampling.every or 1
@@ -89,9 +90,9 @@ class Sampler:
 
     def choose(self, time: Fraction) -> Choice:
         """What to do with the next frame, shown at `time` (seconds from the stream's first frame)."""
-        reached = time + self.tolerance
+        reached = time + self._early
         # Nothing comes before the beginning, even where a frame's time is negative.
-        if reached < self.start and self.start > 0:
+        if reached < self._start and self._start > 0:
             return Choice.SKIP
         if self._end is not None and reached >= self._end:
             return Choice.END
@@ -102,7 +103,7 @@ class Sampler:
 
     def _first_of_cell(self, reached: Fraction) -> Choice:
         assert self._fps is not None  # noqa: S101  # for the type checker; the caller looked
-        cell = math.floor((reached - self.start) * self._fps)
+        cell = math.floor((reached - self._start) * self._fps)
         if self._cell is not None and cell <= self._cell:
             return Choice.SKIP
         self._cell = cell

@@ -83,7 +83,9 @@ class Ring:
         self.slot_bytes = 0
         self.generation = 0
         self.free: set[int] = set()
-        self.fd = os.memfd_create("video-frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        fd = os.memfd_create("video-frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self._file = os.fdopen(fd, "rb", buffering=0)
+        self.fd = fd
         # The decoder must not be able to take memory away under the readers.
         fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
         self._end = 0
@@ -117,7 +119,7 @@ class Ring:
 
     def close(self) -> None:
         """Give the file up; its memory goes with the last frame that is held."""
-        os.close(self.fd)
+        self._file.close()
         self._map = None
 
 
