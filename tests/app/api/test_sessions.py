@@ -6,6 +6,7 @@ import base64
 import io
 import itertools
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from support.repository import CATALOGUE
 from app.api.schemas import DetectAnswer, DetectBatch, Problem, Session
 from app.engine.fake import FakeEngine
 from app.vision.bytetrack import ByteTracker
+from routing.policy import Readiness
 
 _names = (f"cam{number}" for number in itertools.count())
 
@@ -376,3 +378,18 @@ def test_a_reset_session_begins_anew(gateway: TestClient, session: str) -> None:
 def test_what_is_no_session_id_is_refused(gateway: TestClient, method: str) -> None:
     """Also where it is looked at or ended."""
     refused(getattr(gateway, method)("/v1/sessions/a%20b"), 400, "invalid_parameter")
+
+
+def test_a_branch_that_routing_chose_may_change(repository: Path, session: str) -> None:
+    """The large branch is lost in mid-session: the next smaller one serves, the answer says so, the ids go on."""
+    engine = FakeEngine(CATALOGUE, dict.fromkeys(("yolo11n_640", "yolo11n_960"), blobs))
+    body = png(scene(960, 960, (0, 96, 96, 64), (2, 480, 480, 64)))
+    with client(repository, lambda *_: engine) as gateway:
+        before = ok(post(gateway, session, "&timestamp=1", body))
+        engine._states["yolo11n_960"] = replace(
+            engine.ready()["yolo11n_960"], readiness=Readiness.UNAVAILABLE
+        )
+        after = ok(post(gateway, session, "&timestamp=2", body))
+    assert [before["branch"]["name"], after["branch"]["name"]] == ["yolo11n_960", "yolo11n_640"]
+    assert after["session"]["frame"] == 2
+    assert ids(after) == ids(before)
