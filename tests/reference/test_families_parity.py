@@ -17,14 +17,22 @@ import pytest
 from golden.pictures import BY_NAME, PROJECT, Pixels, crop, default_folders
 from starlette.testclient import TestClient
 from support.gateway import client, png
+from support.repository import CATALOGUE
 
 pytestmark = pytest.mark.reference
 
 GOLDEN = PROJECT / "tests" / "helpers" / "golden"
 EXPORT_PYTHON = PROJECT / ".venv-export" / "bin" / "python"
+SIZES = (256, 384, 512)
+CROPS = (224, 336, 448)
+FLOWS = (*(f"raft_{size}" for size in SIZES), "raft_large_256")
 BRANCHES = (
-    "midas_256", "raft_256", "clip_image_224", "clip_image_336", "clip_text", "places365_resnet50_224",
-)  # fmt: skip
+    *(f"midas_{size}" for size in SIZES),
+    *FLOWS,
+    *(f"clip_image_{size}" for size in CROPS),
+    "clip_text",
+    *(f"places365_resnet50_{size}" for size in CROPS),
+)
 # The project's folder comes last on the path, so that its folder `triton/` can't stand in for the package.
 _EXPORT = """
 import sys
@@ -63,8 +71,9 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
         pytest.skip("no .venv-export to make the models with")
     folder = tmp_path_factory.mktemp("exported")
     command = [EXPORT_PYTHON, "-P", "-c", _EXPORT, str(PROJECT), str(folder), *BRANCHES]
-    subprocess.run(command, cwd=folder, check=True, timeout=900)
-    with client(folder / "models", require_ready=",".join(BRANCHES), embedded_threads=2) as running:
+    subprocess.run(command, cwd=folder, check=True, timeout=1800)
+    settings = {"require_ready": ",".join(BRANCHES), "embedded_threads": 2, "leases": 1}
+    with client(folder / "models", **settings) as running:
         yield running
 
 
@@ -92,35 +101,40 @@ def test_the_models_are_those_of_the_golden_data(gateway: TestClient) -> None:
     }
 
 
+@pytest.mark.parametrize("branch_size", SIZES)
 @pytest.mark.parametrize("name", ["coffee", "chelsea"])
-def test_depth_is_the_reference_s(gateway: TestClient, name: str) -> None:
+def test_depth_is_the_reference_s(gateway: TestClient, name: str, branch_size: int) -> None:
     """DPTImageProcessor and DPTForDepthEstimation, at the branch's size and at the source's: within 1e-3."""
     facts, arrays = golden("dense")
     body = png(picture(name))
     for size, key, grid in (("branch", "depth", "depth"), ("source", "depth_source", "source")):
         start, step = facts["grids"][grid]
-        ours = array(gateway, f"/v1/depth?branch=256&size={size}", content=body)[start::step, start::step]
-        expected = arrays[f"{key}_{name}_256"]
-        assert np.abs(ours - expected).max() / np.abs(expected).max() < 1e-3
+        whole = array(gateway, f"/v1/depth?branch={branch_size}&size={size}", content=body)
+        expected = arrays[f"{key}_{name}_{branch_size}"]
+        assert np.abs(whole[start::step, start::step] - expected).max() / np.abs(expected).max() < 1e-3
 
 
+@pytest.mark.parametrize("branch", FLOWS)
 @pytest.mark.parametrize("name", ["coffee", "chelsea"])
-def test_flow_is_the_reference_s(gateway: TestClient, name: str) -> None:
-    """raft_small and its transforms, with each axis in source pixels: within 1e-3."""
+def test_flow_is_the_reference_s(gateway: TestClient, name: str, branch: str) -> None:
+    """raft_small, raft_large and their transforms, with each axis in source pixels: within 1e-3."""
     facts, arrays = golden("dense")
-    rgb = picture(name)
+    described = CATALOGUE.branches[branch]
+    rgb, side = picture(name), described.size
+    assert side is not None
     height, width = rgb.shape[:2]
     shift = facts["shift"]
     first, second = (crop(left, 0, width - shift, height)(rgb) for left in (shift, 0))
     files = {"frame0": ("0", png(first)), "frame1": ("1", png(second))}
     start, step = facts["grids"]["flow"]
-    ours = array(gateway, "/v1/flow?branch=256&size=branch", files=files)[:, start::step, start::step]
-    scale = np.array([(width - shift) / 256, height / 256], np.float32)[:, None, None]
-    expected = arrays[f"flow_{name}_256"] * scale
+    query = f"branch={side}&variant={described.variant}"
+    ours = array(gateway, f"/v1/flow?{query}&size=branch", files=files)[:, start::step, start::step]
+    scale = np.array([(width - shift) / side, height / side], np.float32)[:, None, None]
+    expected = arrays[f"flow_{described.variant}_{name}_{side}"] * scale
     assert np.abs(ours - expected).max() / np.abs(expected).max() < 1e-3
 
 
-@pytest.mark.parametrize("size", [224, 336])
+@pytest.mark.parametrize("size", CROPS)
 @pytest.mark.parametrize("name", ["astronaut", "coffee", "coffee_odd_251x333", "chelsea_4k_4059x2700"])
 def test_image_embeddings_are_the_reference_s(gateway: TestClient, name: str, size: int) -> None:
     """CLIPImageProcessor and CLIPModel: cosine above 0.9999, also where 336 is seen as 320."""
@@ -136,10 +150,15 @@ def test_prompts_are_the_reference_s(gateway: TestClient) -> None:
     np.testing.assert_allclose(ours, arrays["text_features"], atol=1e-4)
 
 
+@pytest.mark.parametrize("size", CROPS)
 @pytest.mark.parametrize("name", ["astronaut", "coffee", "coffee_odd_251x333", "chelsea_4k_4059x2700"])
-def test_places_are_the_reference_s(gateway: TestClient, name: str) -> None:
-    """Torchvision's resnet50 and its transforms: the same five categories in the same order."""
+def test_places_are_the_reference_s(gateway: TestClient, name: str, size: int) -> None:
+    """Torchvision's resnet50 and its transforms: the same five categories in the same order, as probable."""
     _, arrays = golden("places")
-    response = gateway.post("/v1/places?branch=224&k=5", content=png(picture(name)))
-    expected = np.argsort(-arrays[f"{name}_224_shortest"], kind="stable")[:5]
-    assert [row["category_id"] for row in response.json()["places"]] == expected.tolist()
+    response = gateway.post(f"/v1/places?branch={size}&k=5", content=png(picture(name)))
+    logits = arrays[f"{name}_{size}_shortest"].astype(np.float64)
+    expected = np.argsort(-logits, kind="stable")[:5]
+    rows = response.json()["places"]
+    assert [row["category_id"] for row in rows] == expected.tolist()
+    probabilities = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    np.testing.assert_allclose([row["probability"] for row in rows], probabilities[expected], rtol=1e-3)

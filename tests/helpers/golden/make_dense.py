@@ -37,7 +37,7 @@ import transformers  # noqa: E402
 from golden.exported import digests, rows  # noqa: E402
 from golden.pictures import BY_NAME, Pixels, crop, default_folders, digest  # noqa: E402
 from PIL import Image  # noqa: E402
-from torchvision.models.optical_flow import Raft_Small_Weights  # noqa: E402
+from torchvision.models.optical_flow import Raft_Large_Weights, Raft_Small_Weights  # noqa: E402
 from torchvision.transforms.v2 import InterpolationMode  # noqa: E402
 from torchvision.transforms.v2.functional import resize  # noqa: E402
 from transformers import DPTImageProcessor, DPTImageProcessorPil  # noqa: E402
@@ -49,6 +49,12 @@ from routing import catalogue  # noqa: E402
 
 NAMES = ("coffee", "chelsea")
 SIZES = (256, 384, 512)
+FLOWS = {256: ("small", "large"), 384: ("small",), 512: ("small",)}  # by size, of which networks
+BRANCHES = (*(f"midas_{size}" for size in SIZES), *(f"raft_{size}" for size in SIZES), "raft_large_256")
+TRANSFORMS = {
+    "small": Raft_Small_Weights.DEFAULT.transforms(),
+    "large": Raft_Large_Weights.DEFAULT.transforms(),
+}
 SHIFT = 4  # pixels of the source, to the right from the first frame to the second
 STEP = {"depth": slice(4, None, 8), "flow": slice(8, None, 16), "source": slice(8, None, 16)}
 
@@ -65,7 +71,7 @@ def main() -> None:
             rgb = BY_NAME[name].pixels(default_folders())
             for case in (
                 depth(rgb, size, arrays, f"{name}_{size}"),
-                flow(rgb, size, arrays, f"{name}_{size}"),
+                *(flow(rgb, size, variant, arrays, f"{name}_{size}") for variant in FLOWS[size]),
             ):
                 cases.append({"picture": name, "sha256": digest(rgb), "size": size, **case})
                 log.info("%s", cases[-1])
@@ -76,7 +82,7 @@ def main() -> None:
         "versions": versions(),
         "shift": SHIFT,
         "grids": {name: [step.start, step.step] for name, step in STEP.items()},
-        "digests": digests([f"{family}_{size}" for family in ("midas", "raft") for size in SIZES]),
+        "digests": digests(BRANCHES),
     }
     (HERE / "dense.json").write_text(rows(facts, "cases", cases), encoding="utf-8")
 
@@ -99,19 +105,19 @@ def depth(rgb: Pixels, size: int, arrays: dict[str, Any], key: str) -> dict[str,
     return {"family": "depth", "square_sha256": digest(resized), **summary(values, other[0].numpy())}
 
 
-def flow(rgb: Pixels, size: int, arrays: dict[str, Any], key: str) -> dict[str, Any]:
+def flow(rgb: Pixels, size: int, variant: str, arrays: dict[str, Any], key: str) -> dict[str, Any]:
     """The reference's flow `[2, size, size]` in pixels of the square, on its grid."""
     height, width = rgb.shape[:2]
     first = np.ascontiguousarray(crop(SHIFT, 0, width - SHIFT, height)(rgb))
     second = np.ascontiguousarray(crop(0, 0, width - SHIFT, height)(rgb))
-    net, transforms = raft.network("small", random_weights()), Raft_Small_Weights.C_T_V2.transforms()
+    net, transforms = raft.network(variant, random_weights()), TRANSFORMS[variant]
     squares = [Image.fromarray(f).resize((size, size), Image.Resampling.BILINEAR) for f in (first, second)]
     values = net(*(frame[None] for frame in transforms(*squares)))[-1][0].numpy()
     others = [torchvision_square(frame, size) for frame in (first, second)]
     other = net(*(frame[None] for frame in transforms(*others)))[-1][0].numpy()
-    arrays[f"flow_{key}"] = values[:, STEP["flow"], STEP["flow"]]
+    arrays[f"flow_{variant}_{key}"] = values[:, STEP["flow"], STEP["flow"]]
     hashes = [digest(np.asarray(square)) for square in squares]
-    return {"family": "flow", "square_sha256": hashes, **summary(values, other)}
+    return {"family": "flow", "variant": variant, "square_sha256": hashes, **summary(values, other)}
 
 
 def torchvision_square(rgb: Pixels, size: int) -> torch.Tensor:
