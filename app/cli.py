@@ -12,7 +12,7 @@ from typing import Any
 import uvicorn
 from pydantic import ValidationError
 
-from app.settings import Settings
+from app.settings import Settings, pass_on
 from routing import catalogue as catalogues
 from routing.policy import FrameFacts, Readiness, RoutingError, Wishes, route
 
@@ -43,8 +43,10 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--triton-url", help="host:port of Triton's gRPC service; implies --engine triton")
     serve.add_argument("--repository", type=Path, help="the model repository (GATEWAY_REPOSITORY)")
     serve.add_argument("--variant", help="detection variant when none is named (GATEWAY_VARIANT)")
+    serve.add_argument("--workers", type=int, help="processes that serve (GATEWAY_WORKERS)")
     serve.add_argument("--log-level", help="debug, info, warning or error (GATEWAY_LOG_LEVEL)")
     serve.set_defaults(command=_serve)
+    _add_analyze(commands)
     routes = commands.add_parser("routes", help="print which branch each frame size takes, and why")
     routes.add_argument("--family", default="detect", choices=list(catalogues.load().families))
     routes.add_argument("--variant", help="variant: of detect n s m l x, of flow small large")
@@ -54,19 +56,53 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_analyze(commands: Any) -> None:
+    parser = commands.add_parser(
+        "analyze",
+        help="run videos through a profile and write their artefacts",
+        description="Exit code 0: every video is done; 3: some are done as far as they could be decoded; "
+        "1: some failed; 2: the command, a setting or the profile is wrong; 130: interrupted (run it again to go on).",
+    )
+    parser.add_argument(
+        "--video-path", type=Path, required=True, nargs="+",
+        help="a video, a folder (searched whole), or a .txt list with one path a line",
+    )  # fmt: skip
+    parser.add_argument("--profile-path", type=Path, required=True, help="a profile, see profiles/")
+    parser.add_argument(
+        "--output", type=Path, required=True, help="where DIR/<video's name>/ is written, one folder a video"
+    )
+    parser.add_argument("--render", action="store_true", help="also write annotated.mp4: boxes and track ids")
+    parser.add_argument("--force", action="store_true", help="do again what is done")
+    parser.add_argument("--json", action="store_true", help="one JSON object a video on stdout")
+    parser.add_argument("--engine", choices=("embedded", "triton"), help="overrides the profile's")
+    parser.add_argument("--triton-url", help="host:port of Triton's gRPC service; implies --engine triton")
+    parser.add_argument("--repository", type=Path, help="the model repository (GATEWAY_REPOSITORY)")
+    parser.set_defaults(command=_analyze)
+
+
+def _analyze(parsed: argparse.Namespace) -> int:
+    from app.commands.analyze import analyze  # noqa: PLC0415  # `gateway --help` needs no FastAPI
+
+    return analyze(parsed)
+
+
 def _serve(parsed: argparse.Namespace) -> int:
-    names = ("host", "port", "engine", "triton_url", "repository", "variant", "log_level")
+    names = ("host", "port", "engine", "triton_url", "repository", "variant", "workers", "log_level")
     given: dict[str, Any] = {n: getattr(parsed, n) for n in names if getattr(parsed, n) is not None}
     if "triton_url" in given:
         given.setdefault("engine", "triton")
     settings = Settings(**given)
-    from app.main import create_app  # noqa: PLC0415  # `gateway --help` needs no FastAPI
+    from app.main import create_app, serve_app  # noqa: PLC0415  # `gateway --help` needs no FastAPI
 
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     )
+    if settings.workers > 1:
+        pass_on(settings)
     uvicorn.run(
-        create_app(settings),
+        create_app(settings) if settings.workers == 1 else f"{serve_app.__module__}:{serve_app.__name__}",
+        factory=settings.workers > 1,
+        workers=settings.workers,
         host=settings.host,
         port=settings.port,
         log_config=None,

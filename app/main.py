@@ -145,6 +145,16 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
     return app
 
 
+def serve_app() -> FastAPI:
+    """What each of several workers serves: the settings come from the environment."""
+    settings = Settings()
+    logging.basicConfig(
+        level=settings.log_level.upper(),
+        format="%(asctime)s %(levelname)-7s %(process)d %(name)s: %(message)s",
+    )
+    return create_app(settings)
+
+
 def create_suite(settings: Settings, catalogue: Catalogue, engine: Engine, metrics: Metrics) -> Suite:
     """The pipelines over an engine.
 

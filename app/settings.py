@@ -108,3 +108,10 @@ class Settings(BaseSettings):
 def environment() -> Mapping[str, str]:
     """The environment, for what profiles of the operator's name in it."""
     return dict(os.environ)
+
+
+def pass_on(settings: Settings) -> None:
+    """Let the processes that this one starts have the same settings, whatever they came from."""
+    for name in settings.model_fields_set:
+        value = getattr(settings, name)
+        os.environ[f"GATEWAY_{name.upper()}"] = "" if value is None else str(value)

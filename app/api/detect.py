@@ -23,9 +23,9 @@ from app.api.streams import Line, SamplingQuery, Streamed, read_frames_or_video,
 from app.api.tracking import TrackQuery
 from app.errors import GatewayError, InvalidParameter
 from app.pipelines.base import Deadline, Framed, Wishes, wishes_of
-from app.pipelines.detect import Detections, DetectParameters
+from app.pipelines.detect import Detections, DetectParameters, without_pixels
 from app.pipelines.frames import Frame, Sample
-from app.pipelines.session import Tracked, without_pixels
+from app.pipelines.session import Tracked
 from app.pipelines.tracking import VideoTracker
 
 router = APIRouter(tags=["detection"])
@@ -99,8 +99,8 @@ def _stream(gateway: Gateway, query: DetectQuery, parameters: DetectParameters, 
 
     def follow(sample: Sample, found: Detections) -> Line:
         with found.served.timings.stage("finish"):
-            shown, ids = tracker(found, sample.time_s)
-        return Line(frame_body(Tracked(shown, ids, sample.ordinal + 1, sample.time_s)), shown.served)
+            tracked = tracker(found, sample.time_s)
+        return Line(frame_body(tracked), tracked.served)
 
     return Streamed("detect", run, wishes, query.analysis(), follow)
 

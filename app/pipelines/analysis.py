@@ -261,10 +261,8 @@ class VideoAnalysis:
                     raise result
             run.add(chunk, sample, results)
             if self._observer is not None:
-                said = {
-                    component.name: result for component, result in zip(run.components, results, strict=False)
-                }
-                self._observer(sample, results[-1], said)
+                pairs = zip(run.components, results, strict=False)
+                self._observer(sample, results[-1], {c.name: c.seen(result) for c, result in pairs})
             run.report(Progress(sample.ordinal + 1, expected, _fraction(run.facts, sample.time_s), resumed))
             if len(chunk.frame_index) >= options.chunk_frames or time.monotonic() - since > options.chunk_s:
                 run.keep(chunk)

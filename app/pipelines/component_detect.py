@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from app.errors import InvalidParameter
 from app.pipelines.base import Deadline, Served
 from app.pipelines.components import Arrays, Columns, Component, Row, Scene
-from app.pipelines.detect import Detections, DetectParameters
+from app.pipelines.detect import Detections, DetectParameters, without_pixels
 from app.pipelines.frames import Frame, Sample
 from app.pipelines.profile import DetectComponent
-from app.pipelines.tracking import VideoTracker
+from app.pipelines.tracking import Tracked, VideoTracker
 
 
 class DetectFrames(Component):
@@ -31,17 +31,20 @@ class DetectFrames(Component):
         parameters = DetectParameters(asked.conf, asked.iou, asked.max_det, classes, asked.agnostic)
         rule = asked.tracking
         self._tracker = VideoTracker(parameters, None if rule is None else dataclasses.asdict(rule))
+        self._latest: Tracked | None = None
 
     def run(self, frame: Frame, previous: Frame | None, deadline: Deadline) -> Detections:
         del previous
         framed = self.framed(frame, deadline)
-        return self.scene.suite.detect.on_frame(frame.rgb, framed, self._tracker.detector_parameters)
+        found = self.scene.suite.detect.on_frame(frame.rgb, framed, self._tracker.detector_parameters)
+        return without_pixels(found)
 
     def served(self, result: Detections) -> Served:
         return result.served
 
     def row(self, sample: Sample, result: Detections) -> Row:
-        found, track_ids = self._tracker(result, sample.time_s)
+        self._latest = self._tracker(result, sample.time_s)
+        found, track_ids = self._latest.found, self._latest.track_ids
         height, width = result.rgb.shape[:2]
         return {
             "count": np.array([len(found.scores)], np.int32),
@@ -51,6 +54,10 @@ class DetectFrames(Component):
             "class_ids": found.class_ids,
             "track_ids": track_ids,
         }
+
+    def seen(self, result: Detections) -> Tracked | None:
+        del result
+        return self._latest
 
     def assemble(self, columns: Columns) -> Arrays:
         return padded(

@@ -99,6 +99,10 @@ class Component(ABC):
     def row(self, sample: Sample, result: Any) -> Row:
         """In the order of the frames."""
 
+    def seen(self, result: Any) -> Any:
+        """What an observer is shown of the result, once `row` has had it."""
+        return result
+
     @abstractmethod
     def assemble(self, columns: Columns) -> Arrays:
         """The artefact's arrays, beside the common ones."""

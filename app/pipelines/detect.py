@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +61,11 @@ class Detections:
             for class_id, score in zip(self.class_ids, self.scores, strict=True)
         ]
         return png_bytes(draw_boxes(self.rgb, self.boxes, self.class_ids, labels))
+
+
+def without_pixels(found: Detections) -> Detections:
+    """The same boxes without the frame's memory: only its shape is kept, while the frame waits for its turn."""
+    return replace(found, rgb=np.broadcast_to(np.uint8(0), found.rgb.shape))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from app.errors import InvalidParameter
-from app.media.overlays import draw_boxes, png_bytes
-from app.pipelines.base import Served
 from app.pipelines.detect import Detections, DetectParameters
+from app.pipelines.tracking import Tracked as Tracked  # noqa: PLC0414  # for the routes
 from app.pipelines.tracking import for_tracking, visible
 from app.vision.bytetrack import ByteTracker
 from app.vision.bytetrack import TrackParameters as TrackParameters  # noqa: PLC0414  # for the routes
@@ -51,38 +47,6 @@ class SessionCall:
         given = len(self.timestamps or ())
         if given != frames and not (given == 0 and frames == 1):
             raise InvalidParameter(f"timestamp: {given} for {frames} files; a session needs one a file")
-
-
-@dataclass(frozen=True, slots=True)
-class Tracked:
-    """What the caller sees of one frame: boxes above its `conf`, and the track of each (-1: none).
-
-    `frame` counts the session's frames from 1; `time_s` is when this one was.
-    """
-
-    found: Detections
-    track_ids: NDArray[np.int32]
-    frame: int
-    time_s: float
-
-    @property
-    def served(self) -> Served:
-        """What served the frame."""
-        return self.found.served
-
-    def picture(self) -> bytes:
-        """PNG of the frame with boxes, track ids, class names and scores drawn."""
-        found = self.found
-        labels = [
-            f"{'' if track < 0 else f'#{track} '}{found.class_name(int(class_id))} {score:.2f}"
-            for track, class_id, score in zip(self.track_ids, found.class_ids, found.scores, strict=True)
-        ]
-        return png_bytes(draw_boxes(found.rgb, found.boxes, found.class_ids, labels))
-
-
-def without_pixels(found: Detections) -> Detections:
-    """The same boxes without the frame's memory: only its shape is kept, while the frame waits for its turn."""
-    return replace(found, rgb=np.broadcast_to(np.uint8(0), found.rgb.shape))
 
 
 class Session:

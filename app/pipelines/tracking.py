@@ -4,15 +4,48 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.media.overlays import draw_boxes, png_bytes
+from app.pipelines.base import Served
 from app.pipelines.detect import Detections, DetectParameters
 from app.vision.bytetrack import ByteTracker, TrackParameters
 
 _TICK_S = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Tracked:
+    """What the caller sees of one frame: boxes above its `conf`, and the track of each (-1: none).
+
+    `frame` counts the tracker's frames from 1; `time_s` is when this one was.
+    """
+
+    found: Detections
+    track_ids: NDArray[np.int32]
+    frame: int
+    time_s: float
+
+    @property
+    def served(self) -> Served:
+        """What served the frame."""
+        return self.found.served
+
+    def labels(self) -> list[str]:
+        """What is written beside each box: track, class name, score."""
+        found = self.found
+        return [
+            f"{'' if track < 0 else f'#{track} '}{found.class_name(int(class_id))} {score:.2f}"
+            for track, class_id, score in zip(self.track_ids, found.class_ids, found.scores, strict=True)
+        ]
+
+    def picture(self) -> bytes:
+        """PNG of the frame with boxes, track ids, class names and scores drawn."""
+        return png_bytes(draw_boxes(self.found.rgb, self.found.boxes, self.found.class_ids, self.labels()))
 
 
 class VideoTracker:
@@ -23,6 +56,7 @@ class VideoTracker:
 
     def __init__(self, parameters: DetectParameters, rule: Mapping[str, Any] | None) -> None:
         self._parameters = parameters
+        self._frames = 0
         self._tracker = None if rule is None else ByteTracker(TrackParameters(**rule))
 
     @property
@@ -32,15 +66,17 @@ class VideoTracker:
             return self._parameters
         return for_tracking(self._parameters, self._tracker.parameters)
 
-    def __call__(self, found: Detections, time_s: float) -> tuple[Detections, NDArray[np.int32]]:
-        """The next frame: what the caller sees of it, and a track id a box (-1: none)."""
+    def __call__(self, found: Detections, time_s: float) -> Tracked:
+        """The next frame: what the caller sees of it."""
+        self._frames += 1
         ids = np.full(len(found.scores), -1, np.int32)
         if self._tracker is not None:
             last = self._tracker.last_time_s
             if last is not None and time_s <= last:  # some recorders give two frames one time
                 time_s = last + _TICK_S
             ids = self._tracker.update(found.boxes, found.scores, found.class_ids, time_s)
-        return visible(found, ids, self._parameters.conf)
+        shown, ids = visible(found, ids, self._parameters.conf)
+        return Tracked(shown, ids, self._frames, time_s)
 
     def describe(self) -> dict[str, Any] | None:
         """Name and parameters."""

@@ -1,0 +1,1 @@
+"""Commands of `gateway` that are more than a few lines."""
