@@ -87,5 +87,5 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
     Raises:
         OSError, ValueError, zipfile.BadZipFile: there is none, or it is damaged.
     """
-    with np.load(path, allow_pickle=False) as archive:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}

@@ -101,7 +101,8 @@ class Checkpoint:
 def _header(path: Path) -> dict[str, Any] | None:
     """What a chunk says of itself; None where it is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as chunk:
+        # NumPy leaves a file that it opened itself to the collector where it is no archive.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as chunk:
             documents = json.loads(str(chunk["tallies"]))
             return {
                 "key": str(chunk["key"]),

@@ -112,7 +112,9 @@ class FramesInOrder:
             sample, futures = entry
             try:
                 results = [_result(future) for future in futures]
-            except CancelledError:  # closed
+            except CancelledError:
+                return
+            if self._closed.is_set():
                 return
             self._room.release()
             yield sample, results

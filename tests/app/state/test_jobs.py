@@ -1,0 +1,167 @@
+"""The index of video jobs: one runner a job, whoever dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from support.triton_server import ROOT
+
+from app.state.jobs import Job, JobIndex
+
+
+def job(name: str, created: float = 0.0) -> Job:
+    return Job(name, "queued", name, "p", 1, "00", created)
+
+
+def test_jobs_run_in_the_order_of_their_coming(tmp_path: Path) -> None:
+    """The oldest first, each once; who waits knows how many come before."""
+    index = JobIndex(tmp_path)
+    for number, name in enumerate("abc"):
+        assert index.add(job(name, number), 10)
+    waiting = index.get("c")
+    assert waiting is not None
+    assert index.waiting_before(waiting) == 2
+    claimed = [index.claim(100.0) for _ in range(4)]
+    assert [row.id if row else None for row in claimed] == ["a", "b", "c", None]
+    assert claimed[0] is not None
+    assert (claimed[0].state, claimed[0].attempts, claimed[0].started) == ("running", 1, 100.0)
+    index.close()
+
+
+def test_only_so_many_may_wait(tmp_path: Path) -> None:
+    """The queue is bounded; what runs doesn't wait."""
+    index = JobIndex(tmp_path)
+    assert index.add(job("a"), 1)
+    assert not index.add(job("b"), 1)
+    index.claim(0.0)
+    assert index.add(job("b"), 1)
+    index.close()
+
+
+def test_a_job_that_comes_back_later_lets_others_pass(tmp_path: Path) -> None:
+    """What waits for its backend doesn't hold up the queue."""
+    index = JobIndex(tmp_path)
+    index.add(job("a", 0), 9)
+    index.add(job("b", 1), 9)
+    index.claim(0.0)
+    index.put_back("a", 50.0, "triton_unavailable", "away")
+    later = [index.claim(10.0), index.claim(10.0), index.claim(60.0)]
+    assert [row.id if row else None for row in later] == ["b", None, "a"]
+    index.close()
+
+
+def test_threads_never_get_the_same_job(tmp_path: Path) -> None:
+    """Many who claim at once each get a job of their own."""
+    index = JobIndex(tmp_path)
+    for number in range(40):
+        index.add(job(f"{number:02}", number), 99)
+    claimed: list[str] = []
+
+    def claim() -> None:
+        while (row := index.claim(0.0)) is not None:
+            claimed.append(row.id)
+
+    threads = [threading.Thread(target=claim) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(claimed) == [f"{number:02}" for number in range(40)]
+    index.close()
+
+
+_CLAIM = """
+import sys, time
+from pathlib import Path
+from app.state.jobs import JobIndex
+index = JobIndex(Path(sys.argv[1]))
+print(index.claim(0.0).id, flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_dead_worker_s_job_is_free_at_once(tmp_path: Path) -> None:
+    """While a process runs a job nobody else gets it; killed with -9, the next one who asks does."""
+    index = JobIndex(tmp_path)
+    index.add(job("a"), 9)
+    with subprocess.Popen(
+        [sys.executable, "-c", _CLAIM, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "a\n"
+        assert index.claim(0.0) is None
+        os.kill(other.pid, signal.SIGKILL)
+        other.wait()
+        taken = index.claim(0.0)
+    assert taken is not None
+    assert (taken.id, taken.attempts) == ("a", 2)
+    index.close()
+
+
+def test_a_worker_that_stops_hands_its_jobs_back(tmp_path: Path) -> None:
+    """Closing gives up what is still running."""
+    first = JobIndex(tmp_path)
+    first.add(job("a"), 9)
+    assert first.claim(0.0) is not None
+    first.close()
+    second = JobIndex(tmp_path)
+    assert second.claim(0.0) is not None
+    second.close()
+
+
+def test_a_worker_that_lost_its_job_changes_nothing(tmp_path: Path) -> None:
+    """Progress and results of who isn't the owner any more are not written over the new owner's."""
+    first = JobIndex(tmp_path)
+    first.add(job("a"), 9)
+    first.claim(0.0)
+    first.put_back("a", 0.0, None, None)
+    second = JobIndex(tmp_path)
+    second.claim(0.0)
+    first.progress("a", 99, 99, 1.0)
+    first.finish("a", "done", 1.0, 5, None)
+    row = second.get("a")
+    assert row is not None
+    assert (row.state, row.frames) == ("running", 0)
+    first.close()
+    second.close()
+
+
+def test_deleted_jobs_are_seen_by_nobody_and_go_when_nobody_runs_them(tmp_path: Path) -> None:
+    """A deletion is immediate for callers; the files wait until the runner has let go."""
+    index = JobIndex(tmp_path)
+    index.add(job("a"), 9)
+    index.claim(0.0)
+    assert index.mark_deleted("a") is not None
+    assert index.mark_deleted("a") is None
+    assert index.get("a") is None
+    assert index.is_deleted("a")
+    assert index.removable() == []
+    index.let_go("a")
+    assert index.removable() == ["a"]
+    index.remove("a")
+    assert index.counts() == {}
+    index.close()
+
+
+@pytest.mark.parametrize(
+    ("keep_s", "keep_bytes", "gone"),
+    [(100.0, 100, []), (15.0, 100, ["a"]), (100.0, 25, ["a"]), (100.0, 0, ["c", "b", "a"])],
+)
+def test_what_is_too_old_or_too_much_expires(
+    tmp_path: Path, keep_s: float, keep_bytes: int, gone: list[str]
+) -> None:
+    """By age, and by room: the oldest first. What isn't finished stays."""
+    index = JobIndex(tmp_path)
+    for number, name in enumerate("abc"):
+        index.add(job(name, number), 9)
+        index.claim(0.0)
+        index.finish(name, "done", 10.0 * number, 10, None)
+    index.add(job("waiting"), 9)
+    assert index.expired(20.0, keep_s, keep_bytes) == gone
+    index.close()
