@@ -262,7 +262,9 @@ class ByteTracker:
                 same &= table[CLASS_ID] == table[CLASS_ID, lost, None]
             if same.any():
                 span = table[LAST] - table[FIRST]
-                longer = span > span[lost, None]
+                longer = (
+                    span > span[lost, None] + (memory.unit_s or 0) / 2
+                )  # equal but for rounding is not longer
                 stay &= ~(same & ~longer).any(axis=0)
                 stay[lost] = ~(same & longer).any(axis=1)
                 memory.keep(stay)
