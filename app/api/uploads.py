@@ -65,11 +65,12 @@ class _Part:
         self._check_size()
 
     def decide(self) -> None:
-        """Look at the first bytes."""
+        """Look at the first bytes; which limit holds is known then."""
         if self._undecided:
             self._undecided = False
             if self._receiver.is_video(self.value()):
                 self.file = self._receiver.open_video()
+            self._check_size()
 
     def _check_size(self) -> None:
         limit = self._receiver.video_limit if self.file is not None else self._receiver.limit
