@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol, cast
 
+from export.artifacts import sha256
 from export.errors import ExportError
 from export.manifest import Provenance
 from export.weights import Weights, checkpoint, hub_folder
@@ -29,8 +30,8 @@ class Exporter:
     `packages` are those whose versions go into weights.json, by the name they have there. `revision` is raised by
     hand when the module makes other graphs from the same weights, so that what is there is built again.
     `checkpoint` names a file, or with `hub` a folder in the hub's layout; `checkpoints` are those of branches and
-    variants that have another one, and `pattern` finds a file that goes by another name. With `shared`, sizes of one
-    architecture share one file of weights.
+    variants that have another one, and `pattern` finds a file that goes by another name. `labels` names a file of class
+    names that may lie beside the weights. With `shared`, sizes of one architecture share one file of weights.
     """
 
     module: str
@@ -41,6 +42,7 @@ class Exporter:
     packages: Mapping[str, str]
     checkpoints: Mapping[str, str] = field(default_factory=dict)
     pattern: str | None = None
+    labels: str | None = None
     hub: bool = False
     shared: bool = False
 
@@ -79,10 +81,17 @@ class Exporter:
         return {**there, "opset": self.opset, "revision": self.revision}
 
     def provenance(self, weights: Weights) -> Provenance:
-        return Provenance(weights.kind, weights.source, self.versions())
+        labels = {} if self.labels is None else beside(weights, self.labels)
+        return Provenance(weights.kind, weights.source, {**self.versions(), **labels})
 
     def make(self) -> Make:
         return cast(Make, import_module(self.module).export)
+
+
+def beside(weights: Weights, name: str) -> dict[str, str]:
+    """The file `name` beside the weights with its digest; nothing where it isn't there."""
+    path = weights.path.with_name(name) if weights.path else None
+    return {name: f"sha256:{sha256(path)}"} if path and path.is_file() else {}
 
 
 _CLIP = Exporter(
@@ -133,6 +142,7 @@ EXPORTERS: Mapping[str, Exporter] = MappingProxyType(
         "places": Exporter(
             module="export.places",
             checkpoint="resnet50_places365.pth.tar",
+            labels="categories_places365.txt",
             release="http://places2.csail.mit.edu/models_places365",
             opset=17,
             revision=1,

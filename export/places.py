@@ -24,7 +24,7 @@ from routing.catalogue import Branch
 
 OPSET = EXPORTERS["places"].opset
 CLASSES = 365
-LABELS_FILE = "categories_places365.txt"
+LABELS_FILE = str(EXPORTERS["places"].labels)
 # Torch against ONNX Runtime, of the largest logit. Measured: 2e-6.
 TOLERANCE = 1e-4
 _SETTLE_SIDE = 224
@@ -35,7 +35,7 @@ _RANDOM_SCENES = 8
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """ResNet50 in evaluation mode, and the names of its classes (none when nothing beside the weights says them).
+    """ResNet50 in evaluation mode.
 
     `fused` is the same with BatchNorm folded here, not by the exporter: what it traces are then parameters, which
     the sizes share.
@@ -43,7 +43,6 @@ class Network:
 
     module: Any
     fused: Any
-    labels: tuple[str, ...]
 
 
 def export(branch: Branch, weights: Weights) -> tuple[bytes, tuple[str, ...]]:
@@ -52,8 +51,10 @@ def export(branch: Branch, weights: Weights) -> tuple[bytes, tuple[str, ...]]:
     The graph is shown to have the catalogue's contract and to compute what torch computes.
 
     Raises:
-        ExportError: it hasn't, or it doesn't; or the weights aren't those of a ResNet50 with 365 classes.
+        ExportError: it hasn't, or it doesn't; or the weights aren't those of a ResNet50 with 365 classes, or the
+            labels beside them aren't 365.
     """
+    labels = () if weights.path is None else read_labels(weights.path.with_name(LABELS_FILE))
     network = load(weights)
     spec = branch.models[-1]
     side = spec.inputs[0].shape[-1]
@@ -61,39 +62,42 @@ def export(branch: Branch, weights: Weights) -> tuple[bytes, tuple[str, ...]]:
     expected = tracing.answers(network.module, feeds)
     content = tracing.trace(network.fused, feeds[0], spec, OPSET)
     tracing.check_parity(spec.name, expected, tracing.run(content, spec, feeds), TOLERANCE)
-    return content, network.labels
+    return content, labels
 
 
 @functools.lru_cache(maxsize=1)  # the sizes come one after the other
 def load(weights: Weights) -> Network:
-    """The network and its labels.
+    """The network.
 
     Raises:
-        ExportError: the file holds no ResNet50 with 365 classes, or the labels beside it aren't 365.
+        ExportError: the file holds no ResNet50 with 365 classes.
     """
     tracing.settle_threads()
     module = _random() if weights.path is None else _checkpoint(weights.path)
-    labels = () if weights.path is None else read_labels(weights.path.with_name(LABELS_FILE))
     module = module.float().eval().requires_grad_(False)
-    return Network(module, _fused(module), labels)
+    return Network(module, _fused(module))
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
     """The names in a `categories_places365.txt` (lines like `/a/airfield 0`), by number; () where it isn't there.
 
     Raises:
-        ExportError: it has a line of another form, or doesn't number 365 names from 0.
+        ExportError: it can't be read, has a line of another form, or doesn't number 365 names from 0.
     """
     if not path.is_file():
         return ()
     names: dict[int, str] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{path} can't be read: {error}") from error
+    for line in lines:
         match = re.fullmatch(r"/\w/(\S+) (\d+)", line.strip())
         if match is None:
             raise ExportError(f"{path}: {line!r} isn't of the form '/a/airfield 0'")
         names[int(match[2])] = match[1]
-    if sorted(names) != list(range(CLASSES)):
-        raise ExportError(f"{path} names {len(names)} classes; it must number {CLASSES} from 0")
+    if len(lines) != CLASSES or sorted(names) != list(range(CLASSES)):
+        raise ExportError(f"{path} names {len(lines)} classes; it must number {CLASSES} from 0, each once")
     return tuple(names[number] for number in range(CLASSES))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import pickle
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from export import sharing
+from export import build, plan, sharing
 from export.errors import ExportError
 from export.exporters import EXPORTERS
 from export.weights import random_weights
@@ -171,13 +172,48 @@ def test_shipped_names_are_the_official_ones() -> None:
     }.items() <= dict(enumerate(SHIPPED)).items()
 
 
-def test_names_beside_the_weights_are_taken(places: Any, network: Any, tmp_path: Path) -> None:
-    """`categories_places365.txt` gives the labels, by its numbers and not by its order."""
-    names = [f"{name}_{number}" for number, name in enumerate(SHIPPED)]
+def _categories(folder: Path, names: list[str]) -> None:
+    """`categories_places365.txt` as MIT has it, but in another order: the numbers count."""
     lines = [f"/{name[0]}/{name} {number}" for number, name in enumerate(names)]
-    (tmp_path / "categories_places365.txt").write_text("\n".join(reversed(lines)) + "\n")
-    weights = EXPORTER.find(_save(_official(network.state_dict()), tmp_path), BRANCH)
-    assert places.load(weights).labels == tuple(names)
+    (folder / "categories_places365.txt").write_text("\n".join(reversed(lines)) + "\n")
+
+
+def test_names_beside_the_weights_are_served(
+    places: Any, network: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The names of `categories_places365.txt` are published, and when they change the model is made again."""
+    names = [f"{name}_{number}" for number, name in enumerate(SHIPPED)]
+    folder = _save(_official(network.state_dict()), tmp_path).absolute()
+    where = plan.Places(tmp_path / "repository", tmp_path / "models")
+
+    def published() -> tuple[str, tuple[str, ...]]:
+        capsys.readouterr()
+        assert build.models(CATALOGUE, [BRANCH], str(folder), where) == 0
+        served = where.repository / BRANCH.weights_model / "1"
+        labels = tuple((served / "labels.txt").read_text().splitlines())
+        assert tuple(json.loads((served / "weights.json").read_bytes())["labels"]) == labels
+        return capsys.readouterr().out, labels
+
+    out, labels = published()
+    assert labels == SHIPPED
+    _categories(folder, names)
+    out, labels = published()
+    assert "exported" in out
+    assert labels == tuple(names)
+    out, labels = published()
+    assert "is there" in out
+    assert labels == tuple(names)
+    _categories(folder, names[::-1])
+    assert published()[1] == tuple(names[::-1])
+    (folder / "categories_places365.txt").unlink()
+    assert published()[1] == SHIPPED
+
+
+def test_a_faulty_list_beside_the_weights_makes_nothing(places: Any, network: Any, tmp_path: Path) -> None:
+    """Scenes that would be labelled wrongly aren't served, however right the weights are."""
+    (tmp_path / "categories_places365.txt").write_text("/a/airfield 0\n")
+    with pytest.raises(ExportError, match=r"categories_places365\.txt names 1 classes"):
+        places.export(BRANCH, EXPORTER.find(_save(_official(network.state_dict()), tmp_path), BRANCH))
 
 
 @pytest.mark.parametrize(
@@ -186,12 +222,16 @@ def test_names_beside_the_weights_are_taken(places: Any, network: Any, tmp_path:
         pytest.param("/a/airfield 0\n", "names 1 classes", id="too few"),
         pytest.param("airfield\n", "isn't of the form", id="no numbers"),
         pytest.param("".join(f"/a/x{n} {n + 1}\n" for n in range(365)), "from 0", id="counted from 1"),
+        pytest.param(
+            "".join(f"/a/x{n} {n}\n" for n in range(365)) + "/a/y 0\n", "names 366", id="a number twice"
+        ),
+        pytest.param("\udcff", "can't be read", id="no UTF-8"),
     ],
 )
 def test_other_names_are_refused(places: Any, tmp_path: Path, text: str, message: str) -> None:
     """A list of another length, form or numbering would label scenes wrongly."""
     path = tmp_path / "categories_places365.txt"
-    path.write_text(text)
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(ExportError, match=message):
         places.read_labels(path)
 
