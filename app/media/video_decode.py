@@ -160,7 +160,7 @@ class Video:
             first = time if first is None else first
             index = self._index(time)
             self.decoded += 1
-            self._check_frame(frame, time - first)
+            self._check_frame(frame, time, first)
             yield Timed(index, time, frame)
 
     def _timestamp(self, frame: VideoFrame) -> int | None:
@@ -181,10 +181,12 @@ class Video:
         skipped = self._jumped or self._sampling.keyframes
         return round(time * self._rate) if skipped and self._rate else self.decoded
 
-    def _check_frame(self, frame: VideoFrame, read: Fraction) -> None:
+    def _check_frame(self, frame: VideoFrame, time: Fraction, first: Fraction) -> None:
         self._check_pixels(frame.width, frame.height)
         longest = self.limits.max_duration_s
-        if read > longest or self.decoded > max(longest * _MOST_RATE, self.limits.max_frames):
+        # What has to be decoded on the way to the range may be as long again.
+        long = time - self._sampling.start_s > longest or time - first > 2 * longest
+        if long or self.decoded > max(2 * longest * _MOST_RATE, self.limits.max_frames):
             raise VideoTooLong(f"at most {longest:g} s of video are read")
 
     def _decoded(self) -> Iterator[VideoFrame]:

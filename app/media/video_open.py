@@ -34,6 +34,8 @@ DECODERS = frozenset(
         "mpeg2video", "prores", "dnxhd", "dvvideo", "rawvideo",
     }
 )  # fmt: skip
+# FFmpeg counts the pixels that it allocates: sides are rounded up, to 64 at most, and few codecs know more than 65,535.
+_MARGIN_PIXELS = 2 * 64 * 65_536
 _BUFFER_BYTES = 1 << 18
 _MOST_REASON = 200
 
@@ -71,26 +73,28 @@ def open_video(
     Args:
         source: the file.
         container: the demuxer; no other is tried.
-        max_pixels: FFmpeg refuses larger frames, also where it looks at the first ones to learn what the header hides.
+        max_pixels: FFmpeg refuses frames that are much larger (by more than its own rounding), also where it looks at
+            the first ones to learn what the header hides. To the pixel, the caller has to look.
         keyframes: decode keyframes only.
 
     Raises:
         InvalidVideo: the file can't be opened, has no video stream, or one of a codec that isn't served.
     """
     source.seek(0)
+    options = {"max_pixels": str(max_pixels + _MARGIN_PIXELS), "threads": "1"}
     with translated("it can't be opened"):
         file: InputContainer = av.open(
             source,
             "r",
             format=container,
-            options={"max_pixels": str(max_pixels), "threads": "1"},
+            options=options,
             container_options={"codec_whitelist": ",".join(sorted(DECODERS)), "protocol_whitelist": "none"},
             metadata_errors="replace",
             buffer_size=_BUFFER_BYTES,
             io_open=_refuse,
         )
         stream = _choose(file)
-        return file, stream, _configure(stream, max_pixels, keyframes)
+        return file, stream, _configure(stream, options, keyframes)
 
 
 def _choose(file: InputContainer) -> VideoStream:
@@ -104,7 +108,7 @@ def _choose(file: InputContainer) -> VideoStream:
     raise InvalidVideo(f"the file has no video stream; it holds: {kinds}")
 
 
-def _configure(stream: VideoStream, max_pixels: int, keyframes: bool) -> VideoCodecContext:
+def _configure(stream: VideoStream, options: dict[str, str], keyframes: bool) -> VideoCodecContext:
     # A codec that this FFmpeg can't decode at all has no context, whatever the stub says.
     codec: VideoCodecContext | None = stream.codec_context
     if codec is None or codec.name not in DECODERS:
@@ -113,7 +117,7 @@ def _configure(stream: VideoStream, max_pixels: int, keyframes: bool) -> VideoCo
         if other.index != stream.index:
             other.discard = Discard.all
     codec.thread_count = 1
-    codec.options = {"max_pixels": str(max_pixels)}
+    codec.options = options
     if keyframes:
         codec.skip_frame = "NONKEY"
     return codec

@@ -64,7 +64,11 @@ def _serve(task: dict[str, Any], source: Source, channel: Channel) -> GatewayErr
     """Decode, and answer what ended it early."""
     sampling, limits = Sampling(**task["sampling"]), Limits(**task["limits"])
     try:
-        _deliver(Video(source, task["container"], sampling, limits, channel.alive), sampling, channel)
+        video = Video(source, task["container"], sampling, limits, channel.alive)
+        try:
+            _deliver(video, sampling, channel)
+        finally:
+            channel.send("alive", decoded=video.decoded, damaged=video.damaged)
     except GatewayError as fault:
         return fault
     except MemoryError:

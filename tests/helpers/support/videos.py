@@ -9,6 +9,9 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.audio.stream import AudioStream
+from av.container import OutputContainer
+from av.stream import Disposition
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -17,6 +20,7 @@ WIDTH, HEIGHT = 96, 64
 RATE = 25
 _BITS = 12
 _TICK = Fraction(1, 90_000)
+_TONE_RATE = 8000
 CORNERS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}
 
 
@@ -113,16 +117,32 @@ def count(path: Path, frames: int = 50, **how: object) -> Path:
     return write(path, map(numbered, range(frames)), **how)  # type: ignore[arg-type]  # passed on as they come
 
 
-def audio(path: Path, seconds: float = 1.0) -> Path:
-    """A file with a tone and no video."""
-    rate = 8000
+def audio(path: Path) -> Path:
+    """A file with a second's tone and no video."""
     with av.open(str(path), "w") as file:
-        stream = file.add_stream("aac", rate=rate, layout="mono")
-        samples = np.sin(np.arange(int(rate * seconds)) / 5).astype(np.float32)[None]
-        frame = av.AudioFrame.from_ndarray(samples, "fltp", "mono")
-        frame.rate = rate
-        file.mux(stream.encode(frame))  # type: ignore[arg-type]  # the stub thinks of video alone
-        file.mux(stream.encode(None))
+        _tone(file, file.add_stream("aac", rate=_TONE_RATE, layout="mono"))
+    return path
+
+
+def _tone(file: OutputContainer, stream: AudioStream) -> None:
+    samples = np.sin(np.arange(_TONE_RATE) / 5).astype(np.float32)[None]
+    frame = av.AudioFrame.from_ndarray(samples, "fltp", "mono")
+    frame.rate = _TONE_RATE
+    file.mux(stream.encode(frame))
+    file.mux(stream.encode(None))
+
+
+def covered(path: Path) -> Path:
+    """A song with a picture of its cover."""
+    with av.open(str(path), "w") as file:
+        cover = file.add_stream("mjpeg", rate=RATE)
+        assert isinstance(cover, VideoStream)
+        cover.width, cover.height, cover.pix_fmt = WIDTH, HEIGHT, "yuvj420p"
+        cover.disposition = Disposition.attached_pic
+        sound = file.add_stream("aac", rate=_TONE_RATE, layout="mono")
+        file.mux(cover.encode(av.VideoFrame.from_ndarray(cornered(), "rgb24").reformat(format="yuvj420p")))
+        file.mux(cover.encode(None))
+        _tone(file, sound)
     return path
 
 

@@ -1,0 +1,302 @@
+"""The decoder's process: confined, never left behind, killed at any moment, and its memory given back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from support import videos
+from support.triton_server import ROOT
+
+from app.errors import DeadlineExceeded, InvalidVideo, Overloaded
+from app.media.video import Sampling, VideoLimits, VideoReader
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A minute and a half of small frames."""
+    pictures = videos.textured(2400, 320, 240)
+    return videos.write(tmp_path_factory.mktemp("long") / "long.mp4", pictures, preset="ultrafast", crf="35")
+
+
+@pytest.fixture
+def video(long: Path) -> Iterator[VideoReader]:
+    with long.open("rb") as file, VideoReader(file, slots=3) as reader:
+        yield reader
+
+
+def child(video: VideoReader) -> psutil.Process:
+    assert video._child is not None
+    return psutil.Process(video._child.pid)
+
+
+def gone(process: psutil.Process, within: float = 1.0) -> bool:
+    """Whether it ends in time; an orphan counts as gone while it waits for the system's first process to notice."""
+    end = time.monotonic() + within
+    while time.monotonic() < end:
+        if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def held(video: VideoReader, count: int) -> list[Any]:
+    """That many frames, not released."""
+    return list(islice(video, count))
+
+
+def after(seconds: float, action: Callable[[], object]) -> threading.Thread:
+    thread = threading.Timer(seconds, action)
+    thread.start()
+    return thread
+
+
+def test_it_is_confined(video: VideoReader, long: Path) -> None:
+    """It has no environment, can open nothing, write nothing, dump nothing, gain nothing, and has limited memory."""
+    process = child(video)
+    opened = {link.name: link.readlink().name for link in Path(f"/proc/{process.pid}/fd").iterdir()}
+    del opened["2"]  # where the gateway's own complaints go
+    assert sorted(name.split(":")[0] for name in opened.values()) == sorted(
+        ["socket", "null", long.name, "memfd"]
+    )
+    assert process.environ() == {}
+    assert process.cwd() == "/"
+    assert process.rlimit(psutil.RLIMIT_NOFILE)[0] == 0
+    assert process.rlimit(psutil.RLIMIT_FSIZE) == (0, 0)
+    assert process.rlimit(psutil.RLIMIT_CORE) == (0, 0)
+    assert process.rlimit(psutil.RLIMIT_AS) == (4 << 30, 4 << 30)
+    status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
+    assert "NoNewPrivs:\t1\n" in status
+    assert "Threads:\t1\n" in status
+    assert Path(f"/proc/{process.pid}/oom_score_adj").read_text(encoding="ascii") == "1000\n"
+
+
+def test_the_gateway_loads_no_codec() -> None:
+    """FFmpeg is not even loaded into the process that serves requests."""
+    code = "import sys, app.media.video; sys.exit('av' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_it_starts_from_any_folder(long: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the working directory nor a module of the same name there changes what the process imports."""
+    (tmp_path / "av.py").write_text("raise SystemExit('not this one')", encoding="utf-8")
+    (tmp_path / "app").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with long.open("rb") as file, VideoReader(file, Sampling(end_s=0.1)) as video:
+        assert len(held(video, 3)) == 3
+
+
+def test_killed_in_the_middle(video: VideoReader) -> None:
+    """Frames that came stay readable; then the fault says what happened, and after which frame."""
+    frames = held(video, 2)
+    child(video).kill()
+    rest = list(video)
+    assert [frame.index for frame in (*frames, *rest)] == list(range(2 + len(rest)))
+    assert len(rest) <= 1
+    assert all(frame.rgb.any() for frame in frames)
+    assert isinstance(video.fault, InvalidVideo)
+    assert video.fault.detail.startswith(f"after frame {1 + len(rest)} (")
+    assert "SIGKILL" in video.fault.detail
+    assert list(video) == []
+
+
+def test_a_crash_is_a_fault(video: VideoReader) -> None:
+    """A decoder that dies of a video takes nothing with it."""
+    child(video).send_signal(signal.SIGSEGV)
+    assert len(list(video)) <= 3
+    assert isinstance(video.fault, InvalidVideo)
+    assert "SIGSEGV" in video.fault.detail
+
+
+GATEWAY = """
+import sys, threading
+sys.path.insert(0, {root!r})
+from app.media.video import VideoReader
+video = VideoReader(open({path!r}, "rb"), slots=2)
+print(video._child.pid, flush=True)
+held = []
+for frame in video:
+    {each}
+"""
+
+
+@pytest.mark.parametrize("each", ["held.append(frame)", "frame.release()"], ids=["waiting", "working"])
+@pytest.mark.parametrize("suspended", [False, True], ids=["running", "suspended"])
+def test_it_dies_with_the_gateway(long: Path, each: str, suspended: bool) -> None:
+    """However the gateway ends, within a second there is no decoder: not even one that could not have noticed."""
+    source = GATEWAY.format(root=str(ROOT), path=str(long), each=each)
+    gateway = subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE)
+    assert gateway.stdout is not None
+    process = psutil.Process(int(gateway.stdout.readline()))
+    if suspended:
+        process.suspend()
+    gateway.kill()
+    gateway.wait()
+    gateway.stdout.close()
+    assert gone(process)
+
+
+def test_a_gateway_that_ends_before_the_decoder_looks(long: Path) -> None:
+    """The moment between start and the wish to die with the gateway is covered."""
+    source = GATEWAY.format(root=str(ROOT), path=str(long), each="pass").replace(
+        "video = ",
+        "import app.media.video as v, os\nv.video_protocol.send = lambda *a, **k: os.kill(os.getpid(), 9)\nvideo = ",
+    )
+    before = set(psutil.pids())
+    gateway = subprocess.run([sys.executable, "-c", source], check=False, capture_output=True)
+    assert gateway.returncode == -signal.SIGKILL
+    left = [
+        p
+        for p in psutil.process_iter(["cmdline"])
+        if p.pid not in before and "video_process" in str(p.info["cmdline"])
+    ]
+    assert all(gone(process) for process in left)
+
+
+def test_it_outlives_the_thread_that_asked_for_it(long: Path) -> None:
+    """A reader made in one thread, which then ends, is read in another: the kernel's tie is to a thread of its own."""
+    made: list[VideoReader] = []
+    with long.open("rb") as file:
+        thread = threading.Thread(target=lambda: made.append(VideoReader(file, slots=3)))
+        thread.start()
+        thread.join()
+        time.sleep(0.2)
+        with made[0] as video:
+            assert len(held(video, 3)) == 3
+
+
+def test_close_ends_it_at_once(video: VideoReader) -> None:
+    """After close there is no process, and closing again does nothing."""
+    process = child(video)
+    next(iter(video))
+    video.close()
+    assert not process.is_running()
+    video.close()
+    assert list(video) == []
+    assert video.fault is None
+
+
+def test_close_wakes_a_reader_that_waits(video: VideoReader) -> None:
+    """An iteration that waits for a slot, which nobody frees, ends when another thread closes the video."""
+    closer = after(0.3, video.close)
+    began = time.monotonic()
+    assert len(list(video)) == 3
+    assert time.monotonic() - began < 1.3
+    assert video.fault is None
+    closer.join()
+
+
+def test_close_kills_a_decoder_that_hangs(video: VideoReader) -> None:
+    """A process that doesn't react to anything is killed all the same."""
+    process = child(video)
+    process.suspend()
+    closer = after(0.3, video.close)
+    list(video)
+    closer.join()
+    assert not process.is_running()
+
+
+def test_a_stall_is_a_deadline(long: Path) -> None:
+    """A decoder that hangs in the middle is killed after the limit, and what it had decoded is delivered."""
+    with long.open("rb") as file, VideoReader(file, limits=VideoLimits(stall_s=0.5), slots=3) as video:
+        process = child(video)
+        frames = held(video, 1)
+        process.suspend()
+        began = time.monotonic()
+        frames += list(video)
+        assert 0.4 < time.monotonic() - began < 1.5
+        assert isinstance(video.fault, DeadlineExceeded)
+        assert video.fault.stage == "decode"
+        assert [frame.index for frame in frames] == list(range(len(frames)))
+        assert gone(process)
+
+
+def test_waiting_for_a_slot_is_no_stall(long: Path) -> None:
+    """However long the holders take, the decoder is not to blame."""
+    with long.open("rb") as file, VideoReader(file, limits=VideoLimits(stall_s=0.3), slots=2) as video:
+        frames = held(video, 2)
+        release = after(1.2, frames[0].release)
+        assert next(iter(video)).index == 2
+        assert video.fault is None
+        release.join()
+
+
+SPIN = """
+import socket, sys
+sys.path.insert(0, {root!r})
+from app.media import video_protocol
+from app.media.video_channel import Channel
+ours, theirs = video_protocol.pair()
+channel = Channel(ours, 0)
+channel.stall_s = 0.3
+channel.alive(0, 0)
+while True:
+    pass
+"""
+
+
+def test_a_loop_without_a_sign_is_ended_by_the_kernel() -> None:
+    """A decoder caught in a loop while nobody reads ends itself after so much processor time."""
+    spinning = subprocess.run([sys.executable, "-c", SPIN.format(root=str(ROOT))], check=False, timeout=20)
+    assert spinning.returncode == -signal.SIGPROF
+
+
+def test_work_without_frames_is_no_stall(long: Path) -> None:
+    """A long way to the first wanted frame is progress, though no frame comes."""
+    with long.open("rb") as file, VideoReader(file, Sampling(every=2000), VideoLimits(stall_s=0.5)) as video:
+        assert [frame.index for frame in video] == [0, 2000]
+        assert video.fault is None
+        assert video.decoded == 2400
+
+
+def test_memory_is_bounded_by_the_slots(long: Path) -> None:
+    """Over two thousand frames neither process grows."""
+    with long.open("rb") as file, VideoReader(file, slots=3) as video:
+        processes = (psutil.Process(), child(video))
+        sizes = []
+        for frame in video:
+            assert frame.rgb[0, 0, 0] >= 0
+            frame.release()
+            if frame.index in {300, 2300}:
+                sizes.append([process.memory_info().rss for process in processes])
+        grown = [later - earlier for earlier, later in zip(*sizes, strict=True)]
+        assert max(grown) < 4 << 20  # eighteen frames of 2,000
+
+
+def test_nothing_lies_in_shared_memory(video: VideoReader) -> None:
+    """Frames have no name that could be left behind."""
+    before = sorted(os.listdir("/dev/shm"))  # noqa: PTH208  # names alone
+    next(iter(video))
+    child(video).kill()
+    video.close()
+    assert sorted(os.listdir("/dev/shm")) == before  # noqa: PTH208  # ditto
+
+
+def test_no_process_can_be_started(long: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the machine has no more processes or descriptors, the answer is that it is overloaded."""
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with long.open("rb") as file, pytest.raises(Overloaded, match="no decoder can be started"):
+        VideoReader(file)
+
+
+def test_many_at_once(long: Path) -> None:
+    """Ten videos are read side by side, each by a process of its own, and none is left."""
+    with long.open("rb") as file:
+        readers = [VideoReader(file, Sampling(every=100, end_s=30), slots=2) for _ in range(10)]
+        counts = []
+        for reader in readers:
+            with reader:
+                counts.append([frame.index for frame in reader if frame.release() is None])
+    assert counts == [list(range(0, 750, 100))] * 10
+    assert psutil.Process().children() == []
