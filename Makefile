@@ -14,7 +14,7 @@ help:
 	@echo 'make run                          install, build the starter models, serve on the embedded engine'
 	@echo 'make models SET=starter|baseline|all WEIGHTS=auto|pretrained|random|DIR'
 	@echo 'make triton                       a real Triton on this CPU, without Docker, over triton/models'
-	@echo 'make test                         the test suite (starts and stops its own Triton and Redis)'
+	@echo 'make test                         the test suite (starts and stops its own Triton, Redis and Prometheus)'
 	@echo 'make test-export                  the export and the parity with the reference (needs torch, installs it)'
 	@echo 'make lint | format | repository | bench'
 
@@ -45,6 +45,10 @@ help:
 redis-server:
 	@deploy/local/redis.sh
 
+.PHONY: prometheus
+prometheus:
+	@deploy/local/prometheus.sh
+
 # --- use -------------------------------------------------------------------------------------------------------
 
 STARTER = $(foreach size,320 640 960,triton/models/yolo11n_$(size)/1/weights.json)
@@ -72,7 +76,7 @@ triton: .venv-triton
 
 # --- checks ----------------------------------------------------------------------------------------------------
 
-test: .venv/.dev .venv-triton redis-server
+test: .venv/.dev .venv-triton redis-server prometheus
 	$(SAY) 'tests'
 	@.venv/bin/pytest -m 'not export and not reference'
 
