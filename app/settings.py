@@ -2,27 +2,67 @@
 
 from __future__ import annotations
 
+import difflib
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.addresses import TritonAddress, session_store_url
+
+PREFIX = "GATEWAY_"
+# What begins like a setting and is none: where the tests find trained weights.
+_OTHERS = frozenset({"GATEWAY_REFERENCE_DATA"})
+# What Kubernetes puts into every container of a namespace that has a Service called `gateway`.
+_SERVICE_LINK = re.compile(
+    r"GATEWAY_(SERVICE_(HOST|PORT(_.+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+# The headings of docs/settings.md, by the first setting below each.
+HEADINGS: Mapping[str, str] = {
+    "engine": "Engine and models",
+    "warmup": "Start-up and changes of the repository",
+    "leases": "Capacity",
+    "request_timeout_s": "Limits of a request",
+    "text_cache_bytes": "Prompts",
+    "session_store": "Tracking sessions",
+    "video_max_bytes": "Videos",
+    "videos_folder": "Video jobs",
+    "host": "Server",
+}
+
+
+def _address(text: str) -> str:
+    TritonAddress.parse(text)
+    return text
+
+
 # An empty variable says: none.
-OptionalPath = Annotated[Path | None, BeforeValidator(lambda value: value if value != "" else None)]
+_EMPTY_IS_NONE = BeforeValidator(lambda value: value if value != "" else None)
+OptionalPath = Annotated[Path | None, _EMPTY_IS_NONE]
+OptionalText = Annotated[str | None, _EMPTY_IS_NONE]
+OptionalPort = Annotated[Annotated[int, Field(ge=1, le=65535)] | None, _EMPTY_IS_NONE]
 
 
 class Settings(BaseSettings):
     """Every setting of the service; a wrong value is refused at start by name."""
 
-    model_config = SettingsConfigDict(env_prefix="GATEWAY_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     engine: Literal["embedded", "triton"] = Field(
         "embedded", description="What runs the models: ONNX Runtime in this process, or a Triton server."
     )
-    triton_url: str = Field("127.0.0.1:8001", description="host:port of Triton's gRPC service.")
+    triton_url: Annotated[str, AfterValidator(_address)] = Field(
+        "127.0.0.1:8001",
+        description="Triton's gRPC service as host:port or grpc://host:port; or its HTTP service as http://host:port, "
+        "then gRPC is expected on the next port (8000 and 8001 are Triton's own).",
+    )
+    triton_grpc_port: OptionalPort = Field(
+        None, description="gRPC's port where triton_url is an http:// address and the next port isn't it."
+    )
     triton_transport: Literal["auto", "shared_memory", "bytes"] = Field(
         "auto", description="How tensors reach Triton; auto tries shared memory, then sends bytes."
     )
@@ -37,7 +77,7 @@ class Settings(BaseSettings):
     models: str = Field(
         "*", description="Which branches the embedded engine loads: shell patterns, separated by commas."
     )
-    variant: str | None = Field(
+    variant: OptionalText = Field(
         None,
         description="Detection variant (n s m l x) when the caller names none; unset: the catalogue's (x).",
     )
@@ -46,12 +86,53 @@ class Settings(BaseSettings):
         description="Branches that must be READY before /readyz is green: patterns, separated by commas; "
         "'checklist' stands for every required one of the READY checklist.",
     )
-    leases: int = Field(4, ge=1, le=64, description="Tensor sets a branch: how many inferences run at once.")
-    max_waiting: int = Field(64, ge=0, description="Requests that may wait for a lease of one branch.")
+    warmup: bool = Field(
+        True,
+        description="Run every branch once before it is served, so that no caller pays for the first run and a branch "
+        "that can't run is known.",
+    )
+    warmup_timeout_s: float = Field(
+        60.0, gt=0, description="A branch whose first run takes longer in seconds isn't served, and says so."
+    )
+    rescan_s: float = Field(
+        5.0,
+        ge=0,
+        description="Seconds between two looks at the repository's files by the embedded engine, for what is new, "
+        "changed or gone; 0: never. (Triton is asked every second.)",
+    )
+    leases: int = Field(
+        4,
+        ge=1,
+        le=64,
+        description="Tensor sets a branch: how many inferences run at once, in each worker. More fill a GPU better "
+        "and take more memory.",
+    )
+    max_waiting: int = Field(
+        64,
+        ge=0,
+        description="Requests that may wait for a lease of one branch; the next one is refused (429) instead of "
+        "waiting longer than it has time.",
+    )
+    max_waiting_bytes: int = Field(
+        512 << 20, ge=1024, description="Bodies in memory of the requests that wait for one family, in bytes."
+    )
     embedded_threads: int = Field(0, ge=0, description="Threads of one embedded inference; 0: all cores.")
     worker_threads: int = Field(16, ge=1, le=256, description="Threads that decode, prepare and finish.")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Processes that serve; each loads its own engine. With more than one, sessions need Redis.",
+    )
+    request_timeout_s: float = Field(
+        30.0, gt=0, description="Time limit of a request in seconds; X-Request-Timeout can only shorten it."
+    )
     max_body_bytes: int = Field(64 << 20, ge=1024, description="Largest request body in bytes.")
-    max_pixels: int = Field(64_000_000, ge=1, description="Largest picture in pixels, from its header.")
+    max_pixels: int = Field(
+        64_000_000,
+        ge=1,
+        description="Largest picture in pixels, from its header: a small file can unpack into gigabytes.",
+    )
     max_parts: int = Field(64, ge=1, description="Most `file` parts of one request.")
     max_prompts: int = Field(1000, ge=1, description="Most prompts of one request.")
     text_cache_bytes: int = Field(
@@ -60,7 +141,7 @@ class Settings(BaseSettings):
     text_cache_folder: OptionalPath = Field(
         None, description="Also keep embeddings of prompts here, for the next process."
     )
-    session_store: str = Field(
+    session_store: Annotated[str, AfterValidator(session_store_url)] = Field(
         "memory",
         description="Where tracking sessions live: memory, or redis://host:port/db, which several workers share.",
     )
@@ -85,7 +166,7 @@ class Settings(BaseSettings):
         None, description="Where bodies of videos wait while they are read; unset: the system's."
     )
     videos_folder: OptionalPath = Field(
-        Path("out/videos"), description="Where POST /v1/videos keeps its jobs and artefacts."
+        Path("out/videos"), description="Where POST /v1/videos keeps its jobs and artefacts; empty: no jobs."
     )
     video_jobs: int = Field(1, ge=1, description="Jobs that run at once in one worker.")
     max_jobs_waiting: int = Field(1000, ge=1, description="Jobs that may wait; the next one is refused.")
@@ -96,13 +177,28 @@ class Settings(BaseSettings):
     profiles_folder: OptionalPath = Field(
         Path("profiles"), description="Profiles that POST /v1/videos knows by name."
     )
-    workers: int = Field(1, ge=1, le=64, description="Processes that serve; each loads its own engine.")
-    request_timeout_s: float = Field(
-        30.0, gt=0, description="Time limit of a request in seconds; X-Request-Timeout can only shorten it."
+    host: str = Field(
+        "127.0.0.1", min_length=1, description="Address that the service listens on; 0.0.0.0: on all."
     )
-    host: str = Field("127.0.0.1", description="Address that the service listens on.")
     port: int = Field(8080, ge=0, le=65535, description="Port that the service listens on; 0: a free one.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
+
+    @property
+    def triton(self) -> TritonAddress:
+        """Where Triton's gRPC service is."""
+        return TritonAddress.parse(self.triton_url, self.triton_grpc_port)
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        """What each setting allows and several together don't."""
+        if self.engine == "embedded" and self.repository is None:
+            raise ValueError("GATEWAY_REPOSITORY: the embedded engine needs it; or GATEWAY_ENGINE=triton")
+        if self.triton_grpc_port is not None and not self.triton_url.startswith("http://"):
+            raise ValueError(
+                "GATEWAY_TRITON_GRPC_PORT: goes with a GATEWAY_TRITON_URL that begins with http://; "
+                "else the port stands in GATEWAY_TRITON_URL"
+            )
+        return self
 
 
 def environment() -> Mapping[str, str]:
@@ -110,8 +206,39 @@ def environment() -> Mapping[str, str]:
     return dict(os.environ)
 
 
+def from_environment() -> set[str]:
+    """Names of the settings that the environment gives."""
+    given = {name.upper() for name in os.environ}
+    return {name for name in Settings.model_fields if variable(name) in given}
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting."""
+    return PREFIX + name.upper()
+
+
+def unknown_variables(names: Iterable[str]) -> list[str]:
+    """What looks like a setting and is none, one sentence each: a typo mustn't pass for a setting.
+
+    Args:
+        names: of environment variables.
+    """
+    known = [variable(name) for name in Settings.model_fields]
+    faults = []
+    for name in sorted({n.upper() for n in names} - {*known, *_OTHERS}):
+        if not name.startswith(PREFIX):
+            continue
+        if _SERVICE_LINK.fullmatch(name):
+            hint = "Kubernetes set it for a Service called gateway: enableServiceLinks: false keeps it out"
+        else:
+            near = difflib.get_close_matches(name, known, 1, 0.7)
+            hint = f"did you mean {near[0]}?" if near else "`gateway config` lists all settings"
+        faults.append(f"{name}: there is no such setting; {hint}")
+    return faults
+
+
 def pass_on(settings: Settings) -> None:
     """Let the processes that this one starts have the same settings, whatever they came from."""
     for name in settings.model_fields_set:
         value = getattr(settings, name)
-        os.environ[f"GATEWAY_{name.upper()}"] = "" if value is None else str(value)
+        os.environ[variable(name)] = "" if value is None else str(value)

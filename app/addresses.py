@@ -1,0 +1,88 @@
+"""Addresses of the services that the gateway talks to, as an operator writes them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
+
+HTTP_PORT, GRPC_PORT = 8000, 8001
+_MASK = "***"
+_WANTED = "is host:port or grpc://host:port of Triton's gRPC service, or http://host:port of its HTTP service"
+
+
+@dataclass(frozen=True, slots=True)
+class TritonAddress:
+    """Where Triton's gRPC service is: `grpc` is `host:port`, `guessed` whether the port was derived from HTTP's."""
+
+    grpc: str
+    guessed: bool = False
+
+    @classmethod
+    def parse(cls, text: str, grpc_port: int | None = None) -> TritonAddress:
+        """Read `host[:port]`, `grpc://host[:port]` or `http://host[:port]`.
+
+        Triton doesn't tell over HTTP where its gRPC service is. Its own ports are 8000 for HTTP and 8001 for gRPC, and
+        who moves them moves them together: with an HTTP address the next port is meant, unless `grpc_port` is given.
+
+        Raises:
+            ValueError: it is none of these; the message says what is allowed.
+        """
+        scheme, mark, _ = text.partition("://")
+        try:
+            parts = urlsplit(text if mark else f"grpc://{text}")
+            port = parts.port
+        except ValueError as error:
+            raise ValueError(f"{_WANTED} ({error})") from None
+        scheme = parts.scheme if mark else "grpc"
+        if scheme in ("grpcs", "https"):
+            raise ValueError(f"{_WANTED}; {scheme}:// is not offered: end TLS in a proxy beside the gateway")
+        if scheme not in ("grpc", "http") or not _is_host(parts) or parts.path not in ("", "/"):
+            raise ValueError(_WANTED)
+        if port == 0:
+            raise ValueError(f"{_WANTED} (port 0 is none)")
+        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+        if scheme == "grpc":
+            return cls(f"{host}:{port or GRPC_PORT}")
+        return cls(f"{host}:{grpc_port or (port or HTTP_PORT) + 1}", guessed=grpc_port is None)
+
+
+def _is_host(parts: SplitResult) -> bool:
+    """A host and nothing that an address has no use for."""
+    plain = parts.username is None and not parts.query and not parts.fragment
+    return plain and bool(re.fullmatch(r"[A-Za-z0-9._:%-]+", parts.hostname or ""))
+
+
+def session_store_url(text: str) -> str:
+    """`memory`, or the URL of a Redis.
+
+    Raises:
+        ValueError: it is neither; the message holds nothing of the value, which may be a password.
+    """
+    if text == "memory":
+        return text
+    if text.partition("://")[0] not in ("redis", "rediss"):
+        raise ValueError("is memory, or begins with redis:// or rediss://")
+    return text
+
+
+def masked(url: str) -> str:
+    """The URL with its passwords replaced; what is no URL comes back as it is."""
+    if "://" not in url:
+        return url
+    head, _, tail = url.partition("://")
+    authority, slash, rest = tail.partition("/")
+    user, at, host = authority.rpartition("@")
+    if at:
+        name, colon, _ = user.partition(":")
+        # redis://secret@host is a user without a password; who forgot the colon is protected all the same.
+        user = f"{name}:{_MASK}" if colon else _MASK
+    return _without_query_secrets(f"{head}://{user}{at}{host}{slash}{rest}")
+
+
+def _without_query_secrets(url: str) -> str:
+    head, mark, query = url.partition("?")
+    if not mark:
+        return url
+    pairs = parse_qsl(query, keep_blank_values=True)
+    return f"{head}?" + urlencode([(k, _MASK if "pass" in k.lower() else v) for k, v in pairs], safe="*")
