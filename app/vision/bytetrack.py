@@ -96,7 +96,7 @@ class ByteTracker:
         self._advance(float(time_s))
         ids = np.full(detections.shape[1], -1, dtype=np.int32)
         order = _best_first(detections, self.parameters.low)
-        ids[order] = self._take(detections[:, order])
+        ids[order] = self._take(detections.take(order, axis=1))
         return ids
 
     def tracks(self) -> list[dict[str, Any]]:
@@ -174,19 +174,19 @@ class ByteTracker:
         """Ids `(m,)` of detections `(6, m)` that stand best first."""
         memory = self._memory
         partner = self._associate(found)
-        matched = np.flatnonzero(partner >= 0)
-        missed = np.flatnonzero(partner[: memory.known] < 0)
+        matched = (partner >= 0).nonzero()[0]
+        missed = (partner[: memory.known] < 0).nonzero()[0]
         rows = partner[matched]
-        hit = memory.table[:, matched]
+        hit = memory.table.take(matched, axis=1)
         measured = kalman.measure(found[:4])
-        kalman.update(hit, measured[:, rows])
+        kalman.update(hit, measured.take(rows, axis=1))
         hit[HITS] += 1
-        self._note(hit, found[:, rows])
+        self._note(hit, found.take(rows, axis=1))
         begins = self._begins(found, rows)
         born = self._born(found[:, begins], measured[:, begins])
         if memory.frames == 1:  # as in the reference, the first frame's tracks need no second
             hit, rows, born = born, begins, hit
-        memory.table = np.concatenate((hit, memory.table[:, missed], born), axis=1)
+        memory.table = np.concatenate((hit, memory.table.take(missed, axis=1), born), axis=1)
         memory.tracked, memory.lost = hit.shape[1], missed.size
         kept = self._drop_duplicates()
         ids = np.full(found.shape[1], -1, dtype=np.int32)
@@ -208,11 +208,13 @@ class ByteTracker:
         tracks, rows = _assign(cost[: memory.known], self.parameters.match)
         partner[tracks] = rows
         if strong < found.shape[1]:
-            still = np.flatnonzero(partner[: memory.tracked] < 0)
+            still = (partner[: memory.tracked] < 0).nonzero()[0]
             tracks, weak = _assign(1 - overlap[still, strong:], SECOND_MATCH)
             partner[still[tracks]] = weak + strong
         if memory.known < partner.size:
-            rest = np.delete(np.arange(strong), rows)
+            free = np.ones(strong, dtype=bool)
+            free[rows] = False
+            rest = free.nonzero()[0]
             tracks, left = _assign(cost[memory.known :, rest], NEW_MATCH)
             partner[memory.known + tracks] = rest[left]
         return partner
@@ -222,7 +224,8 @@ class ByteTracker:
         begins = found[4] > np.float32(self.parameters.high)
         begins &= found[4] >= np.float32(self.parameters.new)
         begins[taken] = False
-        return np.flatnonzero(begins)
+        rows: NDArray[np.intp] = begins.nonzero()[0]
+        return rows
 
     def _born(self, found: NDArray[np.float64], measured: NDArray[np.float64]) -> NDArray[np.float64]:
         memory, count = self._memory, found.shape[1]

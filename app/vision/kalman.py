@@ -79,9 +79,12 @@ def predict(states: NDArray[np.float64], time: float) -> None:
     states[8:10] += time * (2 * states[10:12] + drift)
     states[10:12] += drift
     linear, square, cube = time, time * (time - 1) / 2, time * (time - 1) * (2 * time - 1) / 6
-    for row, position, velocity in ((8, linear, cube), (10, 0.0, square), (12, 0.0, linear)):
-        states[row] += (position * _POSITION**2 + velocity * _VELOCITY**2) * squared
-        states[row + 1] += position * _ASPECT**2 + velocity * _ASPECT_VELOCITY**2
+    box, aspect = (
+        np.array(((linear * position + cube * velocity,), (square * velocity,), (linear * velocity,)))
+        for position, velocity in ((_POSITION**2, _VELOCITY**2), (_ASPECT**2, _ASPECT_VELOCITY**2))
+    )
+    states[8:14:2] += box * squared
+    states[9:14:2] += aspect
 
 
 def update(states: NDArray[np.float64], measured: NDArray[np.float64]) -> None:
@@ -92,8 +95,8 @@ def update(states: NDArray[np.float64], measured: NDArray[np.float64]) -> None:
     total[1] += _ASPECT_MEASURED**2
     gain, velocity_gain = position / total, mixed / total
     innovation = measured - states[:4]
-    states[:4] += gain[_GROUP] * innovation
-    states[4:8] += velocity_gain[_GROUP] * innovation
+    states[:4] += gain.take(_GROUP, axis=0) * innovation
+    states[4:8] += velocity_gain.take(_GROUP, axis=0) * innovation
     velocity -= velocity_gain * mixed
     mixed -= gain * mixed
     position -= gain * position
