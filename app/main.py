@@ -15,6 +15,7 @@ from fastapi import FastAPI
 
 from app import __version__, profiles
 from app.api import clip, dense, detect, operate, problems, sessions, videos
+from app.api.admission import Admission, AdmissionLimits
 from app.api.gateway import Gateway
 from app.api.middleware import RequestContext
 from app.api.streams import video_limits
@@ -58,7 +59,7 @@ def create_engine(settings: Settings, catalogue: Catalogue) -> Engine:
         from app.engine.triton import TritonEngine, TritonOptions  # noqa: PLC0415  # embedded runs without gRPC
 
         options = TritonOptions(settings.leases, settings.max_waiting, settings.triton_transport)
-        return TritonEngine(catalogue, settings.triton_url, book, options)
+        return TritonEngine(catalogue, settings.triton.grpc, book, options)
     if settings.repository is None:
         raise RuntimeError("the embedded engine needs GATEWAY_REPOSITORY")
     try:
@@ -120,7 +121,11 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
         workers = ThreadPoolExecutor(settings.worker_threads, thread_name_prefix="worker")
         suite = create_suite(settings, catalogue, engine, metrics)
         jobs = await asyncio.to_thread(create_jobs, settings, suite)
-        app.state.gateway = _gateway(settings, suite, metrics, workers, store, jobs)
+        inference = ThreadPoolExecutor(
+            _running(settings) * len(catalogue.families), thread_name_prefix="inference"
+        )
+        admission = Admission(catalogue.families, _admission_limits(settings), inference)
+        app.state.gateway = _gateway(settings, suite, metrics, workers, admission, store, jobs)
         announcing = asyncio.create_task(_announce(app.state.gateway))
         try:
             yield
@@ -129,6 +134,7 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
             if jobs is not None:
                 await asyncio.to_thread(jobs.close)
             workers.shutdown(cancel_futures=True)
+            inference.shutdown(cancel_futures=True)
             await asyncio.to_thread(engine.close)
             app.state.gateway.sessions.close()
 
@@ -177,6 +183,15 @@ def create_suite(settings: Settings, catalogue: Catalogue, engine: Engine, metri
     )
 
 
+def _running(settings: Settings) -> int:
+    """Items of a family at once: while all leases infer, two more are decoded or finished."""
+    return settings.leases + 2
+
+
+def _admission_limits(settings: Settings) -> AdmissionLimits:
+    return AdmissionLimits(_running(settings), settings.max_waiting, settings.max_waiting_bytes)
+
+
 def analysis_options(settings: Settings) -> Options:
     """How whole videos are run."""
     return Options(limits=video_limits(settings), window=settings.video_window, parallel=settings.leases)
@@ -207,6 +222,7 @@ def _gateway(
     suite: Suite,
     metrics: Metrics,
     workers: ThreadPoolExecutor,
+    admission: Admission,
     store: SessionStore | None,
     jobs: VideoJobs | None,
 ) -> Gateway:
@@ -217,6 +233,7 @@ def _gateway(
         turns=Turns(settings.leases + settings.max_waiting),
         metrics=metrics,
         workers=workers,
+        admission=admission,
         decoders=threading.Semaphore(settings.video_decoders),
         jobs=jobs,
     )
@@ -229,7 +246,7 @@ async def _announce(gateway: Gateway) -> None:
     while any(engine.ready()[name].readiness is Readiness.LOADING for name in branches):
         await asyncio.sleep(0.1)
     states = [engine.ready()[name] for name in branches]
-    where = f"Triton at {settings.triton_url}" if engine.name == "triton" else "ONNX Runtime in this process"
+    where = f"Triton at {settings.triton.grpc}" if engine.name == "triton" else "ONNX Runtime in this process"
     _log.info("engine: %s (%s)", engine.name, where)
     _log.info("sessions: %s", gateway.sessions.where)
     served = [state for state in states if state.ready]

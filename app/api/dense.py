@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -15,7 +14,7 @@ from app.api.requests import negotiate
 from app.api.steering import FrameQuery
 from app.api.streams import Line, SamplingQuery, Streamed, only_frame, read_frames_or_video, stream
 from app.errors import InvalidParameter
-from app.pipelines.base import Framed, Wishes, wishes_of
+from app.pipelines.base import Deadline, Framed, Wishes, wishes_of
 from app.pipelines.depth import DepthMap
 from app.pipelines.flow import FlowField
 from app.pipelines.frames import Frame
@@ -61,13 +60,18 @@ async def depth(request: Request, query: Annotated[DepthQuery, Query()], gateway
     `value = X-Depth-Min + level / 65535 * (X-Depth-Max - X-Depth-Min)`, or with `render=color` a picture to look at.
     """
     forms = (JSON, NPY, PNG)
+    gateway.admission.check("depth")
     upload, deadline = await read_frames_or_video(request, gateway, query, forms)
     if upload.video is not None:
         return await stream(request, gateway, upload.video, query, _depth_stream(gateway, query))
     form = negotiate(request, forms)
     data = only_frame(upload)
-    run = functools.partial(gateway.depth, data, query.wishes(), deadline, query.size, query.analysis())
-    return await gateway.work(lambda: _depth_answer(run(), form, query.render))
+
+    def call(deadline: Deadline) -> Response:
+        found = gateway.depth(data, query.wishes(), deadline, query.size, query.analysis())
+        return _depth_answer(found, form, query.render)
+
+    return await gateway.run(request, "depth", call, deadline, len(data))
 
 
 def _depth_stream(gateway: Gateway, query: DepthQuery) -> Streamed:
@@ -109,6 +113,7 @@ async def flow(request: Request, query: Annotated[FlowQuery, Query()], gateway: 
     """
     forms = (JSON, NPY, FLO, PNG)
     most = {"frame0": 1, "frame1": 1, "file": 1}
+    gateway.admission.check("flow")
     upload, deadline = await read_frames_or_video(request, gateway, query, forms, most)
     if upload.video is not None:
         return await stream(request, gateway, upload.video, query, _flow_stream(gateway, query))
@@ -118,16 +123,13 @@ async def flow(request: Request, query: Annotated[FlowQuery, Query()], gateway: 
     parts = upload.parts
     if not (parts.get("frame0") and parts.get("frame1")):
         raise InvalidParameter("send one part 'frame0' and one part 'frame1', or one video")
-    run = functools.partial(
-        gateway.flow,
-        parts["frame0"][0],
-        parts["frame1"][0],
-        query.wishes(),
-        deadline,
-        query.size,
-        query.analysis(),
-    )
-    return await gateway.work(lambda: _flow_answer(run(), form))
+    first, second = parts["frame0"][0], parts["frame1"][0]
+
+    def call(deadline: Deadline) -> Response:
+        found = gateway.flow(first, second, query.wishes(), deadline, query.size, query.analysis())
+        return _flow_answer(found, form)
+
+    return await gateway.run(request, "flow", call, deadline, len(first) + len(second))
 
 
 def _flow_stream(gateway: Gateway, query: FlowQuery) -> Streamed:

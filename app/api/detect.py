@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 from collections.abc import Iterator, Sequence
@@ -76,6 +75,7 @@ async def detect(
         form, deadline = negotiate(request, _FORMS), deadline_of(request, gateway.settings)
         return await _in_session(request, gateway, query, _Asked(parameters, wishes, form, deadline))
     query.refuse_times_without_session()
+    gateway.admission.check("detect")
     upload, deadline = await read_frames_or_video(request, gateway, query, _FORMS)
     if upload.video is not None:
         return await stream(
@@ -85,8 +85,9 @@ async def detect(
     asked = _Asked(parameters, wishes, negotiate(request, _FORMS), deadline)
     frames, batch = _batched(upload.frames, asked)
     if not batch:
-        return await gateway.work(functools.partial(_one, gateway, frames[0], asked))
-    return batch_answer(await _found(gateway, frames, asked), request_id_of(request))
+        one = functools.partial(_one, gateway, frames[0], asked)
+        return await gateway.run(request, "detect", one, deadline, len(frames[0]))
+    return batch_answer(await _found(request, gateway, frames, asked), request_id_of(request))
 
 
 def _stream(gateway: Gateway, query: DetectQuery, parameters: DetectParameters, wishes: Wishes) -> Streamed:
@@ -149,24 +150,27 @@ def _batched(frames: list[bytes], asked: _Asked) -> tuple[list[bytes], bool]:
     return frames, batch
 
 
-async def _found(gateway: Gateway, frames: list[bytes], asked: _Asked) -> list[Detections | GatewayError]:
-    """Frames side by side, as many as there are leases; each has its own boxes or its own error."""
-    calls = [gateway.work(functools.partial(_detect, gateway, data, asked)) for data in frames]
+async def _found(
+    request: Request, gateway: Gateway, frames: list[bytes], asked: _Asked
+) -> list[Detections | GatewayError]:
+    """Frames side by side, as many as there are places; each has its own boxes or its own error."""
+    calls = [functools.partial(_detect, gateway, data, asked) for data in frames]
+    nbytes = sum(map(len, frames))
     outcomes: list[Detections | GatewayError] = []
-    for outcome in await asyncio.gather(*calls, return_exceptions=True):
+    for outcome in await gateway.run_all(request, "detect", calls, asked.deadline, nbytes):
         if not isinstance(outcome, Detections | GatewayError):
             raise outcome
         outcomes.append(outcome)
     return outcomes
 
 
-def _detect(gateway: Gateway, data: bytes, asked: _Asked) -> Detections:
-    found = gateway.detect(data, asked.parameters, asked.wishes, asked.deadline)
+def _detect(gateway: Gateway, data: bytes, asked: _Asked, deadline: Deadline) -> Detections:
+    found = gateway.detect(data, asked.parameters, asked.wishes, deadline)
     return found if asked.form == PNG else without_pixels(found)
 
 
-def _one(gateway: Gateway, data: bytes, asked: _Asked) -> Response:
-    return _answer(_detect(gateway, data, asked), asked)
+def _one(gateway: Gateway, data: bytes, asked: _Asked, deadline: Deadline) -> Response:
+    return _answer(_detect(gateway, data, asked, deadline), asked)
 
 
 def _answer(frame: Detections | Tracked, asked: _Asked, session_id: str | None = None) -> Response:
@@ -180,6 +184,7 @@ def _answer(frame: Detections | Tracked, asked: _Asked, session_id: str | None =
 async def _in_session(request: Request, gateway: Gateway, query: DetectQuery, asked: _Asked) -> Response:
     """Frames are inferred as they come, and tracked when it is the request's turn."""
     gateway.sessions.store()  # a service without one says so before it reads the body
+    gateway.admission.check("detect")
     family = gateway.router.catalogue["detect"]
     variant = gateway.router.variant or family.default_variant
     call = query.session_call(asked.parameters, asked.wishes, variant)
@@ -187,7 +192,7 @@ async def _in_session(request: Request, gateway: Gateway, query: DetectQuery, as
     with gateway.turns.join(call.session_id, call.timestamps[0] if call.timestamps else None) as turn:
         frames, batch = _batched((await read_frames(request, gateway.settings, asked.deadline))[0], asked)
         call.check_count(len(frames))
-        outcomes = await _found(gateway, frames, asked)
+        outcomes = await _found(request, gateway, frames, asked)
         del frames  # no encoded frame waits for its turn
         with _queued(outcomes):
             await turn.come(asked.deadline)

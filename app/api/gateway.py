@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
 from fastapi import Request
 
+from app.api.admission import Admission, Call
+from app.api.requests import listening
 from app.api.turns import Turns
 from app.metrics import Metrics
-from app.pipelines.base import Router
+from app.pipelines.base import Deadline, Router
 from app.pipelines.clip import ImagePipeline, TextPipeline
 from app.pipelines.depth import DepthPipeline
 from app.pipelines.detect import DetectPipeline
@@ -37,12 +39,27 @@ class Gateway:
     turns: Turns
     metrics: Metrics
     workers: ThreadPoolExecutor
+    admission: Admission
     decoders: threading.Semaphore  # one permit a video that is streamed
     jobs: VideoJobs | None  # None: the service has no folder for them
 
     async def work(self, function: Callable[[], T]) -> T:
-        """Run `function` on a worker thread: one hop a frame."""
+        """Run `function`, which is no inference, on a worker thread."""
         return await asyncio.get_running_loop().run_in_executor(self.workers, function)
+
+    async def run(
+        self, request: Request, family: str, call: Call[T], deadline: Deadline, nbytes: int = 0
+    ) -> T:
+        """`Admission.run` for as long as the caller is there: one hop to a worker thread a frame."""
+        async with listening(request, deadline):
+            return await self.admission.run(family, call, deadline, nbytes)
+
+    async def run_all(
+        self, request: Request, family: str, calls: Sequence[Call[T]], deadline: Deadline, nbytes: int = 0
+    ) -> list[T | BaseException]:
+        """`Admission.run_all` for as long as the caller is there."""
+        async with listening(request, deadline):
+            return await self.admission.run_all(family, calls, deadline, nbytes)
 
     @property
     def router(self) -> Router:

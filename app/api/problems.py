@@ -53,6 +53,13 @@ class NotAcceptable(HTTPException):
         super().__init__(406, f"this route answers as {', '.join(offered)}")
 
 
+class CallerGone(HTTPException):
+    """Nobody is there to read the answer; the status is for the counters."""
+
+    def __init__(self) -> None:
+        super().__init__(499, "the caller closed the connection")
+
+
 def problem(error: errors.GatewayError, request_id: str) -> dict[str, Any]:
     """The problem object of a domain error."""
     body: dict[str, Any] = {

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from app.api.multipart import FormReader, Memory, boundary_of
-from app.api.problems import NotAcceptable
+from app.api.problems import CallerGone, NotAcceptable
 from app.errors import DeadlineExceeded, InvalidParameter, PayloadTooLarge
 from app.pipelines.base import Deadline
 from app.settings import Settings
@@ -41,6 +42,38 @@ def timeout_of(request: Request, limit: float) -> float:
     if not wished > 0:
         raise InvalidParameter(f"X-Request-Timeout must be a positive number of seconds, not {text!r}")
     return min(limit, wished)
+
+
+@contextlib.asynccontextmanager
+async def listening(request: Request, deadline: Deadline) -> AsyncIterator[None]:
+    """What is done inside ends when the caller goes away: the deadline is cancelled, and whoever waits is woken.
+
+    Once the body is read, the server's next word about a connection is that it is closed.
+
+    Raises:
+        CallerGone: the caller went away.
+    """
+    task = asyncio.current_task()
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        deadline.cancel()
+        if task is not None:
+            task.cancel()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        if gone and task is not None and task.uncancel() == 0:
+            raise CallerGone from error
+        raise
+    finally:
+        watcher.cancel()
 
 
 async def read_body(request: Request, limit: int, deadline: Deadline) -> bytes:

@@ -23,13 +23,17 @@ Runtime = Literal["triton", "inprocess"]
 
 
 class Deadline:
-    """A moment on the monotonic clock by which the answer must be there; never after that of `whole`."""
+    """A moment on the monotonic clock by which the answer must be there; never after that of `whole`.
 
-    __slots__ = ("_at", "_whole")
+    `queued_s`: what the work has waited for already, in seconds; whoever reports stage `queue` takes it.
+    """
+
+    __slots__ = ("_at", "_whole", "queued_s")
 
     def __init__(self, at: float, whole: Deadline | None = None) -> None:
         self._at = at
         self._whole = whole
+        self.queued_s = 0.0
 
     @classmethod
     def after(cls, seconds: float) -> Deadline:

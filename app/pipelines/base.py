@@ -40,10 +40,11 @@ class Timings:
 
 @contextmanager
 def leased(engine: Engine, branch: Branch, deadline: Deadline, timings: Timings) -> Iterator[Lease]:
-    """`Engine.lease`, the wait for it counted as stage `queue`."""
+    """`Engine.lease`, the wait for it counted as stage `queue`, with what the request has waited for before."""
     started = time.perf_counter()
     with engine.lease(branch, deadline) as lease:
-        timings.ms["queue"] += (time.perf_counter() - started) * 1000
+        timings.ms["queue"] += (time.perf_counter() - started + deadline.queued_s) * 1000
+        deadline.queued_s = 0.0
         yield lease
 
 
