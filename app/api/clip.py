@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.api import openapi
 from app.api.answers import JSON, NPY, binary_answer, describe, json_answer, total
 from app.api.gateway import Gateway, gateway_of
+from app.api.prompts import calls_of, embed_all, read_prompts, read_texts, side_by_side
 from app.api.requests import deadline_of, negotiate, read_body, read_parts
 from app.api.steering import FrameQuery
 from app.api.streams import Line, SamplingQuery, Streamed, only_frame, read_frames_or_video, stream
-from app.errors import InvalidParameter, PayloadTooLarge
-from app.pipelines.base import Deadline, Framed, Served, Timings, provenance
+from app.errors import InvalidParameter
+from app.pipelines.base import Framed, Served, Timings, provenance
 from app.pipelines.clip import LOGIT_SCALE, Embedding, embedding_bytes, encoded, normalized, similarity
 from app.pipelines.frames import Frame
 from app.pipelines.places import Scenes
@@ -37,14 +37,6 @@ class TextQuery(BaseModel):
         "truncate", description="Prompts of more than 75 tokens: cut and say so, or refuse."
     )
     encoding: Encoding = Field("float", description="Numbers in JSON, or base64 of float32 little-endian.")
-
-
-class Prompts(BaseModel):
-    """Body of `POST /v1/clip/text`."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    prompts: list[str] = Field(min_length=1, examples=[["a photo of a cat", "a photo of a dog"]])
 
 
 class ImageQuery(FrameQuery, SamplingQuery):
@@ -73,12 +65,13 @@ class PlacesQuery(FrameQuery, SamplingQuery):
 async def clip_text(request: Request, query: Annotated[TextQuery, Query()], gateway: Parts) -> Response:
     """One `[1, 77]` call a prompt, as many in flight as there are leases; the row at the end of text is taken here.
 
-    What the same weights have embedded before comes from a cache: `model_calls` says how many calls were made.
+    Prompts that differ in no token are one. What the same weights have embedded before comes from a cache:
+    `model_calls` says how many calls were made.
     """
     form = negotiate(request, (JSON, NPY))
     deadline = deadline_of(request, gateway.settings)
-    prompts = _prompts(await read_body(request, gateway.settings.max_body_bytes, deadline))
-    found = await _embed_all(gateway, prompts, deadline, strict=query.tokens == "strict")
+    prompts = read_prompts(await read_body(request, gateway.settings.max_body_bytes, deadline))
+    found = await embed_all(gateway, prompts, deadline, strict=query.tokens == "strict")
     vectors = normalized([one.vector for one in found], normalize=query.normalize)
     served = [one.served for one in found]
     if form == NPY:
@@ -88,7 +81,7 @@ async def clip_text(request: Request, query: Annotated[TextQuery, Query()], gate
         "dimension": vectors.shape[1],
         "normalized": query.normalize,
         "truncated": [one.truncated for one in found],
-        "model_calls": _calls(found),
+        "model_calls": calls_of(found),
     }
     return json_answer({**body, **describe(served[0])}, _timings(served))
 
@@ -135,21 +128,13 @@ async def clip_similarity(
     deadline = deadline_of(request, gateway.settings)
     limits = {"file": gateway.settings.max_parts, "prompt": gateway.settings.max_prompts}
     parts = await read_parts(request, gateway.settings, deadline, limits)
-    prompts = _texts(parts["prompt"])
+    prompts = read_texts(parts["prompt"])
     if not parts["file"] or not prompts:
         raise InvalidParameter("send at least one part 'file' and one part 'prompt'")
-    images = asyncio.gather(
-        *(
-            gateway.work(
-                functools.partial(
-                    gateway.clip_image, data, query.wishes(), deadline, query.fit, query.analysis()
-                )
-            )
-            for data in parts["file"]
-        )
-    )
-    embedded = _embed_all(gateway, prompts, deadline, strict=query.tokens == "strict")
-    texts, frames = await asyncio.gather(embedded, images)
+    steering = (query.wishes(), deadline, query.fit, query.analysis())
+    calls = [functools.partial(gateway.clip_image, data, *steering) for data in parts["file"]]
+    texts = await embed_all(gateway, prompts, deadline, strict=query.tokens == "strict")
+    frames = await side_by_side(gateway, calls)
     cosine, probabilities = similarity([f.vector for f in frames], [t.vector for t in texts])
     served = [one.served for one in (*frames, *texts)]
     body = {
@@ -193,45 +178,6 @@ def _places_body(found: Scenes, k: int) -> dict[str, Any]:
         ],
         "image": {"width": found.width, "height": found.height},
     }
-
-
-def _prompts(body: bytes) -> list[str]:
-    try:
-        return Prompts.model_validate_json(body).prompts
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, f['loc'])) or 'body'}: {f['msg']}" for f in error.errors())
-        raise InvalidParameter(f'the body must be {{"prompts": ["…"]}}: {faults}') from error
-
-
-def _texts(parts: Sequence[bytes]) -> list[str]:
-    try:
-        return [part.decode("utf-8") for part in parts]
-    except UnicodeDecodeError as error:
-        raise InvalidParameter(f"a prompt is not UTF-8: {error}") from error
-
-
-def _check_count(gateway: Gateway, prompts: Sequence[str]) -> None:
-    if len(prompts) > gateway.settings.max_prompts:
-        raise PayloadTooLarge(f"{len(prompts)} prompts; the limit is {gateway.settings.max_prompts}")
-
-
-async def _embed_all(
-    gateway: Gateway, prompts: Sequence[str], deadline: Deadline, *, strict: bool
-) -> list[Embedding]:
-    """Each distinct prompt once, side by side."""
-    _check_count(gateway, prompts)
-    distinct = list(dict.fromkeys(prompts))
-
-    def one(prompt: str) -> Embedding:
-        return gateway.clip_text(gateway.clip_text.tokens(prompt, strict=strict), deadline)
-
-    found = await asyncio.gather(*(gateway.work(functools.partial(one, prompt)) for prompt in distinct))
-    by_prompt = dict(zip(distinct, found, strict=True))
-    return [by_prompt[prompt] for prompt in prompts]
-
-
-def _calls(found: Sequence[Embedding]) -> int:
-    return len({id(one) for one in found if not one.cached})
 
 
 def _timings(served: Sequence[Served]) -> Timings:

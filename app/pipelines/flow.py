@@ -15,6 +15,8 @@ from app.pipelines.dense import Analysis, DensePipeline
 from app.vision import flow as flows
 from routing.policy import FrameFacts
 
+_STRIP = 64  # rows of a picture that are coloured at once
+
 
 @dataclass(frozen=True, slots=True)
 class FlowField:
@@ -35,8 +37,19 @@ class FlowField:
         return flo_bytes(self.values)
 
     def picture(self) -> bytes:
-        """PNG in the Middlebury colours."""
-        return rgb_png_bytes(flows.colours(self.values))
+        """PNG in the Middlebury colours.
+
+        Made strip by strip, or a photo of 12 million pixels would take a gigabyte. The longest displacement goes with
+        every strip as a last row: it is what saturation is relative to.
+        """
+        height, width = self.values.shape[1:]
+        longest = np.hypot(*self.values).argmax()
+        reference = np.repeat(self.values.reshape(2, -1)[:, longest, None, None], width, axis=2)
+        picture = np.empty((height, width, 3), np.uint8)
+        for top in range(0, height, _STRIP):
+            strip = np.concatenate([self.values[:, top : top + _STRIP], reference], axis=1)
+            picture[top : top + _STRIP] = flows.colours(strip)[:-1]
+        return rgb_png_bytes(picture)
 
 
 @dataclass(frozen=True, slots=True)

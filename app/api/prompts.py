@@ -1,0 +1,124 @@
+"""Prompts of a request: read within limits, each distinct one embedded once, side by side."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Annotated, TypeVar
+
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
+
+from app.api.gateway import Gateway
+from app.errors import InvalidParameter, ModelNotReady, PayloadTooLarge
+from app.pipelines.base import Deadline
+from app.pipelines.clip import Embedding, Tokens
+
+T = TypeVar("T")
+_TRIES = 3  # to get all embeddings of a request from the same weights
+
+
+class Prompts(BaseModel):
+    """Body of `POST /v1/clip/text`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    # FailFast: a body of a million numbers has one fault to tell, not a million.
+    prompts: Annotated[list[str], FailFast()] = Field(
+        min_length=1, examples=[["a photo of a cat", "a photo of a dog"]]
+    )
+
+
+def read_prompts(body: bytes) -> list[str]:
+    """The prompts of a JSON body.
+
+    Raises:
+        InvalidParameter: it isn't `{"prompts": ["…"]}`.
+    """
+    try:
+        return Prompts.model_validate_json(body).prompts
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(map(str, f['loc'])) or 'body'}: {f['msg']}" for f in error.errors()[:3]
+        )
+        raise InvalidParameter(f'the body must be {{"prompts": ["…"]}}: {faults[:500]}') from error
+
+
+def read_texts(parts: Sequence[bytes]) -> list[str]:
+    """The prompts of multipart parts.
+
+    Raises:
+        InvalidParameter: one is not UTF-8.
+    """
+    try:
+        return [part.decode("utf-8") for part in parts]
+    except UnicodeDecodeError as error:
+        raise InvalidParameter(f"a prompt is not UTF-8: {error}") from error
+
+
+async def embed_all(
+    gateway: Gateway, prompts: Sequence[str], deadline: Deadline, *, strict: bool
+) -> list[Embedding]:
+    """The embedding of each prompt, in order, all from the same weights; what differs in no token is embedded once.
+
+    Raises:
+        PayloadTooLarge: too many prompts.
+        PromptTooLong: `strict`, and one has too many tokens; no model was called then.
+        ModelNotReady: the weights changed again and again meanwhile.
+        GatewayError: see `TextPipeline`.
+    """
+    if len(prompts) > gateway.settings.max_prompts:
+        raise PayloadTooLarge(f"{len(prompts)} prompts; the limit is {gateway.settings.max_prompts}")
+    tokens = await gateway.work(lambda: _tokens(gateway, prompts, deadline, strict=strict))
+    distinct = {one.ids.tobytes(): one for one in tokens}
+    for _ in range(_TRIES):
+        found = await _embed(gateway, distinct, deadline)
+        if len({embedding.served.model.used() for embedding in found.values()}) == 1:
+            return [replace(found[one.ids.tobytes()], truncated=one.truncated) for one in tokens]
+    raise ModelNotReady("the weights changed while the prompts were embedded", retry_after=1)
+
+
+def _tokens(gateway: Gateway, prompts: Sequence[str], deadline: Deadline, *, strict: bool) -> list[Tokens]:
+    tokens = []
+    for prompt in prompts:
+        deadline.check("prepare")
+        tokens.append(gateway.clip_text.tokens(prompt, strict=strict))
+    return tokens
+
+
+async def _embed(
+    gateway: Gateway, distinct: dict[bytes, Tokens], deadline: Deadline
+) -> dict[bytes, Embedding]:
+    """What is remembered in one hop to a worker, and a call for each of the others."""
+    recall = gateway.clip_text.recall
+    known = await gateway.work(lambda: {key: recall(tokens) for key, tokens in distinct.items()})
+    found = {key: embedding for key, embedding in known.items() if embedding is not None}
+    missing = [key for key in distinct if key not in found]
+    calls = [functools.partial(gateway.clip_text, distinct[key], deadline) for key in missing]
+    made = await side_by_side(gateway, calls)
+    return {**found, **dict(zip(missing, made, strict=True))}
+
+
+async def side_by_side(gateway: Gateway, calls: Sequence[Callable[[], T]]) -> list[T]:
+    """Every call on a worker thread, as many at once as a branch has leases; the first failure ends those that wait.
+
+    More at once would wait for leases on threads that the requests of others need.
+    """
+    slots = asyncio.Semaphore(gateway.settings.leases)
+
+    async def one(call: Callable[[], T]) -> T:
+        async with slots:
+            return await gateway.work(call)
+
+    tasks = [asyncio.ensure_future(one(call)) for call in calls]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def calls_of(found: Sequence[Embedding]) -> int:
+    """How many calls of the model these embeddings took."""
+    return len({id(one.served) for one in found if not one.cached})
