@@ -100,6 +100,18 @@ class TritonClient:
             response: bytes = self._infer(request, timeout=timeout_s)
         return response
 
+    def health(self) -> tuple[bool, bool]:
+        """Whether the server says that it is live, and that it is ready."""
+        with translated_errors("health"):
+            live = self._stub.ServerLive(pb.ServerLiveRequest(), timeout=self._timeout).live
+            return live, self._stub.ServerReady(pb.ServerReadyRequest(), timeout=self._timeout).ready
+
+    def server(self) -> tuple[str, str]:
+        """The server's name and version."""
+        with translated_errors("server metadata"):
+            reply = self._stub.ServerMetadata(pb.ServerMetadataRequest(), timeout=self._timeout)
+        return reply.name, reply.version
+
     def index(self) -> dict[str, tuple[bool, str, str]]:
         """Every model in the repository: name -> (is READY, version, reason)."""
         with translated_errors("repository index"):
