@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from export import build, plan, repository
+from export import artifacts, build, plan, repository
 from export.errors import ExportError
 from routing import catalogue
 
@@ -64,7 +65,8 @@ def _list(text: str) -> tuple[str, ...]:
 def _models(options: argparse.Namespace) -> int:
     known = catalogue.load()
     wanted = plan.branches(known, options.chosen, options.variants)
-    return 1 if build.models(known, wanted, options.weights, _places(options)) else 0
+    with _alone(_places(options)) as places:
+        return 1 if build.models(known, wanted, options.weights, places) else 0
 
 
 def _repository(options: argparse.Namespace) -> int:
@@ -75,10 +77,24 @@ def _repository(options: argparse.Namespace) -> int:
         for name in wrong:
             print(f"{options.repository / name} isn't what routing/branches.toml says; run `make repository`")
         return 1 if wrong else 0
-    written = repository.write_configs(texts, options.repository)
-    print(f"{len(texts)} config.pbtxt under {options.repository}, {len(written)} written")
-    build.preprocess_graphs(known, _places(options))
+    with _alone(_places(options)) as places:
+        written = repository.write_configs(texts, options.repository)
+        print(f"{len(texts)} config.pbtxt under {options.repository}, {len(written)} written")
+        build.preprocess_graphs(known, places)
     return 0
+
+
+@contextlib.contextmanager
+def _alone(places: plan.Places) -> Iterator[plan.Places]:
+    """The folders, rid of what a killed run has left there, and nobody else's meanwhile.
+
+    Raises:
+        ExportError: another run works in them.
+    """
+    with artifacts.alone(places.models):
+        for folder in (places.models, places.repository):
+            artifacts.sweep(folder)
+        yield places
 
 
 def _places(options: argparse.Namespace) -> plan.Places:

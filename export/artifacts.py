@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
@@ -10,7 +11,10 @@ import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from export.errors import ExportError
+
 MODEL_FILE = "model.onnx"
+_LOCK = ".lock"
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -54,6 +58,28 @@ def beside(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Be the only one that makes files under `folder`; the lock ends with the process, however that ends.
+
+    Raises:
+        ExportError: somebody else is.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ExportError(f"another run makes models in {folder}; wait until it has ended") from error
+        yield
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a run that was killed has left of files that it hadn't finished; see `alone`."""
+    for path in folder.rglob(".*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def sha256(path: Path) -> str:

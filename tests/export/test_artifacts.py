@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from export import artifacts
+from export.errors import ExportError
 
 
 def _names(folder: Path) -> list[str]:
@@ -98,3 +99,26 @@ def test_digest_with_external_data_covers_every_file() -> None:
     expected = hashlib.sha256(b"aa  weights.bin\nbb  model.onnx\n").hexdigest()
     assert artifacts.digest(files) == f"sha256:{expected}"
     assert artifacts.digest(dict(reversed(files.items()))) == f"sha256:{expected}"
+
+
+def test_one_at_a_time(tmp_path: Path) -> None:
+    """A second run is told to wait, and may work once the first has ended, well or not."""
+    with (
+        artifacts.alone(tmp_path),
+        pytest.raises(ExportError, match="another run"),
+        artifacts.alone(tmp_path),
+    ):
+        pass
+    with pytest.raises(ZeroDivisionError), artifacts.alone(tmp_path):
+        raise ZeroDivisionError
+    with artifacts.alone(tmp_path):
+        pass
+
+
+def test_only_what_was_never_finished_is_swept(tmp_path: Path) -> None:
+    """Temporary files go, wherever they are; whole ones and other hidden ones stay."""
+    for name in ("model.onnx", ".lock", "notes.tmp", "a/.model.onnx.12ab.tmp", ".x.tmp"):
+        artifacts.write_atomic(tmp_path / name, b"")
+    artifacts.sweep(tmp_path)
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+    assert left == [".lock", "model.onnx", "notes.tmp"]

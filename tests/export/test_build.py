@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import re
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 from export import __main__ as cli
-from export import build, manifest, plan
+from export import artifacts, build, manifest, plan
+from export.artifacts import sha256
 from export.errors import ExportError
 from export.exporters import EXPORTERS
+from export.manifest import Source
 from export.weights import Weights
 from routing import catalogue as catalogues
 from routing.catalogue import Branch
@@ -159,6 +165,67 @@ def test_an_interrupted_run_goes_on(
     assert run("models", "--weights", "random") == 0
     assert fake.made == [*STARTER[:2], *STARTER[1:]]
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+STEPS = ("replace", "unlink", "link", "fsync")  # what changes the disk's picture of a model
+
+
+def _killed_at(step: int, work: Callable[[], int]) -> bool:
+    """Whether a process that does `work` got to the `step`-th change of the disk, and was killed before it."""
+    child = os.fork()
+    if child == 0:
+        count = itertools.count()
+
+        def deadly(real: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*arguments: Any, **options: Any) -> Any:
+                if next(count) == step:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return real(*arguments, **options)
+
+            return call
+
+        for name in STEPS:  # pathlib looks these up in `os` when it is called
+            setattr(os, name, deadly(getattr(os, name)))
+        with open(os.devnull, "w") as nowhere:  # noqa: PTH123  # pathlib's own is not at stake
+            os.dup2(nowhere.fileno(), 1)
+            work()
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    return os.WIFSIGNALED(status)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_killed_at_any_step_it_goes_on(tmp_path: Path, fake: Fake, run: Callable[..., int]) -> None:
+    """SIGKILL before each change of the disk: what is served is whole, old or new, under its own digest or none."""
+    assert run("models", "--weights", "random") == 0
+    old = {name: (tmp_path / "repository" / name / "1" / "model.onnx").read_bytes() for name in STARTER}
+    (tmp_path / "yolo11n.pt").write_bytes(b"trained")
+    trained = Weights("checkpoint", Source("yolo11n.pt", sha256(tmp_path / "yolo11n.pt")))
+    new = {name: _graph(CATALOGUE.branches[name], trained)[0] for name in STARTER}
+    steps = 0
+    while _killed_at(steps, lambda: run("models", "--weights", str(tmp_path / "yolo11n.pt"))):
+        steps += 1
+        for name in STARTER:
+            served = tmp_path / "repository" / name / "1"
+            assert (served / "model.onnx").read_bytes() in (old[name], new[name])
+            if (served / "weights.json").is_file():
+                record = _record(tmp_path, name)  # None, and an error, where the digest isn't the file's
+                kind = "checkpoint" if (served / "model.onnx").read_bytes() == new[name] else "random"
+                assert record.provenance.weights == kind
+    assert steps > 10
+    assert all(_record(tmp_path, name).provenance.weights == "checkpoint" for name in STARTER)
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_two_builds_at_once_are_refused(
+    tmp_path: Path, fake: Fake, run: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second one says why, and makes nothing."""
+    with artifacts.alone(tmp_path / "models"):
+        assert run("models", "--weights", "random") == 1
+        assert run("repository") == 1
+    assert capsys.readouterr().err.count("another run makes models") == 2
+    assert fake.made == []
 
 
 def test_a_failed_export_writes_nothing_and_the_others_go_on(
