@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import Any
 import uvicorn
 from pydantic import ValidationError
 
-from app.settings import Settings, pass_on
+from app import startup
+from app.commands import smoke_options
+from app.settings import Settings, environment, pass_on, unknown_variables, variable
 from routing import catalogue as catalogues
 from routing.policy import FrameFacts, Readiness, RoutingError, Wishes, route
 
@@ -24,9 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         exit_code: int = parsed.command(parsed)
     except ValidationError as error:
-        for fault in error.errors():
-            name = "GATEWAY_" + "_".join(str(part) for part in fault["loc"]).upper()
-            print(f"gateway: {name}: {fault['msg']}", file=sys.stderr)
+        for fault in error.errors(include_input=False):  # the input may be a password
+            said = fault["msg"].removeprefix("Value error, ")
+            of = f"{variable(str(fault['loc'][0]))}: " if fault["loc"] else ""
+            print(f"gateway: {of}{said}", file=sys.stderr)
+        for unknown in unknown_variables(environment()):
+            print(f"gateway: {unknown}", file=sys.stderr)
         return 2
     return exit_code
 
@@ -35,18 +41,19 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="gateway", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serve = commands.add_parser("serve", help="run the service")
-    serve.add_argument("--host", help="address to listen on (GATEWAY_HOST)")
-    serve.add_argument("--port", type=int, help="port to listen on (GATEWAY_PORT)")
-    serve.add_argument(
-        "--engine", choices=("embedded", "triton"), help="what runs the models (GATEWAY_ENGINE)"
-    )
-    serve.add_argument("--triton-url", help="host:port of Triton's gRPC service; implies --engine triton")
-    serve.add_argument("--repository", type=Path, help="the model repository (GATEWAY_REPOSITORY)")
-    serve.add_argument("--variant", help="detection variant when none is named (GATEWAY_VARIANT)")
-    serve.add_argument("--workers", type=int, help="processes that serve (GATEWAY_WORKERS)")
-    serve.add_argument("--log-level", help="debug, info, warning or error (GATEWAY_LOG_LEVEL)")
+    _add_flags(serve)
     serve.set_defaults(command=_serve)
+    config = commands.add_parser(
+        "config", help="print the settings in force and where each comes from, secrets masked"
+    )
+    _add_flags(config)
+    form = config.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="as one JSON object")
+    form.add_argument("--markdown", action="store_true", help="the table of all settings instead")
+    config.set_defaults(command=_config)
     _add_analyze(commands)
+    _add_smoke(commands)
+    _add_bench(commands)
     routes = commands.add_parser("routes", help="print which branch each frame size takes, and why")
     routes.add_argument("--family", default="detect", choices=list(catalogues.load().families))
     routes.add_argument("--variant", help="variant: of detect n s m l x, of flow small large")
@@ -54,6 +61,63 @@ def _parser() -> argparse.ArgumentParser:
     routes.add_argument("sizes", nargs="*", type=_size, help="W or WxH in pixels (default: 64 to 4096)")
     routes.set_defaults(command=_routes)
     return parser
+
+
+_FLAGS = ("host", "port", "engine", "triton_url", "repository", "variant", "workers", "log_level")
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    """The settings that `serve` takes on its command line too."""
+    parser.add_argument("--host", help="address to listen on (GATEWAY_HOST)")
+    parser.add_argument("--port", type=int, help="port to listen on (GATEWAY_PORT)")
+    parser.add_argument(
+        "--engine", choices=("embedded", "triton"), help="what runs the models (GATEWAY_ENGINE)"
+    )
+    parser.add_argument("--triton-url", help="Triton's gRPC or http:// address; implies --engine triton")
+    parser.add_argument("--repository", type=Path, help="the model repository (GATEWAY_REPOSITORY)")
+    parser.add_argument("--variant", help="detection variant when none is named (GATEWAY_VARIANT)")
+    parser.add_argument("--workers", type=int, help="processes that serve (GATEWAY_WORKERS)")
+    parser.add_argument("--log-level", help="debug, info, warning or error (GATEWAY_LOG_LEVEL)")
+
+
+def _flags(parsed: argparse.Namespace) -> dict[str, Any]:
+    given = {name: getattr(parsed, name) for name in _FLAGS if getattr(parsed, name) is not None}
+    if "triton_url" in given:
+        given.setdefault("engine", "triton")
+    return given
+
+
+def _add_smoke(commands: Any) -> None:
+    parser = commands.add_parser(
+        "smoke",
+        help="ask a Triton or a gateway from outside whether it is well",
+        description=smoke_options.EXIT_CODES,
+    )
+    smoke_options.add_options(parser)
+    parser.set_defaults(command=_smoke)
+
+
+def _smoke(parsed: argparse.Namespace) -> int:
+    from app.commands.smoke import smoke  # noqa: PLC0415  # `gateway --help` needs no FastAPI
+
+    return smoke(parsed)
+
+
+def _add_bench(commands: Any) -> None:
+    # No character begins an option here: all that follows is benchmarks/run_bench.py's, --help too.
+    parser = commands.add_parser(
+        "bench", help="measure branches (benchmarks/run_bench.py)", add_help=False, prefix_chars="\0"
+    )
+    parser.add_argument("arguments", nargs="*")
+    parser.set_defaults(command=_bench)
+
+
+def _bench(parsed: argparse.Namespace) -> int:
+    script = Path(__file__).resolve().parents[1] / "benchmarks" / "run_bench.py"
+    if not script.is_file():
+        print(f"gateway bench: {script} isn't there; it is part of the repository", file=sys.stderr)
+        return 2
+    os.execv(sys.executable, [sys.executable, str(script), *parsed.arguments])  # noqa: S606  # our own script
 
 
 def _add_analyze(commands: Any) -> None:
@@ -86,17 +150,31 @@ def _analyze(parsed: argparse.Namespace) -> int:
     return analyze(parsed)
 
 
+def _config(parsed: argparse.Namespace) -> int:
+    from app.commands.config import config  # noqa: PLC0415  # as above
+
+    code = config(parsed, _flags(parsed))
+    unknown = unknown_variables(environment())
+    for fault in unknown:
+        print(f"gateway: {fault}", file=sys.stderr)
+    return 2 if unknown else code
+
+
 def _serve(parsed: argparse.Namespace) -> int:
-    names = ("host", "port", "engine", "triton_url", "repository", "variant", "workers", "log_level")
-    given: dict[str, Any] = {n: getattr(parsed, n) for n in names if getattr(parsed, n) is not None}
-    if "triton_url" in given:
-        given.setdefault("engine", "triton")
-    settings = Settings(**given)
+    settings = Settings(**_flags(parsed))
+    catalogue = catalogues.load()
+    wrong = [*unknown_variables(environment()), *startup.faults(settings, catalogue)]
+    for fault in wrong:
+        print(f"gateway: {fault}", file=sys.stderr)
+    if wrong:
+        return 2
     from app.main import create_app, serve_app  # noqa: PLC0415  # `gateway --help` needs no FastAPI
 
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     )
+    for warning in startup.warnings(settings, catalogue):
+        logging.getLogger("gateway").warning("%s", warning)
     if settings.workers > 1:
         pass_on(settings)
     uvicorn.run(

@@ -50,7 +50,7 @@ OptionalPort = Annotated[Annotated[int, Field(ge=1, le=65535)] | None, _EMPTY_IS
 class Settings(BaseSettings):
     """Every setting of the service; a wrong value is refused at start by name."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", allow_inf_nan=False)
 
     engine: Literal["embedded", "triton"] = Field(
         "embedded", description="What runs the models: ONNX Runtime in this process, or a Triton server."
@@ -204,6 +204,20 @@ class Settings(BaseSettings):
 def environment() -> Mapping[str, str]:
     """The environment, for what profiles of the operator's name in it."""
     return dict(os.environ)
+
+
+_METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client's own name; read when it is imported
+
+
+def metrics_folder() -> Path | None:
+    """Where several workers write their metrics, each into its own files; None: this process is alone."""
+    folder = os.environ.get(_METRICS_FOLDER)
+    return Path(folder) if folder else None
+
+
+def share_metrics(folder: Path) -> None:
+    """Let the processes that this one starts write their metrics there."""
+    os.environ[_METRICS_FOLDER] = str(folder)
 
 
 def from_environment() -> set[str]:

@@ -21,13 +21,21 @@ START_SECONDS = 120
 
 
 class TritonServer:
-    """Start with `with TritonServer(repository, log):`; `load` names the models (default: all that are there)."""
+    """Start with `with TritonServer(repository, log):`; `load` names the models (default: all that are there).
+
+    `ports`: of HTTP, gRPC and metrics; default: free ones.
+    """
 
     def __init__(
-        self, repository: Path, log: Path, load: Sequence[str] | None = None, extra: Sequence[str] = ()
+        self,
+        repository: Path,
+        log: Path,
+        load: Sequence[str] | None = None,
+        extra: Sequence[str] = (),
+        ports: Sequence[int] | None = None,
     ) -> None:
         self.log = log
-        self._ports = free_ports(3)
+        self._ports = list(ports or free_ports(3))
         self._command = [sys.executable, str(LAUNCHER), "--repository", str(repository)]
         for name, port in zip(("http", "grpc", "metrics"), self._ports, strict=True):
             self._command += [f"--{name}-port", str(port)]

@@ -1,0 +1,77 @@
+"""What settings ask of this host: checked before anything starts, so that it isn't found out under load."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from app.settings import Settings, variable
+from routing.catalogue import Catalogue
+
+_READ = {"repository": "a folder", "manifest": "a file", "profiles_folder": "a folder"}
+_WRITTEN = ("videos_folder", "spool_folder", "text_cache_folder")
+# Settings that only one of the engines looks at.
+_OF_ENGINE = {
+    "embedded": ("models", "embedded_threads", "rescan_s"),
+    "triton": ("triton_url", "triton_grpc_port", "triton_transport"),
+}
+
+
+def faults(settings: Settings, catalogue: Catalogue) -> list[str]:
+    """Why the service mustn't start with these settings, one sentence each that begins with the variable."""
+    return [*_variant(settings, catalogue), *_unreadable(settings), *_unwritable(settings)]
+
+
+def warnings(settings: Settings, catalogue: Catalogue) -> list[str]:
+    """What is most likely not meant, but can be carried out."""
+    found = [
+        f"{variable(name)} does nothing with GATEWAY_ENGINE={settings.engine}"
+        for engine, names in _OF_ENGINE.items()
+        for name in names
+        if engine != settings.engine and name in settings.model_fields_set
+    ]
+    found += [
+        f"GATEWAY_REQUIRE_READY: no branch is called {pattern}, so /readyz will never be green"
+        for pattern in (text.strip() for text in settings.require_ready.split(","))
+        if pattern not in ("", "checklist") and not fnmatch.filter(catalogue.branches, pattern)
+    ]
+    if settings.engine == "triton" and settings.triton.grpc.endswith(":8000"):
+        found.append("GATEWAY_TRITON_URL: 8000 is usually Triton's HTTP port; gRPC's is 8001")
+    if settings.engine == "triton" and settings.triton.guessed:
+        found.append(f"GATEWAY_TRITON_URL is an HTTP address: gRPC is expected at {settings.triton.grpc}")
+    return found
+
+
+def _variant(settings: Settings, catalogue: Catalogue) -> Iterator[str]:
+    variants = catalogue["detect"].variants
+    if settings.variant is not None and settings.variant not in variants:
+        yield f"GATEWAY_VARIANT: is one of {', '.join(variants)}"
+
+
+def _unreadable(settings: Settings) -> Iterator[str]:
+    for name, kind in _READ.items():
+        path: Path | None = getattr(settings, name)
+        needed = name in settings.model_fields_set or (name == "repository" and settings.engine == "embedded")
+        if path is None or not needed:
+            continue
+        mode = os.R_OK if kind == "a file" else os.R_OK | os.X_OK
+        if not (path.is_file() if kind == "a file" else path.is_dir()):
+            yield f"{variable(name)}: {path} is not {kind} that is there (working folder: {Path.cwd()})"
+        elif not os.access(path, mode):
+            yield f"{variable(name)}: {path} can't be read by user {os.getuid()}"
+
+
+def _unwritable(settings: Settings) -> Iterator[str]:
+    for name in _WRITTEN:
+        path: Path | None = getattr(settings, name)
+        if path is None or name not in settings.model_fields_set:
+            continue
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path):
+                pass
+        except OSError as error:
+            yield f"{variable(name)}: {path} can't be written by user {os.getuid()}: {error.strerror}"
