@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]  # publishes no types
 
 from app.vision import kalman
+from app.vision.association import DUPLICATE_IOU, associate, duplicates
 from app.vision.boxes import areas, iou
 from app.vision.tracks import (
     CLASS_ID,
@@ -40,8 +40,6 @@ from app.vision.tracks import (
 )
 from app.vision.tracks import TrackParameters as TrackParameters  # noqa: PLC0414  # part of this interface
 
-SECOND_MATCH, NEW_MATCH = 0.5, 0.7  # limits of the second association's cost and of that with new tracks
-DUPLICATE_IOU = 0.85
 # A track is lost one interval after it was last seen, and the reference lets it go one after its time has run out;
 # a quarter of an interval is for timestamps that are not quite regular.
 GRACE = 2.25
@@ -195,29 +193,13 @@ class ByteTracker:
 
     def _associate(self, found: NDArray[np.float64]) -> NDArray[np.intp]:
         """Which detection each track has in this frame: `(t,)`, -1 for none."""
-        memory = self._memory
-        partner = np.full(memory.table.shape[1], -1, dtype=np.intp)
-        if not partner.size or not found.shape[1]:
-            return partner
+        memory, parameters = self._memory, self.parameters
         boxes = kalman.corners(memory.table)
         overlap = iou(boxes[:, :, None], areas(boxes)[:, None], found[:4, None], areas(found[:4]))  # (t, m)
-        if self.parameters.class_aware:
+        if parameters.class_aware:
             overlap[memory.table[CLASS_ID, :, None] != found[5]] = 0
-        strong = int(np.count_nonzero(found[4] > np.float32(self.parameters.high)))
-        cost = 1 - overlap[:, :strong] * found[4, :strong]
-        tracks, rows = _assign(cost[: memory.known], self.parameters.match)
-        partner[tracks] = rows
-        if strong < found.shape[1]:
-            still = (partner[: memory.tracked] < 0).nonzero()[0]
-            tracks, weak = _assign(1 - overlap[still, strong:], SECOND_MATCH)
-            partner[still[tracks]] = weak + strong
-        if memory.known < partner.size:
-            free = np.ones(strong, dtype=bool)
-            free[rows] = False
-            rest = free.nonzero()[0]
-            tracks, left = _assign(cost[memory.known :, rest], NEW_MATCH)
-            partner[memory.known + tracks] = rest[left]
-        return partner
+        strong = int(np.count_nonzero(found[4] > np.float32(parameters.high)))
+        return associate(overlap, found[4], strong, memory.tracked, memory.known, parameters.match)
 
     def _begins(self, found: NDArray[np.float64], taken: NDArray[np.intp]) -> NDArray[np.intp]:
         """Rows of the detections that begin tracks."""
@@ -245,42 +227,24 @@ class ByteTracker:
         tracks[LAST] = self._memory.last_time_s
 
     def _drop_duplicates(self) -> NDArray[np.bool_]:
-        """Where a seen and a lost track cover one object, drop the one that was seen for the shorter time.
-
-        Returns:
-            `(tracked,)`: which of the tracks seen before stay.
-        """
-        memory = self._memory
-        table, lost = memory.table, slice(memory.tracked, memory.known)
+        """Drop tracks that share an object with a better one; `(tracked,)`: which of the tracked ones stay."""
+        memory, table = self._memory, self._memory.table
         stay = np.ones(table.shape[1], dtype=bool)
-        tracked = stay[: memory.tracked]
+        tracked, lost = slice(memory.tracked), slice(memory.tracked, memory.known)
         if memory.lost and memory.lost < stay.size:
             boxes = kalman.corners(table)
             size = areas(boxes)
-            same = (
-                iou(boxes[:, lost, None], size[lost, None], boxes[:, None], size) > DUPLICATE_IOU
-            )  # (lost, t)
-            same[:, lost] = False
+            overlap = iou(boxes[:, lost, None], size[lost, None], boxes[:, None], size)  # (lost, t)
+            overlap[:, lost] = 0
             if self.parameters.class_aware:
-                same &= table[CLASS_ID] == table[CLASS_ID, lost, None]
-            if same.any():
+                overlap[table[CLASS_ID, lost, None] != table[CLASS_ID]] = 0
+            if overlap.max() > DUPLICATE_IOU:  # which is rare
                 span = table[LAST] - table[FIRST]
-                longer = (
-                    span > span[lost, None] + (memory.unit_s or 0) / 2
-                )  # equal but for rounding is not longer
-                stay &= ~(same & ~longer).any(axis=0)
-                stay[lost] = ~(same & longer).any(axis=1)
+                drop_lost, drop_seen = duplicates(overlap, span[lost], span, (memory.unit_s or 0) / 2)
+                stay &= ~drop_seen
+                stay[lost] = ~drop_lost
                 memory.keep(stay)
-        return tracked
-
-
-def _assign(cost: NDArray[np.float64], limit: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows and columns of the cheapest assignment whose every pair costs less than `limit`."""
-    if not cost.size:
-        return np.empty(0, dtype=np.intp), np.empty(0, dtype=np.intp)
-    rows, columns = linear_sum_assignment(np.minimum(cost, limit))
-    fits = cost[rows, columns] < limit
-    return rows[fits], columns[fits]
+        return stay[tracked]
 
 
 def _detections(
