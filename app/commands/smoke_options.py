@@ -1,0 +1,44 @@
+"""The command line of `gateway smoke`. Imports nothing heavy: `gateway --help` reads it too."""
+
+from __future__ import annotations
+
+import argparse
+
+EXIT_CODES = (
+    "Exit code 0: all that is required is well; 1: something required is wrong (with --strict, something optional is "
+    "broken); 2: nobody answers there, or the command or a setting is wrong."
+)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--triton-url",
+        help="a Triton server: host:port of its gRPC service, or http://host:port (GATEWAY_TRITON_URL)",
+    )
+    where.add_argument("--url", help="a gateway: http://host:port")
+    parser.add_argument(
+        "--variant", help="detection variant that the checklist speaks of (a gateway uses its own; default x)"
+    )
+    parser.add_argument(
+        "--branches",
+        default="*",
+        help="infer these alone: shell patterns, separated by commas (default: all READY)",
+    )
+    parser.add_argument(
+        "--transport", choices=("auto", "shared_memory", "bytes"), help="of tensors over gRPC (default: auto)"
+    )
+    parser.add_argument(
+        "--timeout", type=_seconds, default=30.0, metavar="SECONDS",
+        help="longest wait for one answer (default 30); questions about the server wait 5 at most",
+    )  # fmt: skip
+    parser.add_argument("--strict", action="store_true", help="what is optional and broken counts too")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout instead of the table")
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError("a time is positive")
+    return seconds
