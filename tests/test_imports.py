@@ -170,7 +170,7 @@ PURE_ROOMS = ("routing", "app.vision")
 HABITS = {
     "os.environ": ("app.settings",),
     "os.getenv": ("app.settings",),
-    "print": ("app.cli", "app.commands.analyze", "app.commands.config"),
+    "print": ("app.cli", "app.commands.analyze", "app.commands.config", "app.commands.smoke"),
 }
 
 
