@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from app.context import here
 from app.errors import DeadlineExceeded, Overloaded
 from app.pipelines.base import Deadline
 
@@ -161,9 +162,17 @@ class Admission:
         return result
 
     async def run_all(
-        self, family: str, calls: Sequence[Call[T]], deadline: Deadline, nbytes: int = 0
+        self,
+        family: str,
+        calls: Sequence[Call[T]],
+        deadline: Deadline,
+        nbytes: int = 0,
+        *,
+        whole: bool = False,
     ) -> list[T | BaseException]:
         """Carry out the calls of one request side by side; each has its result, or its exception, in its place.
+
+        `whole`: the first exception is raised instead, and ends those that wait.
 
         Raises:
             Overloaded: the queue is full; none is carried out.
@@ -174,7 +183,7 @@ class Admission:
         with gate.counted(len(calls), nbytes):
             tasks = [asyncio.ensure_future(self._one(gate, request, call, deadline)) for call in calls]
             try:
-                return await asyncio.gather(*tasks, return_exceptions=True)
+                return await asyncio.gather(*tasks, return_exceptions=not whole)
             finally:
                 for task in tasks:
                     task.cancel()
@@ -189,7 +198,7 @@ class Admission:
         began = loop.time()
         mine = deadline.within(deadline.remaining())
         mine.queued_s = began - came
-        work: asyncio.Future[Any] = loop.run_in_executor(self._workers, call, mine)
+        work: asyncio.Future[Any] = loop.run_in_executor(self._workers, here(call), mine)
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -10,14 +9,15 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api import openapi
+from app.api.admission import Call
 from app.api.answers import JSON, NPY, binary_answer, describe, json_answer, total
 from app.api.gateway import Gateway, gateway_of
-from app.api.prompts import calls_of, embed_all, read_prompts, read_texts, side_by_side
+from app.api.prompts import calls_of, embed_all, read_prompts, read_texts
 from app.api.requests import deadline_of, negotiate, read_body, read_parts
 from app.api.steering import FrameQuery
 from app.api.streams import Line, SamplingQuery, Streamed, only_frame, read_frames_or_video, stream
 from app.errors import InvalidParameter
-from app.pipelines.base import Framed, Served, Timings, provenance
+from app.pipelines.base import Deadline, Framed, Served, Timings, provenance
 from app.pipelines.clip import LOGIT_SCALE, Embedding, embedding_bytes, encoded, normalized, similarity
 from app.pipelines.frames import Frame
 from app.pipelines.places import Scenes
@@ -70,8 +70,9 @@ async def clip_text(request: Request, query: Annotated[TextQuery, Query()], gate
     """
     form = negotiate(request, (JSON, NPY))
     deadline = deadline_of(request, gateway.settings)
+    gateway.admission.check("clip_text")
     prompts = read_prompts(await read_body(request, gateway.settings.max_body_bytes, deadline))
-    found = await embed_all(gateway, prompts, deadline, strict=query.tokens == "strict")
+    found = await embed_all(request, gateway, prompts, deadline, strict=query.tokens == "strict")
     vectors = normalized([one.vector for one in found], normalize=query.normalize)
     served = [one.served for one in found]
     if form == NPY:
@@ -90,6 +91,7 @@ async def clip_text(request: Request, query: Annotated[TextQuery, Query()], gate
 async def clip_image(request: Request, query: Annotated[ImageQuery, Query()], gateway: Parts) -> Response:
     """CLIP's projected image feature, 512 numbers; of a video, of each sampled frame."""
     forms = (JSON, NPY)
+    gateway.admission.check("clip_image")
     upload, deadline = await read_frames_or_video(request, gateway, query, forms)
     if upload.video is not None:
 
@@ -102,12 +104,16 @@ async def clip_image(request: Request, query: Annotated[ImageQuery, Query()], ga
         return await stream(request, gateway, upload.video, query, what)
     form = negotiate(request, forms)
     data = only_frame(upload)
-    call = functools.partial(gateway.clip_image, data, query.wishes(), deadline, query.fit, query.analysis())
-    found = await gateway.work(call)
+    call = _image_call(gateway, data, query)
+    found = await gateway.run(request, "clip_image", call, deadline, len(data))
     if form == NPY:
         vectors = normalized([found.vector], normalize=query.normalize)
         return binary_answer(embedding_bytes(vectors[0]), NPY, found.served)
     return json_answer({**_image_body(found, query), **describe(found.served)}, found.served.timings)
+
+
+def _image_call(gateway: Gateway, data: bytes, query: ImageQuery | SimilarityQuery) -> Call[Embedding]:
+    return lambda deadline: gateway.clip_image(data, query.wishes(), deadline, query.fit, query.analysis())
 
 
 def _image_body(found: Embedding, query: ImageQuery) -> dict[str, Any]:
@@ -126,15 +132,16 @@ async def clip_similarity(
     """Multipart `file` and `prompt` parts: cosine of every frame with every prompt, and softmax over the prompts."""
     negotiate(request, (JSON,))
     deadline = deadline_of(request, gateway.settings)
+    gateway.admission.check("clip_image")
     limits = {"file": gateway.settings.max_parts, "prompt": gateway.settings.max_prompts}
     parts = await read_parts(request, gateway.settings, deadline, limits)
     prompts = read_texts(parts["prompt"])
     if not parts["file"] or not prompts:
         raise InvalidParameter("send at least one part 'file' and one part 'prompt'")
-    steering = (query.wishes(), deadline, query.fit, query.analysis())
-    calls = [functools.partial(gateway.clip_image, data, *steering) for data in parts["file"]]
-    texts = await embed_all(gateway, prompts, deadline, strict=query.tokens == "strict")
-    frames = await side_by_side(gateway, calls)
+    calls = [_image_call(gateway, data, query) for data in parts["file"]]
+    texts = await embed_all(request, gateway, prompts, deadline, strict=query.tokens == "strict")
+    nbytes = sum(map(len, parts["file"]))
+    frames = await gateway.run_whole(request, "clip_image", calls, deadline, nbytes)
     cosine, probabilities = similarity([f.vector for f in frames], [t.vector for t in texts])
     served = [one.served for one in (*frames, *texts)]
     body = {
@@ -154,6 +161,7 @@ async def clip_similarity(
 @router.post("/v1/places", tags=["places"], summary="Scene categories of a frame", **openapi.PLACES)
 async def places(request: Request, query: Annotated[PlacesQuery, Query()], gateway: Parts) -> Response:
     """Places365: the `k` most probable of 365 categories; of a video, of each sampled frame."""
+    gateway.admission.check("places")
     upload, deadline = await read_frames_or_video(request, gateway, query, (JSON,))
     if upload.video is not None:
 
@@ -165,8 +173,11 @@ async def places(request: Request, query: Annotated[PlacesQuery, Query()], gatew
         what = Streamed("places", run, query.wishes(), query.analysis())
         return await stream(request, gateway, upload.video, query, what)
     data = only_frame(upload)
-    call = functools.partial(gateway.places, data, query.wishes(), deadline, query.fit, query.analysis())
-    found: Scenes = await gateway.work(call)
+
+    def call(deadline: Deadline) -> Scenes:
+        return gateway.places(data, query.wishes(), deadline, query.fit, query.analysis())
+
+    found = await gateway.run(request, "places", call, deadline, len(data))
     return json_answer({**_places_body(found, query.k), **describe(found.served)}, found.served.timings)
 
 

@@ -7,13 +7,14 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from fastapi import Request
 
 from app.api.admission import Admission, Call
 from app.api.requests import listening
 from app.api.turns import Turns
+from app.context import here
 from app.metrics import Metrics
 from app.pipelines.base import Deadline, Router
 from app.pipelines.clip import ImagePipeline, TextPipeline
@@ -24,6 +25,7 @@ from app.pipelines.jobs import VideoJobs
 from app.pipelines.places import PlacesPipeline
 from app.pipelines.sessions import Sessions
 from app.pipelines.suite import Suite
+from app.pipelines.watch import Watch
 from app.settings import Settings
 
 T = TypeVar("T")
@@ -42,10 +44,11 @@ class Gateway:
     admission: Admission
     decoders: threading.Semaphore  # one permit a video that is streamed
     jobs: VideoJobs | None  # None: the service has no folder for them
+    watch: Watch
 
     async def work(self, function: Callable[[], T]) -> T:
         """Run `function`, which is no inference, on a worker thread."""
-        return await asyncio.get_running_loop().run_in_executor(self.workers, function)
+        return await asyncio.get_running_loop().run_in_executor(self.workers, here(function))
 
     async def run(
         self, request: Request, family: str, call: Call[T], deadline: Deadline, nbytes: int = 0
@@ -60,6 +63,14 @@ class Gateway:
         """`Admission.run_all` for as long as the caller is there."""
         async with listening(request, deadline):
             return await self.admission.run_all(family, calls, deadline, nbytes)
+
+    async def run_whole(
+        self, request: Request, family: str, calls: Sequence[Call[T]], deadline: Deadline, nbytes: int = 0
+    ) -> list[T]:
+        """The results of all calls, or the first exception."""
+        async with listening(request, deadline):
+            found = await self.admission.run_all(family, calls, deadline, nbytes, whole=True)
+        return cast("list[T]", found)
 
     @property
     def router(self) -> Router:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, TypeVar
+from typing import Annotated
 
+from fastapi import Request
 from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
 from app.api.gateway import Gateway
@@ -15,7 +15,6 @@ from app.errors import InvalidParameter, ModelNotReady, PayloadTooLarge
 from app.pipelines.base import Deadline
 from app.pipelines.clip import Embedding, Tokens
 
-T = TypeVar("T")
 _TRIES = 3  # to get all embeddings of a request from the same weights
 
 
@@ -58,7 +57,7 @@ def read_texts(parts: Sequence[bytes]) -> list[str]:
 
 
 async def embed_all(
-    gateway: Gateway, prompts: Sequence[str], deadline: Deadline, *, strict: bool
+    request: Request, gateway: Gateway, prompts: Sequence[str], deadline: Deadline, *, strict: bool
 ) -> list[Embedding]:
     """The embedding of each prompt, in order, all from the same weights; what differs in no token is embedded once.
 
@@ -73,7 +72,7 @@ async def embed_all(
     tokens = await gateway.work(lambda: _tokens(gateway, prompts, deadline, strict=strict))
     distinct = {one.ids.tobytes(): one for one in tokens}
     for _ in range(_TRIES):
-        found = await _embed(gateway, distinct, deadline)
+        found = await _embed(request, gateway, distinct, deadline)
         if len({embedding.served.model.used() for embedding in found.values()}) == 1:
             return [replace(found[one.ids.tobytes()], truncated=one.truncated) for one in tokens]
     raise ModelNotReady("the weights changed while the prompts were embedded", retry_after=1)
@@ -88,35 +87,16 @@ def _tokens(gateway: Gateway, prompts: Sequence[str], deadline: Deadline, *, str
 
 
 async def _embed(
-    gateway: Gateway, distinct: dict[bytes, Tokens], deadline: Deadline
+    request: Request, gateway: Gateway, distinct: dict[bytes, Tokens], deadline: Deadline
 ) -> dict[bytes, Embedding]:
     """What is remembered in one hop to a worker, and a call for each of the others."""
     recall = gateway.clip_text.recall
     known = await gateway.work(lambda: {key: recall(tokens) for key, tokens in distinct.items()})
     found = {key: embedding for key, embedding in known.items() if embedding is not None}
     missing = [key for key in distinct if key not in found]
-    calls = [functools.partial(gateway.clip_text, distinct[key], deadline) for key in missing]
-    made = await side_by_side(gateway, calls)
+    calls = [functools.partial(gateway.clip_text, distinct[key]) for key in missing]
+    made = await gateway.run_whole(request, "clip_text", calls, deadline)
     return {**found, **dict(zip(missing, made, strict=True))}
-
-
-async def side_by_side(gateway: Gateway, calls: Sequence[Callable[[], T]]) -> list[T]:
-    """Every call on a worker thread, as many at once as a branch has leases; the first failure ends those that wait.
-
-    More at once would wait for leases on threads that the requests of others need.
-    """
-    slots = asyncio.Semaphore(gateway.settings.leases)
-
-    async def one(call: Callable[[], T]) -> T:
-        async with slots:
-            return await gateway.work(call)
-
-    tasks = [asyncio.ensure_future(one(call)) for call in calls]
-    try:
-        return list(await asyncio.gather(*tasks))
-    finally:
-        for task in tasks:
-            task.cancel()
 
 
 def calls_of(found: Sequence[Embedding]) -> int:
