@@ -12,12 +12,13 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from fastapi import FastAPI
+from starlette.routing import Route
 
 from app import __version__, profiles
 from app.api import clip, dense, detect, operate, problems, sessions, videos
 from app.api.admission import Admission, AdmissionLimits
 from app.api.gateway import Gateway
-from app.api.middleware import RequestContext
+from app.api.middleware import RequestContext, Templates
 from app.api.streams import video_limits
 from app.api.turns import Turns
 from app.engine.base import Engine
@@ -25,6 +26,7 @@ from app.engine.weights import WeightsBook
 from app.media.image import ImageLimits
 from app.media.vocabulary import clip_merges
 from app.metrics import Metrics
+from app.pipelines import inventory
 from app.pipelines.analysis import Options
 from app.pipelines.base import Router
 from app.pipelines.cache import EmbeddingCache
@@ -36,7 +38,8 @@ from app.pipelines.jobs import JobOptions, VideoJobs
 from app.pipelines.places import PlacesPipeline
 from app.pipelines.sessions import Sessions
 from app.pipelines.suite import Suite
-from app.settings import Settings
+from app.pipelines.watch import Watch
+from app.settings import Settings, metrics_folder
 from app.state.base import SessionStore
 from app.state.memory import MemoryStore
 from app.vision.prompts import Tokenizer
@@ -111,7 +114,7 @@ def create_session_store(settings: Settings, metrics: Metrics) -> SessionStore |
 def create_app(settings: Settings | None = None, engine_factory: EngineFactory = create_engine) -> FastAPI:
     """The service; engine and threads live from start-up to shutdown."""
     settings = settings or Settings()
-    metrics = Metrics()
+    metrics = Metrics(metrics_folder(), triton=settings.engine == "triton")
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -127,10 +130,13 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
         admission = Admission(catalogue.families, _admission_limits(settings), inference)
         app.state.gateway = _gateway(settings, suite, metrics, workers, admission, store, jobs)
         announcing = asyncio.create_task(_announce(app.state.gateway))
+        watching = asyncio.create_task(_keep_watch(app.state.gateway.watch)) if metrics_folder() else None
         try:
             yield
         finally:
             announcing.cancel()
+            if watching is not None:
+                watching.cancel()
             if jobs is not None:
                 await asyncio.to_thread(jobs.close)
             workers.shutdown(cancel_futures=True)
@@ -144,10 +150,14 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
         summary="Frames in, results out, with what produced them.",
         lifespan=lifespan,
     )
-    for routes in (detect, sessions, dense, clip, videos, operate):
-        app.include_router(routes.router)
+    routers = [routes.router for routes in (detect, sessions, dense, clip, videos, operate)]
+    templates = Templates(
+        route.path for part in (app, *routers) for route in part.routes if isinstance(route, Route)
+    )
+    for router in routers:
+        app.include_router(router)
     problems.install(app)
-    app.add_middleware(RequestContext, metrics=metrics)
+    app.add_middleware(RequestContext, metrics=metrics, templates=templates)
     return app
 
 
@@ -236,7 +246,15 @@ def _gateway(
         admission=admission,
         decoders=threading.Semaphore(settings.video_decoders),
         jobs=jobs,
+        watch=Watch(suite, inventory.patterns(settings.require_ready), jobs, admission.occupancy),
     )
+
+
+async def _keep_watch(watch: Watch) -> None:
+    """Of several workers one answers a scrape for all: each sets its own gauges every second."""
+    while True:
+        await asyncio.to_thread(watch.look)
+        await asyncio.sleep(1)
 
 
 async def _announce(gateway: Gateway) -> None:

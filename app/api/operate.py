@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Literal
 
 import orjson
-from fastapi import APIRouter, Depends, Query, Response
-from prometheus_client import CONTENT_TYPE_LATEST
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api import openapi
@@ -64,14 +64,18 @@ async def livez() -> Response:
 @router.get("/readyz", summary="Can it serve?", **openapi.READYZ)
 async def readyz(gateway: Parts) -> Response:
     """503 names what fails: the backend, models still loading, or branches that `require_ready` names."""
-    required = [name.strip() for name in gateway.settings.require_ready.split(",") if name.strip()]
+    required = inventory.patterns(gateway.settings.require_ready)
     faults = inventory.not_ready(gateway.router, required)
     return _json({"status": "not ready" if faults else "ok", "failing": faults}, 503 if faults else 200)
 
 
 @router.get("/metrics", summary="Prometheus metrics", **openapi.METRICS)
-async def metrics(gateway: Parts) -> Response:
-    """Text exposition format."""
-    for name, state in gateway.router.engine.ready().items():
-        gateway.metrics.model_ready.labels(name).set(state.ready)
-    return Response(gateway.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+async def metrics(request: Request, gateway: Parts) -> Response:
+    """Text exposition format, or OpenMetrics with exemplars where `Accept` asks for it."""
+    content, media_type = await asyncio.to_thread(_scraped, gateway, request.headers.get("accept", ""))
+    return Response(content, headers={"Content-Type": media_type})
+
+
+def _scraped(gateway: Gateway, accept: str) -> tuple[bytes, str]:
+    gateway.watch.look()
+    return gateway.metrics.negotiated(accept)

@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from app import errors
+from app.context import note_problem
 
 _log = logging.getLogger(__name__)
 
@@ -73,6 +74,7 @@ def problem(error: errors.GatewayError, request_id: str) -> dict[str, Any]:
     }
     if isinstance(error, errors.DeadlineExceeded):
         body["stage"] = error.stage
+    note_problem(error.code)
     return body
 
 
@@ -129,6 +131,7 @@ async def _bug(request: Request, error: Exception) -> Response:
 
 
 def _problem(request: Request, status: int, code: str, title: str) -> dict[str, Any]:
+    note_problem(code)
     return {
         "type": f"urn:gateway:problem:{code}",
         "title": title,

@@ -133,6 +133,28 @@ class Lease(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class PoolUsage:
+    """Leases of one branch: how many there may be, how many are out, how many requests wait for one."""
+
+    size: int
+    in_use: int
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineUsage:
+    """What an engine is doing, and has done since it was made; `connected` is None where there is no server.
+
+    `regions_lost`: inferences done again because the server had forgotten a region.
+    """
+
+    pools: Mapping[str, PoolUsage] = field(default_factory=dict)
+    connected: bool | None = None
+    reconnects: int = 0
+    regions_lost: int = 0
+
+
 class Engine(Protocol):
     """What runs branches. Safe to use from many threads."""
 
@@ -151,6 +173,9 @@ class Engine(Protocol):
 
     def ready(self) -> Mapping[str, ModelState]:
         """State of every model of the catalogue, by name; never blocks."""
+
+    def usage(self) -> EngineUsage:
+        """Leases by branch, and how it is with the server; never blocks."""
 
     def close(self) -> None:
         """Release everything; a second call does nothing."""
@@ -205,6 +230,11 @@ class LeasePool(Generic[P]):
             yield item
         finally:
             self._release(item, time.monotonic() - started)
+
+    def usage(self) -> PoolUsage:
+        """As it is at the moment."""
+        with self._lock:
+            return PoolUsage(self._size, self._made - len(self._free), len(self._waiting))
 
     def close(self) -> None:
         """Close what is free now; what is out is closed when it comes back."""

@@ -23,6 +23,7 @@ from app.engine import model_config
 from app.engine.base import (
     NUMPY_DTYPES,
     Deadline,
+    EngineUsage,
     Lease,
     LeasePool,
     ModelState,
@@ -154,6 +155,9 @@ class EmbeddedEngine:
 
     def ready(self) -> Mapping[str, ModelState]:
         return self._states
+
+    def usage(self) -> EngineUsage:
+        return EngineUsage({name: pool.usage() for name, pool in self._pools.copy().items()})
 
     def lease(self, branch: Branch, deadline: Deadline) -> AbstractContextManager[Lease]:
         pool = self._pools.get(branch.name)

@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from app.engine.base import Deadline, Lease, LeasePool, ModelState, allocate, not_served
+from app.engine.base import Deadline, EngineUsage, Lease, LeasePool, ModelState, allocate, not_served
 from routing.catalogue import Branch, Catalogue
 from routing.policy import Readiness
 
@@ -77,6 +77,9 @@ class FakeEngine:
         if branch.name not in self._pools:
             raise not_served(self._states[branch.name])
         return self._pools[branch.name].lease(deadline)
+
+    def usage(self) -> EngineUsage:
+        return EngineUsage({name: pool.usage() for name, pool in self._pools.items()})
 
     def close(self) -> None:
         for pool in self._pools.values():

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from app.engine import shared_memory
 from app.engine.base import (
     Deadline,
+    EngineUsage,
     Lease,
     LeasePool,
     ModelState,
@@ -88,9 +89,15 @@ class SharedMemoryLease:
     transport = "shared_memory"
 
     def __init__(
-        self, client: TritonClient, instance: shared_memory.Instance, branch: Branch, model: ModelState
+        self,
+        client: TritonClient,
+        instance: shared_memory.Instance,
+        branch: Branch,
+        model: ModelState,
+        on_lost: Callable[[], None],
     ) -> None:
         self._client = client
+        self._on_lost = on_lost
         self._branch = branch
         self._region = shared_memory.Region(instance, branch.name, (*branch.inputs, *branch.outputs))
         try:
@@ -120,6 +127,7 @@ class SharedMemoryLease:
             self._client.infer(self._branch.name, self._request, deadline.remaining())
         except RegionLost:
             _log.info("%s: Triton has forgotten the region, registering it again", self._branch.name)
+            self._on_lost()
             self._again(deadline)
 
     def _again(self, deadline: Deadline) -> None:
@@ -160,6 +168,8 @@ class TritonEngine:
         self._states: Mapping[str, ModelState] = self._all(Readiness.UNREACHABLE, "not asked yet")
         self._pools: dict[str, LeasePool[TritonLease]] = {}
         self._pools_lock = threading.Lock()
+        self._connected = self._was_connected = False
+        self._reconnects = self._regions_lost = 0
         self._closing = threading.Event()
         self._poll_now = threading.Event()
         self.refresh()
@@ -168,6 +178,15 @@ class TritonEngine:
 
     def ready(self) -> Mapping[str, ModelState]:
         return self._states
+
+    def usage(self) -> EngineUsage:
+        with self._pools_lock:
+            pools = {name: pool.usage() for name, pool in self._pools.items()}
+        return EngineUsage(pools, self._connected, self._reconnects, self._regions_lost)
+
+    def _region_lost(self) -> None:
+        with self._pools_lock:
+            self._regions_lost += 1
 
     @contextmanager
     def lease(self, branch: Branch, deadline: Deadline) -> Iterator[Lease]:
@@ -207,6 +226,8 @@ class TritonEngine:
             self._lost(str(error))
             return
         self._states = states
+        self._reconnects += self._was_connected and not self._connected
+        self._connected = self._was_connected = True
 
     def _watch(self) -> None:
         while not self._closing.is_set():
@@ -219,6 +240,7 @@ class TritonEngine:
         if self.transport is not None:
             _log.warning("Triton at %s is away: %s", self.url, reason)
         self.transport = None
+        self._connected = False
         self._checked.clear()
         self._states = self._all(Readiness.UNREACHABLE, reason)
         with self._pools_lock:
@@ -276,7 +298,7 @@ class TritonEngine:
         state = self._states[branch.name]
         if self.transport == "shared_memory" and self._instance is not None:
             try:
-                return SharedMemoryLease(self._client, self._instance, branch, state)
+                return SharedMemoryLease(self._client, self._instance, branch, state, self._region_lost)
             except (OSError, RegionLost, InferenceFailed) as error:
                 if self._options.transport == "shared_memory":
                     raise TritonUnavailable(f"shared memory was asked for and failed: {error}") from error

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from app import context
 from app.engine.base import Deadline as Deadline  # noqa: PLC0414  # for the routes, which know no engine
 from app.engine.base import Engine, Lease, ModelState
 from app.errors import by_code
+from app.metrics import Metrics
 from routing.catalogue import TIERS, Branch, Catalogue, Family
 from routing.policy import Decision, FrameFacts, Readiness, RoutingError, route
 from routing.policy import Wishes as Wishes  # noqa: PLC0414  # for the routes, which know no routing
@@ -24,14 +27,25 @@ class Timings:
 
     def __init__(self) -> None:
         self.ms: dict[str, float] = dict.fromkeys(STAGES, 0.0)
+        self.transport = ""  # of the lease
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
+        ending, error = context.begin(name), None
         started = time.perf_counter()
         try:
             yield
+        except BaseException as raised:
+            error = raised
+            raise
         finally:
-            self.ms[name] += (time.perf_counter() - started) * 1000
+            ms = (time.perf_counter() - started) * 1000
+            self.ms[name] += ms
+            if ending is not None:
+                ending(error)
+            if name == "encode":
+                context.note_encoded(ms)
+            del error  # or the frame and its traceback would hold each other, and the arrays in them
 
     def add(self, other: Timings) -> None:
         for name, ms in other.ms.items():
@@ -41,10 +55,12 @@ class Timings:
 @contextmanager
 def leased(engine: Engine, branch: Branch, deadline: Deadline, timings: Timings) -> Iterator[Lease]:
     """`Engine.lease`, the wait for it counted as stage `queue`, with what the request has waited for before."""
-    started = time.perf_counter()
-    with engine.lease(branch, deadline) as lease:
-        timings.ms["queue"] += (time.perf_counter() - started + deadline.queued_s) * 1000
+    with contextlib.ExitStack() as held:
+        with timings.stage("queue"):
+            lease = held.enter_context(engine.lease(branch, deadline))
+        timings.ms["queue"] += deadline.queued_s * 1000
         deadline.queued_s = 0.0
+        timings.transport = lease.transport
         yield lease
 
 
@@ -80,9 +96,24 @@ class Served:
         }
 
 
+def observe(metrics: Metrics, served: Served) -> None:
+    """Count one inference, and its frame: when its request is over, or now where it belongs to none."""
+    branch, timings = served.decision.branch, served.timings
+    sizes = (sum(spec.nbytes for spec in side) for side in (branch.inputs, branch.outputs))
+    metrics.observe_inference(branch.name, timings.transport, *sizes)
+    frame = (branch.family, branch.name, served.decision.kind, timings.ms)
+    request = context.current()
+    if request is None:
+        metrics.observe_frame(*frame)
+    else:
+        request.frames.append(frame)
+
+
 def provenance(served: Iterable[Served]) -> dict[str, Any]:
     """`resolved_model_mapping`, `models_used` and `model_signature` of an answer that these frames make up."""
     served = list(served)
+    for frame in served:
+        context.note_served(frame.family.name, frame.decision.branch.name)
     used = models_used(frame.model.used() for frame in served)
     return {
         "resolved_model_mapping": resolved_model_mapping((s.family, s.decision.branch) for s in served),

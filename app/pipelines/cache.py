@@ -35,6 +35,11 @@ class EmbeddingCache:
         self._vectors: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
         self.nbytes = 0
 
+    @property
+    def entries(self) -> int:
+        """How many vectors are in memory."""
+        return len(self._vectors)
+
     def get(self, ids: NDArray[np.int64], used: ModelUsed) -> NDArray[np.float32] | None:
         """The vector that this model gave for these ids; read-only."""
         key = _key(ids, used)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from app.errors import InferenceFailed, PromptTooLong
 from app.media.encodings import npy_bytes
 from app.metrics import Metrics
-from app.pipelines.base import Deadline, Framed, Router, Served, Timings, Wishes, leased
+from app.pipelines.base import Deadline, Framed, Router, Served, Timings, Wishes, leased, observe
 from app.pipelines.cache import EmbeddingCache
 from app.pipelines.dense import Analysis, DensePipeline, Fit
 from app.vision.embeddings import l2_normalized, softmax
@@ -148,6 +148,6 @@ class TextPipeline:
             raise InferenceFailed(f"{branch.name} answered numbers that are not finite")
         if self.router.engine.ready()[branch.name].used() == model.used():  # else: which of the two answered?
             self.cache.put(tokens.ids, model.used(), vector)
-        self.metrics.observe_frame("clip_text", branch.name, decision.kind, timings.ms)
-        family = self.router.catalogue["clip_text"]
-        return Embedding(vector, Served(family, decision, model, timings), tokens.truncated)
+        served = Served(self.router.catalogue["clip_text"], decision, model, timings)
+        observe(self.metrics, served)
+        return Embedding(vector, served, tokens.truncated)

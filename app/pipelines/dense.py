@@ -13,7 +13,7 @@ from app.errors import InferenceFailed, InvalidParameter
 from app.media.fit import fit_square
 from app.media.image import ImageLimits, decode_image
 from app.metrics import Metrics
-from app.pipelines.base import Deadline, Framed, Router, Served, Timings, Wishes, leased
+from app.pipelines.base import Deadline, Framed, Router, Served, Timings, Wishes, leased, observe
 from routing.policy import FrameFacts
 
 Fit = Literal["crop", "stretch"]
@@ -52,11 +52,8 @@ class DensePipeline:
         return values, (width, height), served
 
     def observe(self, served: Served) -> None:
-        """Count one frame that was answered."""
-        decision = served.decision
-        self.metrics.observe_frame(
-            decision.branch.family, decision.branch.name, decision.kind, served.timings.ms
-        )
+        """See `base.observe`."""
+        observe(self.metrics, served)
 
     def run_frames(
         self, family: str, frames: Sequence[NDArray[np.uint8]], framed: Framed, fit: Fit | None = None

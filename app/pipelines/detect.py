@@ -13,7 +13,7 @@ from app.media.image import ImageLimits, decode_image
 from app.media.overlays import draw_boxes, png_bytes
 from app.media.resize import letterbox_into
 from app.metrics import Metrics
-from app.pipelines.base import Framed, Router, Served, Timings, leased
+from app.pipelines.base import Framed, Router, Served, Timings, leased, observe
 from app.vision.letterbox import Letterbox
 from app.vision.yolo import detect
 from routing.policy import FrameFacts, Wishes
@@ -120,6 +120,6 @@ class DetectPipeline:
                 boxes = geometry.undo(found.boxes)
             model = lease.model
         served = Served(family, decision, model, timings)
-        self.metrics.observe_frame("detect", branch.name, decision.kind, timings.ms)
+        observe(self.metrics, served)
         labels = self.labels(model.weights.labels)
         return Detections(boxes, found.scores, found.class_ids, labels, rgb, served)

@@ -67,6 +67,25 @@ def repository(router: Router) -> dict[str, Any]:
     }
 
 
+def patterns(text: str) -> list[str]:
+    """Shell patterns of branches, separated by commas."""
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def required_models(router: Router, required: Sequence[str]) -> set[str]:
+    """The models of the branches that must be READY; see `not_ready`."""
+    must = _required_branches(router, required)
+    return {model.name for name in must for model in router.catalogue.branches[name].models}
+
+
+def _required_branches(router: Router, required: Sequence[str]) -> set[str]:
+    return {
+        name
+        for name, branch in router.catalogue.branches.items()
+        if any(branch.required if p == "checklist" else fnmatch.fnmatchcase(name, p) for p in required)
+    }
+
+
 def not_ready(router: Router, required: Sequence[str]) -> list[dict[str, str]]:
     """What keeps the service from being ready: empty when it is.
 
@@ -76,11 +95,7 @@ def not_ready(router: Router, required: Sequence[str]) -> list[dict[str, str]]:
     """
     states = router.engine.ready()
     catalogue = router.catalogue.branches
-    must = {
-        name
-        for name, branch in catalogue.items()
-        if any(branch.required if p == "checklist" else fnmatch.fnmatchcase(name, p) for p in required)
-    }
+    must = _required_branches(router, required)
     faults = [
         {"name": name, "readiness": states[name].readiness.value, "reason": states[name].reason or ""}
         for name in catalogue

@@ -1,0 +1,130 @@
+"""The request at hand, as every thread that works for it sees it: its id, its trace, and what has served it.
+
+A context variable carries it, so that nothing between the HTTP edge and gRPC has to pass it on by hand; whoever hands
+work to another thread lets it run in a copy of the context (`here`).
+"""
+
+from __future__ import annotations
+
+import contextvars
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+# W3C Trace Context, level 1: version, trace id, parent id, flags; ids of zeros are none, version ff is forbidden.
+_TRACEPARENT = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?"
+)
+
+
+class Ending(Protocol):
+    """Ends what was begun; with the error that ended it, if one did."""
+
+    def __call__(self, error: BaseException | None = None, /) -> None: ...
+
+
+class Spans(Protocol):
+    """What a tracer does for a request; see `app.tracing`."""
+
+    def begin(self, stage: str) -> Ending:
+        """A span that is current until it is ended."""
+
+    def headers(self) -> Mapping[str, str]:
+        """What tells another service of the current span."""
+
+
+class CurrentRequest:
+    """What is learned about one request while it is served; threads of one request share the object."""
+
+    __slots__ = ("codes", "encode_ms", "frames", "id", "served", "spans", "trace_headers", "trace_id")
+
+    def __init__(self, request_id: str, traceparent: str = "", tracestate: str = "") -> None:
+        self.id = request_id
+        known = _TRACEPARENT.fullmatch(traceparent)
+        self.trace_id = known[1] if known else None
+        self.trace_headers = {"traceparent": traceparent} if known else {}
+        if known and tracestate:
+            self.trace_headers["tracestate"] = tracestate
+        self.spans: Spans | None = None
+        self.served: set[tuple[str, str]] = set()  # family, branch
+        self.frames: list[tuple[str, str, str, Mapping[str, float]]] = []  # see Metrics.observe_frame
+        self.codes: list[str] = []  # of the problems that were answered
+        self.encode_ms = 0.0
+
+    def labels(self) -> tuple[str, str]:
+        """Family and branch that served: empty where none did, `several` where it wasn't one."""
+        families = {family for family, _ in self.served}
+        return _one(families), _one({branch for _, branch in self.served})
+
+
+def _one(names: set[str]) -> str:
+    if len(names) > 1:
+        return "several"
+    return next(iter(names), "")
+
+
+_current: contextvars.ContextVar[CurrentRequest | None] = contextvars.ContextVar("request", default=None)
+
+
+def current() -> CurrentRequest | None:
+    """The request that this thread or task works for; None: none, as in a job."""
+    return _current.get()
+
+
+def enter(request: CurrentRequest) -> contextvars.Token[CurrentRequest | None]:
+    """Make it the current one, until `leave`."""
+    return _current.set(request)
+
+
+def leave(token: contextvars.Token[CurrentRequest | None]) -> None:
+    """The current request is the one before again."""
+    _current.reset(token)
+
+
+def here(function: Callable[..., T]) -> Callable[..., T]:
+    """`function`, to be called once by another thread, which then works for the current request."""
+    context = contextvars.copy_context()
+
+    def run(*args: Any) -> T:
+        return context.run(function, *args)
+
+    return run
+
+
+def begin(stage: str) -> Ending | None:
+    """A span of the current request; None where nothing is traced."""
+    request = _current.get()
+    return None if request is None or request.spans is None else request.spans.begin(stage)
+
+
+def trace_headers() -> Mapping[str, str] | None:
+    """What tells a backend which trace its work belongs to; None where there is none.
+
+    Without a tracer of our own, what the caller sent goes on as it came.
+    """
+    request = _current.get()
+    if request is None:
+        return None
+    return (request.spans.headers() if request.spans is not None else request.trace_headers) or None
+
+
+def note_problem(code: str) -> None:
+    """The current request is answered with this problem, or one of its frames is."""
+    request = _current.get()
+    if request is not None:
+        request.codes.append(code)
+
+
+def note_encoded(ms: float) -> None:
+    """The current request's answer was encoded for so long."""
+    request = _current.get()
+    if request is not None:
+        request.encode_ms += ms
+
+
+def note_served(family: str, branch: str) -> None:
+    """The current request is answered by this branch."""
+    request = _current.get()
+    if request is not None:
+        request.served.add((family, branch))

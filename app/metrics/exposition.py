@@ -1,0 +1,74 @@
+"""What `/metrics` and `docs/metrics.md` show of the metrics."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
+
+from app.metrics.declared import Described
+
+
+def exposition(collector: Collector, accept: str) -> tuple[bytes, str]:
+    """All metrics and their media type: OpenMetrics (with exemplars) where `accept` asks for it, else text."""
+    encode, media_type = choose_encoder(accept)
+    shown = CollectorRegistry(auto_describe=False)
+    shown.register(_Shown(collector))
+    return encode(shown), media_type
+
+
+def of_workers(folder: Path) -> Collector:
+    """Every worker's numbers; what a dead one held is forgotten."""
+    for pid in {path.stem.rpartition("_")[2] for path in folder.glob("gauge_live*.db")}:
+        if not _alive(int(pid)):
+            mark_process_dead(int(pid), str(folder))  # type: ignore[no-untyped-call]  # has no types
+    collector: Collector = MultiProcessCollector(None, str(folder))  # type: ignore[no-untyped-call]  # ditto
+    return collector
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+class _Shown(Collector):
+    """Leaves out what nobody asks for: `_created` (a series a counter more), and infos that hold no longer."""
+
+    def __init__(self, collector: Collector) -> None:
+        self._collector = collector
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._collector.collect():
+            gone = 0.0 if metric.name.endswith("_info") else None
+            metric.samples = [
+                s for s in metric.samples if s.value != gone and not s.name.endswith("_created")
+            ]
+            yield metric
+
+
+def markdown(described: Sequence[Described]) -> str:
+    """The documentation of all metrics."""
+    lines = [
+        "# Metrics",
+        "",
+        "Made from `app/metrics.py` by `gateway metrics`. Durations are in seconds, with buckets from 0.1 ms to 60 s.",
+        "With several workers, whichever answers `/metrics` answers for all: *workers* says how.",
+        "",
+        "| metric | kind | labels | workers | what it is |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| `{row.name}` | {row.kind} | {' '.join(f'`{label}`' for label in row.labels)} | {row.workers} | {row.help} |"
+        for row in described
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,90 @@
+"""What is measured by looking: what is ready, queues, leases, caches and jobs, as they are at the moment."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+from app import __version__
+from app.engine.base import EngineUsage, ModelState, PoolUsage
+from app.metrics import Metrics
+from app.pipelines.inventory import required_models
+from app.pipelines.jobs import VideoJobs
+from app.pipelines.suite import Suite
+
+# By family: items that run, items that wait, bytes of their bodies.
+Occupancy = Callable[[], Mapping[str, tuple[int, int, int]]]
+
+
+_NO_POOL = PoolUsage(0, 0, 0)  # Triton has gone, and its leases with it
+_JOB_STATES = ("queued", "running", "done", "failed")
+
+
+class Watch:
+    """`look` before every scrape, and now and then where several workers answer for each other.
+
+    Args:
+        suite: whose engine and cache are looked at, and whose metrics are set.
+        required: what must be READY (see `inventory.not_ready`); nothing: the READY checklist.
+        jobs: of videos, if there are any.
+        occupancy: of the queues.
+    """
+
+    def __init__(
+        self, suite: Suite, required: Sequence[str], jobs: VideoJobs | None, occupancy: Occupancy
+    ) -> None:
+        self._suite = suite
+        self._required = required_models(suite.router, required or ("checklist",))
+        self._jobs = jobs
+        self._occupancy = occupancy
+        self._lock = threading.Lock()
+        self._seen = EngineUsage()
+        self._metrics.set_build(__version__, suite.router.engine.name)
+
+    @property
+    def _metrics(self) -> Metrics:
+        return self._suite.detect.metrics
+
+    def look(self) -> None:
+        """Set the gauges. Reads a file where there are jobs; waits for nothing else."""
+        with self._lock:
+            self._look_at_models(self._suite.router.engine.ready())
+            self._look_at_engine(self._suite.router.engine.usage())
+            self._look_at_queues()
+
+    def _look_at_models(self, states: Mapping[str, ModelState]) -> None:
+        for name, state in states.items():
+            required = "true" if name in self._required else "false"
+            self._metrics.model_ready.labels(name, required).set(state.ready)
+        used = [states[name].used() for name in self._suite.router.catalogue.branches if states[name].ready]
+        rows: set[tuple[str, ...]] = {
+            (u.model_name, u.weights_digest, u.weights, u.runtime, u.engine, u.precision, u.device)
+            for u in used
+        }
+        self._metrics.set_infos(self._metrics.model_info, rows)
+
+    def _look_at_engine(self, usage: EngineUsage) -> None:
+        metrics, before = self._metrics, self._seen
+        self._seen = usage
+        for branch in {*before.pools, *usage.pools}:
+            pool = usage.pools.get(branch, _NO_POOL)
+            metrics.queue_depth.labels(branch).set(pool.waiting)
+            metrics.leases_in_use.labels(branch).set(pool.in_use)
+            metrics.leases.labels(branch).set(pool.size)
+        metrics.retries.labels("region_lost").inc(usage.regions_lost - before.regions_lost)
+        if usage.connected is not None:
+            metrics.triton_connected.set(usage.connected)
+            metrics.triton_reconnects.inc(usage.reconnects - before.reconnects)
+
+    def _look_at_queues(self) -> None:
+        metrics, cache = self._metrics, self._suite.clip_text.cache
+        for family, (running, waiting, nbytes) in self._occupancy().items():
+            metrics.admission_running.labels(family).set(running)
+            metrics.admission_waiting.labels(family).set(waiting)
+            metrics.admission_bytes.labels(family).set(nbytes)
+        metrics.text_cache_bytes.set(cache.nbytes)
+        metrics.text_cache_entries.set(cache.entries)
+        if self._jobs is not None:
+            counts = self._jobs.counts()
+            for state in _JOB_STATES:
+                metrics.video_jobs.labels(state).set(counts.get(state, 0))
