@@ -1,7 +1,7 @@
 # The gateway: no compiler, no torch, no weights, no root.
 #
 #     docker build -t triton-vision-gateway .                                   # serves through Triton, or on this CPU
-#     docker build -t triton-vision-gateway:gpu --build-arg EXTRAS=gpu,redis .  # ONNX Runtime on a GPU in this process
+#     docker build -t triton-vision-gateway:gpu --build-arg EXTRAS=cuda,redis .  # ONNX Runtime on a GPU in this process
 #
 # Pinned: Python's packages by constraints.txt, the base image by its tag. A tag can be moved; who needs the same bytes
 # for ever pins the digest of the day (`docker buildx imagetools inspect python:3.11.12-slim-bookworm` prints it):
@@ -43,11 +43,13 @@ COPY profiles profiles
 # /srv/gateway/triton/models: mount the repository there, read-only. It is empty here: weights have licences of their own.
 WORKDIR /srv/gateway/triton/models
 WORKDIR /srv/gateway
-# LD_LIBRARY_PATH: where the packages of EXTRAS=gpu bring CUDA; folders that aren't there are passed over.
+# LD_LIBRARY_PATH: where the packages of EXTRAS=cuda bring CUDA; folders that aren't there are passed over.
 ENV PATH=/opt/gateway/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     HOME=/tmp \
+    LD_LIBRARY_PATH=/opt/gateway/lib/python3.11/site-packages/nvidia/cu13/lib:/opt/gateway/lib/python3.11/site-packages/nvidia/cudnn/lib \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     GATEWAY_HOST=0.0.0.0 \
     GATEWAY_PORT=8080 \
     GATEWAY_VIDEOS_FOLDER=/var/lib/gateway/videos \
