@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 HTTP_PORT, GRPC_PORT = 8000, 8001
 _MASK = "***"
-_WANTED = "is host:port or grpc://host:port of Triton's gRPC service, or http://host:port of its HTTP service"
+_WANTED = (
+    "is host:port or grpc://host:port of Triton's gRPC service (grpcs:// with TLS), "
+    "or http://host:port of its HTTP service"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,10 +21,11 @@ class TritonAddress:
 
     grpc: str
     guessed: bool = False
+    tls: bool = False
 
     @classmethod
     def parse(cls, text: str, grpc_port: int | None = None) -> TritonAddress:
-        """Read `host[:port]`, `grpc://host[:port]` or `http://host[:port]`.
+        """Read `host[:port]`, `grpc://host[:port]`, `grpcs://host[:port]` or `http://host[:port]`.
 
         Triton doesn't tell over HTTP where its gRPC service is. Its own ports are 8000 for HTTP and 8001 for gRPC, and
         who moves them moves them together: with an HTTP address the next port is meant, unless `grpc_port` is given.
@@ -35,15 +40,17 @@ class TritonAddress:
         except ValueError as error:
             raise ValueError(f"{_WANTED} ({error})") from None
         scheme = parts.scheme if mark else "grpc"
-        if scheme in ("grpcs", "https"):
-            raise ValueError(f"{_WANTED}; {scheme}:// is not offered: end TLS in a proxy beside the gateway")
-        if scheme not in ("grpc", "http") or not _is_host(parts) or parts.path not in ("", "/"):
+        if scheme == "https":
+            raise ValueError(
+                f"{_WANTED}; https:// is not offered: tensors go by gRPC, with TLS as grpcs://host:port"
+            )
+        if scheme not in ("grpc", "grpcs", "http") or not _is_host(parts) or parts.path not in ("", "/"):
             raise ValueError(_WANTED)
         if port == 0:
             raise ValueError(f"{_WANTED} (port 0 is none)")
         host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-        if scheme == "grpc":
-            return cls(f"{host}:{port or GRPC_PORT}")
+        if scheme != "http":
+            return cls(f"{host}:{port or GRPC_PORT}", tls=scheme == "grpcs")
         return cls(f"{host}:{grpc_port or (port or HTTP_PORT) + 1}", guessed=grpc_port is None)
 
 
@@ -64,6 +71,34 @@ def session_store_url(text: str) -> str:
     if text.partition("://")[0] not in ("redis", "rediss"):
         raise ValueError("is memory, or begins with redis:// or rediss://")
     return text
+
+
+def proxies(text: str) -> str:
+    """Addresses and networks with commas between them, or `*`.
+
+    Raises:
+        ValueError: one is neither.
+    """
+    for part in (part.strip() for part in text.split(",") if text.strip() not in ("", "*")):
+        try:
+            ipaddress.ip_network(part)
+        except ValueError:
+            raise ValueError(
+                "is a list of addresses and networks such as 10.0.0.7,10.1.0.0/16, or *"
+            ) from None
+    return text.strip()
+
+
+def origins(text: str) -> str:
+    """Origins as browsers send them, with commas between them, or `*`.
+
+    Raises:
+        ValueError: one is none: it has a path, or lacks its scheme.
+    """
+    for part in (part.strip() for part in text.split(",") if text.strip() not in ("", "*")):
+        if not re.fullmatch(r"https?://[A-Za-z0-9._-]+(:[0-9]{1,5})?", part):
+            raise ValueError("is a list of origins such as https://app.example,http://localhost:3000, or *")
+    return text.strip()
 
 
 def masked(url: str) -> str:

@@ -13,7 +13,8 @@ from typing import Any
 import uvicorn
 from pydantic import ValidationError
 
-from app import startup
+from app import serving, startup
+from app.commands import keys as keys_command
 from app.commands import smoke_options
 from app.settings import Settings, environment, pass_on, unknown_variables, variable
 from routing import catalogue as catalogues
@@ -54,6 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_analyze(commands)
     _add_smoke(commands)
     _add_bench(commands)
+    keys = commands.add_parser("keys", help="make API keys")
+    keys_command.add_options(keys)
+    keys.set_defaults(command=keys_command.keys)
     routes = commands.add_parser("routes", help="print which branch each frame size takes, and why")
     routes.add_argument("--family", default="detect", choices=list(catalogues.load().families))
     routes.add_argument("--variant", help="variant: of detect n s m l x, of flow small large")
@@ -163,7 +167,11 @@ def _config(parsed: argparse.Namespace) -> int:
 def _serve(parsed: argparse.Namespace) -> int:
     settings = Settings(**_flags(parsed))
     catalogue = catalogues.load()
-    wrong = [*unknown_variables(environment()), *startup.faults(settings, catalogue)]
+    wrong = [
+        *unknown_variables(environment()),
+        *startup.faults(settings, catalogue),
+        *serving.faults(settings),
+    ]
     for fault in wrong:
         print(f"gateway: {fault}", file=sys.stderr)
     if wrong:
@@ -185,6 +193,7 @@ def _serve(parsed: argparse.Namespace) -> int:
         port=settings.port,
         log_config=None,
         access_log=settings.log_level == "debug",
+        **serving.options(settings),
     )
     return 0
 

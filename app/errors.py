@@ -11,12 +11,15 @@ GatewayError
 │   ├── PayloadTooLarge         payload_too_large
 │   ├── ImageTooLarge           image_too_large
 │   └── VideoTooLong            video_too_long
+├── Unauthorized                unauthorized
+├── Forbidden                   forbidden
 ├── ModelNotFound               model_not_found
 ├── SessionNotFound             session_not_found
 ├── SessionConflict             session_conflict
 ├── SessionsUnavailable         sessions_unavailable
 ├── VideoNotFound               video_not_found
 ├── VideosUnavailable           videos_unavailable
+├── RateLimited                 rate_limited
 ├── Overloaded                  overloaded
 ├── DeadlineExceeded            deadline_exceeded
 └── BackendError
@@ -105,6 +108,18 @@ class VideoTooLong(TooLarge):
     hint = "Cut it with start and end, sample fewer frames with fps or every, or send it to POST /v1/videos."
 
 
+class Unauthorized(GatewayError):
+    code = "unauthorized"
+    title = "No valid API key"
+    hint = "Send a key as 'Authorization: Bearer <key>' or 'X-API-Key: <key>'; who runs the gateway hands them out."
+
+
+class Forbidden(GatewayError):
+    code = "forbidden"
+    title = "The API key may not do this"
+    hint = "Ask who runs the gateway for a key with the scope that the detail names."
+
+
 class ModelNotFound(GatewayError):
     code = "model_not_found"
     title = "No such model"
@@ -139,6 +154,12 @@ class VideosUnavailable(GatewayError):
     code = "videos_unavailable"
     title = "Videos can't be taken now"
     hint = "The service needs room on its disk: GATEWAY_SPOOL_FOLDER, and GATEWAY_VIDEOS_FOLDER for jobs."
+
+
+class RateLimited(GatewayError):
+    code = "rate_limited"
+    title = "The API key's rate limit is reached"
+    hint = "Send it again after the time in Retry-After, and fewer requests a second; a batch is one request."
 
 
 class Overloaded(GatewayError):

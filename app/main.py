@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 import sqlite3
 import threading
 from collections import Counter
@@ -12,12 +13,26 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
-from app import __version__, profiles
-from app.api import clip, dense, detect, operate, problems, sessions, videos
+from app import __version__, profiles, serving
+from app.access import Access
+from app.api import (
+    clip,
+    dense,
+    detect,
+    openapi_access,
+    operate,
+    operate_port,
+    problems,
+    sessions,
+    videos,
+)
+from app.api.access import Guard
 from app.api.admission import Admission, AdmissionLimits
 from app.api.gateway import Gateway
+from app.api.headers import SecurityHeaders, cors
 from app.api.middleware import RequestContext, Templates
 from app.api.streams import video_limits
 from app.api.turns import Turns
@@ -39,6 +54,7 @@ from app.pipelines.places import PlacesPipeline
 from app.pipelines.sessions import Sessions
 from app.pipelines.suite import Suite
 from app.pipelines.watch import Watch
+from app.rates import OwnBuckets, SharedBuckets
 from app.settings import Settings, metrics_folder
 from app.state.base import SessionStore
 from app.state.memory import MemoryStore
@@ -60,8 +76,15 @@ def create_engine(settings: Settings, catalogue: Catalogue) -> Engine:
     book = WeightsBook(settings.repository, settings.manifest)
     if settings.engine == "triton":
         from app.engine.triton import TritonEngine, TritonOptions  # noqa: PLC0415  # embedded runs without gRPC
+        from app.engine.triton_client import Tls  # noqa: PLC0415  # as above
 
-        options = TritonOptions(settings.leases, settings.max_waiting, settings.triton_transport)
+        tls = Tls(settings.triton_tls_ca, settings.triton_tls_cert, settings.triton_tls_key)
+        options = TritonOptions(
+            settings.leases,
+            settings.max_waiting,
+            settings.triton_transport,
+            tls=tls if settings.triton.tls else None,
+        )
         return TritonEngine(catalogue, settings.triton.grpc, book, options)
     if settings.repository is None:
         raise RuntimeError("the embedded engine needs GATEWAY_REPOSITORY")
@@ -132,7 +155,8 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
         announcing = asyncio.create_task(_announce(app.state.gateway))
         watching = asyncio.create_task(_keep_watch(app.state.gateway.watch)) if metrics_folder() else None
         try:
-            yield
+            async with operate_port.listening(app, _operate_socket(settings)):
+                yield
         finally:
             announcing.cancel()
             if watching is not None:
@@ -157,8 +181,27 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
     for router in routers:
         app.include_router(router)
     problems.install(app)
+    _guard(app, settings)
     app.add_middleware(RequestContext, metrics=metrics, templates=templates)
     return app
+
+
+def _guard(app: FastAPI, settings: Settings) -> None:
+    """Keys, CORS and headers, from the inside out: a refusal too is readable to a page, and says what it may do."""
+    keys = serving.keys(settings)
+    folder = metrics_folder()  # several workers share it
+    allowed = Access(keys, SharedBuckets(folder) if folder else OwnBuckets()) if keys is not None else None
+    app.add_middleware(Guard, keys=allowed, apart=settings.operate_port is not None)
+    if settings.cors_origins:
+        app.add_middleware(CORSMiddleware, **cors(settings.cors_origins))
+    app.add_middleware(SecurityHeaders)
+    openapi_access.describe(app, needed=allowed is not None)
+
+
+def _operate_socket(settings: Settings) -> socket.socket | None:
+    if settings.operate_port is None:
+        return None
+    return serving.operate_socket(settings, shared=settings.workers > 1)
 
 
 def serve_app() -> FastAPI:

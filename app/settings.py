@@ -9,10 +9,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from app.addresses import TritonAddress, session_store_url
+from app import access
+from app.addresses import TritonAddress, origins, proxies, session_store_url
 
 PREFIX = "GATEWAY_"
 # What begins like a setting and is none: where the tests find trained weights.
@@ -32,6 +33,7 @@ HEADINGS: Mapping[str, str] = {
     "video_max_bytes": "Videos",
     "videos_folder": "Video jobs",
     "host": "Server",
+    "api_keys": "Access",
 }
 
 
@@ -40,10 +42,17 @@ def _address(text: str) -> str:
     return text
 
 
+def _entries(text: SecretStr | None) -> SecretStr | None:
+    if text is not None:
+        access.parse(text.get_secret_value())
+    return text
+
+
 # An empty variable says: none.
 _EMPTY_IS_NONE = BeforeValidator(lambda value: value if value != "" else None)
 OptionalPath = Annotated[Path | None, _EMPTY_IS_NONE]
 OptionalText = Annotated[str | None, _EMPTY_IS_NONE]
+OptionalSecret = Annotated[SecretStr | None, _EMPTY_IS_NONE]
 OptionalPort = Annotated[Annotated[int, Field(ge=1, le=65535)] | None, _EMPTY_IS_NONE]
 
 
@@ -57,8 +66,8 @@ class Settings(BaseSettings):
     )
     triton_url: Annotated[str, AfterValidator(_address)] = Field(
         "127.0.0.1:8001",
-        description="Triton's gRPC service as host:port or grpc://host:port; or its HTTP service as http://host:port, "
-        "then gRPC is expected on the next port (8000 and 8001 are Triton's own).",
+        description="Triton's gRPC service as host:port or grpc://host:port, with TLS as grpcs://host:port; or its "
+        "HTTP service as http://host:port, then gRPC is expected on the next port (8000 and 8001 are Triton's own).",
     )
     triton_grpc_port: OptionalPort = Field(
         None, description="gRPC's port where triton_url is an http:// address and the next port isn't it."
@@ -66,6 +75,14 @@ class Settings(BaseSettings):
     triton_transport: Literal["auto", "shared_memory", "bytes"] = Field(
         "auto", description="How tensors reach Triton; auto tries shared memory, then sends bytes."
     )
+    triton_tls_ca: OptionalPath = Field(
+        None,
+        description="Who signed Triton's certificate, in PEM (with grpcs://); unset: the usual authorities.",
+    )
+    triton_tls_cert: OptionalPath = Field(
+        None, description="The gateway's own certificate for Triton, in PEM, where Triton asks for one."
+    )
+    triton_tls_key: OptionalPath = Field(None, description="That certificate's key, in PEM.")
     repository: OptionalPath = Field(
         Path("triton/models"),
         description="The Triton model repository, if its files can be seen from here (embedded: needed).",
@@ -181,7 +198,40 @@ class Settings(BaseSettings):
         "127.0.0.1", min_length=1, description="Address that the service listens on; 0.0.0.0: on all."
     )
     port: int = Field(8080, ge=0, le=65535, description="Port that the service listens on; 0: a free one.")
+    operate_port: OptionalPort = Field(
+        None,
+        description="A port of their own for /livez, /readyz and /metrics, without TLS; they are then nowhere else.",
+    )
+    operate_host: OptionalText = Field(
+        None, description="Address that the port for operation listens on; unset: that of GATEWAY_HOST."
+    )
+    tls_cert: OptionalPath = Field(
+        None,
+        description="The service's certificate, in PEM, with what is between it and its authority: HTTPS.",
+    )
+    tls_key: OptionalPath = Field(None, description="The certificate's key, in PEM, without a password.")
+    tls_client_ca: OptionalPath = Field(
+        None, description="Only callers with a certificate that one of these signed may connect (PEM)."
+    )
+    trusted_proxies: Annotated[str, AfterValidator(proxies)] = Field(
+        "",
+        description="Proxies whose X-Forwarded-For and X-Forwarded-Proto are believed: addresses and networks, "
+        "separated by commas; *: all; empty: nobody.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
+    api_keys: Annotated[OptionalSecret, AfterValidator(_entries)] = Field(
+        None,
+        description="Entries of API keys as `gateway keys new` prints them, separated by ;. Unset, as the file below: "
+        "no key is needed. See docs/access.md.",
+    )
+    api_keys_file: OptionalPath = Field(
+        None, description="More of them, one a line; read anew within a second when it changes."
+    )
+    cors_origins: Annotated[str, AfterValidator(origins)] = Field(
+        "",
+        description="Origins whose pages may call the service from a browser, such as https://app.example, separated "
+        "by commas; *: all; empty: none.",
+    )
 
     @property
     def triton(self) -> TritonAddress:
@@ -198,7 +248,23 @@ class Settings(BaseSettings):
                 "GATEWAY_TRITON_GRPC_PORT: goes with a GATEWAY_TRITON_URL that begins with http://; "
                 "else the port stands in GATEWAY_TRITON_URL"
             )
+        _tls_together(self)
+        if self.operate_port is not None and self.operate_port == self.port:
+            raise ValueError("GATEWAY_OPERATE_PORT: is another port than GATEWAY_PORT")
         return self
+
+
+def _tls_together(settings: Settings) -> None:
+    for prefix in ("tls", "triton_tls"):
+        cert, key = (getattr(settings, f"{prefix}_{name}") for name in ("cert", "key"))
+        if (cert is None) != (key is None):
+            raise ValueError(f"{variable(f'{prefix}_cert')}: goes with {variable(f'{prefix}_key')}")
+    if settings.tls_client_ca is not None and settings.tls_cert is None:
+        raise ValueError("GATEWAY_TLS_CLIENT_CA: goes with GATEWAY_TLS_CERT")
+    if (settings.triton_tls_ca or settings.triton_tls_cert) and not settings.triton.tls:
+        raise ValueError(
+            "GATEWAY_TRITON_TLS_CA, _CERT, _KEY: go with a GATEWAY_TRITON_URL that begins with grpcs://"
+        )
 
 
 def environment() -> Mapping[str, str]:
@@ -251,8 +317,15 @@ def unknown_variables(names: Iterable[str]) -> list[str]:
     return faults
 
 
+def is_secret(value: object) -> bool:
+    """Whether a setting's value is one that says nothing of itself."""
+    return isinstance(value, SecretStr)
+
+
 def pass_on(settings: Settings) -> None:
     """Let the processes that this one starts have the same settings, whatever they came from."""
     for name in settings.model_fields_set:
         value = getattr(settings, name)
+        if isinstance(value, SecretStr):
+            value = value.get_secret_value()  # its text is stars
         os.environ[variable(name)] = "" if value is None else str(value)

@@ -62,7 +62,10 @@ ALLOWED = {
     },
     "app.state": {"app.errors", "redis"},
     "app.profiles": {"app.errors", "app.pipelines.profile", "pydantic", "yaml"},
+    "app.access": {"app.errors"},
+    "app.rates": {"app.access"},
     "app.api": {
+        "app.access",
         "app.pipelines",
         "app.profiles",
         "app.errors",
@@ -172,7 +175,13 @@ PURE_ROOMS = ("routing", "app.vision")
 HABITS = {
     "os.environ": ("app.settings",),
     "os.getenv": ("app.settings",),
-    "print": ("app.cli", "app.commands.analyze", "app.commands.config", "app.commands.smoke"),
+    "print": (
+        "app.cli",
+        "app.commands.analyze",
+        "app.commands.config",
+        "app.commands.smoke",
+        "app.commands.keys",
+    ),
 }
 
 

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api import openapi
+from app.api.access import DETAILS
 from app.api.answers import JSON
 from app.api.gateway import Gateway, gateway_of
 from app.errors import InvalidParameter
@@ -62,11 +63,15 @@ async def livez() -> Response:
 
 
 @router.get("/readyz", summary="Can it serve?", **openapi.READYZ)
-async def readyz(gateway: Parts) -> Response:
-    """503 names what fails: the backend, models still loading, or branches that `require_ready` names."""
+async def readyz(request: Request, gateway: Parts) -> Response:
+    """503 names what fails: the backend, models still loading, or branches that `require_ready` names.
+
+    Where the gateway has API keys, that takes one with the scope `operate`; the status doesn't.
+    """
     required = inventory.patterns(gateway.settings.require_ready)
     faults = inventory.not_ready(gateway.router, required)
-    return _json({"status": "not ready" if faults else "ok", "failing": faults}, 503 if faults else 200)
+    told = faults if request.scope.get(DETAILS, True) else []
+    return _json({"status": "not ready" if faults else "ok", "failing": told}, 503 if faults else 200)
 
 
 @router.get("/metrics", summary="Prometheus metrics", **openapi.METRICS)

@@ -11,8 +11,10 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from app import errors
+from app.api.headers import SECURITY
 from app.context import note_problem
 
 _log = logging.getLogger(__name__)
@@ -22,6 +24,8 @@ STATUS: Mapping[type[errors.GatewayError], int] = {
     errors.InvalidVideo: 400,
     errors.InvalidParameter: 400,
     errors.PromptTooLong: 400,
+    errors.Unauthorized: 401,
+    errors.Forbidden: 403,
     errors.ModelNotFound: 404,
     errors.SessionNotFound: 404,
     errors.VideoNotFound: 404,
@@ -30,6 +34,7 @@ STATUS: Mapping[type[errors.GatewayError], int] = {
     errors.ImageTooLarge: 413,
     errors.VideoTooLong: 413,
     errors.UnsupportedMediaType: 415,
+    errors.RateLimited: 429,
     errors.Overloaded: 429,
     errors.InferenceFailed: 502,
     errors.TritonUnavailable: 503,
@@ -92,6 +97,14 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _bug)
 
 
+async def refusal(scope: Scope, error: errors.GatewayError | HTTPException) -> Response:
+    """The answer of a middleware, which stands outside of the handlers that `install` sets."""
+    request = Request(scope)
+    if isinstance(error, errors.GatewayError):
+        return await _gateway_error(request, error)
+    return await _http_error(request, error)
+
+
 async def _gateway_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, errors.GatewayError)  # noqa: S101  # how Starlette calls handlers
     headers = {}
@@ -126,8 +139,8 @@ async def _bug(request: Request, error: Exception) -> Response:
     _log.error("request %s failed", request_id_of(request), exc_info=error)
     body = _problem(request, 500, "internal_error", "The gateway has a defect")
     body |= {"detail": type(error).__name__, "what_to_do": "Report it with the request_id and the log."}
-    # Starlette answers this one outside of the middleware that writes the header.
-    return answer(body, {"X-Request-Id": body["request_id"]})
+    # Starlette answers this one outside of the middleware that writes the headers.
+    return answer(body, {"X-Request-Id": body["request_id"], **SECURITY})
 
 
 def _problem(request: Request, status: int, code: str, title: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from app import addresses
-from app.settings import HEADINGS, Settings, from_environment, variable
+from app.settings import HEADINGS, Settings, from_environment, is_secret, variable
 
 _UNITS = {"_s": "seconds", "_bytes": "bytes", "_pixels": "pixels"}
 _SECRET_WORDS = ("key", "keys", "password", "secret", "token", "tokens")
@@ -64,7 +64,9 @@ def effective(settings: Settings, flags: Iterable[str]) -> list[dict[str, Any]]:
 def shown(name: str, value: object) -> Any:
     """A setting's value without its secrets, as JSON has it."""
     if isinstance(value, Path):
-        value = os.fspath(value)
+        return os.fspath(value)
+    if is_secret(value):
+        return "***"
     if not isinstance(value, str):
         return value
     if value and not {*_SECRET_WORDS}.isdisjoint(name.split("_")):

@@ -28,12 +28,15 @@ from app.engine.base import (
 )
 from app.engine.triton_client import (
     RegionLost,
+    Tls,
     TritonClient,
     by_reference_request,
     by_value_request,
     read_response,
     with_contents,
 )
+from app.engine.served_weights import ServedWeights
+from app.engine.warmup import Warmer
 from app.engine.weights import WeightsBook
 from app.errors import (
     DeadlineExceeded,
@@ -51,13 +54,18 @@ Transport = Literal["shared_memory", "bytes"]
 
 @dataclass(frozen=True, slots=True)
 class TritonOptions:
-    """Leases a branch, how many requests may queue for one, the transport (`auto` tries), and the timing in seconds."""
+    """Leases a branch, how many requests may queue for one, the transport (`auto` tries), and the timing in seconds.
+
+    `warmup_s`: time for the first run of a branch, before it is served; 0: it is served without one.
+    """
 
     leases: int = 4
     max_waiting: int = 64
     transport: Literal["auto", "shared_memory", "bytes"] = "auto"
     poll_interval_s: float = 1.0
     control_timeout_s: float = 2.0
+    warmup_s: float = 0.0
+    tls: Tls | None = None
 
 
 class BytesLease:
@@ -159,9 +167,9 @@ class TritonEngine:
     ) -> None:
         self.url = url
         self._catalogue = catalogue
-        self._book = book
+        self._weights = ServedWeights(book)
         self._options = options or TritonOptions()
-        self._client = TritonClient(url, self._options.control_timeout_s)
+        self._client = TritonClient(url, self._options.control_timeout_s, self._options.tls)
         self._instance = _claim(self._options.transport)
         self.transport: Transport | None = None  # None: not tried since the server was last away
         self._checked: dict[str, ModelState] = {}
@@ -172,6 +180,8 @@ class TritonEngine:
         self._reconnects = self._regions_lost = 0
         self._closing = threading.Event()
         self._poll_now = threading.Event()
+        limit_s = self._options.warmup_s
+        self._warmer = Warmer(self._first_run, limit_s, self._poll_now.set) if limit_s else None
         self.refresh()
         self._watcher = threading.Thread(target=self._watch, name="triton-watcher", daemon=True)
         self._watcher.start()
@@ -207,18 +217,23 @@ class TritonEngine:
         self._closing.set()
         self._poll_now.set()
         self._watcher.join()
+        if self._warmer is not None:
+            self._warmer.close()
         for pool in self._pools.values():
             pool.close()
         if self._instance is not None:
             self._instance.close()
         self._client.settle()
         self._client.close()
+        if self._warmer is not None:  # closing the channel has ended a run that was under way
+            self._warmer.join()
 
     def refresh(self) -> None:
         """Ask the server now what is ready."""
         try:
             index = self._client.index()
             self._client.settle()
+            self._note_reloads()
             if self.transport is None:
                 self.transport = self._try_transport()
             states = {name: self._state_of(spec, index) for name, spec in self._catalogue.models.items()}
@@ -242,6 +257,9 @@ class TritonEngine:
         self.transport = None
         self._connected = False
         self._checked.clear()
+        self._weights.forget_all()
+        if self._warmer is not None:
+            self._warmer.forget_all()
         self._states = self._all(Readiness.UNREACHABLE, reason)
         with self._pools_lock:
             pools, self._pools = self._pools, {}
@@ -253,16 +271,41 @@ class TritonEngine:
 
     def _state_of(self, spec: ModelSpec, index: Mapping[str, tuple[bool, str, str]]) -> ModelState:
         if spec.name not in index:
-            self._checked.pop(spec.name, None)
+            self._gone(spec.name)
             return ModelState(spec.name, Readiness.MISSING, "not in Triton's repository index")
         ready, version, reason = index[spec.name]
         if not ready:
-            self._checked.pop(spec.name, None)
+            self._gone(spec.name)
             return ModelState(spec.name, _not_ready(reason), reason or "not loaded")
         known = self._checked.get(spec.name)
         if known is None or known.version != version:
+            self._gone(spec.name)
             known = self._checked[spec.name] = self._check(spec, version)
-        return self._with_weights(known)
+        state = self._with_weights(known)
+        branch = self._catalogue.branches.get(spec.name)
+        if self._warmer is None or branch is None or not state.ready:
+            return state
+        return self._warmer.verdict(branch, state)
+
+    def _gone(self, name: str) -> None:
+        """The server doesn't serve it any more as it was known here."""
+        self._checked.pop(name, None)
+        self._weights.forget([name])
+        if self._warmer is not None:
+            self._warmer.forget(name)
+
+    def _note_reloads(self) -> None:
+        """What the server has loaded anew without a moment in which it wasn't READY is checked and run again."""
+        reloaded = {*self._weights.reloaded(self._client.counters())}
+        for name in reloaded:
+            self._checked.pop(name, None)
+        for branch in self._catalogue.branches.values():
+            if self._warmer is not None and not reloaded.isdisjoint(model.name for model in branch.models):
+                self._warmer.again(branch.name)
+
+    def _first_run(self, branch: Branch, deadline: Deadline) -> None:
+        with self._pool(branch).lease(deadline) as lease:
+            lease.run(deadline)
 
     def _check(self, spec: ModelSpec, version: str) -> ModelState:
         """A model that has just become READY: does it keep the contract, and on what device does it run?"""
@@ -278,12 +321,12 @@ class TritonEngine:
     def _with_weights(self, state: ModelState) -> ModelState:
         branch = self._catalogue.branches.get(state.name)
         if branch is None:
-            return replace(state, weights=self._book.lookup(state.name))
+            return replace(state, weights=self._weights.of(state.name))
         preprocess = branch.preprocess_model
         return replace(
             state,
-            weights=self._book.lookup(branch.weights_model),
-            preprocess_digest=self._book.lookup(preprocess).digest if preprocess else None,
+            weights=self._weights.of(branch.weights_model),
+            preprocess_digest=self._weights.of(preprocess).digest if preprocess else None,
         )
 
     def _pool(self, branch: Branch) -> LeasePool[TritonLease]:

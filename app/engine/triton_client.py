@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
+from app.context import trace_headers
 from app.engine.base import is_out_of_memory
 from app.engine.shared_memory import Region
 from app.errors import (
@@ -84,11 +87,34 @@ _BY_STATUS: Mapping[grpc.StatusCode, type[GatewayError]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """PEM files: who signed the server's certificate (None: the usual authorities); our own, where it asks for one."""
+
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        ca, key, cert = (path and path.read_bytes() for path in (self.ca, self.key, self.cert))
+        return grpc.ssl_channel_credentials(ca, key, cert)
+
+
+def _trace_metadata() -> tuple[tuple[str, str], ...] | None:
+    """Which trace an inference belongs to (W3C Trace Context), for Triton's own spans; None where there is none."""
+    headers = trace_headers()
+    return None if headers is None else tuple(headers.items())
+
+
 class TritonClient:
     """The gRPC calls that the engine makes; every failure is one of `translated_errors`."""
 
-    def __init__(self, url: str, control_timeout_s: float) -> None:
-        self._channel = grpc.insecure_channel(url, options=_CHANNEL_OPTIONS)
+    def __init__(self, url: str, control_timeout_s: float, tls: Tls | None = None) -> None:
+        self._channel = (
+            grpc.secure_channel(url, tls.credentials(), options=_CHANNEL_OPTIONS)
+            if tls is not None
+            else grpc.insecure_channel(url, options=_CHANNEL_OPTIONS)
+        )
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         # No (de)serialisers: what goes over the wire is made once a lease, and not always read.
         self._infer = self._channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
@@ -97,7 +123,7 @@ class TritonClient:
 
     def infer(self, model: str, request: bytes, timeout_s: float) -> bytes:
         with translated_errors(model):
-            response: bytes = self._infer(request, timeout=timeout_s)
+            response: bytes = self._infer(request, timeout=timeout_s, metadata=_trace_metadata())
         return response
 
     def health(self) -> tuple[bool, bool]:
@@ -122,6 +148,16 @@ class TritonClient:
                 reason = row.reason or ("loading" if row.state == "LOADING" else "")
                 index[row.name] = (row.state == "READY", row.version or "1", reason)
         return index
+
+    def counters(self) -> dict[str, tuple[int, int]]:
+        """Of every loaded model: inferences since it was loaded, and when the last one was, in ms; summed over versions."""
+        with translated_errors("statistics"):
+            reply = self._stub.ModelStatistics(pb.ModelStatisticsRequest(), timeout=self._timeout)
+        counters: dict[str, tuple[int, int]] = {}
+        for row in reply.model_stats:
+            count, last = counters.get(row.name, (0, 0))
+            counters[row.name] = (count + row.inference_count, max(last, row.last_inference))
+        return counters
 
     def tensors(self, model: str) -> tuple[list[TensorSpec], list[TensorSpec]]:
         """Inputs and outputs of a READY model, as the server has them."""

@@ -42,6 +42,13 @@ def gateway(*arguments: str, **variables: str) -> subprocess.CompletedProcess[st
         ("TRITON_URL", "https://host", "https:// is not offered"),
         ("TRITON_GRPC_PORT", "9001", "GATEWAY_TRITON_URL that begins with http://"),
         ("SESSION_STORE", "sql://hidden", "redis:// or rediss://"),
+        ("API_KEYS", "north gw_hidden", "write down its hash"),
+        ("API_KEYS_FILE", "/nowhere", "No such file"),
+        ("TRUSTED_PROXIES", "proxy.example", "addresses and networks"),
+        ("CORS_ORIGINS", "https://app.example/", "a list of origins"),
+        ("OPERATE_PORT", "0", "greater than or equal to 1"),
+        ("TLS_CERT", "/nowhere", "goes with GATEWAY_TLS_KEY"),
+        ("TLS_CLIENT_CA", "/nowhere", "goes with GATEWAY_TLS_CERT"),
         ("REPOSITORY", "", "the embedded engine needs it"),
         ("REPOSITORY", "/nowhere", "/nowhere is not a folder that is there"),
         ("MANIFEST", "/nowhere.json", "not a file that is there"),
@@ -112,6 +119,8 @@ def test_what_is_most_likely_not_meant_is_a_warning(given: dict[str, object], sa
         ("gpu7:9001", None, "gpu7:9001"),
         ("grpc://gpu7", None, "gpu7:8001"),
         ("grpc://gpu7:9001", None, "gpu7:9001"),
+        ("grpcs://gpu7", None, "gpu7:8001"),
+        ("grpcs://gpu7:9001", None, "gpu7:9001"),
         ("http://gpu7", None, "gpu7:8001"),
         ("http://gpu7:8000/", None, "gpu7:8001"),
         ("http://gpu7:9000", None, "gpu7:9001"),
@@ -125,11 +134,12 @@ def test_an_address_of_triton_means_its_grpc_service(text: str, port: int | None
     """host:port and grpc:// as they are; http:// the next port, which is how Triton's own ports lie."""
     assert TritonAddress.parse(text, port).grpc == grpc
     assert TritonAddress.parse(text, port).guessed == (text.startswith("http") and port is None)
+    assert TritonAddress.parse(text, port).tls == text.startswith("grpcs")
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "https://gpu7", "grpcs://gpu7", "gpu7:port", "gpu7:70000", "gpu7:0", "http://gpu7/v2", "ftp://gpu7",
+    ["", "https://gpu7", "grpcs://gpu7/x", "gpu7:port", "gpu7:70000", "gpu7:0", "http://gpu7/v2", "ftp://gpu7",
      "user@gpu7:8001", "http://gpu7:8000?x=1", "gpu7 :8001", "://gpu7", "http://"],
 )  # fmt: skip
 def test_what_is_no_address_of_triton_says_what_is(text: str) -> None:

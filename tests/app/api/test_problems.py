@@ -21,12 +21,14 @@ from app.api.schemas import Problem
 from app.engine.fake import FakeEngine, Function
 
 BODY = png(scene(320, 320))
-# API.md; beyond it: 502 ("no failure of the backend is ever a 500") and two services that can be switched off.
+# API.md; beyond it: 403, 429 rate_limited, 502 ("no failure of the backend is ever a 500") and two services that can
+# be switched off.
 STATUS_OF_CODE = {
     "invalid_image": 400,
     "invalid_video": 400,
     "prompt_too_long": 400,
     "unauthorized": 401,
+    "forbidden": 403,
     "session_not_found": 404,
     "video_not_found": 404,
     "session_conflict": 409,
@@ -36,6 +38,7 @@ STATUS_OF_CODE = {
     "payload_too_large": 413,
     "image_too_large": 413,
     "unsupported_media_type": 415,
+    "rate_limited": 429,
     "overloaded": 429,
     "inference_failed": 502,
     "triton_unavailable": 503,

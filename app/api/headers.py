@@ -1,0 +1,68 @@
+"""Headers that tell a browser what it may do with an answer; CORS, which is off unless origins are named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+# What isn't a page runs nothing, whatever a browser takes it for. A page may load its scripts (/docs does), and nothing
+# may put either into a frame. An answer's own header goes before these.
+_CSP_PAGE = b"frame-ancestors 'none'; base-uri 'none'; form-action 'self'; object-src 'none'"
+_CSP_DATA = b"default-src 'none'; frame-ancestors 'none'"
+_ALWAYS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),  # what is answered belongs to who asked, and changes with the models
+)
+SECURITY = {
+    name.decode(): value.decode() for name, value in (*_ALWAYS, (b"content-security-policy", _CSP_DATA))
+}
+
+
+class SecurityHeaders:
+    """Adds to every answer what it doesn't say itself."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = completed(message.get("headers", ()))
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+def completed(headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """An answer's headers and those that it lacks."""
+    said = {name.lower(): value for name, value in headers}
+    page = said.get(b"content-type", b"").startswith(b"text/html")
+    wanted = (*_ALWAYS, (b"content-security-policy", _CSP_PAGE if page else _CSP_DATA))
+    return [*headers, *(header for header in wanted if header[0] not in said)]
+
+
+def cors(origins: str) -> dict[str, Any]:
+    """What Starlette's CORSMiddleware is told, for origins separated by commas.
+
+    Keys travel in headers, never in cookies, so credentials stay off: no other site can spend a visitor's access.
+    """
+    return {
+        "allow_origins": [origin.strip() for origin in origins.split(",")],
+        "allow_methods": ["GET", "POST", "DELETE"],
+        "allow_headers": [
+            "Authorization", "X-API-Key", "Content-Type", "X-Request-Timeout", "X-Request-Id",
+            "traceparent", "tracestate",
+        ],
+        "expose_headers": [
+            "X-Provenance", "X-Request-Id", "Server-Timing", "Retry-After", "Location", "WWW-Authenticate",
+        ],
+        "max_age": 600,
+    }  # fmt: skip

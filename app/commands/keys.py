@@ -1,0 +1,66 @@
+"""`gateway keys new`: a key, and the line of the configuration that recognises it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+
+from app.access import ApiKey, digest_of, entry, expiry_of, new_key, parse, rate_of, scopes_of
+
+_DAY_S = 86400
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of `gateway keys`."""
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    new = actions.add_parser("new", help="make a key; it is shown this once and kept nowhere")
+    new.add_argument(
+        "name", help="whose it is: lower-case letters, digits, and . _ - inside; seen in logs and metrics"
+    )
+    new.add_argument(
+        "--scopes", default="infer", help="infer, operate, or both with a comma (default: infer)"
+    )
+    new.add_argument("--rate", help="requests a second, in each gateway (default: no limit)")
+    new.add_argument("--burst", help="requests at once (default: a second's worth)")
+    new.add_argument("--expires", help="a date, a date with time and zone, or in how many days: 90d")
+    new.add_argument("--json", action="store_true", help="one JSON object instead")
+
+
+def keys(parsed: argparse.Namespace) -> int:
+    """Run the command; answers the exit code."""
+    secret = new_key()
+    try:
+        (made,) = parse(entry(_asked(parsed, digest_of(secret.encode()))))
+    except ValueError as error:
+        print(f"gateway keys: {str(error).removeprefix('entry 1: ')}", file=sys.stderr)
+        return 2
+    if parsed.json:
+        print(json.dumps({"key": secret, "entry": entry(made)}))
+        return 0
+    print(f"key    {secret}")
+    print(f"entry  {entry(made)}")
+    print(
+        "The key goes to who calls; it can't be shown again. The entry goes to GATEWAY_API_KEYS (several: separated\n"
+        "by ;) or as a line into the file that GATEWAY_API_KEYS_FILE names.",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def _asked(parsed: argparse.Namespace, digest: bytes) -> ApiKey:
+    return ApiKey(
+        parsed.name,
+        digest,
+        scopes_of(parsed.scopes),
+        rate_of(parsed.rate, parsed.burst),
+        None if parsed.expires is None else _expiry(parsed.expires),
+    )
+
+
+def _expiry(text: str) -> float:
+    days = text.removesuffix("d")
+    if days != text and days.isdecimal():
+        return float(int(time.time()) + int(days) * _DAY_S)
+    return expiry_of(text)

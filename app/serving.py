@@ -1,0 +1,109 @@
+"""How the service is reached: TLS and proxies as uvicorn takes them, checked before anything starts."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from app import access
+from app.settings import Settings, variable
+
+
+def options(settings: Settings) -> dict[str, Any]:
+    """What `uvicorn.run` is told beyond address and workers."""
+    given: dict[str, Any] = {
+        "server_header": False,
+        "ws": "none",
+        "proxy_headers": bool(settings.trusted_proxies),  # uvicorn alone would believe every local process
+        "forwarded_allow_ips": settings.trusted_proxies,
+    }
+    if settings.tls_cert is not None:
+        given |= {"ssl_certfile": settings.tls_cert, "ssl_keyfile": settings.tls_key}
+    if settings.tls_client_ca is not None:
+        given |= {"ssl_ca_certs": str(settings.tls_client_ca), "ssl_cert_reqs": ssl.CERT_REQUIRED}
+    return given
+
+
+def faults(settings: Settings) -> list[str]:
+    """Why the service mustn't start with these settings, one sentence each that begins with the variable."""
+    return [*_tls_faults(settings), *_key_faults(settings), *_port_faults(settings)]
+
+
+def _tls_faults(settings: Settings) -> Iterator[str]:
+    for prefix in ("tls", "triton_tls"):
+        cert: Path | None = getattr(settings, f"{prefix}_cert")
+        if cert is not None:
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
+                    cert, getattr(settings, f"{prefix}_key"), password=""
+                )
+            except (OSError, ssl.SSLError) as error:
+                names = f"{variable(f'{prefix}_cert')}: with {variable(f'{prefix}_key')}"
+                yield f"{names}: no certificate with its key: {_words(error)}"
+    for name in ("tls_client_ca", "triton_tls_ca"):
+        path: Path | None = getattr(settings, name)
+        if path is not None:
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+            except (OSError, ssl.SSLError) as error:
+                yield f"{variable(name)}: no certificates of authorities: {_words(error)}"
+
+
+def _words(error: OSError) -> str:
+    return error.strerror or str(error) or type(error).__name__
+
+
+def _key_faults(settings: Settings) -> Iterator[str]:
+    if settings.api_keys_file is not None:
+        try:
+            keys(settings)
+        except OSError as error:
+            yield f"GATEWAY_API_KEYS_FILE: {settings.api_keys_file}: {_words(error)}"
+        except ValueError as error:
+            yield f"GATEWAY_API_KEYS_FILE: {settings.api_keys_file}: {error}"
+
+
+def _port_faults(settings: Settings) -> Iterator[str]:
+    if settings.operate_port is not None:
+        try:
+            operate_socket(settings, shared=False).close()
+        except OSError as error:
+            yield f"GATEWAY_OPERATE_PORT: {settings.operate_port}: {_words(error)}"
+
+
+def keys(settings: Settings) -> Callable[[], tuple[access.ApiKey, ...]] | None:
+    """What says which keys there are now; None: none are asked for, everything is open.
+
+    Raises:
+        ValueError, OSError: the file can't be read.
+    """
+    text = settings.api_keys.get_secret_value() if settings.api_keys is not None else ""
+    fixed = access.parse(text)
+    if settings.api_keys_file is not None:
+        return access.KeyFile(settings.api_keys_file, fixed)
+    return (lambda: fixed) if settings.api_keys is not None else None
+
+
+def operate_socket(settings: Settings, *, shared: bool) -> socket.socket:
+    """A socket at the port for operation; `shared`: one of several workers', between which the kernel chooses.
+
+    Raises:
+        OSError: somebody else has the port.
+    """
+    host = settings.operate_host or settings.host
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, settings.operate_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(address)
+    except OSError:
+        sock.close()
+        raise
+    return sock
