@@ -143,7 +143,8 @@ def cache_runs(triton: TritonServer, folder: Path, prompts: list[str]) -> list[R
 
 def gateway(triton: TritonServer, folder: Path, name: str, **settings: Any) -> Any:
     """A real `gateway serve` before this Triton, as a context: an HTTP client, and its process id."""
-    given = {"engine": "triton", "triton_url": triton.grpc_url, "manifest": folder / "none.json"}
+    manifest.write_manifest(folder / "models", folder / "manifest.json")
+    given = {"engine": "triton", "triton_url": triton.grpc_url, "manifest": folder / "manifest.json"}
     return gateway_server(folder / "models", folder / f"{name}.log", **given, **settings)
 
 
