@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Generic, Protocol, TypeVar
 
@@ -10,6 +11,9 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from app.errors import InvalidParameter, PayloadTooLarge
+
+# It warns of every damaged body, which whoever sends it is told anyway: a caller could fill the log.
+logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 
 class Sink(Protocol):

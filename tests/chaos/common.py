@@ -37,6 +37,10 @@ def _boxes(response: httpx2.Response) -> Any:
     return sorted((row["class_id"], *map(round, row["box"])) for row in response.json()["detections"])
 
 
+def _counts(response: httpx2.Response) -> Any:
+    return [len(result["detections"]) for result in response.json()["results"]]
+
+
 def _array(response: httpx2.Response) -> Any:
     return np.load(io.BytesIO(response.content), allow_pickle=False).round(3).tobytes()
 
@@ -60,7 +64,7 @@ def kinds() -> list[Kind]:
     return [
         Kind("detect 320", post("/v1/detect", content=small), _boxes),
         Kind("detect 640", post("/v1/detect", content=medium), _boxes),
-        Kind("detect batch", post("/v1/detect", files=batch), lambda r: [len(x["detections"]) for x in r.json()["results"]]),
+        Kind("detect batch", post("/v1/detect", files=batch), _counts),
         Kind("depth", post("/v1/depth?branch=256&size=branch", content=small, headers=NPY), _array),
         Kind("flow", post("/v1/flow?branch=256&size=branch", files=pair, headers=NPY), _array),
         Kind("clip text", post("/v1/clip/text", json=prompts, headers=NPY), _array),
