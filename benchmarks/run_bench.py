@@ -1,0 +1,224 @@
+"""Measure branches: branch x policy x target, with errors as rows, kept on disk as it goes.
+
+    python benchmarks/run_bench.py                                   # all that is READY on all that answers
+    python benchmarks/run_bench.py --branches 'midas_*' --targets gateway,triton_shm --policies seq,c4
+    python benchmarks/run_bench.py --resume                          # go on with the newest run
+    python benchmarks/run_bench.py --compare docs/benchmarks/run_bench.json    # exit code 1: something got slower
+
+Exit code 0: measured (errors are rows); 1: --compare found a regression; 2: the command is wrong, or no target
+answers; 130: interrupted (--resume goes on). See docs/benchmarks/README.md for what the numbers mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import logging
+import shlex
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench_cells import Bench, Effort, reach
+from bench_environment import environment
+from bench_load import OPEN_LOOP_CLIENTS
+from bench_plan import DEFAULT_POLICIES, POLICIES, TARGETS, Policy, policies, targets
+from bench_report import print_comparison
+from bench_results import Results, load
+from bench_targets import EngineTarget, GatewayTarget, JsonTarget, Target
+
+from app.settings import Settings
+from routing import catalogue as catalogues
+from routing.catalogue import Catalogue
+
+NEWEST = "newest"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; answers the exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.ERROR, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    try:
+        if options.compare and len(options.compare) == 2:
+            old, new = (load(path) for path in options.compare)
+            return print_comparison(old, new, options.tolerance)
+        old = load(options.compare[0]) if options.compare else None
+        folder = _folder(options)
+        chosen, names = policies(options.policies), targets(options.targets)
+    except (ValueError, OSError) as error:
+        print(f"run_bench: {error}", file=sys.stderr)
+        return 2
+    try:
+        return _run(options, folder, chosen, names, old)
+    except KeyboardInterrupt:
+        print(f"run_bench: interrupted; go on with --resume {folder.name}", file=sys.stderr)
+        return 130
+
+
+def _run(
+    options: argparse.Namespace, folder: Path, chosen: Sequence[Policy], names: Sequence[str], old: Any
+) -> int:
+    catalogue = catalogues.load()
+    head = {
+        "commands": [shlex.join(["python", "benchmarks/run_bench.py", *sys.argv[1:]])],
+        "note": options.note,
+        "environment": environment(options.triton_url, options.gateway_url),
+        "repeats": options.repeats,
+        "duration_s": options.duration,
+    }
+    results = Results(folder, head)
+    patterns = [pattern.strip() for pattern in options.branches.split(",")]
+    duration = options.duration or float("inf")
+    effort = Effort(options.repeats, min(options.rounds, options.repeats), options.warm_up, duration)
+    with contextlib.ExitStack() as stack:
+        reached = reach(_makers(options, catalogue, chosen, names), results)
+        for one in reached:
+            stack.callback(one.target.close)
+        if not reached:
+            print("run_bench: no target answers", file=sys.stderr)
+            return 2
+        Bench(catalogue, reached, effort, results).run(patterns, chosen)
+    return _finish(options, results, old)
+
+
+def _finish(options: argparse.Namespace, results: Results, old: Any) -> int:
+    print(f"{results.summary_path}: {len(results.rows)} rows")
+    if options.plot:
+        from bench_plot import plot  # noqa: PLC0415  # an extra: matplotlib
+
+        plot(results.document(), results.folder / "summary.png")
+    if old is None:
+        return 0
+    return print_comparison(old, results.document(), options.tolerance)
+
+
+def _makers(
+    options: argparse.Namespace, catalogue: Catalogue, chosen: Sequence[Policy], names: Sequence[str]
+) -> list[tuple[str, Callable[[], Target]]]:
+    """How each target is made; the engines are the service's own, from its settings."""
+    shared: dict[str, Any] = {
+        "repository": options.repository,
+        "manifest": options.manifest,
+        "triton_url": options.triton_url,
+        "models": options.branches,
+        "leases": max(options.leases, *(policy.in_flight for policy in chosen)),
+        "max_waiting": OPEN_LOOP_CLIENTS,
+    }
+
+    def engine(name: str, **settings: Any) -> Target:
+        given = {key: value for key, value in {**shared, **settings}.items() if value is not None}
+        return EngineTarget(name, Settings(**given), catalogue, options.timeout)
+
+    def over_json() -> Target:
+        known = Settings(
+            **{key: shared[key] for key in ("repository", "manifest") if shared[key] is not None}
+        )
+        return JsonTarget(options.triton_http_url, known, catalogue, options.timeout)
+
+    triton = functools.partial(engine, engine="triton")
+    makers: dict[str, Callable[[], Target]] = {
+        "gateway": lambda: GatewayTarget(options.gateway_url, options.timeout),
+        "triton_grpc": lambda: triton("triton_grpc", triton_transport="bytes"),
+        "triton_shm": lambda: triton("triton_shm", triton_transport="shared_memory"),
+        "triton_json": over_json,
+        "embedded": lambda: engine("embedded", engine="embedded"),
+    }
+    return [(name, makers[name]) for name in names]
+
+
+def _folder(options: argparse.Namespace) -> Path:
+    """Where the run is kept: a new folder, or the one that is resumed."""
+    out: Path = options.out
+    if options.resume is None:
+        folder = out / (options.run_id or time.strftime("bench-%Y%m%dT%H%M%S"))
+        if (folder / "summary.json").exists():
+            raise ValueError(f"{folder} is there already; --resume {folder.name} goes on with it")
+        return folder
+    runs = sorted(out.glob("*/summary.json"), key=lambda path: path.stat().st_mtime)
+    if options.resume != NEWEST:
+        runs = [path for path in runs if path.parent.name == options.resume]
+    if not runs:
+        raise ValueError(f"there is no run to resume in {out}")
+    return runs[-1].parent
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="run_bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = parser.add_argument_group("what is measured")
+    what.add_argument(
+        "--branches",
+        default="*",
+        help="shell patterns; of a branch named whole that isn't READY, an error row",
+    )
+    what.add_argument("--targets", default=",".join(TARGETS), help=f"of {','.join(TARGETS)} (default: all)")
+    what.add_argument(
+        "--policies", default=DEFAULT_POLICIES, help=f"{POLICIES} (default: {DEFAULT_POLICIES})"
+    )
+    effort = parser.add_argument_group("how long")
+    effort.add_argument("--repeats", type=_count, default=30, help="requests a cell (default 30)")
+    effort.add_argument(
+        "--duration", type=_seconds, metavar="SECONDS", help="a cell at most; n says the repeats"
+    )
+    effort.add_argument(
+        "--rounds", type=_count, default=3, help="parts of a cell, targets by turns (default 3)"
+    )
+    effort.add_argument(
+        "--warm-up", type=_count, default=3, help="requests before the first round (default 3)"
+    )
+    effort.add_argument("--timeout", type=_seconds, default=60.0, help="one request, in seconds (default 60)")
+    where = parser.add_argument_group("where")
+    where.add_argument("--gateway-url", default="http://127.0.0.1:8080")
+    where.add_argument("--triton-url", default="127.0.0.1:8001", help="gRPC")
+    where.add_argument("--triton-http-url", default="http://127.0.0.1:8000")
+    where.add_argument("--repository", type=Path, help="for embedded, and for digests (GATEWAY_REPOSITORY)")
+    where.add_argument("--manifest", type=Path, help="for digests (GATEWAY_MANIFEST)")
+    where.add_argument(
+        "--leases", type=_count, default=4, help="tensor sets a branch of the engines here (default 4)"
+    )
+    kept = parser.add_argument_group("what is kept")
+    kept.add_argument("--out", type=Path, default=Path("out"), help="OUT/<run_id>/ (default out)")
+    kept.add_argument("--run-id", help="default: bench-<time>")
+    kept.add_argument(
+        "--resume", nargs="?", const=NEWEST, metavar="RUN_ID", help="go on with a run (the newest)"
+    )
+    kept.add_argument("--note", default="", help="words that the summary carries")
+    kept.add_argument("--plot", action="store_true", help="also summary.png (pip install '.[bench]')")
+    parser.add_argument(
+        "--compare", type=Path, nargs="+", action=_OneOrTwo, metavar="SUMMARY",
+        help="OLD: compare this run with it; OLD NEW: compare these two and measure nothing",
+    )  # fmt: skip
+    parser.add_argument(
+        "--tolerance", type=_seconds, default=0.1, help="of a ratio, see --compare (default 0.1)"
+    )
+    return parser
+
+
+class _OneOrTwo(argparse.Action):
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        if len(values) > 2:
+            parser.error(f"{option_string} takes one file or two")
+        setattr(namespace, self.dest, values)
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError("a number from 1")
+    return count
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError("a positive number")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())
