@@ -2,10 +2,10 @@
 
     .venv/bin/python tests/chaos/fuzz.py --cases 100000 --seed 0
 
-Whole pictures, forms, profiles, prompts, tracker states and videos are damaged at random (bits turned over, pieces cut out,
-doubled or swapped, lengths made huge) and given to what reads them. Whatever is raised must be one of the gateway's own
-errors, in time and within memory; over HTTP nothing may be a 500. Prints a table; any failure makes it fail, with the case
-written to out/fuzz/.
+Whole pictures, forms, profiles, prompts, tracker states and videos are damaged at random (bits turned over, pieces cut
+out, doubled or swapped, lengths made huge) and given to what reads them. Whatever is raised must be one of the gateway's
+own errors, in time and within memory; over HTTP nothing may be a 500. Prints a table; any failure makes it fail, with the
+case written to out/fuzz/.
 """
 
 from __future__ import annotations
@@ -74,11 +74,14 @@ def pictures() -> list[bytes]:
     rgb = scene(64, 48, (0, 8, 8, 16))
     rgb[::2, ::3] ^= 37
     found = []
-    for name, options in (
-        ("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("WEBP", {}), ("WEBP", {"lossless": True}), ("BMP", {}),
-    ):  # fmt: skip
+    options: dict[str, list[dict[str, Any]]] = {
+        "JPEG": [{}, {"progressive": True}],
+        "WEBP": [{}, {"lossless": True}],
+    }
+    kinds = [(name, how) for name in ("JPEG", "PNG", "WEBP", "BMP") for how in options.get(name, [{}])]
+    for name, how in kinds:
         buffer = io.BytesIO()
-        Image.fromarray(rgb).save(buffer, name, **options)
+        Image.fromarray(rgb).save(buffer, name, **how)
         found.append(buffer.getvalue())
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -183,8 +186,10 @@ def over_http(cases: int, random: Random) -> Row:
     row = Row()
     bodies = [*pictures(), png(scene(64, 64)), *forms(), json.dumps({"prompts": ["a cat", "b"]}).encode()]
     names = (*test_repository.DETECTORS, *test_repository.DEPTH, *test_repository.OTHERS)
-    routes = ["/v1/detect", "/v1/depth?branch=256", "/v1/flow", "/v1/clip/text", "/v1/clip/image", "/v1/clip/similarity",
-              "/v1/places", "/v1/videos", "/v1/detect?session=s&timestamp=1"]  # fmt: skip
+    routes = [
+        f"/v1/{name}" for name in ("detect", "flow", "clip/text", "clip/image", "clip/similarity", "places")
+    ]
+    routes += ["/v1/videos", "/v1/depth?branch=256", "/v1/detect?session=s&timestamp=1"]
     kinds = ["image/jpeg", "multipart/form-data; boundary=XX", "application/json", "video/mp4", ""]
     with tempfile.TemporaryDirectory() as folder:
         repository = test_repository.build(Path(folder) / "models", names)
