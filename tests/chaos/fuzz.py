@@ -2,10 +2,10 @@
 
     .venv/bin/python tests/chaos/fuzz.py --cases 100000 --seed 0
 
-Whole pictures, forms, profiles, prompts, tracker states and videos are damaged at random (bits turned over, pieces cut
-out, doubled or swapped, lengths made huge) and given to what reads them. Whatever is raised must be one of the gateway's
-own errors, in time and within memory; over HTTP nothing may be a 500. Prints a table; any failure makes it fail, with the
-case written to out/fuzz/.
+Whole pictures, forms, profiles, prompts, tracker states and videos are damaged at random (bits turned over, pieces
+cut out, doubled or swapped, lengths made huge) and given to what reads them. Whatever is raised must be one of the
+gateway's own errors, in time and within memory; over HTTP nothing may be a 500. Prints a table; any failure makes it
+fail, with the case written to out/fuzz/.
 """
 
 from __future__ import annotations
