@@ -66,6 +66,8 @@ def _models(options: argparse.Namespace) -> int:
     known = catalogue.load()
     wanted = plan.branches(known, options.chosen, options.variants)
     with _alone(_places(options)) as places:
+        # The committed repository has them; another one could serve nothing without.
+        repository.write_configs(repository.configs(known), places.repository)
         return 1 if build.models(known, wanted, options.weights, places) else 0
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from export import __main__ as cli
-from export import artifacts, build, manifest, plan
+from export import artifacts, build, manifest, plan, repository
 from export.artifacts import sha256
 from export.errors import ExportError
 from export.exporters import EXPORTERS
@@ -97,6 +97,12 @@ def test_starter_set_is_made_where_it_belongs(
     pattern = rf"\[2/3\] yolo11n_640  exported [\d.]+ MB in [\d.]+ s, {digest}, weights: random \(seed 0\)"
     assert re.fullmatch(pattern, lines[1])
     assert len(lines) == 3
+
+
+def test_a_repository_elsewhere_can_be_served(tmp_path: Path, fake: Fake, run: Callable[..., int]) -> None:
+    """Beside the models stand the configurations without which Triton loads none."""
+    run("models", "--weights", "random")
+    assert repository.drift(repository.configs(CATALOGUE), tmp_path / "repository") == []
 
 
 def test_what_is_there_is_skipped(
@@ -243,7 +249,7 @@ def test_a_failed_export_writes_nothing_and_the_others_go_on(
     said = capsys.readouterr()
     assert "[2/3] yolo11n_640  FAILED" in said.out
     assert "ONNX Runtime and torch differ" in said.err
-    assert not (tmp_path / "repository" / "yolo11n_640").exists()
+    assert not list((tmp_path / "repository" / "yolo11n_640").glob("1/*"))
     assert _record(tmp_path, "yolo11n_960")
 
 
