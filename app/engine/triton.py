@@ -11,9 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal
-
-from numpy.typing import NDArray
+from typing import Literal
 
 from app.engine import shared_memory
 from app.engine.base import (
@@ -22,24 +20,19 @@ from app.engine.base import (
     Lease,
     LeasePool,
     ModelState,
-    allocate,
     is_out_of_memory,
     not_served,
 )
+from app.engine.served_weights import ServedWeights
 from app.engine.triton_client import (
     RegionLost,
     Tls,
     TritonClient,
-    by_reference_request,
-    by_value_request,
-    read_response,
-    with_contents,
 )
-from app.engine.served_weights import ServedWeights
+from app.engine.triton_leases import BytesLease, SharedMemoryLease, TritonLease
 from app.engine.warmup import Warmer
 from app.engine.weights import WeightsBook
 from app.errors import (
-    DeadlineExceeded,
     GatewayError,
     InferenceFailed,
     TritonUnavailable,
@@ -66,95 +59,6 @@ class TritonOptions:
     control_timeout_s: float = 2.0
     warmup_s: float = 0.0
     tls: Tls | None = None
-
-
-class BytesLease:
-    """Arrays of this process; every run copies them into and out of a message."""
-
-    transport = "bytes"
-
-    def __init__(self, client: TritonClient, branch: Branch, model: ModelState) -> None:
-        self.inputs = allocate(branch.inputs)
-        self.outputs = allocate(branch.outputs)
-        self.workspace: dict[str, Any] = {}
-        self.model = model
-        self.broken = False
-        self._client = client
-        self._request = by_value_request(branch)
-
-    def run(self, deadline: Deadline) -> None:
-        deadline.check("infer")
-        request = with_contents(self._request, self.inputs)
-        read_response(self._client.infer(self.model.name, request, deadline.remaining()), self.outputs)
-
-    def close(self) -> None:
-        """Nothing to release."""
-
-
-class SharedMemoryLease:
-    """Arrays in a region that Triton maps too; a run sends names and offsets."""
-
-    transport = "shared_memory"
-
-    def __init__(
-        self,
-        client: TritonClient,
-        instance: shared_memory.Instance,
-        branch: Branch,
-        model: ModelState,
-        on_lost: Callable[[], None],
-    ) -> None:
-        self._client = client
-        self._on_lost = on_lost
-        self._branch = branch
-        self._region = shared_memory.Region(instance, branch.name, (*branch.inputs, *branch.outputs))
-        try:
-            client.register(self._region)
-        except BaseException:
-            self._region.unlink()
-            raise
-        arrays = self._region.arrays()
-        self.inputs: dict[str, NDArray[Any]] = {spec.name: arrays[spec.name] for spec in branch.inputs}
-        self.outputs: dict[str, NDArray[Any]] = {spec.name: arrays[spec.name] for spec in branch.outputs}
-        self.workspace: dict[str, Any] = {}
-        self.model = model
-        self.broken = False
-        self._request = by_reference_request(branch, self._region)
-
-    def run(self, deadline: Deadline) -> None:
-        deadline.check("infer")
-        try:
-            self._run(deadline)
-        except (DeadlineExceeded, TritonUnavailable):
-            # Triton may still be at it, and would write into tensors that the next caller reads.
-            self.broken = True
-            raise
-
-    def _run(self, deadline: Deadline) -> None:
-        try:
-            self._client.infer(self._branch.name, self._request, deadline.remaining())
-        except RegionLost:
-            _log.info("%s: Triton has forgotten the region, registering it again", self._branch.name)
-            self._on_lost()
-            self._again(deadline)
-
-    def _again(self, deadline: Deadline) -> None:
-        try:
-            self._client.register(self._region)
-            self._client.infer(self._branch.name, self._request, deadline.remaining())
-        except RegionLost as error:
-            self.broken = True
-            raise TritonUnavailable(str(error), retry_after=1) from error
-
-    def close(self) -> None:
-        self._region.unlink()
-        if self.broken:
-            self._client.forget_later(self._region.name)
-        else:
-            self._client.forget(self._region.name)
-
-
-TritonLease = BytesLease | SharedMemoryLease
 
 
 class TritonEngine:
@@ -233,7 +137,7 @@ class TritonEngine:
         try:
             index = self._client.index()
             self._client.settle()
-            self._note_reloads()
+            self._note_reloads(index)
             if self.transport is None:
                 self.transport = self._try_transport()
             states = {name: self._state_of(spec, index) for name, spec in self._catalogue.models.items()}
@@ -279,7 +183,6 @@ class TritonEngine:
             return ModelState(spec.name, _not_ready(reason), reason or "not loaded")
         known = self._checked.get(spec.name)
         if known is None or known.version != version:
-            self._gone(spec.name)
             known = self._checked[spec.name] = self._check(spec, version)
         state = self._with_weights(known)
         branch = self._catalogue.branches.get(spec.name)
@@ -294,9 +197,11 @@ class TritonEngine:
         if self._warmer is not None:
             self._warmer.forget(name)
 
-    def _note_reloads(self) -> None:
+    def _note_reloads(self, index: Mapping[str, tuple[bool, str, str]]) -> None:
         """What the server has loaded anew without a moment in which it wasn't READY is checked and run again."""
-        reloaded = {*self._weights.reloaded(self._client.counters())}
+        reloaded = {
+            *self._weights.reloaded(self._client.counters(), {name: row[1] for name, row in index.items()})
+        }
         for name in reloaded:
             self._checked.pop(name, None)
         for branch in self._catalogue.branches.values():

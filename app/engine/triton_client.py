@@ -150,7 +150,7 @@ class TritonClient:
         return index
 
     def counters(self) -> dict[str, tuple[int, int]]:
-        """Of every loaded model: inferences since it was loaded, and when the last one was, in ms; summed over versions."""
+        """Of every loaded model, over its versions: inferences since it was loaded, and when the last one was (ms)."""
         with translated_errors("statistics"):
             reply = self._stub.ModelStatistics(pb.ModelStatisticsRequest(), timeout=self._timeout)
         counters: dict[str, tuple[int, int]] = {}

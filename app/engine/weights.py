@@ -27,12 +27,15 @@ class WeightsBook:
         self._manifest = manifest
         self._read: dict[Path, tuple[tuple[int, int], Mapping[str, Any]]] = {}
 
-    def lookup(self, model: str) -> Weights:
-        """What is written down; every field `unknown` where nothing is."""
+    def lookup(self, model: str, version: str = "1") -> Weights:
+        """What is written down of a version; every field `unknown` where nothing is.
+
+        The manifest knows the version that the exporter makes, 1.
+        """
         document: Mapping[str, Any] = {}
         if self._repository is not None:
-            document = self._load(self._repository / model / "1" / "weights.json")
-        if not document and self._manifest is not None:
+            document = self._load(self._repository / model / version / "weights.json")
+        if not document and self._manifest is not None and version == "1":
             document = _mapping(_mapping(self._load(self._manifest).get("models")).get(model))
         return _weights(document)
 
