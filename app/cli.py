@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 from pydantic import ValidationError
 
-from app import serving, startup
+from app import logs, serving, startup
 from app.commands import keys as keys_command
 from app.commands import smoke_options
-from app.settings import Settings, environment, pass_on, unknown_variables, variable
+from app.settings import (
+    Settings,
+    environment,
+    metrics_folder,
+    pass_on,
+    share_metrics,
+    unknown_variables,
+    variable,
+)
 from routing import catalogue as catalogues
 from routing.policy import FrameFacts, Readiness, RoutingError, Wishes, route
 
@@ -58,6 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     keys = commands.add_parser("keys", help="make API keys")
     keys_command.add_options(keys)
     keys.set_defaults(command=keys_command.keys)
+    metrics = commands.add_parser("metrics", help="print what /metrics has, as docs/metrics.md")
+    metrics.set_defaults(command=_metrics)
     routes = commands.add_parser("routes", help="print which branch each frame size takes, and why")
     routes.add_argument("--family", default="detect", choices=list(catalogues.load().families))
     routes.add_argument("--variant", help="variant: of detect n s m l x, of flow small large")
@@ -176,15 +188,31 @@ def _serve(parsed: argparse.Namespace) -> int:
         print(f"gateway: {fault}", file=sys.stderr)
     if wrong:
         return 2
-    from app.main import create_app, serve_app  # noqa: PLC0415  # `gateway --help` needs no FastAPI
-
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-    )
+    logs.configure(settings.log_level, settings.log_format)
     for warning in startup.warnings(settings, catalogue):
         logging.getLogger("gateway").warning("%s", warning)
-    if settings.workers > 1:
-        pass_on(settings)
+    with _sharing(settings):
+        _run(settings)
+    return 0
+
+
+@contextlib.contextmanager
+def _sharing(settings: Settings) -> Iterator[None]:
+    """Several workers have the same settings, and write their metrics into one folder that is this run's alone."""
+    if settings.workers == 1:
+        yield
+        return
+    pass_on(settings)
+    with tempfile.TemporaryDirectory(
+        prefix="gateway-metrics-", dir=metrics_folder(), ignore_cleanup_errors=True
+    ) as folder:
+        share_metrics(Path(folder))
+        yield
+
+
+def _run(settings: Settings) -> None:
+    from app.main import create_app, serve_app  # noqa: PLC0415  # `gateway --help` needs no FastAPI
+
     uvicorn.run(
         create_app(settings) if settings.workers == 1 else f"{serve_app.__module__}:{serve_app.__name__}",
         factory=settings.workers > 1,
@@ -192,9 +220,15 @@ def _serve(parsed: argparse.Namespace) -> int:
         host=settings.host,
         port=settings.port,
         log_config=None,
-        access_log=settings.log_level == "debug",
+        access_log=False,  # see app.logs
         **serving.options(settings),
     )
+
+
+def _metrics(_: argparse.Namespace) -> int:
+    from app.metrics import Metrics, markdown  # noqa: PLC0415  # for those who serve, as above
+
+    print(markdown(Metrics(triton=True).described), end="")
     return 0
 
 

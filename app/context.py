@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
+_TRACESTATE = re.compile(r"[ -~]{1,512}")  # what may travel as gRPC metadata
 # W3C Trace Context, level 1: version, trace id, parent id, flags; ids of zeros are none, version ff is forbidden.
 _TRACEPARENT = re.compile(
-    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?"
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]{0,256})?"
 )
 
 
@@ -37,15 +38,28 @@ class Spans(Protocol):
 class CurrentRequest:
     """What is learned about one request while it is served; threads of one request share the object."""
 
-    __slots__ = ("codes", "encode_ms", "frames", "id", "served", "spans", "trace_headers", "trace_id")
+    __slots__ = (
+        "codes",
+        "encode_ms",
+        "frames",
+        "id",
+        "route",
+        "served",
+        "spans",
+        "status",
+        "trace_headers",
+        "trace_id",
+    )
 
     def __init__(self, request_id: str, traceparent: str = "", tracestate: str = "") -> None:
         self.id = request_id
         known = _TRACEPARENT.fullmatch(traceparent)
         self.trace_id = known[1] if known else None
         self.trace_headers = {"traceparent": traceparent} if known else {}
-        if known and tracestate:
+        if known and _TRACESTATE.fullmatch(tracestate):
             self.trace_headers["tracestate"] = tracestate
+        self.route = "none"  # the template
+        self.status = "aborted"  # until the answer has begun
         self.spans: Spans | None = None
         self.served: set[tuple[str, str]] = set()  # family, branch
         self.frames: list[tuple[str, str, str, Mapping[str, float]]] = []  # see Metrics.observe_frame
@@ -83,7 +97,7 @@ def leave(token: contextvars.Token[CurrentRequest | None]) -> None:
 
 
 def here(function: Callable[..., T]) -> Callable[..., T]:
-    """`function`, to be called once by another thread, which then works for the current request."""
+    """`function`, to be called by other threads, one at a time, which then work for the current request."""
     context = contextvars.copy_context()
 
     def run(*args: Any) -> T:
@@ -96,6 +110,13 @@ def begin(stage: str) -> Ending | None:
     """A span of the current request; None where nothing is traced."""
     request = _current.get()
     return None if request is None or request.spans is None else request.spans.begin(stage)
+
+
+def stop_spans() -> None:
+    """No more spans for the current request: it is a video, and has too many frames."""
+    request = _current.get()
+    if request is not None:
+        request.spans = None
 
 
 def trace_headers() -> Mapping[str, str] | None:

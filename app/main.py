@@ -11,12 +11,13 @@ import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
-from app import __version__, profiles, serving
+from app import __version__, logs, profiles, serving
 from app.access import Access
 from app.api import (
     clip,
@@ -62,6 +63,9 @@ from app.vision.prompts import Tokenizer
 from routing import catalogue as catalogues
 from routing.catalogue import Catalogue
 from routing.policy import Readiness
+
+if TYPE_CHECKING:
+    from app.tracing import Tracer
 
 _log = logging.getLogger("gateway")
 EngineFactory = Callable[[Settings, Catalogue], Engine]
@@ -134,10 +138,28 @@ def create_session_store(settings: Settings, metrics: Metrics) -> SessionStore |
         ) from None
 
 
+def create_tracer(settings: Settings) -> Tracer | None:
+    """Where the settings want spans to go; None: nowhere, and no package is needed.
+
+    Raises:
+        RuntimeError: the settings can't be carried out on this installation; the message says what to do.
+    """
+    if settings.tracing_endpoint is None:
+        return None
+    try:
+        from app.tracing import Tracer, otlp  # noqa: PLC0415  # an extra: tracing
+    except ImportError as error:
+        raise RuntimeError("tracing needs OpenTelemetry: pip install '.[tracing]'") from error
+    return Tracer(
+        otlp(settings.tracing_endpoint), settings.tracing_service_name, settings.tracing_sample_ratio
+    )
+
+
 def create_app(settings: Settings | None = None, engine_factory: EngineFactory = create_engine) -> FastAPI:
     """The service; engine and threads live from start-up to shutdown."""
     settings = settings or Settings()
     metrics = Metrics(metrics_folder(), triton=settings.engine == "triton")
+    tracer = create_tracer(settings)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -167,6 +189,8 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
             inference.shutdown(cancel_futures=True)
             await asyncio.to_thread(engine.close)
             app.state.gateway.sessions.close()
+            if tracer is not None:
+                await asyncio.to_thread(tracer.close)
 
     app = FastAPI(
         title="Triton vision gateway",
@@ -182,7 +206,8 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
         app.include_router(router)
     problems.install(app)
     _guard(app, settings)
-    app.add_middleware(RequestContext, metrics=metrics, templates=templates)
+    traced = None if tracer is None else tracer.request
+    app.add_middleware(RequestContext, metrics=metrics, templates=templates, traced=traced)
     return app
 
 
@@ -207,10 +232,7 @@ def _operate_socket(settings: Settings) -> socket.socket | None:
 def serve_app() -> FastAPI:
     """What each of several workers serves: the settings come from the environment."""
     settings = Settings()
-    logging.basicConfig(
-        level=settings.log_level.upper(),
-        format="%(asctime)s %(levelname)-7s %(process)d %(name)s: %(message)s",
-    )
+    logs.configure(settings.log_level, settings.log_format)
     return create_app(settings)
 
 

@@ -33,6 +33,7 @@ HEADINGS: Mapping[str, str] = {
     "video_max_bytes": "Videos",
     "videos_folder": "Video jobs",
     "host": "Server",
+    "log_level": "Logs and traces",
     "api_keys": "Access",
 }
 
@@ -218,7 +219,27 @@ class Settings(BaseSettings):
         description="Proxies whose X-Forwarded-For and X-Forwarded-Proto are believed: addresses and networks, "
         "separated by commas; *: all; empty: nobody.",
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info",
+        description="Least level logged. Requests that failed are logged at info and warning, all others at debug.",
+    )
+    log_format: Literal["console", "json"] = Field(
+        "console", description="Lines for people, or one JSON object a line."
+    )
+    tracing_endpoint: OptionalText = Field(
+        None,
+        description="Where OpenTelemetry spans go: the whole URL of an OTLP/HTTP collector, such as "
+        "http://collector:4318/v1/traces. Needs the extra `tracing`; unset: nothing is traced.",
+    )
+    tracing_service_name: str = Field(
+        "triton-vision-gateway", min_length=1, description="The service's name in the traces."
+    )
+    tracing_sample_ratio: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="How many of the requests are traced whose caller hasn't decided that (in `traceparent`).",
+    )
     api_keys: Annotated[OptionalSecret, AfterValidator(_entries)] = Field(
         None,
         description="Entries of API keys as `gateway keys new` prints them, separated by ;. Unset, as the file below: "

@@ -37,6 +37,8 @@ ONLY_IN = {
     "app.engine.fake": (),
     "av": ("app.media",),
     "redis": ("app.state.redis",),
+    "opentelemetry": ("app.tracing",),
+    "app.tracing": ("app.main",),
     "app.state.redis": ("app.main",),
     "app.state.memory": ("app.main",),
     "yaml": ("app.profiles",),
@@ -78,6 +80,8 @@ ALLOWED = {
     "app.errors": set(),
     "app.metrics": {"prometheus_client"},
     "app.context": set(),
+    "app.logs": {"app.context"},
+    "app.tracing": {"app.context", "app.errors", "app.__version__", "opentelemetry"},
     "export": {
         "routing",
         "numpy",

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from app.context import here
+from app.context import begin, here
 from app.errors import DeadlineExceeded, Overloaded
 from app.pipelines.base import Deadline
 
@@ -190,11 +190,13 @@ class Admission:
 
     async def _one(self, gate: _Gate, request: object, call: Call[T], deadline: Deadline) -> T:
         loop = asyncio.get_running_loop()
-        came = loop.time()
+        came, ending = loop.time(), begin("admission")
         try:
             await gate.enter(request, deadline)
         finally:
             gate.waiting -= 1
+            if ending is not None:
+                ending()
         began = loop.time()
         mine = deadline.within(deadline.remaining())
         mine.queued_s = began - came

@@ -6,7 +6,8 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,6 +18,9 @@ from app.metrics import Metrics
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _log = logging.getLogger("gateway.requests")
+
+# The span around a request of this method.
+Traced = Callable[[CurrentRequest, str], AbstractContextManager[None]]
 
 
 class Templates:
@@ -37,12 +41,21 @@ class RequestContext:
     """Plain ASGI, so that bodies and answers pass untouched.
 
     A caller's `X-Request-Id` is echoed if it is a plain word of at most 128 characters; otherwise one is made.
+
+    Args:
+        app: what is inside.
+        metrics: where requests are counted.
+        templates: of our paths.
+        traced: the span around a request, if any are wanted; see `app.tracing.Tracer.request`.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, templates: Templates) -> None:
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, templates: Templates, traced: Traced | None = None
+    ) -> None:
         self._app = app
         self._metrics = metrics
         self._templates = templates
+        self._traced = traced
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -50,12 +63,22 @@ class RequestContext:
             return
         request = _request(scope)
         scope["request_id"] = request.id
-        route = self._templates.of(scope["path"])
-        watched = _Watched(request, scope, receive, send)
+        request.route = self._templates.of(scope["path"])
         token = context.enter(request)
-        in_flight = self._metrics.in_flight.labels(route)
+        try:
+            if self._traced is None:
+                await self._counted(request, scope, receive, send)
+            else:
+                with self._traced(request, scope["method"]):
+                    await self._counted(request, scope, receive, send)
+        finally:
+            context.leave(token)
+
+    async def _counted(self, request: CurrentRequest, scope: Scope, receive: Receive, send: Send) -> None:
+        in_flight = self._metrics.in_flight.labels(request.route)
         in_flight.inc()
         started = time.perf_counter()
+        watched = _Watched(request, scope, receive, send)
         try:
             await self._app(scope, watched.receive, watched.send)
         except Exception:
@@ -64,27 +87,25 @@ class RequestContext:
         finally:
             in_flight.dec()
             seconds = time.perf_counter() - started
-            self._count(request, route, watched.status, seconds)
-            _say(request, route, watched.status, seconds)
-            context.leave(token)
+            self._count(request, seconds)
+            _say(request, seconds)
 
-    def _count(self, request: CurrentRequest, route: str, status: str, seconds: float) -> None:
+    def _count(self, request: CurrentRequest, seconds: float) -> None:
         metrics, labels = self._metrics, request.labels()
-        metrics.requests.labels(route, *labels, status).inc()
+        metrics.requests.labels(request.route, *labels, request.status).inc()
         exemplar = {"trace_id": request.trace_id} if request.trace_id else None
-        metrics.request_seconds.labels(route, *labels).observe(seconds, exemplar)
+        metrics.request_seconds.labels(request.route, *labels).observe(seconds, exemplar)
         for frame in request.frames:  # now, since the stages of a frame go on until its answer is written
             metrics.observe_frame(*frame)
         metrics.observe_encode(*labels, request.encode_ms)
         for code in request.codes:
-            metrics.rejections.labels(route, code).inc()
+            metrics.rejections.labels(request.route, code).inc()
 
 
 class _Watched:
     """The two ends of one request, with what passes them remembered."""
 
     def __init__(self, request: CurrentRequest, scope: Scope, receive: Receive, send: Send) -> None:
-        self.status = "aborted"
         self._request = request
         self._receive = receive
         self._send = send
@@ -97,7 +118,7 @@ class _Watched:
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.status = str(message["status"])
+            self._request.status = str(message["status"])
             headers = [*message.get("headers", ()), (b"x-request-id", self._request.id.encode())]
             if self._unread:  # answered early: the rest is cut off, not read and thrown away
                 headers.append((b"connection", b"close"))
@@ -106,8 +127,8 @@ class _Watched:
 
     def failed(self) -> None:
         """A defect: it is answered further out, see `problems`."""
-        if self.status == "aborted":
-            self.status = "500"
+        if self._request.status == "aborted":
+            self._request.status = "500"
         self._request.codes.append("internal_error")
 
 
@@ -124,18 +145,27 @@ def _has_body(scope: Scope) -> bool:
     return headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
 
 
-def _say(request: CurrentRequest, route: str, status: str, seconds: float) -> None:
+def _say(request: CurrentRequest, seconds: float) -> None:
     """A line for what failed; for what went well only at debug.
 
     At hundreds of requests a second a line each costs more than all of its metrics, and says little that those and the
     traces don't; a failure is what one comes to the log for. Never the path or the query: they may name a session.
     """
-    failure = status[0] == "5"
-    level = logging.WARNING if failure else logging.INFO if status[0] not in "23" else logging.DEBUG
+    level = _LEVELS.get(request.status[0], logging.DEBUG)
     if _log.isEnabledFor(level):
         family, branch = request.labels()
+        ms = round(seconds * 1000, 3)
         facts = {
-            "route": route, "status": status, "family": family, "branch": branch,
-            "codes": request.codes[:5], "ms": round(seconds * 1000, 3),
-        }  # fmt: skip
-        _log.log(level, "%s %s %s %.1f ms", route, status, branch, seconds * 1000, extra={"facts": facts})
+            "route": request.route,
+            "status": request.status,
+            "family": family,
+            "branch": branch,
+            "ms": ms,
+        }
+        if request.codes:
+            facts["codes"] = request.codes[:5]  # a batch may have hundreds
+        words = " ".join(f"{name}={value}" for name, value in facts.items() if value != "")
+        _log.log(level, "%s", words, extra={"facts": facts})
+
+
+_LEVELS = {"4": logging.INFO, "a": logging.INFO, "5": logging.WARNING}  # a: aborted

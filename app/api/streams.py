@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,12 +17,15 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import Receive, Scope, Send
 
+from app import context
 from app.api.answers import JSON, describe
 from app.api.gateway import Gateway
 from app.api.problems import problem, request_id_of
 from app.api.requests import deadline_of, negotiate, timeout_of
 from app.api.uploads import Spooled, Upload, read_upload
+from app.context import here
 from app.errors import GatewayError, InvalidParameter, Overloaded
+from app.metrics import Metrics
 from app.pipelines.base import Deadline, Served, Wishes
 from app.pipelines.frames import Sample
 from app.pipelines.stream import Follow, FrameStream, Run, Sampling, StreamOptions, VideoLimits
@@ -136,6 +140,7 @@ async def stream(
     status; what happens later is a line.
     """
     settings = gateway.settings
+    context.stop_spans()
     with contextlib.ExitStack() as undo:
         undo.callback(video.file.close)
         negotiate(request, (NDJSON, JSON))
@@ -156,7 +161,7 @@ async def stream(
 
         running = await _opened(asyncio.get_running_loop().run_in_executor(thread, open_stream))
         undo.callback(running.close)
-        return _Lines(thread, _lines(running, request_id_of(request)), undo.pop_all())
+        return _Lines(thread, _lines(running, request_id_of(request), gateway.metrics), undo.pop_all())
 
 
 async def _opened(opening: asyncio.Future[FrameStream]) -> FrameStream:
@@ -178,9 +183,11 @@ def _slot(gateway: Gateway) -> Iterator[None]:
     if not gateway.decoders.acquire(blocking=False):
         most = gateway.settings.video_decoders
         raise Overloaded(f"{most} videos are being streamed, which is as many as there may be", retry_after=5)
+    gateway.metrics.video_streams.inc()
     try:
         yield
     finally:
+        gateway.metrics.video_streams.dec()
         gateway.decoders.release()
 
 
@@ -192,6 +199,7 @@ class _Lines(StreamingResponse):
     ) -> None:
         super().__init__(self._written(), media_type=NDJSON, headers={"Cache-Control": "no-store"})
         self._thread = thread
+        self._next = here(next)
         self._lines = lines
         self._undo = undo
 
@@ -204,13 +212,18 @@ class _Lines(StreamingResponse):
 
     async def _written(self) -> AsyncIterator[bytes]:
         loop = asyncio.get_running_loop()
-        while (line := await loop.run_in_executor(self._thread, next, self._lines, None)) is not None:
+        while (line := await loop.run_in_executor(self._thread, self._next, self._lines, None)) is not None:
             yield line
 
 
-def _lines(running: FrameStream, request_id: str) -> Iterator[bytes]:
+def _lines(running: FrameStream, request_id: str, metrics: Metrics) -> Iterator[bytes]:
+    request = context.current()
+    route = "none" if request is None else request.route
     for sample, result in running:
-        yield _line(_frame(sample, result, request_id))
+        line = _line(_frame(sample, result, request_id))
+        metrics.video_frames.labels(route, "error" if isinstance(result, GatewayError) else "ok").inc()
+        metrics.video_lag_seconds.observe(time.perf_counter() - sample.decoded_at)
+        yield line
     if running.fault is not None:
         yield _line({"error": problem(running.fault, request_id)})
     yield _line({"summary": running.summary()})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import struct
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Metric
@@ -22,13 +24,34 @@ def exposition(collector: Collector, accept: str) -> tuple[bytes, str]:
     return encode(shown), media_type
 
 
-def of_workers(folder: Path) -> Collector:
-    """Every worker's numbers; what a dead one held is forgotten."""
-    for pid in {path.stem.rpartition("_")[2] for path in folder.glob("gauge_live*.db")}:
-        if not _alive(int(pid)):
-            mark_process_dead(int(pid), str(folder))  # type: ignore[no-untyped-call]  # has no types
-    collector: Collector = MultiProcessCollector(None, str(folder))  # type: ignore[no-untyped-call]  # ditto
-    return collector
+class OfWorkers(Collector):
+    """Every worker's numbers, from the files in `folder`; what a dead one held is forgotten."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def collect(self) -> Iterable[Metric]:
+        for pid in {path.stem.rpartition("_")[2] for path in self._folder.glob("gauge_live*.db")}:
+            if not _alive(int(pid)):
+                mark_process_dead(int(pid), str(self._folder))  # type: ignore[no-untyped-call]  # has no types
+        return self._read(_TRIES)
+
+    def _read(self, tries: int) -> Iterable[Metric]:
+        try:
+            collector = MultiProcessCollector(None, str(self._folder))  # type: ignore[no-untyped-call]  # ditto
+            found: Iterable[Metric] = collector.collect()  # type: ignore[no-untyped-call]  # ditto
+        except (
+            struct.error,
+            FileNotFoundError,
+        ):  # a worker that begins has made a file, and not yet its size
+            if tries == 1:
+                raise
+            time.sleep(0.01)
+            return self._read(tries - 1)
+        return found
+
+
+_TRIES = 10
 
 
 def _alive(pid: int) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from prometheus_client import Gauge
 
 from app.metrics.declared import Declared, Labels
-from app.metrics.exposition import exposition, of_workers
+from app.metrics.exposition import OfWorkers, exposition
 
 
 class Metrics:
@@ -232,5 +232,5 @@ class Metrics:
 
     def negotiated(self, accept: str) -> tuple[bytes, str]:
         """See `exposition`."""
-        collector = self.registry if self._folder is None else of_workers(self._folder)
+        collector = self.registry if self._folder is None else OfWorkers(self._folder)
         return exposition(collector, accept)

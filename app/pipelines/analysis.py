@@ -234,7 +234,7 @@ class VideoAnalysis:
 
     def _frames(self, reader: VideoReader, run: _Run) -> None:
         options = self._options
-        patience = Patience(self._deadline, options.backend_s, options.frame_s)
+        patience = Patience(self._deadline, options.backend_s, options.frame_s, self._suite.metrics)
         steps: list[Step] = [_step(component, patience) for component in run.components]
         if self._observer is not None:
             steps.append(_pixels)
@@ -253,12 +253,15 @@ class VideoAnalysis:
         options, resumed = self._options, run.checkpoint.frames
         expected = expected_samples(run.facts, self._profile.sampling)
         chunk, since = run.fresh(), time.monotonic()
+        counted = self._suite.metrics.video_frames
         for sample, results in frames:
             self._check_cancelled()
             for result in results:
                 if isinstance(result, GatewayError):
+                    counted.labels("job", "error").inc()
                     run.keep(chunk)
                     raise result
+            counted.labels("job", "ok").inc()
             run.add(chunk, sample, results)
             if self._observer is not None:
                 pairs = zip(run.components, results, strict=False)

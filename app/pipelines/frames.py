@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -17,9 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import GatewayError, ModelNotReady, Overloaded, TritonUnavailable
+from app.metrics import Metrics
 from app.pipelines.base import Deadline
 
-_WORTH_WAITING = (Overloaded, TritonUnavailable, ModelNotReady)
+_REASONS: Mapping[type[GatewayError], str] = {
+    Overloaded: "overloaded",
+    TritonUnavailable: "backend_away",
+    ModelNotReady: "model_not_ready",
+}
+_WORTH_WAITING = tuple(_REASONS)
 _LONGEST_WAIT_S = 2.0
 
 
@@ -45,11 +52,15 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A sampled frame without its pixels: its number among the samples and in the stream, its time in seconds."""
+    """A sampled frame without its pixels: its number among the samples and in the stream, its time in seconds.
+
+    `decoded_at`: when it came out of the decoder, on the clock of `time.perf_counter`.
+    """
 
     ordinal: int
     index: int
     time_s: float
+    decoded_at: float = 0.0
 
 
 # What is done with a frame and the sample before it (None for the first); runs on a worker thread.
@@ -58,11 +69,17 @@ Step = Callable[[Frame, Frame | None], Any]
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long a frame waits for a backend that is away or full, and for its answer, in seconds."""
+    """How long a frame waits for a backend that is away or full, and for its answer, in seconds; `metrics` count it."""
 
     deadline: Deadline
     backend_s: float = 30.0
     frame_s: float = 30.0
+    metrics: Metrics | None = None
+
+    def count(self, error: GatewayError) -> None:
+        """A frame is tried again because of `error`."""
+        if self.metrics is not None:
+            self.metrics.retries.labels(_REASONS[type(error)]).inc()
 
     def frame_deadline(self) -> Deadline:
         return self.deadline.within(self.frame_s)
@@ -160,7 +177,7 @@ class FramesInOrder:
             if previous is not None:
                 previous.hold()
             futures.append(self._workers.submit(self._run, step, frame, previous))
-        self._results.put((Sample(ordinal, frame.index, frame.time_s), futures))
+        self._results.put((Sample(ordinal, frame.index, frame.time_s, time.perf_counter()), futures))
 
     def _run(self, step: Step, frame: Frame, previous: Frame | None) -> Any:
         try:
@@ -186,6 +203,7 @@ def patiently(call: Callable[[], Any], patience: Patience, stop: threading.Event
             pause = min(max(wait, error.retry_after or 0), _LONGEST_WAIT_S)
             if ending.remaining() <= pause or stop.wait(pause):
                 raise
+            patience.count(error)
             wait *= 2
 
 

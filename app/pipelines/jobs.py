@@ -269,6 +269,7 @@ class VideoJobs:
             self._over(job, "failed", (error.code, error.detail))
             return
         _log.warning("video %s waits: %s", job.id, error.detail)
+        self._suite.metrics.retries.labels("job_postponed").inc()
         self._index.put_back(job.id, time.time() + _RETRY_S, error.code, error.detail)
 
     def _over(self, job: Job, state: str, error: tuple[str, str] | None) -> None:

@@ -87,7 +87,7 @@ class FrameStream:
         except BaseException:
             self._reader.close()
             raise
-        patience = Patience(deadline, options.backend_s, options.frame_s)
+        patience = Patience(deadline, options.backend_s, options.frame_s, suite.metrics)
 
         def step(frame: Frame, previous: Frame | None) -> Any:
             height, width = frame.rgb.shape[:2]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.engine.base import ModelState
+from app.metrics import Metrics
 from app.pipelines.base import Router, Served, Timings
 from app.pipelines.clip import ImagePipeline, TextPipeline
 from app.pipelines.depth import DepthPipeline
@@ -29,6 +30,11 @@ class Suite:
     clip_image: ImagePipeline
     clip_text: TextPipeline
     places: PlacesPipeline
+
+    @property
+    def metrics(self) -> Metrics:
+        """That all of them count into."""
+        return self.detect.metrics
 
 
 @dataclass(slots=True)

@@ -43,7 +43,7 @@ class Watch:
 
     @property
     def _metrics(self) -> Metrics:
-        return self._suite.detect.metrics
+        return self._suite.metrics
 
     def look(self) -> None:
         """Set the gauges. Reads a file where there are jobs; waits for nothing else."""
