@@ -1,0 +1,89 @@
+"""Videos, streamed and as jobs, and tracking sessions."""
+
+from __future__ import annotations
+
+from panels import Json, Limits, Panel, Query, bars, dashboard, lines, number, row
+
+
+def board() -> Json:
+    """What has state and lasts."""
+    return dashboard(
+        "gateway-videos",
+        "Gateway: videos and sessions",
+        "Streams, jobs and their frames; tracking sessions and their conflicts.",
+        [],
+        [row("Now"), *_now(), row("Videos"), *_videos(), row("Sessions"), *_sessions()],
+    )
+
+
+def _now() -> list[Panel]:
+    return [
+        number("Streams", "Videos that are being answered line by line.",
+               "sum(gateway_video_streams_in_progress)", "short", width=6),
+        number("Jobs running", "0 while some are queued: runbook of GatewayVideoJobsStuck.",
+               'sum(instance_state:gateway_video_jobs:max{state="running"})', "short", width=6),
+        number("Jobs queued", "They wait for a worker. It grows for hours: raise GATEWAY_VIDEO_JOBS, or add a machine.",
+               'sum(instance_state:gateway_video_jobs:max{state="queued"})', "short", width=6, limits=Limits(10, 100)),
+        number("Sessions in memory", "Tracking sessions in this process; those in Redis aren't counted.",
+               "sum(gateway_sessions_live)", "short", width=6),
+    ]  # fmt: skip
+
+
+def _videos() -> list[Panel]:
+    return [
+        lines("Frames by route", "Sampled frames that were answered each second; job: of video jobs.",
+              [Query("sum by (route) (rate(gateway_video_frames_total[$__rate_interval]))", "{{route}}")],
+              "ops", width=8, stack=True),
+        lines("Frames by result", "Errors are frames, not videos: the line of each frame, or the manifest of the "
+              "job, says why.",
+              [Query("sum by (result) (rate(gateway_video_frames_total[$__rate_interval]))", "{{result}}")],
+              "ops", width=8, stack=True),
+        lines(
+            "Lag: from decoded to answered",
+            "Of streamed frames. It grows: frames are decoded faster than analysed, or the caller reads slowly; "
+            "sample fewer frames (?fps=), or use a smaller branch.",
+            [
+                Query(f"histogram_quantile({q}, sum by (le) "
+                      f"(rate(gateway_video_lag_seconds_bucket[$__rate_interval])))", name)
+                for q, name in ((0.5, "p50"), (0.95, "p95"), (0.99, "p99"))
+            ],
+            "s", width=8,
+        ),
+        bars("Jobs by state", "Finished ones are kept for GATEWAY_VIDEOS_KEEP_S. failed: each says why at GET "
+                              "/v1/videos/{id}.",
+             Query("sum by (state) (instance_state:gateway_video_jobs:max)", "{{state}}"), "short", width=8),
+        lines("Jobs over time", "queued grows and running stays: jobs come faster than they are done.",
+              [Query("sum by (state) (instance_state:gateway_video_jobs:max)", "{{state}}")], "short", width=8),
+        lines("Streams in progress", "Each holds one of GATEWAY_VIDEO_DECODERS; the next one then waits.",
+              [Query("sum(gateway_video_streams_in_progress)", "streams")], "short", width=8),
+    ]  # fmt: skip
+
+
+def _sessions() -> list[Panel]:
+    return [
+        lines(
+            "Conflicts by reason",
+            "parameters: the caller changed them within a session; clock, order: frames came late or twice "
+            "(several senders, or retries); size, format: another camera.",
+            [Query("sum by (reason) (rate(gateway_session_conflicts_total[$__rate_interval]))", "{{reason}}")],
+            "ops", width=8,
+        ),
+        lines("Sessions that ended by themselves",
+              "lru: GATEWAY_MAX_SESSIONS is too small, tracks were lost; ttl: idle, as it should be.",
+              [Query("sum by (reason) (rate(gateway_session_evictions_total[$__rate_interval]))", "{{reason}}")],
+              "ops", width=8),
+        lines("Updates done again", "Two workers met in one session. Often: its frames are sent in parallel.",
+              [Query("sum(rate(gateway_session_retries_total[$__rate_interval]))", "retries")], "ops", width=8),
+        lines(
+            "Time of an update",
+            "Reading, tracking and writing a session. High: Redis is far or slow.",
+            [
+                Query(f"histogram_quantile({q}, sum by (le) "
+                      "(rate(gateway_session_update_duration_seconds_bucket[$__rate_interval])))", name)
+                for q, name in ((0.5, "p50"), (0.95, "p95"), (0.99, "p99"))
+            ],
+            "s",
+        ),
+        lines("Sessions over time", "In memory. Steady growth up to GATEWAY_MAX_SESSIONS: callers never end theirs.",
+              [Query("sum(gateway_sessions_live)", "sessions")], "short"),
+    ]  # fmt: skip

@@ -1,0 +1,44 @@
+"""Writes the dashboards that Grafana loads from `dashboards/`; --check says whether they are what this code makes.
+
+    python deploy/grafana/build.py [--check]
+
+Standard library only. Change a panel in `boards/`, run this, commit both.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from boards import branches, overview, provenance, triton, videos
+
+FOLDER = Path(__file__).parent / "dashboards"
+BOARDS = {
+    "overview": overview.board,
+    "branches": branches.board,
+    "triton": triton.board,
+    "videos": videos.board,
+    "provenance": provenance.board,
+}
+
+
+def main() -> int:
+    """The exit code is 1 if --check finds a difference."""
+    made = {
+        f"{name}.json": json.dumps(board(), indent=1, ensure_ascii=False) + "\n"
+        for name, board in BOARDS.items()
+    }
+    there = {path.name: path.read_text("utf-8") for path in FOLDER.glob("*.json")}
+    if "--check" not in sys.argv[1:]:
+        for name, text in made.items():
+            (FOLDER / name).write_text(text, "utf-8")
+        return 0
+    stale = sorted(name for name in made.keys() | there.keys() if made.get(name) != there.get(name))
+    for name in stale:
+        print(f"{name} isn't what deploy/grafana/build.py makes; run it")
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""A gateway and its Triton under a little load, watched by a Prometheus; all three are real."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from support.analysis import patches
+from support.gateway import server
+from support.prometheus_server import PrometheusServer, binary
+from support.traffic import Traffic
+from support.triton_server import TritonServer
+
+LOAD_SECONDS = 15
+
+
+class Observed(NamedTuple):
+    """The Prometheus, and a moment under load."""
+
+    prometheus: PrometheusServer
+    at: float
+
+
+@contextlib.contextmanager
+def observed(repository: Path, folder: Path) -> Iterator[Observed]:
+    """After some seconds of load on every route, while everything still runs."""
+    binary()
+    video = patches(folder / "video.mp4").read_bytes()
+    with (
+        TritonServer(repository, folder / "triton.log") as triton,
+        server(
+            repository, folder / "gateway.log", engine="triton", triton_url=triton.grpc_url,
+            videos_folder=folder / "videos",
+        ) as (http, _),
+        PrometheusServer(
+            folder / "prometheus", http.base_url.netloc.decode(), _host(triton.metrics_url)
+        ) as prometheus,
+    ):  # fmt: skip
+        traffic = Traffic(http, video)
+        traffic.run(LOAD_SECONDS)
+        if traffic.failed:
+            raise RuntimeError("\n".join(traffic.failed[:5]))
+        yield Observed(prometheus, time.time())
+
+
+def _host(url: str) -> str:
+    return url.removeprefix("http://").removesuffix("/metrics")
