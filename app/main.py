@@ -87,6 +87,7 @@ def create_engine(settings: Settings, catalogue: Catalogue) -> Engine:
             settings.leases,
             settings.max_waiting,
             settings.triton_transport,
+            warmup_s=settings.warmup_timeout_s if settings.warmup else 0.0,
             tls=tls if settings.triton.tls else None,
         )
         return TritonEngine(catalogue, settings.triton.grpc, book, options)
@@ -102,7 +103,14 @@ def create_engine(settings: Settings, catalogue: Catalogue) -> Engine:
             "the embedded engine needs ONNX Runtime: pip install '.[embedded]' (or '.[gpu]')"
         ) from error
     patterns = tuple(pattern.strip() for pattern in settings.models.split(","))
-    embedded = EmbeddedOptions(settings.leases, settings.max_waiting, settings.embedded_threads, patterns)
+    embedded = EmbeddedOptions(
+        settings.leases,
+        settings.max_waiting,
+        settings.embedded_threads,
+        patterns,
+        warmup_s=settings.warmup_timeout_s if settings.warmup else 0.0,
+        rescan_s=settings.rescan_s,
+    )
     return EmbeddedEngine(catalogue, settings.repository, book, embedded)
 
 

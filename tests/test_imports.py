@@ -28,7 +28,7 @@ ONLY_IN = {
     "pydantic": ("app.api", "app.main", "app.settings", "app.cli", "app.profiles"),
     "grpc": ("app.engine.triton_client",),
     "tritonclient": ("app.engine.triton_client",),
-    "onnxruntime": ("app.engine.embedded", "export"),
+    "onnxruntime": ("app.engine.embedded", "app.engine.embedded_model", "export"),
     "torch": ("export",),
     "export": ("export",),
     "app.main": ("app.cli", "app.commands"),

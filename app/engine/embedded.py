@@ -1,6 +1,7 @@
 """ONNX Runtime in this process, over the same repository that Triton serves: ensembles, graphs and all.
 
-The models are loaded by one background thread, small ones first; `ready` tells how far it is.
+The models are loaded by one background thread, small ones first; `ready` tells how far it is. The same thread then
+looks at the files now and again: what is new or changed is loaded beside what serves, and takes its place.
 """
 
 from __future__ import annotations
@@ -8,122 +9,67 @@ from __future__ import annotations
 import fnmatch
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from app.engine import model_config
 from app.engine.base import (
-    NUMPY_DTYPES,
     Deadline,
     EngineUsage,
     Lease,
     LeasePool,
     ModelState,
-    allocate,
-    is_out_of_memory,
+    Weights,
     not_served,
 )
+from app.engine.embedded_model import (
+    ContractError,
+    EmbeddedLease,
+    Graph,
+    device,
+    open_session,
+    same,
+    specs,
+    translated_errors,
+)
+from app.engine.model_files import Stamp, stamp, stamps
+from app.engine.warmup import failed
 from app.engine.weights import WeightsBook
-from app.errors import GatewayError, InferenceFailed, InsufficientGpuMemory
-from routing.catalogue import Branch, Catalogue, ModelSpec, TensorSpec
+from app.errors import GatewayError, InsufficientGpuMemory
+from routing.catalogue import Branch, Catalogue, ModelSpec
 from routing.policy import Readiness
 
 _log = logging.getLogger(__name__)
-
-# Its own types, and RuntimeError: what the binding's C++ throws without a type (a device that fails, for one).
-_ORT_ERRORS: tuple[type[Exception], ...] = (
-    RuntimeError,
-    *(
-        value
-        for value in vars(ort_state).values()
-        if isinstance(value, type) and issubclass(value, Exception)
-    ),
-)
-_ORT_TYPES = {"tensor(uint8)": "UINT8", "tensor(int64)": "INT64", "tensor(float)": "FP32"}
-# What fits several branches on a small GPU (see triton/models: the same values).
-_CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
+_NOT_THERE = (Readiness.MISSING, Readiness.WEIGHTS_MISSING)
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedOptions:
     """How many leases a branch has, threads of one inference (0: all cores), and which models are loaded.
 
-    `models` are shell patterns of branch names; `max_waiting` requests may queue for a branch.
+    `models` are shell patterns of branch names; `max_waiting` requests may queue for a branch. `warmup_s`: time for
+    the first run of a branch, before it is served (0: none); `rescan_s` between two looks at the files (0: one look).
     """
 
     leases: int = 2
     max_waiting: int = 64
     threads: int = 0
     models: tuple[str, ...] = ("*",)
-
-
-@contextmanager
-def translated_errors(name: str) -> Iterator[None]:
-    """ONNX Runtime's exceptions as ours."""
-    try:
-        yield
-    except _ORT_ERRORS as error:
-        if is_out_of_memory(str(error)):
-            raise InsufficientGpuMemory(f"{name}: {error}") from error
-        raise InferenceFailed(f"{name}: {error}") from error
-
-
-class _ContractError(Exception):
-    """A model isn't what the catalogue says."""
+    warmup_s: float = 0.0
+    rescan_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Graph:
-    """One loaded ONNX model and where it stands in its branch: graph tensor name -> branch tensor name."""
+class _Loaded:
+    """A session, the weights that were computed from its files, and what these looked like."""
 
-    name: str
     session: ort.InferenceSession
-    spec: ModelSpec
-    input_map: Mapping[str, str]
-    output_map: Mapping[str, str]
-
-
-class EmbeddedLease:
-    """Arrays bound to every graph of the branch once; a run moves no tensor."""
-
-    transport = "inprocess"
-
-    def __init__(self, branch: Branch, graphs: Sequence[_Graph], model: ModelState) -> None:
-        self.inputs = allocate(branch.inputs)
-        self.outputs = allocate(branch.outputs)
-        self.workspace: dict[str, Any] = {}
-        self.model = model
-        self.broken = False
-        self._name = branch.name
-        self._arrays: dict[str, NDArray[Any]] = {**self.inputs, **self.outputs}
-        self._steps = [(graph.session, self._bind(graph)) for graph in graphs]
-
-    def _bind(self, graph: _Graph) -> ort.IOBinding:
-        binding = graph.session.io_binding()
-        for spec in graph.spec.inputs:
-            binding.bind_cpu_input(spec.name, self._arrays[graph.input_map[spec.name]])
-        for spec in graph.spec.outputs:
-            name = graph.output_map[spec.name]
-            array = self._arrays.setdefault(name, np.zeros(spec.shape, NUMPY_DTYPES[spec.datatype]))
-            binding.bind_output(spec.name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
-        return binding
-
-    def run(self, deadline: Deadline) -> None:
-        for session, binding in self._steps:
-            deadline.check("infer")
-            with translated_errors(self._name):
-                session.run_with_iobinding(binding)
-
-    def close(self) -> None:
-        self._steps.clear()
+    weights: Weights
+    stamp: Stamp
 
 
 class EmbeddedEngine:
@@ -142,11 +88,14 @@ class EmbeddedEngine:
         self._repository = repository
         self._book = book
         self._options = options or EmbeddedOptions()
-        self._device = "cuda:0" if "CUDAExecutionProvider" in ort.get_available_providers() else "cpu"
+        self._device = device()
         self._states: Mapping[str, ModelState] = {
             name: self._state(name, *self._found(name)) for name in catalogue.models
         }
-        self._sessions: dict[str, ort.InferenceSession] = {}
+        # These three are the loader's own. Stamps: as of the branch's loading; looks: as of the last look.
+        self._sessions: dict[str, _Loaded] = {}
+        self._stamps: dict[str, Mapping[str, Stamp]] = {}
+        self._looks: Mapping[str, Stamp] = {}
         self._pools: dict[str, LeasePool[EmbeddedLease]] = {}
         self._closing = threading.Event()
         self.loaded = threading.Event()
@@ -188,121 +137,147 @@ class EmbeddedEngine:
     def _state(self, name: str, readiness: Readiness, reason: str | None = None) -> ModelState:
         return ModelState(name, readiness, reason, "1", self._device, "inprocess", self._book.lookup(name))
 
+    def _set(self, *states: ModelState) -> None:
+        self._states = {**self._states, **{state.name: state for state in states}}
+
     def _load_all(self) -> None:
         branches = sorted(self._catalogue.branches.values(), key=lambda b: (b.size or 0, b.name))
         for branch in branches:
             if self._closing.is_set():
                 break
-            state = self._load(branch)
-            if not state.ready:
-                self._set(*self._given_up(branch, state))
-            self._set(state)
+            self._bring(branch)
         self.loaded.set()
+        while self._options.rescan_s and not self._closing.wait(self._options.rescan_s):
+            self._rescan(branches)
 
-    def _given_up(self, branch: Branch, state: ModelState) -> Iterator[ModelState]:
-        """The parts of a branch that can't be served and that nobody will load now."""
-        for part in (self._states[model.name] for model in branch.models[1:]):
-            if part.readiness is Readiness.LOADING:
-                reason = f"not loaded, because {branch.name} isn't: {state.reason}"
-                yield replace(part, readiness=Readiness.UNAVAILABLE, reason=reason)
+    def _rescan(self, branches: Sequence[Branch]) -> None:
+        """Load what has changed since it was loaded, unless it is still changing between two looks."""
+        before, self._looks = self._looks, stamps(self._repository, self._catalogue.models)
+        for branch in branches:
+            now = {model.name: self._looks[model.name] for model in branch.models}
+            settled = all(before.get(name) == look for name, look in now.items())
+            if settled and now != self._stamps[branch.name] and not self._closing.is_set():
+                self._bring(branch)
 
-    def _set(self, *states: ModelState) -> None:
-        self._states = {**self._states, **{state.name: state for state in states}}
+    def _bring(self, branch: Branch) -> None:
+        """Load a branch and serve it; what served under its name goes on until then, and where that fails."""
+        self._stamps[branch.name] = stamps(self._repository, (model.name for model in branch.models))
+        old = self._pools.get(branch.name)
+        states = self._load(branch)
+        readiness, reason = states[branch.name].readiness, states[branch.name].reason
+        if old is None:
+            self._set(*states.values())
+            if readiness is not Readiness.READY:
+                self._let_go(branch)
+        elif readiness is Readiness.READY:
+            self._set(*states.values())
+            old.close()
+        elif readiness in _NOT_THERE:
+            self._set(*states.values())
+            del self._pools[branch.name]
+            old.close()
+            self._let_go(branch)
+            _log.info("%s is gone: %s", branch.name, reason)
+        else:
+            still = f"its files have changed and can't be served, so what was loaded before is: {reason}"
+            self._set(replace(self._states[branch.name], reason=still))
+            _log.warning("%s: %s", branch.name, still)
 
-    def _load(self, branch: Branch) -> ModelState:
-        """Load one branch; what is wrong with it ends in its state, never in the loader's death."""
+    def _let_go(self, branch: Branch) -> None:
+        """Memory of what isn't served; a part of one branch is a part of no other."""
+        for model in branch.models:
+            self._sessions.pop(model.name, None)
+
+    def _load(self, branch: Branch) -> dict[str, ModelState]:
+        """States of a branch and its parts after an attempt; what is wrong ends there, never in the loader's death."""
+        parts = {model.name: self._state(model.name, *self._found(model.name)) for model in branch.models}
+        parts[branch.name] = self._attempt(branch, parts)
+        for name, part in parts.items():
+            if part.readiness is Readiness.LOADING:  # nobody will load it now
+                reason = f"not loaded, because {branch.name} isn't: {parts[branch.name].reason}"
+                parts[name] = replace(part, readiness=Readiness.UNAVAILABLE, reason=reason)
+        return parts
+
+    def _attempt(self, branch: Branch, parts: dict[str, ModelState]) -> ModelState:
+        """The branch's own state; the parts that have been loaded are READY in `parts`."""
         if not any(fnmatch.fnmatchcase(branch.name, pattern) for pattern in self._options.models):
             return self._state(branch.name, Readiness.UNAVAILABLE, "not among the models that are loaded")
-        for model in branch.models:
-            if self._states[model.name].readiness in (Readiness.MISSING, Readiness.WEIGHTS_MISSING):
-                missing = self._states[model.name]
+        for missing in parts.values():
+            if missing.readiness in _NOT_THERE:
                 return self._state(branch.name, missing.readiness, missing.reason)
         try:
             graphs = self._graphs(branch)
-        except _ContractError as error:
+        except ContractError as error:
             return self._state(branch.name, Readiness.CONTRACT_MISMATCH, str(error))
         except InsufficientGpuMemory as error:
             return self._state(branch.name, Readiness.OUT_OF_MEMORY, error.detail)
         except (GatewayError, ValueError, OSError) as error:  # ConfigError is a ValueError, as is no UTF-8
             return self._state(branch.name, Readiness.UNAVAILABLE, str(error))
+        for graph in graphs:
+            parts[graph.name] = replace(
+                parts[graph.name], readiness=Readiness.READY, reason=None, weights=graph.weights
+            )
         return self._serve(branch, graphs)
 
-    def _serve(self, branch: Branch, graphs: Sequence[_Graph]) -> ModelState:
+    def _serve(self, branch: Branch, graphs: Sequence[Graph]) -> ModelState:
+        weights = {graph.name: graph.weights for graph in graphs}
         preprocess = branch.preprocess_model
         state = replace(
-            self._states[branch.name],
-            readiness=Readiness.READY,
-            reason=None,
-            weights=self._states[branch.weights_model].weights,
-            preprocess_digest=self._states[preprocess].weights.digest if preprocess else None,
+            self._state(branch.name, Readiness.READY),
+            weights=weights[branch.weights_model],
+            preprocess_digest=weights[preprocess].digest if preprocess else None,
         )
         options = self._options
-        self._pools[branch.name] = LeasePool(
-            lambda: EmbeddedLease(branch, graphs, state), options.leases, options.max_waiting
-        )
+        pool = LeasePool(lambda: EmbeddedLease(branch, graphs, state), options.leases, options.max_waiting)
+        if options.warmup_s:
+            try:
+                with pool.lease(Deadline.after(options.warmup_s)) as lease:
+                    lease.first_run(options.warmup_s)
+            except GatewayError as error:
+                return failed(state, error, options.warmup_s)
+        self._pools[branch.name] = pool
         _log.info("loaded %s (%s, weights: %s)", branch.name, self._device, state.weights.kind)
         return state
 
-    def _graphs(self, branch: Branch) -> list[_Graph]:
+    def _graphs(self, branch: Branch) -> list[Graph]:
         """The branch's models in the order in which a frame meets them, as its config.pbtxt says."""
         config = self._config(branch.models[0])
         if not config.steps:
             identity = {tensor.name: tensor.name for tensor in (*config.inputs, *config.outputs)}
-            return [self._graph(branch.models[0], identity, identity)]
+            return [self._graph(branch, branch.models[0], identity, identity)]
         models = {model.name: model for model in branch.models}
         graphs = []
         for step in config.steps:
             if step.model_name not in models:
-                raise _ContractError(f"{branch.name}: step {step.model_name} is not in the catalogue")
+                raise ContractError(f"{branch.name}: step {step.model_name} is not in the catalogue")
             self._config(models[step.model_name])
-            graphs.append(self._graph(models[step.model_name], step.input_map, step.output_map))
+            graphs.append(self._graph(branch, models[step.model_name], step.input_map, step.output_map))
         return graphs
 
     def _config(self, model: ModelSpec) -> model_config.ModelConfig:
         text = (self._repository / model.name / "config.pbtxt").read_text(encoding="utf-8")
         config = model_config.read(text)
-        _same(model.name, "config.pbtxt", config.inputs, model.inputs)
-        _same(model.name, "config.pbtxt", config.outputs, model.outputs)
+        same(model.name, "config.pbtxt", config.inputs, model.inputs)
+        same(model.name, "config.pbtxt", config.outputs, model.outputs)
         return config
 
-    def _graph(self, model: ModelSpec, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> _Graph:
-        if model.name not in self._sessions:
-            folder = self._repository / model.name / "1"
-            weights = self._book.verified(folder, model.name)
-            with translated_errors(model.name):
-                session = self._session(folder / "model.onnx")
-            _same(model.name, "model.onnx", _specs(session.get_inputs()), model.inputs)
-            _same(model.name, "model.onnx", _specs(session.get_outputs()), model.outputs)
-            self._sessions[model.name] = session
-            # A branch is READY when it has its pool (`_serve`), not before.
-            branch = model.name in self._catalogue.branches
-            state = self._state(model.name, Readiness.LOADING if branch else Readiness.READY)
-            self._set(replace(state, weights=weights))
-        return _Graph(model.name, self._sessions[model.name], model, inputs, outputs)
+    def _graph(
+        self, branch: Branch, model: ModelSpec, inputs: Mapping[str, str], outputs: Mapping[str, str]
+    ) -> Graph:
+        wanted = self._stamps[branch.name][model.name]
+        known = self._sessions.get(model.name)
+        if known is None or known.stamp != wanted:
+            known = self._open(model, wanted)
+        return Graph(model.name, known.session, model, known.weights, inputs, outputs)
 
-    def _session(self, path: Path) -> ort.InferenceSession:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = self._options.threads
-        options.log_severity_level = 3
-        # Between requests the threads sleep instead of spinning on cores that others need.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        providers: list[Any] = ["CPUExecutionProvider"]
-        if self._device != "cpu":
-            providers.insert(0, ("CUDAExecutionProvider", _CUDA_OPTIONS))
-        return ort.InferenceSession(str(path), options, providers=providers)
-
-
-def _specs(arguments: Sequence[ort.NodeArg]) -> tuple[TensorSpec, ...]:
-    return tuple(
-        TensorSpec(
-            a.name, _ORT_TYPES.get(a.type, a.type), tuple(d if isinstance(d, int) else -1 for d in a.shape)
-        )
-        for a in arguments
-    )
-
-
-def _same(model: str, where: str, actual: Sequence[TensorSpec], expected: Sequence[TensorSpec]) -> None:
-    if {t.name: t for t in actual} != {t.name: t for t in expected}:
-        found = "; ".join(f"{t.name} {t.datatype} {list(t.shape)}" for t in actual)
-        wanted = "; ".join(f"{t.name} {t.datatype} {list(t.shape)}" for t in expected)
-        raise _ContractError(f"{model}: {where} has {found}; the catalogue says {wanted}")
+    def _open(self, model: ModelSpec, wanted: Stamp) -> _Loaded:
+        folder = self._repository / model.name / "1"
+        weights = self._book.verified(folder, model.name)
+        with translated_errors(model.name):
+            session = open_session(folder / "model.onnx", self._options.threads, self._device)
+        same(model.name, "model.onnx", specs(session.get_inputs()), model.inputs)
+        same(model.name, "model.onnx", specs(session.get_outputs()), model.outputs)
+        if stamp(folder.parent) != wanted:  # the digest may not be that of what was loaded
+            raise OSError(f"{model.name}: its files have changed while they were loaded")
+        loaded = self._sessions[model.name] = _Loaded(session, weights, wanted)
+        return loaded

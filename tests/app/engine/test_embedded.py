@@ -17,7 +17,8 @@ from support import repository as test_repository
 from support.repository import CATALOGUE
 
 from app.engine.base import Deadline, ModelState
-from app.engine.embedded import EmbeddedEngine, EmbeddedOptions, translated_errors
+from app.engine.embedded import EmbeddedEngine, EmbeddedOptions
+from app.engine.embedded_model import translated_errors
 from app.engine.weights import WeightsBook
 from app.errors import InferenceFailed, InsufficientGpuMemory, ModelNotReady
 from routing.catalogue import Branch

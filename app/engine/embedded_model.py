@@ -1,0 +1,149 @@
+"""One branch on ONNX Runtime: its loaded graphs, and leases over them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
+
+from app.engine.base import NUMPY_DTYPES, Deadline, ModelState, Weights, allocate, is_out_of_memory
+from app.errors import DeadlineExceeded, InferenceFailed, InsufficientGpuMemory
+from routing.catalogue import Branch, ModelSpec, TensorSpec
+
+# Its own types, and RuntimeError: what the binding's C++ throws without a type (a device that fails, for one).
+_ORT_ERRORS: tuple[type[Exception], ...] = (
+    RuntimeError,
+    *(
+        value
+        for value in vars(ort_state).values()
+        if isinstance(value, type) and issubclass(value, Exception)
+    ),
+)
+_ORT_TYPES = {"tensor(uint8)": "UINT8", "tensor(int64)": "INT64", "tensor(float)": "FP32"}
+# What fits several branches on a small GPU (see triton/models: the same values).
+_CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
+
+
+@contextmanager
+def translated_errors(name: str) -> Iterator[None]:
+    """ONNX Runtime's exceptions as ours."""
+    try:
+        yield
+    except _ORT_ERRORS as error:
+        if is_out_of_memory(str(error)):
+            raise InsufficientGpuMemory(f"{name}: {error}") from error
+        raise InferenceFailed(f"{name}: {error}") from error
+
+
+class ContractError(Exception):
+    """A model isn't what the catalogue says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """One loaded ONNX model and where it stands in its branch: graph tensor name -> branch tensor name."""
+
+    name: str
+    session: ort.InferenceSession
+    spec: ModelSpec
+    weights: Weights
+    input_map: Mapping[str, str]
+    output_map: Mapping[str, str]
+
+
+class EmbeddedLease:
+    """Arrays bound to every graph of the branch once; a run moves no tensor."""
+
+    transport = "inprocess"
+
+    def __init__(self, branch: Branch, graphs: Sequence[Graph], model: ModelState) -> None:
+        self.inputs = allocate(branch.inputs)
+        self.outputs = allocate(branch.outputs)
+        self.workspace: dict[str, Any] = {}
+        self.model = model
+        self.broken = False
+        self._name = branch.name
+        self._arrays: dict[str, NDArray[Any]] = {**self.inputs, **self.outputs}
+        self._steps = [(graph.session, self._bind(graph)) for graph in graphs]
+
+    def _bind(self, graph: Graph) -> ort.IOBinding:
+        binding = graph.session.io_binding()
+        for spec in graph.spec.inputs:
+            binding.bind_cpu_input(spec.name, self._arrays[graph.input_map[spec.name]])
+        for spec in graph.spec.outputs:
+            name = graph.output_map[spec.name]
+            array = self._arrays.setdefault(name, np.zeros(spec.shape, NUMPY_DTYPES[spec.datatype]))
+            binding.bind_output(spec.name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+        return binding
+
+    def run(self, deadline: Deadline) -> None:
+        for session, binding in self._steps:
+            deadline.check("infer")
+            with translated_errors(self._name):
+                session.run_with_iobinding(binding)
+
+    def first_run(self, limit_s: float) -> None:
+        """Run what the arrays hold, to pay the first run's price; ended after `limit_s`.
+
+        Raises:
+            DeadlineExceeded, InsufficientGpuMemory, InferenceFailed.
+        """
+        deadline, options = Deadline.after(limit_s), ort.RunOptions()
+        timer = threading.Timer(limit_s, setattr, (options, "terminate", True))
+        timer.start()
+        try:
+            for session, binding in self._steps:
+                with translated_errors(self._name):
+                    session.run_with_iobinding(binding, options)
+        except InferenceFailed as error:
+            if deadline.remaining() <= 0:
+                raise DeadlineExceeded("infer") from error
+            raise
+        finally:
+            timer.cancel()
+        deadline.check("infer")
+
+    def close(self) -> None:
+        self._steps.clear()
+
+
+def open_session(path: Path, threads: int, device: str) -> ort.InferenceSession:
+    """A graph ready to run, on `cpu` or `cuda:0`."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    # Between requests the threads sleep instead of spinning on cores that others need.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if device != "cpu":
+        providers.insert(0, ("CUDAExecutionProvider", _CUDA_OPTIONS))
+    return ort.InferenceSession(str(path), options, providers=providers)
+
+
+def specs(arguments: Sequence[ort.NodeArg]) -> tuple[TensorSpec, ...]:
+    return tuple(
+        TensorSpec(
+            a.name, _ORT_TYPES.get(a.type, a.type), tuple(d if isinstance(d, int) else -1 for d in a.shape)
+        )
+        for a in arguments
+    )
+
+
+def same(model: str, where: str, actual: Sequence[TensorSpec], expected: Sequence[TensorSpec]) -> None:
+    if {t.name: t for t in actual} != {t.name: t for t in expected}:
+        found = "; ".join(f"{t.name} {t.datatype} {list(t.shape)}" for t in actual)
+        wanted = "; ".join(f"{t.name} {t.datatype} {list(t.shape)}" for t in expected)
+        raise ContractError(f"{model}: {where} has {found}; the catalogue says {wanted}")
+
+
+def device() -> str:
+    """Where sessions run on this installation."""
+    return "cuda:0" if "CUDAExecutionProvider" in ort.get_available_providers() else "cpu"

@@ -1,0 +1,32 @@
+"""What lies in a model repository, cheaply: enough to see that a model's files are others than before."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+# (name, inode, nanoseconds of the last change, bytes) of every file of a model; none: it isn't there.
+Stamp = tuple[tuple[str, int, int, int], ...]
+
+
+def stamps(repository: Path, models: Iterable[str]) -> Mapping[str, Stamp]:
+    """The stamp of each model; nothing is opened."""
+    return {name: stamp(repository / name) for name in models}
+
+
+def stamp(folder: Path) -> Stamp:
+    """Of config.pbtxt and the files of version 1. Hidden ones are somebody's work in progress."""
+    found = []
+    for part in (folder, folder / "1"):
+        try:
+            with os.scandir(part) as entries:
+                for entry in entries:
+                    wanted = part.name == "1" or entry.name == "config.pbtxt"
+                    if wanted and not entry.name.startswith(".") and entry.is_file():
+                        stat = entry.stat()
+                        path = f"{part.name}/{entry.name}"
+                        found.append((path, stat.st_ino, stat.st_mtime_ns, stat.st_size))
+        except OSError:  # it isn't there, or went while it was looked at
+            continue
+    return tuple(sorted(found))
