@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,8 @@ PACKAGES = (
 _GPU = ("name", "driver_version", "memory.total", "compute_cap")
 
 
-def environment(triton_grpc: str, gateway: str) -> dict[str, Any]:
-    """What ratios and digits depend on; None where it isn't there."""
+def environment(triton_grpc: str, gateway: str, headers: Mapping[str, str]) -> dict[str, Any]:
+    """What ratios and digits depend on; None where it isn't there. `headers` go to the gateway."""
     return {
         "cpu": _cpu(),
         "cpu_count": len(os.sched_getaffinity(0)),
@@ -41,7 +42,7 @@ def environment(triton_grpc: str, gateway: str) -> dict[str, Any]:
         "gateway": __version__,
         "commit": _commit(),
         "triton": _triton(triton_grpc),
-        "gateway_engine": _engine(gateway),
+        "gateway_engine": _engine(gateway, headers),
         **{name: found for name in PACKAGES if (found := _version(name))},
     }
 
@@ -101,10 +102,10 @@ def _triton(url: str) -> str | None:
         client.close()
 
 
-def _engine(url: str) -> str | None:
-    http = Http(url, 2)
+def _engine(url: str, headers: Mapping[str, str]) -> str | None:
+    http = Http(url, 2, headers)
     try:
-        said = http.get("/v1/repository").json()
+        said = http.get("/v1/branches").json()
         return str(said["engine"]) if isinstance(said, dict) and "engine" in said else None
     except GatewayError:
         return None

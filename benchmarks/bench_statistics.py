@@ -40,7 +40,7 @@ def ratio_of_medians(old: Rounds, new: Rounds, seed: int = 0) -> tuple[float, fl
     """
     random = np.random.default_rng(seed)
     ratio = float(np.median(_flat(new)) / np.median(_flat(old)))
-    draws = [_drawn_median(new, random) / _drawn_median(old, random) for _ in range(DRAWS)]
+    draws = _drawn_medians(new, random) / _drawn_medians(old, random)
     low, high = np.percentile(draws, INTERVAL)
     return ratio, float(low), float(high)
 
@@ -103,7 +103,16 @@ def _flat(rounds: Rounds) -> NDArray[np.float64]:
     return np.concatenate([np.asarray(samples, np.float64) for samples in rounds if len(samples)])
 
 
-def _drawn_median(rounds: Rounds, random: np.random.Generator) -> float:
-    filled = [np.asarray(samples) for samples in rounds if len(samples)]
-    drawn = [filled[at] for at in random.integers(len(filled), size=len(filled))]
-    return float(np.median(np.concatenate([random.choice(samples, len(samples)) for samples in drawn])))
+def _drawn_medians(rounds: Rounds, random: np.random.Generator) -> NDArray[np.float64]:
+    """`[DRAWS]`: as many rounds as there are, drawn with replacement; of each as many samples as the longest has."""
+    filled = [np.asarray(samples, np.float64) for samples in rounds if len(samples)]
+    lengths = np.array([len(samples) for samples in filled])
+    padded = np.zeros((len(filled), lengths.max()))
+    for at, samples in enumerate(filled):
+        padded[at, : len(samples)] = samples
+    chosen = random.integers(len(filled), size=(DRAWS, len(filled)))  # [draws, rounds]
+    places = (
+        random.random((*chosen.shape, lengths.max())) * lengths[chosen][:, :, None]
+    )  # [draws, rounds, samples]
+    drawn = padded[chosen[:, :, None], places.astype(np.int64)]
+    return np.asarray(np.median(drawn.reshape(DRAWS, -1), axis=1))

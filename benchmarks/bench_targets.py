@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -213,22 +213,26 @@ class GatewayTarget:
 
     name = "gateway"
 
-    def __init__(self, url: str, timeout_s: float) -> None:
-        self._url, self._timeout_s = url, timeout_s
+    def __init__(self, url: str, timeout_s: float, headers: Mapping[str, str]) -> None:
+        self._url, self._timeout_s, self._headers = url, timeout_s, headers
         # The gateway remembers prompts: each one is sent once in the life of this target, and hits no cache.
         self._numbers = itertools.count(time.time_ns())
 
     def states(self) -> Mapping[str, State]:
-        http = Http(self._url, self._timeout_s)
+        http = Http(self._url, self._timeout_s, self._headers)
         reply = http.get("/v1/branches")
         http.close()
         if not reply.ok:
-            raise Refused("not_a_gateway", reply.fault())
+            said = reply.json()
+            raise Refused(
+                said["code"] if isinstance(said, dict) and "code" in said else "not_a_gateway", reply.fault()
+            )
         rows = [row for family in reply.json()["families"] for row in family["branches"]]
         return {row["name"]: _gateway_state(row) for row in rows}
 
     def caller(self, branch: Branch, prompts: int) -> Caller:
-        return _GatewayCaller(self._url, branch, prompts, self._numbers, self._timeout_s)
+        http = Http(self._url, self._timeout_s, {**self._headers, "X-Request-Timeout": str(self._timeout_s)})
+        return _GatewayCaller(http, branch, prompts, self._numbers)
 
     def close(self) -> None:
         """Nothing is kept."""
@@ -242,10 +246,9 @@ def _gateway_state(row: Mapping[str, Any]) -> State:
 
 
 class _GatewayCaller:
-    def __init__(self, url: str, branch: Branch, prompts: int, numbers: Any, timeout_s: float) -> None:
-        self._http = Http(url, timeout_s)
-        self._numbers, self._prompts = numbers, prompts
-        self._headers = {"X-Request-Timeout": str(timeout_s)}
+    def __init__(self, http: Http, branch: Branch, prompts: int, numbers: Iterator[int]) -> None:
+        self._http, self._numbers, self._prompts = http, numbers, prompts
+        self._headers: dict[str, str] = {}
         self._path = _ROUTES.get(branch.family, "/v1/clip/text") + (
             "" if branch.size is None else branch.name
         )

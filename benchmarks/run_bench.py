@@ -30,6 +30,7 @@ from bench_report import print_comparison
 from bench_results import Results, load
 from bench_targets import EngineTarget, GatewayTarget, JsonTarget, Target
 
+from app.commands.smoke_http import key_headers
 from app.settings import Settings
 from routing import catalogue as catalogues
 from routing.catalogue import Catalogue
@@ -44,10 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s: %(message)s", stream=sys.stderr)
     try:
         if options.compare and len(options.compare) == 2:
-            old, new = (load(path) for path in options.compare)
-            return print_comparison(old, new, options.tolerance)
+            before, after = (load(path) for path in options.compare)
+            return print_comparison(before, after, options.tolerance)
         old = load(options.compare[0]) if options.compare else None
         folder = _folder(options)
+        options.headers = key_headers(options.api_key_file)
         chosen, names = policies(options.policies), targets(options.targets)
     except (ValueError, OSError) as error:
         print(f"run_bench: {error}", file=sys.stderr)
@@ -66,7 +68,7 @@ def _run(
     head = {
         "commands": [shlex.join(["python", "benchmarks/run_bench.py", *sys.argv[1:]])],
         "note": options.note,
-        "environment": environment(options.triton_url, options.gateway_url),
+        "environment": environment(options.triton_url, options.gateway_url, options.headers),
         "repeats": options.repeats,
         "duration_s": options.duration,
     }
@@ -121,7 +123,7 @@ def _makers(
 
     triton = functools.partial(engine, engine="triton")
     makers: dict[str, Callable[[], Target]] = {
-        "gateway": lambda: GatewayTarget(options.gateway_url, options.timeout),
+        "gateway": lambda: GatewayTarget(options.gateway_url, options.timeout, options.headers),
         "triton_grpc": lambda: triton("triton_grpc", triton_transport="bytes"),
         "triton_shm": lambda: triton("triton_shm", triton_transport="shared_memory"),
         "triton_json": over_json,
@@ -174,6 +176,9 @@ def _parser() -> argparse.ArgumentParser:
     effort.add_argument("--timeout", type=_seconds, default=60.0, help="one request, in seconds (default 60)")
     where = parser.add_argument_group("where")
     where.add_argument("--gateway-url", default="http://127.0.0.1:8080")
+    where.add_argument(
+        "--api-key-file", type=Path, metavar="FILE", help="the gateway's API key, if it wants one"
+    )
     where.add_argument("--triton-url", default="127.0.0.1:8001", help="gRPC")
     where.add_argument("--triton-http-url", default="http://127.0.0.1:8000")
     where.add_argument("--repository", type=Path, help="for embedded, and for digests (GATEWAY_REPOSITORY)")

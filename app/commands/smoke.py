@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from app.commands.smoke_gateway import GatewayTarget
+from app.commands.smoke_http import key_headers
 from app.commands.smoke_inputs import fault_of, nothing_to_compare
 from app.commands.smoke_report import UNREACHABLE, Check, Need, Report, Status
 from app.commands.smoke_triton import Answer, Found, GrpcTriton, HttpTriton, Models, Target
@@ -26,7 +27,7 @@ def smoke(parsed: argparse.Namespace) -> int:
     catalogue = catalogues.load()
     try:
         target = _target(parsed, catalogue)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         return _give_up(str(error), as_json=parsed.json)
     patterns = [pattern.strip() for pattern in parsed.branches.split(",")]
     try:
@@ -64,7 +65,8 @@ def check(target: Target, catalogue: Catalogue, patterns: Sequence[str], *, stri
 
 def _target(parsed: argparse.Namespace, catalogue: Catalogue) -> Target:
     if parsed.url is not None:
-        return GatewayTarget(parsed.url, parsed.timeout)
+        headers = key_headers(parsed.api_key_file)
+        return GatewayTarget(parsed.url, parsed.timeout, headers, parsed.operate_url)
     given: dict[str, Any] = {"triton_url": parsed.triton_url, "triton_transport": parsed.transport}
     settings = Settings(
         engine="triton", **{name: value for name, value in given.items() if value is not None}

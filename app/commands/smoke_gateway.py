@@ -33,11 +33,26 @@ _BOX = 6  # x1, y1, x2, y2, score, class
 
 
 class GatewayTarget:
-    """`POST` to the route of each branch's family, the branch named; what comes back is what a caller sees."""
+    """`POST` to the route of each branch's family, the branch named; what comes back is what a caller sees.
 
-    def __init__(self, url: str, timeout_s: float) -> None:
-        self._control = Http(url, min(timeout_s, CONTROL_TIMEOUT_S))
-        self._http = Http(url, timeout_s)
+    Args:
+        url: the gateway.
+        timeout_s: of one request.
+        headers: that go with every request, as a key's does.
+        operate_url: where its probes are, if they have a port of their own.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        timeout_s: float,
+        headers: Mapping[str, str] | None = None,
+        operate_url: str | None = None,
+    ) -> None:
+        control_s = min(timeout_s, CONTROL_TIMEOUT_S)
+        self._probes = Http(operate_url or url, control_s, headers)
+        self._control = Http(url, control_s, headers)
+        self._http = Http(url, timeout_s, headers)
         self._timeout_s = timeout_s
         self.title = f"gateway at {self._http.url}"
 
@@ -45,7 +60,7 @@ class GatewayTarget:
         rows = []
         for name, path in (("live", "/livez"), ("ready", "/readyz")):
             started = time.perf_counter()
-            reply = self._control.get(path)
+            reply = self._probes.get(path)
             rows.append(timed_check(name, reply.ok, started, f"{path}: {_failing(reply)}"))
         return rows
 
@@ -84,6 +99,7 @@ class GatewayTarget:
             raise InferenceFailed(f"the answer can't be read: {error!r}") from error
 
     def close(self) -> None:
+        self._probes.close()
         self._control.close()
         self._http.close()
 

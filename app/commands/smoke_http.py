@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import http.client
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -40,21 +42,34 @@ class Reply:
         return f"HTTP {self.status}: {said or self.body[:200].decode('utf-8', 'replace') or 'no words'}"
 
 
+def key_headers(path: Path | None) -> dict[str, str]:
+    """The header that carries the API key in a file (`-`: standard input); a command line can be seen by others.
+
+    Raises:
+        OSError: the file can't be read.
+    """
+    if path is None:
+        return {}
+    return {"X-API-Key": (sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")).strip()}
+
+
 class Http:
     """A connection to `url`, opened when first needed. Not for several threads at once.
 
-    Proxies that the environment names are not used: what is asked here is one server, by its address.
+    Proxies that the environment names are not used: what is asked here is one server, by its address. `headers` go
+    with every request.
 
     Raises:
         ValueError: `url` is no http:// or https:// address.
     """
 
-    def __init__(self, url: str, timeout_s: float) -> None:
+    def __init__(self, url: str, timeout_s: float, headers: Mapping[str, str] | None = None) -> None:
         parts = urlsplit(url)
         if parts.scheme not in _KINDS or not parts.hostname:
             raise ValueError(f"{url} is no http:// or https:// address")
         self.url = url.rstrip("/")
         self._prefix = parts.path.rstrip("/")
+        self._headers = dict(headers or {})
         self._connection = _KINDS[parts.scheme](parts.hostname, parts.port, timeout=timeout_s)
 
     def get(self, path: str) -> Reply:
@@ -92,7 +107,7 @@ class Http:
         self._connection.close()
 
     def _once(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str] | None) -> Reply:
-        self._connection.request(method, self._prefix + path, body, dict(headers or {}))
+        self._connection.request(method, self._prefix + path, body, {**self._headers, **(headers or {})})
         answer = self._connection.getresponse()
         names = {name.lower(): value for name, value in answer.getheaders()}
         return Reply(answer.status, names, answer.read())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 EXIT_CODES = (
     "Exit code 0: all that is required is well; 1: something required is wrong (with --strict, something optional is "
@@ -18,6 +19,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="a Triton server: host:port of its gRPC service, or http://host:port (GATEWAY_TRITON_URL)",
     )
     where.add_argument("--url", help="a gateway: http://host:port")
+    parser.add_argument(
+        "--api-key-file", type=Path, metavar="FILE",
+        help="the gateway's API key, with the scopes infer and operate; - reads standard input",
+    )  # fmt: skip
+    parser.add_argument(
+        "--operate-url", help="the gateway's port for operation, if /livez and /readyz are there"
+    )
     parser.add_argument(
         "--variant", help="detection variant that the checklist speaks of (a gateway uses its own; default x)"
     )

@@ -301,6 +301,25 @@ def test_a_gateway_with_sick_models(sick: Path, tmp_path: Path) -> None:
     assert failed == set(SICK)
 
 
+def test_a_gateway_with_keys_and_a_port_for_operation(sick: Path, tmp_path: Path) -> None:
+    """The key in the file opens what a stranger is told nothing of; probes are asked where --operate-url says."""
+    made = subprocess.run(
+        [sys.executable, "-m", "app.cli", "keys", "new", "smoke", "--scopes", "infer,operate", "--json"],
+        check=True, cwd=ROOT, capture_output=True, timeout=60,
+    )  # fmt: skip
+    key = json.loads(made.stdout)
+    (tmp_path / "key").write_text(key["key"] + "\n")
+    with server(sick, tmp_path / "log", embedded_threads=1, api_keys=key["entry"]) as (http_client, _):
+        where = ("--url", str(http_client.base_url), "--branches", "yolo11n_320")
+        stranger = as_json(*where)
+        known = as_json(*where, "--api-key-file", str(tmp_path / "key"))
+        apart = as_json(*where, "--operate-url", f"http://127.0.0.1:{free_ports(1)[0]}")
+    assert stranger["wrong"] == ["server index"]
+    assert "401" in row(stranger, "server", "index")["detail"]
+    assert (known["exit_code"], inferred(known)) == (0, {"yolo11n_320": "ok"})
+    assert apart["exit_code"] == 2
+
+
 def test_a_gateway_whose_backend_is_away(tmp_path: Path) -> None:
     """The gateway answers, so the exit code is 1: not ready, with the reason, and everything required missing."""
     port, triton = free_ports(2)
