@@ -221,6 +221,7 @@ def _run(settings: Settings) -> None:
         port=settings.port,
         log_config=None,
         access_log=False,  # see app.logs
+        timeout_graceful_shutdown=settings.shutdown_timeout_s,
         **serving.options(settings),
     )
 

@@ -219,6 +219,12 @@ class Settings(BaseSettings):
         description="Proxies whose X-Forwarded-For and X-Forwarded-Proto are believed: addresses and networks, "
         "separated by commas; *: all; empty: nobody.",
     )
+    shutdown_timeout_s: int = Field(
+        8,
+        ge=1,
+        description="Seconds that requests under way have left after SIGTERM. Docker kills after 10 s, Kubernetes "
+        "after 30 s, if they aren't told otherwise.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info",
         description="Least level logged. Requests that failed are logged at info and warning, all others at debug.",
