@@ -4,11 +4,13 @@ PYTHON ?= python3
 SET ?= starter
 WEIGHTS ?= auto
 TRITON_ARGS ?=
+SMOKE_ARGS ?=
+BENCH_ARGS ?=
 PIP = -m pip install --disable-pip-version-check
 SAY = @printf '\033[1m==> %s\033[0m\n'
 
 .DEFAULT_GOAL := help
-.PHONY: help run serve models repository triton test test-export lint format bench clean
+.PHONY: help run serve models repository triton smoke test test-export lint format bench bench-matrix clean
 
 help:
 	@echo 'make run                          install, build the starter models, serve on the embedded engine'
@@ -16,6 +18,7 @@ help:
 	@echo 'make triton                       a real Triton on this CPU, without Docker, over triton/models'
 	@echo 'make test                         the test suite (starts and stops its own Triton, Redis and Prometheus)'
 	@echo 'make test-export                  the export and the parity with the reference (needs torch, installs it)'
+	@echo 'make smoke | bench-matrix          is what stands there well, and how fast is it? (SMOKE_ARGS=… BENCH_ARGS=…)'
 	@echo 'make lint | format | repository | bench'
 
 # --- virtual environments: a stamp is written when an installation is complete ---------------------------------
@@ -74,6 +77,9 @@ triton: .venv-triton
 	$(SAY) 'Triton: gRPC on 8001, HTTP on 8000, metrics on 8002 (Ctrl-C ends it)'
 	@exec $(PYTHON) deploy/local/triton.py $(TRITON_ARGS)
 
+smoke: .venv/.serve
+	@.venv/bin/gateway smoke $(SMOKE_ARGS)
+
 # --- checks ----------------------------------------------------------------------------------------------------
 
 test: .venv/.dev .venv-triton redis-server prometheus
@@ -97,6 +103,10 @@ format: .venv/.dev
 
 bench: .venv/.dev .venv-triton
 	@.venv/bin/python benchmarks/transport.py
+
+bench-matrix: .venv/.dev
+	$(SAY) 'every branch that is READY, every way to it: docs/benchmarks/README.md (BENCH_ARGS=…)'
+	@.venv/bin/gateway bench $(BENCH_ARGS)
 
 clean:
 	rm -rf .venv .venv-export .venv-triton .build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
