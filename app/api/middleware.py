@@ -151,7 +151,7 @@ def _say(request: CurrentRequest, seconds: float) -> None:
     At hundreds of requests a second a line each costs more than all of its metrics, and says little that those and the
     traces don't; a failure is what one comes to the log for. Never the path or the query: they may name a session.
     """
-    level = _LEVELS.get(request.status[0], logging.DEBUG)
+    level = logging.DEBUG if request.route in _PROBES else _LEVELS.get(request.status[0], logging.DEBUG)
     if _log.isEnabledFor(level):
         family, branch = request.labels()
         ms = round(seconds * 1000, 3)
@@ -168,4 +168,5 @@ def _say(request: CurrentRequest, seconds: float) -> None:
         _log.log(level, "%s", words, extra={"facts": facts})
 
 
+_PROBES = {"/livez", "/readyz", "/metrics"}  # asked every few seconds, and /readyz may be red for as long
 _LEVELS = {"4": logging.INFO, "a": logging.INFO, "5": logging.WARNING}  # a: aborted
