@@ -43,6 +43,8 @@ from routing.policy import Readiness
 _log = logging.getLogger(__name__)
 
 Transport = Literal["shared_memory", "bytes"]
+# A server that is away is asked so often, so that it is served from within a second of its return.
+_AWAY_INTERVAL_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class TritonOptions:
     leases: int = 4
     max_waiting: int = 64
     transport: Literal["auto", "shared_memory", "bytes"] = "auto"
-    poll_interval_s: float = 1.0
+    poll_interval_s: float = 0.5
     control_timeout_s: float = 2.0
     warmup_s: float = 0.0
     tls: Tls | None = None
@@ -150,7 +152,8 @@ class TritonEngine:
 
     def _watch(self) -> None:
         while not self._closing.is_set():
-            self._poll_now.wait(self._options.poll_interval_s)
+            interval = self._options.poll_interval_s
+            self._poll_now.wait(interval if self._connected else min(interval, _AWAY_INTERVAL_S))
             self._poll_now.clear()
             if not self._closing.is_set():
                 self.refresh()

@@ -37,7 +37,7 @@ _CHANNEL_OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),  # one connection an engine, not one a process
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 500),  # back within a second of Triton's return
+    ("grpc.max_reconnect_backoff_ms", 200),  # back within a second of Triton's return
 )
 # Triton's own words (2.51): these come with UNAVAILABLE or INVALID_ARGUMENT although the server is well.
 _NOT_READY_WORDS = ("ready state", "unknown model", "no available versions", "is not found")

@@ -62,9 +62,14 @@ class Stack:
         }  # fmt: skip
         log = undo.enter_context((self.folder / "gateway.log").open("wb"))
         command = [sys.executable, "-m", "app.cli", "serve", "--port", str(self.port)]
-        gateway = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
-        undo.push_async_callback(asyncio.to_thread, gateway.wait, 60)
-        undo.callback(gateway.terminate)
+        self.gateway = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+        undo.push_async_callback(asyncio.to_thread, self.gateway.wait, 60)
+        undo.callback(self.gateway.terminate)
+
+    def regions(self) -> list[str]:
+        """What the gateway maps of the host's shared memory."""
+        maps = Path(f"/proc/{self.gateway.pid}/maps").read_text(encoding="utf-8").splitlines()
+        return sorted({line.split()[-1] for line in maps if "/dev/shm/" in line})
 
     async def __aexit__(self, *_: object) -> None:
         await self._undo.aclose()
@@ -153,8 +158,8 @@ async def run(minutes: float) -> int:
             await asyncio.sleep(5)
             stop.set()
             await asyncio.gather(*senders)
-            regions = sorted(path.name for path in Path("/dev/shm").glob("*gateway*"))
-        left = [name for name in regions if (Path("/dev/shm") / name).exists()]
+            regions = stack.regions()
+        left = [name for name in regions if Path(name).exists()]
     return report(load, monkey, left, minutes)
 
 
