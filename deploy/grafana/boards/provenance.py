@@ -88,12 +88,14 @@ def _weights() -> list[Panel]:
 
 def _models() -> list[Panel]:
     return [
-        table("Models", "1: READY for every gateway. A required one with 0: runbook of GatewayRequiredModelNotReady.",
-              [Query("min by (model, required) (gateway_model_ready)")],
-              [Column("Model", "model"), Column("Required", "required"),
-               Column("READY", limits=Limits(1, 1, falling=True))], width=12, height=10),
+        table("Required models", "1: READY for every gateway. 0: runbook of GatewayRequiredModelNotReady.",
+              [Query('min by (model) (gateway_model_ready{required="true"})')],
+              [Column("Model", "model"), Column("READY", limits=Limits(1, 1, falling=True))], width=8, height=12),
+        table("Optional models that are READY", "What routing may take beside the required ones.",
+              [Query('min by (model) (gateway_model_ready{required="false"}) == 1')],
+              [Column("Model", "model"), Column("READY")], width=8, height=12),
         table("Gateways", "What runs. Different versions side by side: a rollout is under way, or stuck.",
               [Query("count by (instance, version, python, engine) (gateway_build_info)")],
               [Column("Gateway", "instance"), Column("Version", "version"), Column("Python", "python"),
-               Column("Engine", "engine")], width=12, height=10),
+               Column("Engine", "engine")], width=8, height=12),
     ]  # fmt: skip

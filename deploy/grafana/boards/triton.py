@@ -12,11 +12,11 @@ PARTS = ("queue", "compute_input", "compute_infer", "compute_output")
 _DONE = f"(sum by (model) (rate(nv_inference_request_success{{{_MODEL}}}[$__rate_interval])) > 0)"
 
 
-def _triton(metric: str, by: str = "branch") -> str:
-    """A counter of Triton's, its model under the name that the gateway gives it."""
+def _triton(metric: str) -> str:
+    """A counter of Triton's by branch: of the models that the gateway calls, not of their parts."""
     return (
-        f'sum by ({by}) (label_replace(rate({metric}{{model=~"$branch"}}[$__rate_interval]), '
-        '"branch", "$1", "model", "(.*)"))'
+        f'(sum by (branch) (label_replace(rate({metric}{{model=~"$branch"}}[$__rate_interval]), '
+        '"branch", "$1", "model", "(.*)")) and on (branch) gateway_leases)'
     )
 
 
@@ -96,18 +96,21 @@ def _inside() -> list[Panel]:
             )
             for part in PARTS
         ),
-        lines("Failures by model", "Requests that Triton failed, by its reason. REJECTED: its queue; BACKEND: "
-              "the model, often for want of memory; CANCELED: a deadline of ours.",
-              [Query(f"sum by (model, reason) (rate(nv_inference_request_failure{{{_MODEL}}}[$__rate_interval]))",
-                     "{{model}} {{reason}}")], "ops", width=8),
+        lines("Failures by reason", "Requests that Triton failed. REJECTED: its queue; BACKEND: the model, often for "
+              "want of memory; CANCELED: a deadline of ours.",
+              [Query(f"sum by (reason) (rate(nv_inference_request_failure{{{_MODEL}}}[$__rate_interval]))",
+                     "{{reason}}")], "ops", width=6),
+        lines("Failures by model", "The same by model: which one to unload, or to read Triton's log for.",
+              [Query(f"sum by (model) (rate(nv_inference_request_failure{{{_MODEL}}}[$__rate_interval]))",
+                     "{{model}}")], "ops", width=6),
         lines("Inferences an execution", "Over 1: Triton batches. Branches here have batch 1; dynamic batching "
               "would show.",
               [Query(f"sum by (model) (rate(nv_inference_count{{{_MODEL}}}[$__rate_interval])) / "
                      f"(sum by (model) (rate(nv_inference_exec_count{{{_MODEL}}}[$__rate_interval])) > 0)",
-                     "{{model}}")], "short", width=8),
+                     "{{model}}")], "short", width=6),
         lines("Waiting by model", "Accepted and not begun, by model: which one needs more instances.",
               [Query(f"sum by (model) (nv_inference_pending_request_count{{{_MODEL}}})", "{{model}}")],
-              "short", width=8, stack=True),
+              "short", width=6, stack=True),
     ]  # fmt: skip
 
 

@@ -35,14 +35,15 @@ class Traffic:
         self._steps = itertools.count()
         self.failed: list[str] = []
 
-    def run(self, seconds: float, pause: float = 0.0) -> None:
-        """Rounds one after another for so long; at least one."""
+    def run(self, seconds: float, pause: float = 0.0) -> int:
+        """Rounds one after another for so long, at least one; how many it were."""
         limit = time.monotonic() + seconds
-        while True:
+        rounds = 0
+        while not rounds or time.monotonic() < limit:
             self.round()
-            if time.monotonic() > limit:
-                return
+            rounds += 1
             time.sleep(pause)
+        return rounds
 
     def round(self) -> None:
         """Everything once."""
