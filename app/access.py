@@ -29,6 +29,7 @@ from app.errors import Forbidden, RateLimited, Unauthorized
 _log = logging.getLogger(__name__)
 
 Scope = Literal["infer", "operate"]
+Judgement = Literal["admitted", "expired", "forbidden", "rate_limited"]
 SCOPES: frozenset[Scope] = frozenset(get_args(Scope))
 PREFIX = "gw_"
 _LONGEST = 256  # bytes of a key that is looked at: nobody's hash is computed over megabytes
@@ -246,17 +247,19 @@ class Buckets(Protocol):
 
 
 class Access:
-    """Who may do what."""
+    """Who may do what; `observe` is told each request's key, by its name in the configuration, and the judgement."""
 
     def __init__(
         self,
         keys: Callable[[], tuple[ApiKey, ...]],
         buckets: Buckets,
         clock: Callable[[], float] = time.time,
+        observe: Callable[[str, Judgement], None] = lambda _name, _judgement: None,
     ) -> None:
         self._keys = keys
         self._buckets = buckets
         self._clock = clock
+        self._observe = observe
 
     def identify(self, presented: bytes | None) -> ApiKey:
         """The key that is presented.
@@ -270,6 +273,7 @@ class Access:
         if key is None:
             raise Unauthorized("this API key is not known here")
         if key.expires is not None and self._clock() >= key.expires:
+            self._observe(key.name, "expired")
             raise Unauthorized(f"the API key {key.name} has expired")
         return key
 
@@ -281,11 +285,14 @@ class Access:
         """
         key = self.identify(presented)
         if scopes.isdisjoint(key.scopes):
+            self._observe(key.name, "forbidden")
             raise Forbidden(f"the API key {key.name} lacks the scope {' or '.join(sorted(scopes))}")
         if key.rate is not None and (wait := self._buckets.take(key.name, key.rate)) > 0:
+            self._observe(key.name, "rate_limited")
             raise RateLimited(
                 f"the API key {key.name} may send {key.rate.per_s:g} requests a second "
                 f"({key.rate.burst} at once)",
                 retry_after=wait,
             )
+        self._observe(key.name, "admitted")
         return key

@@ -213,17 +213,23 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
     for router in routers:
         app.include_router(router)
     problems.install(app)
-    _guard(app, settings)
+    _guard(app, settings, metrics)
     traced = None if tracer is None else tracer.request
     app.add_middleware(RequestContext, metrics=metrics, templates=templates, traced=traced)
     return app
 
 
-def _guard(app: FastAPI, settings: Settings) -> None:
+def _guard(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     """Keys, CORS and headers, from the inside out: a refusal too is readable to a page, and says what it may do."""
     keys = serving.keys(settings)
     folder = metrics_folder()  # several workers share it
-    allowed = Access(keys, SharedBuckets(folder) if folder else OwnBuckets()) if keys is not None else None
+    buckets = SharedBuckets(folder) if folder else OwnBuckets()
+    count = metrics.key_requests
+    allowed = (
+        Access(keys, buckets, observe=lambda name, judgement: count.labels(name, judgement).inc())
+        if keys is not None
+        else None
+    )
     app.add_middleware(Guard, keys=allowed, apart=settings.operate_port is not None)
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, **cors(settings.cors_origins))

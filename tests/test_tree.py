@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 from support.triton_server import ROOT
 
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "deploy/local/README.md", "docs/videos.md", "docs/pictures.md"]
+DOCUMENTS = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "deploy/local/README.md",
+    "docs/videos.md",
+    "docs/pictures.md",
+    "docs/access.md",
+    "SECURITY.md",
+]
 
 
 def _tracked() -> list[Path]:

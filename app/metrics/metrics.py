@@ -54,6 +54,12 @@ class Metrics:
             "Problems answered, by code: of whole requests, and of single frames of a batch or video.",
             ("route", "code"),
         )
+        self.key_requests = made.counter(
+            "gateway_key_requests",
+            "Requests that came with an API key of the configuration, by its name there and by what became of them "
+            "(admitted, expired, forbidden, rate_limited); unknown keys have no name, and are rejections.",
+            ("key_name", "judgement"),
+        )
         self.stage_seconds = made.histogram(
             "gateway_stage_duration_seconds",
             "Time of one frame in one stage (decode queue prepare infer finish), as far as it went through it; encode: "

@@ -12,6 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 from fastapi import FastAPI
+from prometheus_client.parser import text_string_to_metric_families
 from starlette.routing import Route
 from starlette.testclient import TestClient
 from support.engines import Arrays
@@ -164,6 +165,25 @@ def test_a_rate_limit_is_its_key_s_own(guarded: TestClient) -> None:
     assert answers[3].json()["code"] == "rate_limited"
     assert 90 <= int(answers[3].headers["retry-after"]) <= 100
     assert guarded.get("/v1/branches", headers=bearer("infer")).status_code == 200
+
+
+def test_requests_are_counted_by_the_name_of_their_key(guarded: TestClient) -> None:
+    """Who floods, and whose key runs out, is seen by the configuration's own names; unknown keys make no new series."""
+    for name in ("old", "old", "expired"):
+        guarded.get("/v1/branches", headers=bearer(name))
+    guarded.get("/metrics", headers=bearer("old"))
+    guarded.get("/v1/branches", headers={"X-API-Key": "gw_stranger"})
+    text = guarded.get("/metrics", headers=bearer("operate")).text
+    counted = {
+        (sample.labels["key_name"], sample.labels["judgement"]): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == "gateway_key_requests_total"
+    }
+    assert counted["old", "forbidden"] >= 1
+    assert counted["old", "admitted"] >= 2
+    assert counted["expired", "expired"] >= 1
+    assert {name for name, _ in counted} <= KEYS.keys()
 
 
 def test_readiness_says_why_only_to_operators(repository: Path) -> None:
