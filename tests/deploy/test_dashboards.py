@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import yaml
+from grafana_foundation_sdk.cog import plugins
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.dashboard import Dashboard
 from support.dashboards import FOLDER, GPU_ONLY, PanelQuery, boards, panels, queries, substituted, variables
 from support.observed import Observed
 from support.prometheus_server import CONFIG
@@ -18,6 +23,11 @@ from support.prometheus_server import CONFIG
 BOARDS = boards()
 KINDS = {"timeseries", "stat", "bargauge", "table"}
 UNITS = {"short", "s", "bytes", "Bps", "reqps", "ops", "percentunit", "watt"}
+# Of the Prometheus plugin, which Grafana's schema leaves open.
+PLUGINS_OWN = {
+    ".templating.list[].definition",
+    *(f".annotations.list[].{key}" for key in ("step", "titleFormat", "textFormat", "tagKeys")),
+}
 # Panels whose series needn't exist, and why; those of GPU hosts are known by their title.
 MAY_BE_EMPTY: dict[tuple[str, str], str] = {
     (
@@ -184,3 +194,45 @@ def test_variables_have_values(observed: Observed) -> None:
         )
         assert len(series) > 1, definition
         assert all(one["metric"].get(inside[2]) is not None for one in series if inside[2] != "branch")
+
+
+@pytest.mark.triton
+def test_both_sides_count_the_same_inferences(observed: Observed) -> None:
+    """What the gateway says that it ran is what Triton says that it served, but for one warm-up a branch."""
+    time.sleep(max(0.0, observed.at + 3 - time.time()))  # the last scrapes are over
+    ours, tritons = (
+        {
+            one["metric"][label]: float(one["value"][1])
+            for one in observed.prometheus.query(f"sum by ({label}) ({name})")
+        }
+        for label, name in (("branch", "gateway_inferences_total"), ("model", "nv_inference_request_success"))
+    )
+    assert len(ours) > 5
+    assert {
+        branch: tritons[branch] - count
+        for branch, count in ours.items()
+        if tritons[branch] - count not in (0, 1)
+    } == {}
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_grafana_s_own_types_know_every_field(name: str) -> None:
+    """Read into the classes that Grafana generates from its schema and written again, nothing but what they leave to
+    plugins is lost.
+    """
+    plugins.register_default_plugins()
+    written = json.loads(JSONEncoder().encode(Dashboard.from_json(BOARDS[name])))
+    assert set(_lost(BOARDS[name], written)) <= PLUGINS_OWN
+
+
+def _lost(before: Any, after: Any, path: str = "") -> Iterator[str]:
+    """Paths of values that are another or gone; empty ones may go."""
+    if isinstance(before, dict):
+        for key, value in before.items():
+            if value not in ([], {}, None, "", False):
+                yield from _lost(value, after.get(key), f"{path}.{key}")
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        for one, other in zip(before, after, strict=True):
+            yield from _lost(one, other, f"{path}[]")
+    elif before != after:
+        yield path
