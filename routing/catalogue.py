@@ -65,6 +65,14 @@ class Prepare:
     pad: int = 0
     crop_ratio: float = 1.0
 
+    @property
+    def fits(self) -> tuple[Fit, ...]:
+        """What a caller may ask for, the rule first: what is cropped may as well be seen whole, squeezed.
+
+        A map of the frame (depth, flow) must cover all of it, and boxes need its aspect ratio.
+        """
+        return ("crop", "stretch") if self.fit == "crop" else (self.fit,)
+
 
 @dataclass(frozen=True, slots=True)
 class Branch:

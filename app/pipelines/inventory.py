@@ -10,7 +10,7 @@ from typing import Any
 from app.engine.base import ModelState
 from app.errors import GatewayError
 from app.pipelines.base import Router
-from routing.catalogue import Branch, Family, TensorSpec
+from routing.catalogue import Branch, Family, Prepare, TensorSpec
 from routing.policy import FrameFacts, Readiness, Wishes
 
 
@@ -137,9 +137,14 @@ def _family(router: Router, family: Family, states: Mapping[str, ModelState]) ->
         "variants": list(family.variants),
         "default_variant": family.variant_or_default(router.variant),
         "min_short_side": family.min_short_side,
-        "prepare": None if family.prepare is None else dataclasses.asdict(family.prepare),
+        "prepare": None if family.prepare is None else _prepare(family.prepare),
         "branches": [_branch(branch, states) for branch in family.branches],
     }
+
+
+def _prepare(prepare: Prepare) -> dict[str, Any]:
+    """The rule, and under `fits` what a caller may ask for."""
+    return {**dataclasses.asdict(prepare), "fits": list(prepare.fits)}
 
 
 def _branch(branch: Branch, states: Mapping[str, ModelState]) -> dict[str, Any]:
