@@ -22,7 +22,7 @@ class Results:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._lines = folder / "results.jsonl"
-        self._rows: dict[Key, dict[str, Any]] = {key_of(row): row for row in _read(self._lines)}
+        self._rows: dict[Key, dict[str, Any]] = self._kept()
         self._head = {"schema_version": SCHEMA_VERSION, "run_id": folder.name, "started_at": now(), **head}
         earlier = _document(self.summary_path)
         if earlier:
@@ -62,6 +62,14 @@ class Results:
     def document(self) -> dict[str, Any]:
         """What summary.json says."""
         return {**self._head, "updated_at": now(), "rows": self.rows}
+
+    def settle(self) -> None:
+        """Make summary.json say what the lines say: an interruption may have come between the two."""
+        self._rows = self._kept()
+        self.write()
+
+    def _kept(self) -> dict[Key, dict[str, Any]]:
+        return {key_of(row): row for row in _read(self._lines)}
 
     def write(self) -> None:
         """Rewrite summary.json: a reader sees the old one or the new one."""

@@ -77,6 +77,7 @@ def _run(
     duration = options.duration or float("inf")
     effort = Effort(options.repeats, min(options.rounds, options.repeats), options.warm_up, duration)
     with contextlib.ExitStack() as stack:
+        stack.callback(results.settle)
         reached = reach(_makers(options, catalogue, chosen, names), results)
         for one in reached:
             stack.callback(one.target.close)

@@ -220,11 +220,11 @@ def test_an_interrupted_run_goes_on(stack: Stack, tmp_path: Path) -> None:
         command(*what, "--run-id", "a", "--warm-up", "1"), cwd=ROOT, env=_environment(),
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + 180
     while not (lines.exists() and lines.read_bytes().count(b"\n") >= 2) and time.monotonic() < limit:
         time.sleep(0.002)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=180)
     before = lines.read_text()
     assert process.returncode == 130, err
     assert "--resume a" in err
