@@ -12,14 +12,15 @@ which is confined, limited in memory and processor time, and dies with the gatew
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from functools import partial
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -36,6 +37,7 @@ from app.errors import (
 from app.media import video_protocol
 from app.media.containers import HEAD_BYTES, sniff_container
 from app.media.video_child import DecoderProcess
+from app.media.video_facts import VideoFacts, VideoLimits
 from app.media.video_sampling import Sampling
 from app.media.video_slots import RGB, Ring, VideoFrame
 
@@ -48,44 +50,7 @@ _LAST_WORDS_S = 2.0
 _MOST_DETAIL = 500
 _LOOKS = 4  # times a stall's length that it is looked for
 _NONSENSE = "the decoder answered nonsense"
-
-
-@dataclass(frozen=True, slots=True)
-class VideoLimits:
-    """What a video may cost.
-
-    `max_pixels`: width x height of a frame, by the header before anything is decoded, and of each frame again.
-    `max_duration_s`: of the range that is asked for, by the header, and as it is decoded.
-    `max_frames`: sampled frames, by the header, and as they are delivered.
-    `stall_s`: the decoder is killed when it makes no progress for so long, waiting for a free slot not counted.
-    `memory_bytes`: address space of the decoder's process, with the slots in it.
-    """
-
-    max_pixels: int = 64_000_000
-    max_duration_s: float = 6 * 3600
-    max_frames: int = 200_000
-    stall_s: float = 20.0
-    memory_bytes: int = 4 << 30
-
-
-@dataclass(frozen=True, slots=True)
-class VideoFacts:
-    """What is known of a video once its first frame is decoded.
-
-    `width`, `height`: of the frames as shown, in pixels.
-    `rotation`: degrees clockwise by which the stored frames are turned for that; mirrored ones are mirrored first.
-    `duration_s`, `fps`, `frames`: what the container says of the stream, None where it doesn't; it may be wrong.
-    `codec`: h264, hevc, vp9 and so on; `container`: mov, matroska or avi.
-    """
-
-    width: int
-    height: int
-    rotation: int
-    duration_s: float | None
-    fps: float | None
-    frames: int | None
-    codec: str
-    container: str
+_MOST_INDEX = 1 << 53
 
 
 class VideoReader:
@@ -192,10 +157,12 @@ class VideoReader:
         message = self._message("facts")
         if message is None:
             raise self.fault or InvalidVideo("it holds no frames")
-        try:
-            return VideoFacts(**message["facts"])
-        except (KeyError, TypeError) as error:
-            raise InvalidVideo(_NONSENSE) from error
+        facts: VideoFacts | None = None
+        with self._sense():
+            facts = VideoFacts.checked(message["facts"])
+        if facts is None:
+            raise self.fault or InvalidVideo(_NONSENSE)
+        return facts
 
     def _message(self, wanted: str) -> video_protocol.Message | None:
         """The next message of a kind, having done what others ask for; None at the end, with `fault` set."""
@@ -203,17 +170,26 @@ class VideoReader:
         with self._reading:
             while not self._over and not self._closed:
                 try:
-                    message = video_protocol.receive(self._end)
-                    if message is None:
-                        self._died()
-                    elif self._understood(message) == wanted:
-                        return message
-                    since = time.monotonic()
+                    with self._sense():
+                        message = video_protocol.receive(self._end)
+                        if message is None:
+                            self._died()
+                        elif self._understood(message) == wanted:
+                            return message
+                        since = time.monotonic()
                 except TimeoutError:
                     self._check_stall(since)
-                except (KeyError, TypeError, ValueError, OSError) as error:
-                    self._stop(InvalidVideo, f"{_NONSENSE} ({error})")
         return None
+
+    @contextmanager
+    def _sense(self) -> Iterator[None]:
+        """Within, end it where the decoder, which reads strangers' files, says what it never should."""
+        try:
+            yield
+        except TimeoutError:
+            raise
+        except (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+            self._stop(InvalidVideo, f"{_NONSENSE} ({error!r})"[:_MOST_DETAIL])
 
     def _understood(self, message: video_protocol.Message) -> str:
         kind: str = message["kind"]
@@ -228,8 +204,8 @@ class VideoReader:
         return kind
 
     def _grow(self, need: int) -> None:
-        most = self._limits.max_pixels * RGB
-        if not 0 < need <= most:
+        most = self._limits.max_pixels * RGB + video_protocol.SPARE_BYTES
+        if not self._ring.slot_bytes < need <= most:
             raise ValueError("slots of that size")
         with self._lock:
             offset = self._ring.grow(need, most)
@@ -237,17 +213,17 @@ class VideoReader:
             video_protocol.send(self._end, "ring", ring=ring)
 
     def _frame(self, message: video_protocol.Message) -> VideoFrame | None:
-        try:
+        frame: VideoFrame | None = None
+        with self._sense():
             slot, generation = message["slot"], self._ring.generation
+            index, time_s = int(message["index"]), float(message["time_s"])
+            if not 0 <= index < _MOST_INDEX or not math.isfinite(time_s):
+                raise ValueError("a number out of range")
+            rgb = self._ring.view(slot, message["height"], message["width"])
             with self._lock:
                 self._ring.free.remove(slot)
-            rgb = self._ring.view(slot, message["height"], message["width"])
-            free = partial(self._released, generation, slot)
-            self._last = VideoFrame(int(message["index"]), float(message["time_s"]), rgb, free)
-        except (KeyError, TypeError, ValueError) as error:
-            self._stop(InvalidVideo, f"{_NONSENSE} ({error!r})")
-            return None
-        return self._last
+            self._last = frame = VideoFrame(index, time_s, rgb, partial(self._released, generation, slot))
+        return frame
 
     def _released(self, generation: int, slot: int) -> None:
         with self._lock:

@@ -56,9 +56,10 @@ class Channel:
 
     def slot(self, need: int) -> tuple[int, memoryview]:
         """A slot of at least `need` bytes that nobody reads: its number, and that many bytes of it. Waits for one."""
-        if need > self._slot_bytes:
-            self.send("need", bytes=need)
-            while need > self._slot_bytes:
+        room = need + video_protocol.SPARE_BYTES
+        if room > self._slot_bytes:
+            self.send("need", bytes=room)
+            while room > self._slot_bytes:
                 self._take(self.receive())
         with suppress(BlockingIOError):
             while message := video_protocol.receive(self._end, socket.MSG_DONTWAIT):

@@ -38,7 +38,11 @@ class DecoderProcess:
         self._thread = threading.Thread(
             target=self._live, args=(child_end, descriptors), name="video-decoder", daemon=True
         )
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            child_end.close()
+            raise OSError(str(error)) from error
         self._started.wait()
         if self._error is not None:
             raise self._error
@@ -87,5 +91,6 @@ def _start(child_end: socket.socket, descriptors: tuple[int, ...]) -> subprocess
         stdout=subprocess.DEVNULL,
         pass_fds=descriptors,
         cwd="/",
+        process_group=0,  # Ctrl-C on a terminal is for the gateway, which may want to finish what it has
         env={},  # the gateway's secrets are nothing for a process that reads strangers' files
     )

@@ -28,6 +28,7 @@ _SEEK_FROM_S = 2.0
 # Jumps go by when packets are decoded, which is before their frames are shown: aim so much earlier.
 _SEEK_MARGIN_S = 0.5
 _NOMINAL_RATE = Fraction(25)
+_COMMON_RATE = 120
 # More frames a second than that, over the longest duration, are made to keep a decoder busy.
 _MOST_RATE = 240
 
@@ -84,16 +85,18 @@ class Video:
             self._source, self._container, self.limits.max_pixels, keyframes=self._sampling.keyframes
         )
         self.time_base = self._stream.time_base or Fraction(1, 1000)
-        self._rate = self._stream.average_rate or self._stream.guessed_rate
+        self._rate = self._stream.average_rate or None
+        self._next_index = 0
 
     def _check_header(self) -> None:
         self._check_pixels(self._codec.width, self._codec.height)
         span, longest = self._sampling.span(self._duration), self.limits.max_duration_s
         if span is not None and span > longest:
             raise VideoTooLong(f"{span:.1f} s of video are asked for; at most {longest:g} s are read")
-        rate = float(self._rate) if self._rate else None
+        # A recording whose rate varies may have any number here: beyond what is common, the frames will be counted.
+        rate = float(self._rate) if self._rate and self._rate <= _COMMON_RATE else None
         frames, most = self._sampling.expected(self._duration, rate), self.limits.max_frames
-        if frames > most:
+        if rate is not None and frames > most:
             raise VideoTooLong(f"about {frames} frames are asked for; at most {most} are answered")
 
     def _check_pixels(self, width: int, height: int) -> None:
@@ -178,8 +181,11 @@ class Video:
         return first or 0 if lags or start is None else start
 
     def _index(self, time: Fraction) -> int:
-        skipped = self._jumped or self._sampling.keyframes
-        return round(time * self._rate) if skipped and self._rate else self.decoded
+        """The next frame's number: one more than the last, but for those that were never decoded, which time tells."""
+        unseen = self._sampling.keyframes or (self._jumped and not self.decoded)
+        number = max(self._next_index, round(time * self._rate) if unseen and self._rate else 0)
+        self._next_index = number + 1
+        return number
 
     def _check_frame(self, frame: VideoFrame, time: Fraction, first: Fraction) -> None:
         self._check_pixels(frame.width, frame.height)

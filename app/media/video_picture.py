@@ -10,6 +10,8 @@ from av.filter import Graph
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
+from app.media.video_swscale import Swscale
+
 RGB = 3
 # A matrix this close to a quarter turn is one; others (a tilted camera) are shown as they are stored.
 _SKEW = 0.02
@@ -45,8 +47,25 @@ ORIENTATIONS = {
 }
 
 
-def orientation_of(frame: VideoFrame) -> Orientation:
-    """How this frame is to be turned, by the display matrix that container or stream gave it."""
+class Compass:
+    """How frames are to be turned, by the display matrix that container or stream gave them."""
+
+    def __init__(self) -> None:
+        self._rotation: int | None = None
+        self._orientation = UPRIGHT
+
+    def of(self, frame: VideoFrame) -> Orientation:
+        """That of this frame. The whole matrix is read when its angle, which is cheap to ask for, is new.
+
+        (Looking at side data, PyAV ties frame and data into a circle; frames would pile up for the garbage collector.)
+        """
+        if frame.rotation != self._rotation:
+            self._rotation = frame.rotation
+            self._orientation = _orientation(frame)
+        return self._orientation
+
+
+def _orientation(frame: VideoFrame) -> Orientation:
     try:
         matrix = bytes(frame.side_data["DISPLAYMATRIX"])  # type: ignore[typeddict-item]  # the stub lacks it
     except (KeyError, ValueError):  # none; or there is side data of a kind that PyAV has no name for
@@ -69,7 +88,10 @@ class Painter:
     nothing is tone-mapped. Rotation moves pixels and changes none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, swscale: Swscale | None) -> None:
+        """`swscale` writes straight into slots what it can; it is trusted with what it has done right once."""
+        self._swscale = swscale
+        self._trusted: tuple[object, ...] = ()
         self._reformatter = VideoReformatter()
         self._graph: Graph | None = None
         self._graph_for: tuple[object, ...] = ()
@@ -81,7 +103,21 @@ class Painter:
             if not _square(frame):
                 frame = self._rgb(frame)
             frame = self._turned(frame, orientation)
-        _copy(self._rgb(frame), target)
+        if not self._written(frame, target):
+            _copy(self._rgb(frame), target)
+
+    def _written(self, frame: VideoFrame, target: memoryview) -> bool:
+        swscale = self._swscale
+        if swscale is None or not swscale.convert(frame, target):
+            return False
+        if swscale.kind != self._trusted:
+            expected = bytearray(len(target))
+            _copy(self._rgb(frame), memoryview(expected))
+            if expected != target:
+                self._swscale = None
+                return False
+            self._trusted = swscale.kind
+        return True
 
     def _rgb(self, frame: VideoFrame) -> VideoFrame:
         return self._reformatter.reformat(frame, format="rgb24", threads=1)

@@ -18,13 +18,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from av.video.frame import VideoFrame
+
 from app.errors import GatewayError, InvalidVideo, VideoTooLong
 from app.media import video_decode, video_open
 from app.media.video_channel import DESCRIPTORS, Channel
-from app.media.video_decode import Limits, Timed, Video
+from app.media.video_decode import Limits, Video
 from app.media.video_open import Source
-from app.media.video_picture import RGB, Painter, orientation_of
+from app.media.video_picture import RGB, Compass, Orientation, Painter
 from app.media.video_sampling import Choice, Sampler, Sampling
+from app.media.video_swscale import Swscale
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
@@ -36,10 +39,11 @@ def main() -> None:
     _die_with(gateway)
     channel = Channel(socket.socket(fileno=0), memory)
     task = channel.receive()
+    painter = Painter(Swscale.loaded())
     _confine(task["memory_bytes"])
     channel.stall_s = task["stall_s"]
     video_open.quiet()
-    channel.end(_serve(task, Source(video), channel))
+    channel.end(_serve(task, Source(video), painter, channel))
 
 
 def _die_with(gateway: int) -> None:
@@ -60,13 +64,13 @@ def _confine(memory_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, DESCRIPTORS))
 
 
-def _serve(task: dict[str, Any], source: Source, channel: Channel) -> GatewayError | None:
+def _serve(task: dict[str, Any], source: Source, painter: Painter, channel: Channel) -> GatewayError | None:
     """Decode, and answer what ended it early."""
     sampling, limits = Sampling(**task["sampling"]), Limits(**task["limits"])
     try:
         video = Video(source, task["container"], sampling, limits, channel.alive)
         try:
-            _deliver(video, sampling, channel)
+            _deliver(video, sampling, painter, channel)
         finally:
             channel.send("alive", decoded=video.decoded, damaged=video.damaged)
     except GatewayError as fault:
@@ -78,13 +82,13 @@ def _serve(task: dict[str, Any], source: Source, channel: Channel) -> GatewayErr
     return None
 
 
-def _deliver(video: Video, sampling: Sampling, channel: Channel) -> None:
+def _deliver(video: Video, sampling: Sampling, painter: Painter, channel: Channel) -> None:
     """Announce the video with its first frame, and send the frames that are wanted."""
-    sampler, painter = Sampler(sampling, video.time_base), Painter()
+    sampler, compass = Sampler(sampling, video.time_base), Compass()
     announced, taken = False, 0
     for timed in video.frames():
         if not announced:
-            _announce(video, timed, channel)
+            _announce(video, timed.frame, compass.of(timed.frame), channel)
             announced = True
         choice = sampler.choose(timed.time)
         if choice is Choice.END:
@@ -93,30 +97,31 @@ def _deliver(video: Video, sampling: Sampling, channel: Channel) -> None:
             if taken == video.limits.max_frames:
                 raise VideoTooLong(f"more than {taken} frames are asked for")
             taken += 1
-            _send(video, timed, painter, channel)
+            slot, width, height = _paint(timed.frame, compass.of(timed.frame), painter, channel)
+            channel.send(
+                "frame",
+                slot=slot,
+                index=timed.index,
+                time_s=float(timed.time),
+                width=width,
+                height=height,
+                decoded=video.decoded,
+                damaged=video.damaged,
+            )
 
 
-def _announce(video: Video, timed: Timed, channel: Channel) -> None:
-    orientation = orientation_of(timed.frame)
-    width, height = orientation.size(timed.frame.width, timed.frame.height)
+def _announce(video: Video, frame: VideoFrame, orientation: Orientation, channel: Channel) -> None:
+    width, height = orientation.size(frame.width, frame.height)
     facts = {"width": width, "height": height, "rotation": orientation.rotation, **video.facts()}
     channel.send("facts", facts=facts)
 
 
-def _send(video: Video, timed: Timed, painter: Painter, channel: Channel) -> None:
-    frame = timed.frame
-    orientation = orientation_of(frame)
+def _paint(
+    frame: VideoFrame, orientation: Orientation, painter: Painter, channel: Channel
+) -> tuple[int, int, int]:
+    """Write the frame into a slot: the slot, and the width and height as shown."""
     width, height = orientation.size(frame.width, frame.height)
     slot, pixels = channel.slot(width * height * RGB)
     with video_open.translated("a frame can't be converted to RGB"):
         painter.paint(frame, orientation, pixels)
-    channel.send(
-        "frame",
-        slot=slot,
-        index=timed.index,
-        time_s=float(timed.time),
-        width=width,
-        height=height,
-        decoded=video.decoded,
-        damaged=video.damaged,
-    )
+    return slot, width, height

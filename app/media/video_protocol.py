@@ -13,6 +13,8 @@ import socket
 from typing import Any
 
 Message = dict[str, Any]
+# What is kept free at the end of each slot: vector code may write that much behind the last line.
+SPARE_BYTES = 256
 _MOST_BYTES = 1 << 16
 
 
@@ -45,7 +47,10 @@ def receive(end: socket.socket, *flags: int) -> Message | None:
         packet = end.recv(_MOST_BYTES, *flags)
     if not packet:
         return None
-    message = json.loads(packet)
+    try:
+        message = json.loads(packet)
+    except RecursionError as error:
+        raise ValueError("a message without end") from error
     if not isinstance(message, dict) or not isinstance(message.get("kind"), str):
         raise ValueError("no message of the decoder's protocol")  # noqa: TRY004  # the content is wrong, not a type
     return message

@@ -18,8 +18,9 @@ class VideoFrame:
     """One sampled frame of a video. Who gets it holds it, and releases it once; `hold` adds a holder.
 
     `index`: its number in the order of presentation, from 0, counted over all frames that the stream's decoder put out
-    from the beginning. Where frames were never decoded, after a jump to `start_s` or with `keyframes`, it is its time
-    times the stream's average rate, rounded: the same number at a constant frame rate, and near it at a variable one.
+    from the beginning. Frames that were never decoded can't be counted: after a jump to `start_s` (from 2 s on) it is
+    counted from the number that the first frame's time gives at the stream's average rate, and with `keyframes` each is
+    so numbered. At a constant frame rate that is the same; at a variable one it is near, and still never twice.
     `time_s`: when it is shown, in seconds from the stream's first frame.
     """
 
@@ -112,8 +113,10 @@ class Ring:
 
     def view(self, slot: int, height: int, width: int) -> NDArray[np.uint8]:
         """`[height, width, 3]` uint8 at the beginning of a slot, read-only."""
-        if self._map is None or height * width * RGB > self.slot_bytes:
+        if self._map is None or min(height, width) < 1 or height * width * RGB > self.slot_bytes:
             raise ValueError("the frame doesn't fit its slot")
+        if slot not in self.free:
+            raise ValueError("the slot isn't free")
         flat = np.frombuffer(self._map, np.uint8, height * width * RGB, slot * self.slot_bytes)
         return flat.reshape(height, width, RGB)
 

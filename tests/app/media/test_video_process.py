@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,8 @@ from app.media.video import Sampling, VideoLimits, VideoReader
 
 @pytest.fixture(scope="module")
 def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A minute and a half of small frames."""
-    pictures = videos.textured(2400, 320, 240)
+    """A minute and a half of small frames, and more than can be read at once."""
+    pictures = videos.textured(2400, 240, 160)
     return videos.write(tmp_path_factory.mktemp("long") / "long.mp4", pictures, preset="ultrafast", crf="35")
 
 
@@ -209,13 +210,13 @@ def test_close_kills_a_decoder_that_hangs(video: VideoReader) -> None:
 
 def test_a_stall_is_a_deadline(long: Path) -> None:
     """A decoder that hangs in the middle is killed after the limit, and what it had decoded is delivered."""
-    with long.open("rb") as file, VideoReader(file, limits=VideoLimits(stall_s=0.5), slots=3) as video:
+    with long.open("rb") as file, VideoReader(file, limits=VideoLimits(stall_s=1.5), slots=3) as video:
         process = child(video)
         frames = held(video, 1)
         process.suspend()
         began = time.monotonic()
         frames += list(video)
-        assert 0.4 < time.monotonic() - began < 1.5
+        assert 1.4 < time.monotonic() - began < 4
         assert isinstance(video.fault, DeadlineExceeded)
         assert video.fault.stage == "decode"
         assert [frame.index for frame in frames] == list(range(len(frames)))
@@ -224,9 +225,9 @@ def test_a_stall_is_a_deadline(long: Path) -> None:
 
 def test_waiting_for_a_slot_is_no_stall(long: Path) -> None:
     """However long the holders take, the decoder is not to blame."""
-    with long.open("rb") as file, VideoReader(file, limits=VideoLimits(stall_s=0.3), slots=2) as video:
+    with long.open("rb") as file, VideoReader(file, limits=VideoLimits(stall_s=1.5), slots=2) as video:
         frames = held(video, 2)
-        release = after(1.2, frames[0].release)
+        release = after(3.5, frames[0].release)
         assert next(iter(video)).index == 2
         assert video.fault is None
         release.join()
@@ -253,11 +254,24 @@ def test_a_loop_without_a_sign_is_ended_by_the_kernel() -> None:
 
 
 def test_work_without_frames_is_no_stall(long: Path) -> None:
-    """A long way to the first wanted frame is progress, though no frame comes."""
-    with long.open("rb") as file, VideoReader(file, Sampling(every=2000), VideoLimits(stall_s=0.5)) as video:
+    """A long way to the first wanted frame is progress, though no frame comes for longer than the limit."""
+    with long.open("rb") as file, VideoReader(file, Sampling(every=2000), VideoLimits(stall_s=1.5)) as video:
+        slower = threading.Thread(target=slow_down, args=(child(video), 8))
+        slower.start()
         assert [frame.index for frame in video] == [0, 2000]
         assert video.fault is None
         assert video.decoded == 2400
+        slower.join()
+
+
+def slow_down(process: psutil.Process, times: int) -> None:
+    """Let it work for a twentieth of a second in each half."""
+    for _ in range(times):
+        with suppress(psutil.NoSuchProcess):
+            process.suspend()
+            time.sleep(0.5)
+            process.resume()
+            time.sleep(0.05)
 
 
 def test_memory_is_bounded_by_the_slots(long: Path) -> None:
@@ -271,7 +285,7 @@ def test_memory_is_bounded_by_the_slots(long: Path) -> None:
             if frame.index in {300, 2300}:
                 sizes.append([process.memory_info().rss for process in processes])
         grown = [later - earlier for earlier, later in zip(*sizes, strict=True)]
-        assert max(grown) < 4 << 20  # eighteen frames of 2,000
+        assert max(grown) < 2 << 20  # nine frames of 2,000
 
 
 def test_nothing_lies_in_shared_memory(video: VideoReader) -> None:
@@ -293,10 +307,100 @@ def test_no_process_can_be_started(long: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_many_at_once(long: Path) -> None:
     """Ten videos are read side by side, each by a process of its own, and none is left."""
     with long.open("rb") as file:
-        readers = [VideoReader(file, Sampling(every=100, end_s=30), slots=2) for _ in range(10)]
+        readers = [VideoReader(file, Sampling(every=50, end_s=6), slots=2) for _ in range(10)]
         counts = []
         for reader in readers:
             with reader:
                 counts.append([frame.index for frame in reader if frame.release() is None])
-    assert counts == [list(range(0, 750, 100))] * 10
+    assert counts == [list(range(0, 150, 50))] * 10
     assert psutil.Process().children() == []
+
+
+IMPOSTOR = """
+import json, socket, sys, time
+end = socket.socket(fileno=0)
+end.recv(65536)
+for message in {messages!r}:
+    end.send(message.encode())
+time.sleep(60)
+"""
+FACTS = (
+    '{"kind":"facts","facts":{"width":4,"height":2,"rotation":0,"duration_s":1.0,"fps":25.0,"frames":25,'
+    '"codec":"h264","container":"mov"}}'
+)
+NEED = '{"kind":"need","bytes":280}'
+FRAME = '{"kind":"frame","slot":0,"index":0,"time_s":0.0,"width":4,"height":2,"decoded":1,"damaged":0}'
+
+
+def believed(long: Path, monkeypatch: pytest.MonkeyPatch, *messages: str) -> tuple[int, VideoReader]:
+    """How many frames come of a decoder that sends this and then is silent, and its reader."""
+    monkeypatch.setattr("app.media.video_child._START", IMPOSTOR.format(messages=messages))
+    with long.open("rb") as file, VideoReader(file, limits=VideoLimits(stall_s=2), slots=2) as video:
+        return len(list(video)), video
+
+
+def test_the_impostor_is_believed_what_is_right(long: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The messages that the next tests spoil are accepted as they are."""
+    frames, video = believed(long, monkeypatch, FACTS, NEED, FRAME)
+    assert frames == 1
+    assert isinstance(video.fault, DeadlineExceeded)
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        ["no JSON"],
+        ["[]"],
+        ["[" * 60_000],
+        ["{}"],
+        ['{"kind": 3}'],
+        [FRAME],
+        [FRAME.replace('"slot":0', '"slot":[]')],
+        [NEED, FRAME.replace('"slot":0', '"slot":2')],
+        [NEED, FRAME.replace('"slot":0', '"slot":-1')],
+        [NEED, FRAME, FRAME],
+        [NEED, FRAME.replace('"width":4', '"width":4000000000000')],
+        [NEED, FRAME.replace('"width":4', '"width":0')],
+        [NEED, FRAME.replace('"width":4', '"width":-4').replace('"height":2', '"height":-2')],
+        [NEED, FRAME.replace('"width":4', '"width":"4"')],
+        [NEED, FRAME.replace('"width":4', '"width":1.5')],
+        [NEED, FRAME.replace('"index":0', '"index":-1')],
+        [NEED, FRAME.replace('"index":0', '"index":Infinity')],
+        [NEED, FRAME.replace('"time_s":0.0', '"time_s":NaN')],
+        [NEED, FRAME.replace('"time_s":0.0', '"time_s":null')],
+        [NEED, FRAME.replace('"decoded":1', '"decoded":[1]')],
+        [NEED, NEED],
+        [NEED.replace("280", "-1")],
+        [NEED.replace("280", str(1 << 40))],
+        [NEED.replace("280", "Infinity")],
+        ['{"kind":"end"}'],
+        ['{"kind":"end","error":{"code":"weights_missing","detail":""}}'],
+        ['{"kind":"end","error":"none"}'],
+    ],
+    ids=lambda messages: messages[-1][:60],
+)
+def test_a_decoder_that_was_taken_over_is_not_believed(
+    long: Path, monkeypatch: pytest.MonkeyPatch, messages: list[str]
+) -> None:
+    """Whatever a decoder says that it never should is an invalid video, and kills it."""
+    frames, video = believed(long, monkeypatch, FACTS, *messages)
+    assert frames == messages[:-1].count(FRAME)
+    assert isinstance(video.fault, InvalidVideo)
+    assert "nonsense" in video.fault.detail
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"width":4', '"width":"4"'),
+        ('"width":4', '"width":-4'),
+        ('"width":4,', ""),
+        ('"duration_s":1.0', '"duration_s":NaN'),
+        ('"frames":25', '"frames":2.5'),
+        ('"facts":{', '"facts":3,"x":{'),
+    ],
+)
+def test_facts_that_are_none(long: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str) -> None:
+    """Facts of the wrong kind are refused like any other nonsense."""
+    with pytest.raises(InvalidVideo, match="nonsense"):
+        believed(long, monkeypatch, FACTS.replace(old, new))
