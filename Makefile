@@ -4,6 +4,7 @@ PYTHON ?= python3
 SET ?= starter
 WEIGHTS ?= auto
 TRITON_ARGS ?=
+STACK_ARGS ?=
 SMOKE_ARGS ?=
 BENCH_ARGS ?=
 PIP = -m pip install --disable-pip-version-check
@@ -16,6 +17,7 @@ help:
 	@echo 'make run                          install, build the starter models, serve on the embedded engine'
 	@echo 'make models SET=starter|baseline|all WEIGHTS=auto|pretrained|random|DIR'
 	@echo 'make triton                       a real Triton on this CPU, without Docker, over triton/models'
+	@echo 'make stack                        Triton, the gateway (2 workers), Redis and Prometheus, without Docker'
 	@echo 'make test                         the test suite (starts and stops its own Triton, Redis and Prometheus)'
 	@echo 'make test-export                  the export and the parity with the reference (needs torch, installs it)'
 	@echo 'make smoke | bench-matrix          is what stands there well, and how fast is it? (SMOKE_ARGS=… BENCH_ARGS=…)'
@@ -79,6 +81,10 @@ triton: .venv-triton
 
 smoke: .venv/.serve
 	@.venv/bin/gateway smoke $(SMOKE_ARGS)
+
+.PHONY: stack
+stack: .venv/.dev .venv-triton redis-server prometheus
+	@exec .venv/bin/python deploy/local/stack.py $(STACK_ARGS)
 
 # --- checks ----------------------------------------------------------------------------------------------------
 

@@ -167,7 +167,7 @@ def start(stack: contextlib.ExitStack, options: argparse.Namespace, folder: Path
                 "--appendonly",
                 "no",
             ],
-            lambda: socket.create_connection(("127.0.0.1", redis), 1).close() is None,
+            lambda: _listens(redis),
         )
         sessions = f"redis://127.0.0.1:{redis}/0"
     parts.add(
@@ -237,6 +237,11 @@ def _holds(ready: Callable[[], object]) -> bool:
     with contextlib.suppress(OSError):
         return bool(ready())
     return False
+
+
+def _listens(port: int) -> bool:
+    with socket.create_connection(("127.0.0.1", port), 1):
+        return True
 
 
 def _answers(url: str) -> bool:
