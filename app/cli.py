@@ -189,7 +189,7 @@ def _serve(parsed: argparse.Namespace) -> int:
     if wrong:
         return 2
     logs.configure(settings.log_level, settings.log_format)
-    for warning in startup.warnings(settings, catalogue):
+    for warning in (*startup.warnings(settings, catalogue), *serving.warnings(settings)):
         logging.getLogger("gateway").warning("%s", warning)
     with _sharing(settings):
         _run(settings)

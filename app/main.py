@@ -65,6 +65,7 @@ from routing.catalogue import Catalogue
 from routing.policy import Readiness
 
 if TYPE_CHECKING:
+    from app.engine.triton_client import Tls
     from app.tracing import Tracer
 
 _log = logging.getLogger("gateway")
@@ -80,15 +81,13 @@ def create_engine(settings: Settings, catalogue: Catalogue) -> Engine:
     book = WeightsBook(settings.repository, settings.manifest)
     if settings.engine == "triton":
         from app.engine.triton import TritonEngine, TritonOptions  # noqa: PLC0415  # embedded runs without gRPC
-        from app.engine.triton_client import Tls  # noqa: PLC0415  # as above
 
-        tls = Tls(settings.triton_tls_ca, settings.triton_tls_cert, settings.triton_tls_key)
         options = TritonOptions(
             settings.leases,
             settings.max_waiting,
             settings.triton_transport,
             warmup_s=settings.warmup_timeout_s if settings.warmup else 0.0,
-            tls=tls if settings.triton.tls else None,
+            tls=triton_tls(settings),
         )
         return TritonEngine(catalogue, settings.triton.grpc, book, options)
     if settings.repository is None:
@@ -112,6 +111,15 @@ def create_engine(settings: Settings, catalogue: Catalogue) -> Engine:
         rescan_s=settings.rescan_s,
     )
     return EmbeddedEngine(catalogue, settings.repository, book, embedded)
+
+
+def triton_tls(settings: Settings) -> Tls | None:
+    """How Triton is reached with TLS; None: without."""
+    if not settings.triton.tls:
+        return None
+    from app.engine.triton_client import Tls  # noqa: PLC0415  # embedded runs without gRPC
+
+    return Tls(settings.triton_tls_ca, settings.triton_tls_cert, settings.triton_tls_key)
 
 
 def create_session_store(settings: Settings, metrics: Metrics) -> SessionStore | None:
@@ -365,7 +373,9 @@ async def _announce(gateway: Gateway) -> None:
         _log.warning("no branch is ready; `make models` builds some, GET /readyz says what fails")
         return
     _log.info(
-        "try it: curl --data-binary @docs/astronaut.jpg 'http://%s:%d/v1/detect'",
+        "try it: curl %s--data-binary @docs/astronaut.jpg '%s://%s:%d/v1/detect'",
+        "-H 'X-API-Key: …' " if serving.asks_for_keys(settings) else "",
+        "http" if settings.tls_cert is None else "https",
         settings.host,
         settings.port,
     )

@@ -32,6 +32,25 @@ def faults(settings: Settings) -> list[str]:
     return [*_tls_faults(settings), *_key_faults(settings), *_port_faults(settings)]
 
 
+def warnings(settings: Settings) -> list[str]:
+    """What lets in more than is most likely meant."""
+    if settings.host in ("localhost", "::1") or settings.host.startswith("127."):
+        return []
+    if not asks_for_keys(settings):
+        return [
+            f"GATEWAY_HOST={settings.host}: whoever reaches it may use it; see docs/access.md for API keys"
+        ]
+    if settings.tls_cert is None and not settings.trusted_proxies:
+        return [
+            f"GATEWAY_HOST={settings.host}: API keys travel unencrypted unless a proxy ends TLS before it"
+        ]
+    return []
+
+
+def asks_for_keys(settings: Settings) -> bool:
+    return settings.api_keys is not None or settings.api_keys_file is not None
+
+
 def _tls_faults(settings: Settings) -> Iterator[str]:
     for prefix in ("tls", "triton_tls"):
         cert: Path | None = getattr(settings, f"{prefix}_cert")

@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from app.access import Access, ApiKey, Rate, digest_of, new_key
 from app.api.access import Guard
 from app.api.headers import SecurityHeaders
+from app.metrics import Metrics
 from app.rates import OwnBuckets, SharedBuckets
 
 HEADERS = [
@@ -45,7 +46,9 @@ def guarded(count: int, rate: Rate | None = None, folder: Path | None = None) ->
     )
     buckets = SharedBuckets(folder) if folder else OwnBuckets()
     headers = [*HEADERS, (b"authorization", f"Bearer {secrets[-1]}".encode())]
-    return Guard(nothing, Access(lambda: keys, buckets), apart=False), headers
+    counter = Metrics().key_requests
+    access = Access(lambda: keys, buckets, observe=lambda name, said: counter.labels(name, said).inc())
+    return Guard(nothing, access, apart=False), headers
 
 
 async def timed(app: Any, headers: list[Any], requests: int) -> float:

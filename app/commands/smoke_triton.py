@@ -17,7 +17,7 @@ from app.commands.smoke_report import Check
 from app.engine.base import NUMPY_DTYPES, Deadline
 from app.engine.triton_client import TritonClient
 from app.errors import InferenceFailed, ModelNotReady
-from app.main import create_engine
+from app.main import create_engine, triton_tls
 from app.settings import Settings
 from routing.catalogue import Branch, Catalogue, ModelSpec, TensorSpec
 from routing.policy import Readiness
@@ -127,7 +127,7 @@ class GrpcTriton:
         self._variant = variant
         self._timeout_s = timeout_s
         self._address = settings.triton.grpc
-        self._client = TritonClient(self._address, min(timeout_s, CONTROL_TIMEOUT_S))
+        self._client = TritonClient(self._address, min(timeout_s, CONTROL_TIMEOUT_S), triton_tls(settings))
         self._close = self._client.close
         self.title = f"Triton at {self._address} (gRPC)"
 

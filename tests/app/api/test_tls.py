@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import ssl
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import pytest
 from support.gateway import client, png, scene
 from support.listening import gateway as running
 from support.repository import CATALOGUE
-from support.triton_server import TritonServer, free_ports
+from support.triton_server import ROOT, TritonServer, free_ports
 
 from app import serving
 from app.engine.triton import TritonEngine, TritonOptions
@@ -171,6 +173,24 @@ def _triton(repository: Path, folder: Path, authority: Authority, *more: str) ->
     return TritonServer(repository, folder / "triton.log", load=["yolo11n_320"], extra=extra)
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, None),
+        ({"host": "127.0.0.2"}, None),
+        ({"host": "0.0.0.0"}, "whoever reaches it may use it"),  # noqa: S104  # the case in question
+        ({"host": "gateway.example", "api_keys_file": "/keys"}, "travel unencrypted"),
+        ({"host": "::", "api_keys_file": "/keys", "trusted_proxies": "10.0.0.0/8"}, None),
+        ({"host": "::", "api_keys_file": "/keys", "tls_cert": "/c", "tls_key": "/k"}, None),
+    ],
+)
+def test_an_open_door_is_a_warning(given: dict[str, str], said: str | None) -> None:
+    """Beyond this host, no keys and unencrypted keys are each said at the start; neither is refused."""
+    warnings = serving.warnings(Settings(**given))  # type: ignore[arg-type]  # pydantic makes paths of them
+    assert len(warnings) == (said is not None)
+    assert all(said in warning for warning in warnings if said)
+
+
 @pytest.mark.triton
 @pytest.mark.parametrize("transport", ["shared_memory", "bytes"])
 def test_a_real_triton_is_reached_over_tls(
@@ -187,6 +207,9 @@ def test_a_real_triton_is_reached_over_tls(
         ) as served:
             answer = served.post("/v1/detect", content=BODY)
             assert (answer.status_code, answer.json()["models_used"][0]["runtime"]) == (200, "triton")
+        done = _smoke(f"grpcs://localhost:{port}", GATEWAY_TRITON_TLS_CA=str(authority.ca))
+        assert done.returncode == 1, done.stderr  # it answers; what the checklist asks for isn't all there
+        assert "yolo11n_320" in done.stdout
         for tls, said in ((Tls(ca=stranger.ca), r"(?i)certificate|handshake|ssl"), (None, ".")):
             engine = TritonEngine(
                 CATALOGUE, f"localhost:{port}", WeightsBook(None, None), TritonOptions(tls=tls)
@@ -197,6 +220,14 @@ def test_a_real_triton_is_reached_over_tls(
                 assert re.search(said, state.reason or "")
             finally:
                 engine.close()
+
+
+def _smoke(url: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
+    return subprocess.run(
+        [sys.executable, "-m", "app.cli", "smoke", "--triton-url", url, "--variant", "n", "--branches", "yolo11n_320"],
+        cwd=ROOT, env=kept | variables, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
 
 
 @pytest.mark.triton
