@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,18 +65,28 @@ def _panel(axis: Any, family: str, rows: Sequence[Mapping[str, Any]]) -> None:
             axis.bar(at, row["p50_ms"], width * 0.92, color=_COLOURS[row["target"]])
             axis.vlines(at, row["p50_ms"], row["p95_ms"], color="#333333", linewidth=1)
             axis.annotate(
-                f"{row['p50_ms']:.3g}", (at, row["p95_ms"]), xytext=(0, 2), textcoords="offset points",
+                _short(row["p50_ms"]), (at, row["p95_ms"]), xytext=(0, 2), textcoords="offset points",
                 ha="center", fontsize=6, rotation=90,
             )  # fmt: skip
         else:
             axis.plot(at, 0.03, "x", color=_COLOURS[row["target"]], transform=axis.get_xaxis_transform())
     axis.set_yscale("log")
-    axis.margins(y=0.16)
+    least = min((row["p50_ms"] for row in rows if row["status"] == "ok"), default=1)
+    greatest = max((row["p95_ms"] for row in rows if row["status"] == "ok"), default=10)
+    axis.set_ylim(
+        10 ** math.floor(math.log10(least)), 2.5 * greatest
+    )  # whole decades below, room for words above
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_formatter("")
     axis.set_xticks(range(len(groups)), [_label(*group) for group in groups], fontsize=8)
     axis.set_title(family, fontsize=10)
     axis.set_ylabel("ms", fontsize=8)
     axis.grid(axis="y", alpha=0.3)
     axis.set_axisbelow(True)
+
+
+def _short(ms: float) -> str:
+    return f"{ms:.0f}" if ms >= 100 else f"{ms:.3g}"
 
 
 def _label(branch: str, policy: str) -> str:
