@@ -11,7 +11,7 @@ PIP = -m pip install --disable-pip-version-check
 SAY = @printf '\033[1m==> %s\033[0m\n'
 
 .DEFAULT_GOAL := help
-.PHONY: help run serve models repository triton smoke test test-export lint format bench bench-matrix clean
+.PHONY: help run serve models repository triton smoke test test-export lint lint-containers settings format bench bench-matrix clean
 
 help:
 	@echo 'make run                          install, build the starter models, serve on the embedded engine'
@@ -103,6 +103,14 @@ lint: .venv/.dev
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 	@.venv/bin/python -P -m export repository --check
+	@$(MAKE) --no-print-directory lint-containers
+
+lint-containers: .venv/.dev
+	@.venv/bin/hadolint Dockerfile
+	@.venv/bin/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
+
+settings: .venv/.dev
+	@.venv/bin/gateway config --markdown > docs/settings.md
 
 format: .venv/.dev
 	@.venv/bin/ruff check --fix -q . ; .venv/bin/ruff format .

@@ -221,8 +221,17 @@ def enter(
 ) -> list[str]:
     """The command line that runs `command` in there, with these variables and no others."""
     pairs = [f"{name}={value}" for name, value in environment.items()]
-    guarded = ["setpriv", "--no-new-privs"] if user != "0:0" else []
-    return [*guarded, "chroot", f"--userspec={user}", str(root), "env", "-i", "-C", folder, *pairs, *command]
+    uid, _, gid = user.partition(":")
+    # As the last step: a change of the user would clear what ends the command with its parent.
+    become = [
+        "setpriv",
+        f"--reuid={uid}",
+        f"--regid={gid}",
+        "--clear-groups",
+        "--no-new-privs",
+        "--pdeathsig=KILL",
+    ]
+    return ["chroot", str(root), "env", "-i", "-C", folder, *pairs, *(become if uid != "0" else []), *command]
 
 
 def build(out: Path, arguments: dict[str, str]) -> int:
