@@ -138,6 +138,8 @@ def create_session_store(settings: Settings, metrics: Metrics) -> SessionStore |
             lambda reason: metrics.session_evictions.labels(reason).inc(),
         )
         metrics.sessions_live.set_function(store.live)
+        for reason in ("ttl", "lru"):  # 0 is a number that dashboards can show, nothing is not
+            metrics.session_evictions.labels(reason)
         return store
     if url.partition("://")[0] not in ("redis", "rediss"):
         raise RuntimeError("GATEWAY_SESSION_STORE is memory, or begins with redis:// or rediss://")
