@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import importlib.util
 import os
 import tempfile
 from collections.abc import Iterator
@@ -22,7 +23,12 @@ _OF_ENGINE = {
 
 def faults(settings: Settings, catalogue: Catalogue) -> list[str]:
     """Why the service mustn't start with these settings, one sentence each that begins with the variable."""
-    return [*_variant(settings, catalogue), *_unreadable(settings), *_unwritable(settings)]
+    return [
+        *_variant(settings, catalogue),
+        *_unreadable(settings),
+        *_unwritable(settings),
+        *_not_installed(settings),
+    ]
 
 
 def warnings(settings: Settings, catalogue: Catalogue) -> list[str]:
@@ -49,6 +55,17 @@ def _variant(settings: Settings, catalogue: Catalogue) -> Iterator[str]:
     variants = catalogue["detect"].variants
     if settings.variant is not None and settings.variant not in variants:
         yield f"GATEWAY_VARIANT: is one of {', '.join(variants)}"
+
+
+def _not_installed(settings: Settings) -> Iterator[str]:
+    if settings.tracing_endpoint is None:
+        return
+    try:
+        there = importlib.util.find_spec("opentelemetry.exporter.otlp.proto.http")
+    except ModuleNotFoundError:
+        there = None
+    if there is None:
+        yield "GATEWAY_TRACING_ENDPOINT: needs OpenTelemetry: pip install '.[tracing]'"
 
 
 def _unreadable(settings: Settings) -> Iterator[str]:

@@ -136,7 +136,7 @@ def test_off_nothing_is_imported() -> None:
 def test_without_the_extra_the_start_says_what_to_install() -> None:
     """A gateway whose installation has no OpenTelemetry SDK refuses the setting by its remedy."""
     hide = "import sys; sys.modules['opentelemetry.sdk'] = None\n"
-    code = hide + OFF.replace("Settings()", "Settings(tracing_endpoint='http://127.0.0.1:9')")
+    code = hide + OFF.replace("Settings()", "Settings(tracing_endpoint='http://127.0.0.1:9/v1/traces')")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.endswith("tracing needs OpenTelemetry: pip install '.[tracing]'\n")
