@@ -45,7 +45,7 @@ class FlowQuery(FrameQuery, SamplingQuery):
         description="The field's size: the frame's or the branch's; its unit is always a source pixel.",
     )
     variant: Literal["small", "large"] | None = Field(
-        None, description="RAFT's variant (small if none is named): large takes more time."
+        None, description="RAFT's variant: small if none is named; large takes twice the time."
     )
 
     def wishes(self) -> Wishes:
