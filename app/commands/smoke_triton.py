@@ -143,7 +143,8 @@ class GrpcTriton:
 
     def models(self) -> Models:
         index = self._client.index()
-        self._engine = create_engine(self._settings, self._catalogue)
+        # The inferences of this command are the first ones themselves; nothing is to be run before them.
+        self._engine = create_engine(self._settings.model_copy(update={"warmup": False}), self._catalogue)
         self._close = self._close_all
         states = self._engine.ready()
         found = {name: Found(name, state.readiness, state.reason) for name, state in states.items()}
