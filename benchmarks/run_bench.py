@@ -110,6 +110,7 @@ def _makers(
         "models": options.branches,
         "leases": max(options.leases, *(policy.in_flight for policy in chosen)),
         "max_waiting": OPEN_LOOP_CLIENTS,
+        "warmup": False,  # every cell has its own, and what isn't measured needn't run
     }
 
     def engine(name: str, **settings: Any) -> Target:

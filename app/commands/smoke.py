@@ -68,9 +68,8 @@ def _target(parsed: argparse.Namespace, catalogue: Catalogue) -> Target:
         headers = key_headers(parsed.api_key_file)
         return GatewayTarget(parsed.url, parsed.timeout, headers, parsed.operate_url)
     given: dict[str, Any] = {"triton_url": parsed.triton_url, "triton_transport": parsed.transport}
-    settings = Settings(
-        engine="triton", **{name: value for name, value in given.items() if value is not None}
-    )
+    named = {name: value for name, value in given.items() if value is not None}
+    settings = Settings(engine="triton", warmup=False, **named)  # what is tried here is the first run
     variant = parsed.variant or settings.variant or catalogue["detect"].default_variant or ""
     if variant not in catalogue["detect"].variants:
         raise ValueError(f"--variant is one of {', '.join(catalogue['detect'].variants)}")
