@@ -31,7 +31,6 @@ from app.errors import (
     ImageTooLarge,
     InvalidVideo,
     Overloaded,
-    UnsupportedMediaType,
     VideoTooLong,
 )
 from app.media import video_protocol
@@ -44,7 +43,7 @@ from app.media.video_slots import RGB, Ring, VideoFrame
 __all__ = ["Sampling", "VideoFacts", "VideoFrame", "VideoLimits", "VideoReader", "sniff_container"]
 
 _FAULTS: dict[str, type[GatewayError]] = {
-    error.code: error for error in (InvalidVideo, VideoTooLong, ImageTooLarge, UnsupportedMediaType)
+    error.code: error for error in (InvalidVideo, VideoTooLong, ImageTooLarge)
 }
 _LAST_WORDS_S = 2.0
 _MOST_DETAIL = 500

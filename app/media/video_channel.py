@@ -14,8 +14,6 @@ from typing import Any, NoReturn
 from app.errors import GatewayError
 from app.media import video_protocol
 
-# Descriptors that the process may still make for itself, and only while it maps memory.
-DESCRIPTORS = 1024
 _ALIVE_EVERY_S = 0.2
 
 
@@ -78,9 +76,10 @@ class Channel:
             self._free.append(message["slot"])
 
     def _map(self, offset: int, slot_bytes: int, slots: int) -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
+        none, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # mmap takes a descriptor of its own
         ring = mmap.mmap(self._memory, slot_bytes * slots, offset=offset)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (0, DESCRIPTORS))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (none, most))
         self._ring, self._slot_bytes, self._free = memoryview(ring), slot_bytes, list(range(slots))
 
     def end(self, fault: GatewayError | None) -> NoReturn:

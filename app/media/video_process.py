@@ -22,7 +22,7 @@ from av.video.frame import VideoFrame
 
 from app.errors import GatewayError, InvalidVideo, VideoTooLong
 from app.media import video_decode, video_open
-from app.media.video_channel import DESCRIPTORS, Channel
+from app.media.video_channel import Channel
 from app.media.video_decode import Limits, Video
 from app.media.video_open import Source
 from app.media.video_picture import RGB, Compass, Orientation, Painter
@@ -31,6 +31,7 @@ from app.media.video_swscale import Swscale
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
+_DESCRIPTORS = 1024
 
 
 def main() -> None:
@@ -54,14 +55,27 @@ def _die_with(gateway: int) -> None:
 
 
 def _confine(memory_bytes: int) -> None:
-    """Give up what decoding doesn't need: files, connections, more memory, new privileges, a core dump."""
+    """Give up what decoding doesn't need: files, connections, more memory, new privileges, a core dump.
+
+    Processor time has no limit as a whole, since a long video may well take hours; see `Channel.send`.
+    """
     ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     with suppress(OSError):  # the kernel's first choice when memory runs out: this process, not the gateway
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, DESCRIPTORS))
+    _cap(resource.RLIMIT_AS, memory_bytes, memory_bytes)
+    _cap(resource.RLIMIT_CORE, 0, 0)
+    _cap(resource.RLIMIT_FSIZE, 0, 0)
+    _cap(
+        resource.RLIMIT_NOFILE, 0, _DESCRIPTORS
+    )  # the rest is for mapping memory, which takes one for a moment
+
+
+def _cap(what: int, soft: int, hard: int) -> None:
+    """Lower a limit; one that is lower already stays."""
+    most = resource.getrlimit(what)[1]
+    if most != resource.RLIM_INFINITY:
+        soft, hard = min(soft, most), min(hard, most)
+    resource.setrlimit(what, (soft, hard))
 
 
 def _serve(task: dict[str, Any], source: Source, painter: Painter, channel: Channel) -> GatewayError | None:

@@ -60,7 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def cfr(folder: Path) -> Path:
     """Ten seconds at 25 frames a second, with frames out of order and a keyframe every second or so."""
-    return videos.count(folder / "cfr.mp4", 250, bframes=3, gop=25)
+    return videos.count(folder / "cfr.mp4", 250, bframes=3, gop=25, sc_threshold="0")
 
 
 JITTER = np.random.default_rng(7).uniform(0.005, 0.15, 100).cumsum() - 0.005
@@ -137,6 +137,20 @@ def test_a_jump_saves_the_work_before_it(cfr: Path) -> None:
     with reading(cfr, start_s=8) as video:
         assert [frame.index for frame in released(video)] == list(range(200, 250))
         assert video.decoded < 100
+
+
+def test_an_index_that_lies(cfr: Path) -> None:
+    """Where a jump leads to a frame that can't be decoded, and on behind the start, everything is read instead."""
+    data = bytearray(cfr.read_bytes())
+    entries = data.index(b"stss") + 12
+    keys = [int.from_bytes(data[at : at + 4], "big") for at in range(entries, entries + 40, 4)]
+    assert keys == list(range(1, 251, 25))
+    data[entries + 16 : entries + 20] = (110).to_bytes(4, "big")  # for 101, of which the next 25 are made
+    path = cfr.with_name("lying-index.mp4")
+    path.write_bytes(data)
+    with reading(path, start_s=4.95, end_s=5.2) as video:
+        assert [frame.index for frame in released(video)] == list(range(124, 130))
+        assert video.decoded > 124
 
 
 def released(video: VideoReader) -> Iterator[Any]:
@@ -317,6 +331,23 @@ def test_frames_that_change_their_size(tmp_path: Path) -> None:
         assert video.fault is None
         assert seen == [(n, SIZES[n // 5]) for n in range(25)]
         assert [videos.number_of(frame.rgb) for frame in held] == [0, 9]
+
+
+def test_frames_held_while_slots_grow(tmp_path: Path) -> None:
+    """Releasing a frame of the old slots frees none of the new ones, though they are numbered alike."""
+    path = videos.growing(tmp_path / "call.webm", SIZES[:2], each=10)
+    with reading(path, slots=2) as video:
+        frames = iter(video)
+        old = next(frames)
+        for frame in islice(frames, 9):
+            frame.release()
+        new = next(frames)
+        old.release()
+        for frame in frames:
+            assert videos.number_of(new.rgb) == new.index == 10
+            frame.release()
+        assert videos.number_of(new.rgb) == 10
+        assert video.fault is None
 
 
 def real_videos() -> list[Path]:

@@ -72,6 +72,7 @@ def test_it_is_confined(video: VideoReader, long: Path) -> None:
     )
     assert process.environ() == {}
     assert process.cwd() == "/"
+    assert os.getpgid(process.pid) == process.pid  # out of reach of a terminal's Ctrl-C
     assert process.rlimit(psutil.RLIMIT_NOFILE)[0] == 0
     assert process.rlimit(psutil.RLIMIT_FSIZE) == (0, 0)
     assert process.rlimit(psutil.RLIMIT_CORE) == (0, 0)
@@ -132,20 +133,50 @@ for frame in video:
 """
 
 
-@pytest.mark.parametrize("each", ["held.append(frame)", "frame.release()"], ids=["waiting", "working"])
-@pytest.mark.parametrize("suspended", [False, True], ids=["running", "suspended"])
-def test_it_dies_with_the_gateway(long: Path, each: str, suspended: bool) -> None:
-    """However the gateway ends, within a second there is no decoder: not even one that could not have noticed."""
-    source = GATEWAY.format(root=str(ROOT), path=str(long), each=each)
+def dies_with_its_gateway(source: str) -> bool:
+    """Whether the decoder of a gateway, which prints its number, is gone within a second of a kill -9."""
     gateway = subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE)
     assert gateway.stdout is not None
     process = psutil.Process(int(gateway.stdout.readline()))
-    if suspended:
-        process.suspend()
+    time.sleep(0.2)
     gateway.kill()
     gateway.wait()
     gateway.stdout.close()
-    assert gone(process)
+    return gone(process)
+
+
+@pytest.mark.parametrize("each", ["held.append(frame)", "frame.release()"], ids=["waiting", "working"])
+def test_it_dies_with_the_gateway(long: Path, each: str) -> None:
+    """However the gateway ends, within a second there is no decoder."""
+    assert dies_with_its_gateway(GATEWAY.format(root=str(ROOT), path=str(long), each=each))
+
+
+HUNG = r"""
+import sys
+sys.path.insert(0, {root!r})
+import app.media.video_child as child
+child._START = (
+    "import sys; sys.path += sys.argv[1:-3]; from app.media.video_process import _die_with;"
+    "_die_with(int(sys.argv[-3])); sys.stderr.close()\nwhile True: pass"
+)
+ours, theirs = __import__("socket").socketpair()
+process = child.DecoderProcess(theirs, 0, 0)
+__import__("time").sleep(1)
+print(process.pid, flush=True)
+ours.recv(1)
+"""
+
+
+def test_a_decoder_that_hangs_dies_with_the_gateway() -> None:
+    """One that is caught in a loop, and would notice nothing, is killed by the kernel."""
+    assert dies_with_its_gateway(HUNG.format(root=str(ROOT)))
+
+
+def test_a_gateway_that_is_gone_already() -> None:
+    """A decoder whose gateway ended before it could ask to die with it ends by itself."""
+    code = "import os; from app.media.video_process import _die_with; _die_with(os.getppid() + 1); print('alive')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
+    assert done.stdout == b""
 
 
 def test_a_gateway_that_ends_before_the_decoder_looks(long: Path) -> None:
@@ -404,3 +435,17 @@ def test_facts_that_are_none(long: Path, monkeypatch: pytest.MonkeyPatch, old: s
     """Facts of the wrong kind are refused like any other nonsense."""
     with pytest.raises(InvalidVideo, match="nonsense"):
         believed(long, monkeypatch, FACTS.replace(old, new))
+
+
+def test_limits_that_are_lower_already_stay(long: Path) -> None:
+    """Under an administrator's own limits the decoder starts too, and raises none of them."""
+    source = GATEWAY.format(root=str(ROOT), path=str(long), each="break")
+    limits = "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))\n"
+    limits += "resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))\n"
+    end = "\nprint(open(f'/proc/{video._child.pid}/limits').read())"
+    done = subprocess.run(
+        [sys.executable, "-c", limits + source + end], check=True, capture_output=True, text=True
+    )
+    words = [line.split() for line in done.stdout.splitlines()]
+    assert ["Max", "open", "files", "0", "100", "files"] in words
+    assert ["Max", "address", "space", str(3 << 30), str(3 << 30), "bytes"] in words
