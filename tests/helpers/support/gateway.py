@@ -56,7 +56,8 @@ def client(
 def server(repository: Path, log: Path, **settings: Any) -> Iterator[tuple[httpx2.Client, int]]:
     """A real `gateway serve`, ready: a client for it, and its process id."""
     port = free_ports(1)[0]
-    environment = {**os.environ, "GATEWAY_REPOSITORY": str(repository), "GATEWAY_VARIANT": "n", "GATEWAY_VIDEOS_FOLDER": ""}
+    environment = {**os.environ, "GATEWAY_REPOSITORY": str(repository), "GATEWAY_VARIANT": "n"}
+    environment["GATEWAY_VIDEOS_FOLDER"] = ""
     environment |= {f"GATEWAY_{name.upper()}": str(value) for name, value in settings.items()}
     with log.open("wb") as out:
         process = subprocess.Popen(
