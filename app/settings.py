@@ -66,7 +66,9 @@ OptionalPort = Annotated[Annotated[int, Field(ge=1, le=65535)] | None, _EMPTY_IS
 class Settings(BaseSettings):
     """Every setting of the service; a wrong value is refused at start by name."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True
+    )
 
     engine: Literal["embedded", "triton"] = Field(
         "embedded", description="What runs the models: ONNX Runtime in this process, or a Triton server."
