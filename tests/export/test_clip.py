@@ -110,9 +110,13 @@ def copy(official: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def random_graph(clip: Any) -> Callable[[str], bytes]:
-    """The graph of a branch with random weights, made once."""
-    return functools.cache(lambda name: clip.export(CATALOGUE.branches[name], random_weights())[0])
+def graph(clip: Any, official: Path) -> Callable[[str], bytes]:
+    """The graph of a branch from the official folder, made once."""
+    return functools.cache(
+        lambda name: clip.export(CATALOGUE.branches[name], EXPORTER.find(official, CATALOGUE.branches[name]))[
+            0
+        ]
+    )
 
 
 def _features(network: Any, method: str, **given: Any) -> np.ndarray:
@@ -136,15 +140,12 @@ def _cosine(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize(("size", "seen"), [(224, 224), (336, 320), (448, 448)])
 def test_image_features_are_the_librarys(
-    clip: Any, network: Any, official: Path, size: int, seen: int
+    clip: Any, network: Any, graph: Callable[[str], bytes], size: int, seen: int
 ) -> None:
     """Each size of the official folder answers what the saved CLIPModel answers, not normalised."""
     branch = CATALOGUE.branches[f"clip_image_{size}"]
-    weights = EXPORTER.find(official, branch)
-    content, labels = clip.export(branch, weights)
-    assert labels == ()
     pixels = np.random.default_rng(size).standard_normal((1, 3, seen, seen), dtype=np.float32)
-    answer = _run(clip, content, branch, pixels)
+    answer = _run(clip, graph(branch.name), branch, pixels)
     expected = _features(
         network, "get_image_features", pixel_values=pixels, interpolate_pos_encoding=seen != 224
     )
@@ -154,35 +155,35 @@ def test_image_features_are_the_librarys(
     assert abs(np.linalg.norm(answer) - 1) > 0.1
 
 
-def test_row_of_the_end_token_is_the_pooled_feature(clip: Any, network: Any, official: Path) -> None:
+def test_row_of_the_end_token_is_the_pooled_feature(
+    clip: Any, network: Any, graph: Callable[[str], bytes]
+) -> None:
     """Every prompt's row at its first end token is the saved network's pooled, projected feature."""
-    content, labels = clip.export(TEXT, EXPORTERS["clip_text"].find(official, TEXT))
-    assert labels == ()
     generator = np.random.default_rng(8)
     for words in (0, 1, 5, 40, 75):
         ids = np.zeros((1, 77), np.int64)
         ids[0, : words + 2] = [clip.START, *generator.integers(1, clip.START, words), clip.END]
-        answer = _run(clip, content, TEXT, ids)
+        answer = _run(clip, graph(TEXT.name), TEXT, ids)
         expected = _features(network, "get_text_features", input_ids=ids)[0]
         assert answer.shape == (1, 77, 512)
         np.testing.assert_allclose(answer[0, words + 1], expected, atol=1e-4)
         assert _cosine(answer[0, words + 1], expected) > 0.99999
 
 
-def test_later_tokens_change_nothing_before_them(clip: Any, random_graph: Callable[[str], bytes]) -> None:
+def test_later_tokens_change_nothing_before_them(clip: Any, graph: Callable[[str], bytes]) -> None:
     """The causal mask is in the graph: whatever follows the end token leaves its row alone."""
     ids = clip.prompts()[0]
     other = ids.copy()
     end = int((ids[0] == clip.END).argmax())
     other[0, end + 1 :] = 320
-    first, second = (_run(clip, random_graph("clip_text"), TEXT, given) for given in (ids, other))
+    first, second = (_run(clip, graph(TEXT.name), TEXT, given) for given in (ids, other))
     np.testing.assert_allclose(first[0, : end + 1], second[0, : end + 1], atol=1e-5)
-    assert np.abs(first[0, end + 1 :] - second[0, end + 1 :]).max() > 0.1
+    assert np.abs(first[0, end + 1 :] - second[0, end + 1 :]).max() > 0.01
 
 
-def test_text_graph_has_no_argmax_and_computes_no_shapes(random_graph: Callable[[str], bytes]) -> None:
+def test_text_graph_has_no_argmax_and_computes_no_shapes(graph: Callable[[str], bytes]) -> None:
     """The end token is the client's to find, and every shape is a constant."""
-    operators = {node.op_type for node in onnx.load_from_string(random_graph("clip_text")).graph.node}
+    operators = {node.op_type for node in onnx.load_from_string(graph(TEXT.name)).graph.node}
     assert not operators & {"ArgMax", "Shape", "If", "Loop", "Range", "Where", "NonZero"}
 
 
@@ -194,20 +195,20 @@ def test_an_argmax_is_refused(clip: Any) -> None:
         clip.check_operators("clip_text_onnx", graph)
 
 
-@pytest.mark.parametrize("branch", [IMAGE, TEXT], ids=lambda branch: branch.name)
-def test_the_same_seed_gives_the_same_bytes(
-    clip: Any, random_graph: Callable[[str], bytes], branch: Any
-) -> None:
-    """Random weights, made and traced anew, become the same file."""
-    first = random_graph(branch.name)
-    clip.load.cache_clear()
-    again, _ = clip.export(branch, random_weights())
-    assert hashlib.sha256(first).digest() == hashlib.sha256(again).digest()
+def test_the_same_seed_gives_the_same_bytes(clip: Any) -> None:
+    """Random weights, made and traced anew, become the same file, and have no class names."""
+    digests = set()
+    for _ in range(2):
+        clip.load.cache_clear()
+        content, labels = clip.export(TEXT, random_weights())
+        digests.add(hashlib.sha256(content).digest())
+        assert labels == ()
+    assert len(digests) == 1
 
 
-def test_sizes_share_their_weights(random_graph: Callable[[str], bytes]) -> None:
+def test_sizes_share_their_weights(graph: Callable[[str], bytes]) -> None:
     """The graphs of two sizes look for the same file, and what is left of each is small."""
-    parts = [sharing.split(random_graph(name)) for name in ("clip_image_224", "clip_image_448")]
+    parts = [sharing.split(graph(name)) for name in ("clip_image_224", "clip_image_448")]
     assert parts[0][1] is not None
     assert parts[0][1] == parts[1][1]
     assert max(len(graph) for graph, _, _ in parts) < 2e6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,12 @@ def raft() -> Any:
     from export import raft  # noqa: PLC0415 (imports torch)
 
     return raft
+
+
+@pytest.fixture(scope="module")
+def random_graph(raft: Any) -> Callable[[str], bytes]:
+    """The graph of a branch with random weights, made once."""
+    return functools.cache(lambda name: raft.export(CATALOGUE.branches[name], random_weights())[0])
 
 
 def _net(variant: str, seed: int) -> Any:
@@ -165,15 +172,14 @@ class _Trap:
 
 
 @both
-def test_random_network_depends_on_both_pictures(raft: Any, variant: str) -> None:
-    """Random weights answer finite flows that change with either picture, and give the same bytes twice."""
+def test_random_network_depends_on_both_pictures(
+    raft: Any, random_graph: Callable[[str], bytes], variant: str
+) -> None:
+    """Random weights answer finite flows that change with either picture."""
     from export import tracing  # noqa: PLC0415 (imports torch)
 
     branch = BRANCHES[variant]
-    content, _ = raft.export(branch, random_weights())
-    raft.network.cache_clear()
-    again, _ = raft.export(branch, random_weights())
-    assert hashlib.sha256(content).digest() == hashlib.sha256(again).digest()
+    content = random_graph(branch.name)
     one, two = tracing.scene(256, 1), tracing.scene(256, 2)
     answers = tracing.run(content, branch.models[-1], [[one, two], [two, one], [one, one]])
     for answer in answers:
@@ -181,6 +187,17 @@ def test_random_network_depends_on_both_pictures(raft: Any, variant: str) -> Non
         assert answer.std() > 0.1
     for first, second in ((0, 1), (0, 2), (1, 2)):
         assert np.abs(answers[first] - answers[second]).mean() > 0.1
+
+
+@both
+def test_the_same_seed_gives_the_same_bytes(
+    raft: Any, random_graph: Callable[[str], bytes], variant: str
+) -> None:
+    """Random weights, made and traced anew, become the same file."""
+    first = random_graph(BRANCHES[variant].name)
+    raft.network.cache_clear()
+    again, _ = raft.export(BRANCHES[variant], random_weights())
+    assert hashlib.sha256(first).digest() == hashlib.sha256(again).digest()
 
 
 def test_variants_are_two_networks(raft: Any) -> None:
@@ -193,14 +210,16 @@ def test_variants_are_two_networks(raft: Any) -> None:
 
 
 @both
-def test_shared_weights_answer_the_same(raft: Any, tmp_path: Path, variant: str) -> None:
+def test_shared_weights_answer_the_same(
+    random_graph: Callable[[str], bytes], tmp_path: Path, variant: str
+) -> None:
     """With its parameters in a file of their own the graph answers bit for bit the same, and is small."""
     import onnxruntime  # noqa: PLC0415 (only where it is installed)
 
     from export import tracing  # noqa: PLC0415 (imports torch)
 
     spec = BRANCHES[variant].models[-1]
-    content, _ = raft.export(BRANCHES[variant], random_weights())
+    content = random_graph(BRANCHES[variant].name)
     graph, name, data = sharing.split(content)
     assert name is not None
     sharing.store(tmp_path, name, data)
@@ -215,12 +234,9 @@ def test_shared_weights_answer_the_same(raft: Any, tmp_path: Path, variant: str)
     assert np.array_equal(answer, expected)
 
 
-def test_sizes_share_their_weights(raft: Any) -> None:
+def test_sizes_share_their_weights(random_graph: Callable[[str], bytes]) -> None:
     """The graphs of two sizes of large look for the same file, although BatchNorm is folded into its convolutions."""
-    names = {
-        sharing.split(raft.export(CATALOGUE.branches[f"raft_large_{size}"], random_weights())[0])[1]
-        for size in (256, 384)
-    }
+    names = {sharing.split(random_graph(f"raft_large_{size}"))[1] for size in (256, 384)}
     assert len(names) == 1
     assert None not in names
 
