@@ -19,7 +19,9 @@ FRAMES, FPS, WIDTH, HEIGHT = 100, 25, 384, 288
 def main(source: str, target: str) -> None:
     picture = Image.open(source).convert("RGB")
     with av.open(target, "w", options={"movflags": "+faststart"}) as container:
-        stream = container.add_stream("libx264", rate=FPS, options={"crf": "30", "preset": "veryslow", "g": "25"})
+        stream = container.add_stream(
+            "libx264", rate=FPS, options={"crf": "30", "preset": "veryslow", "g": "25"}
+        )
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         for number in range(FRAMES):
             part = number / (FRAMES - 1)
