@@ -39,7 +39,7 @@ help:
 .venv-export/.complete: pyproject.toml
 	$(SAY) 'installing torch and the exporters into .venv-export (6 GB, 2 to 10 minutes; only needed to build models)'
 	@test -x .venv-export/bin/python || $(PYTHON) -m venv .venv-export
-	@.venv-export/bin/python $(PIP) -e '.[export]' pytest
+	@.venv-export/bin/python $(PIP) -e '.[export]' pytest pytest-timeout
 	@touch $@
 
 .PHONY: .venv-triton
