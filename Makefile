@@ -11,7 +11,7 @@ PIP = -m pip install --disable-pip-version-check
 SAY = @printf '\033[1m==> %s\033[0m\n'
 
 .DEFAULT_GOAL := help
-.PHONY: help run serve models repository triton smoke test test-export lint lint-containers settings format bench bench-matrix clean
+.PHONY: help run serve models repository triton smoke test test-containers test-export lint lint-containers settings format bench bench-matrix clean
 
 help:
 	@echo 'make run                          install, build the starter models, serve on the embedded engine'
@@ -19,6 +19,7 @@ help:
 	@echo 'make triton                       a real Triton on this CPU, without Docker, over triton/models'
 	@echo 'make stack                        Triton, the gateway (2 workers), Redis and Prometheus, without Docker'
 	@echo 'make test                         the test suite (starts and stops its own Triton, Redis and Prometheus)'
+	@echo 'make test-containers              the image, built by hand from the Dockerfile and run as its user (needs root)'
 	@echo 'make test-export                  the export and the parity with the reference (needs torch, installs it)'
 	@echo 'make smoke | bench-matrix          is what stands there well, and how fast is it? (SMOKE_ARGS=… BENCH_ARGS=…)'
 	@echo 'make lint | format | repository | bench'
@@ -90,7 +91,11 @@ stack: .venv/.dev .venv-triton redis-server prometheus
 
 test: .venv/.dev .venv-triton redis-server prometheus
 	$(SAY) 'tests'
-	@.venv/bin/pytest -m 'not export and not reference'
+	@.venv/bin/pytest -m 'not export and not reference and not containers'
+
+test-containers: .venv/.dev
+	$(SAY) 'the image, built by hand from the lines of the Dockerfile (about 3 minutes; needs root)'
+	@.venv/bin/pytest -m containers tests/deploy
 
 test-export: .venv/.dev .venv-export/.complete
 	$(SAY) 'export tests'
