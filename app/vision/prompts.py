@@ -7,9 +7,10 @@ repaired with ftfy, unescaped, its white space folded, lower-cased.
 from __future__ import annotations
 
 import functools
+import heapq
 import html
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import ftfy
@@ -26,6 +27,7 @@ MAX_CHARACTERS = 4096
 _WORDS = regex.compile(r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+""", regex.IGNORECASE)
 _SPACE = regex.compile(r"\s+")
 _END_OF_WORD = "</w>"
+_LONGEST_REMEMBERED = 64  # characters of a word
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,22 +66,20 @@ class Tokenizer:
     def __call__(self, prompt: str) -> Tokens:
         """Token ids of one prompt; longer ones are cut to 75 tokens and say so."""
         text = clean(prompt[:MAX_CHARACTERS])
-        tokens = [token for word in _WORDS.findall(text) for token in self._word(word)]
+        tokens = [token for word in _WORDS.findall(text) for token in self._tokens(word)]
         kept = tokens[: CONTEXT_LENGTH - 2]
         ids = np.zeros(CONTEXT_LENGTH, dtype=np.int64)
         ids[: len(kept) + 2] = [START_OF_TEXT, *kept, END_OF_TEXT]
         return Tokens(ids, len(tokens) > len(kept) or len(prompt) > MAX_CHARACTERS)
 
+    def _tokens(self, word: str) -> tuple[int, ...]:
+        """Only what is as short as words are is remembered: the cache is bounded in bytes, too."""
+        return self._word(word) if len(word) <= _LONGEST_REMEMBERED else self._encode_word(word)
+
     def _encode_word(self, word: str) -> tuple[int, ...]:
         parts = [self._bytes[byte] for byte in word.encode("utf-8")]
         parts[-1] += _END_OF_WORD
-        while len(parts) > 1:
-            pairs = list(itertools.pairwise(parts))
-            best = min(pairs, key=lambda pair: self._ranks.get(pair, len(self._ranks)))
-            if best not in self._ranks:
-                break
-            parts = _merged(parts, best)
-        return tuple(self._ids[part] for part in parts)
+        return tuple(self._ids[part] for part in _merge(parts, self._ranks))
 
 
 def clean(text: str) -> str:
@@ -89,18 +89,30 @@ def clean(text: str) -> str:
     return folded.strip().lower()
 
 
-def _merged(parts: list[str], pair: tuple[str, str]) -> list[str]:
-    """Every occurrence of `pair` joined, from the left."""
-    joined: list[str] = []
-    at = 0
-    while at < len(parts):
-        if at + 1 < len(parts) and (parts[at], parts[at + 1]) == pair:
-            joined.append(parts[at] + parts[at + 1])
-            at += 2
-        else:
-            joined.append(parts[at])
-            at += 1
-    return joined
+def _merge(parts: list[str], ranks: Mapping[tuple[str, str], int]) -> list[str]:
+    """Join neighbours, the lowest rank first and from the left, until no pair has one.
+
+    A heap of pairs and links between neighbours: `n log n`, where looking for the best pair anew after every join is
+    `n^2`. A pair that a join makes ranks after the pair that was joined, so the order is the reference's.
+    """
+    after, before = list(range(1, len(parts) + 1)), list(range(-1, len(parts) - 1))
+    last = len(parts)
+    heap = [(ranks[pair], at) for at, pair in enumerate(itertools.pairwise(parts)) if pair in ranks]
+    heapq.heapify(heap)
+    while heap:
+        rank, left = heapq.heappop(heap)
+        right = after[left]
+        if right >= last or not parts[left] or ranks.get((parts[left], parts[right])) != rank:
+            continue  # one of the two has become part of another since
+        parts[left] += parts[right]
+        parts[right] = ""
+        after[left] = after[right]
+        if after[left] < last:
+            before[after[left]] = left
+        for at in (before[left], left):
+            if at >= 0 and after[at] < last and (pair := (parts[at], parts[after[at]])) in ranks:
+                heapq.heappush(heap, (ranks[pair], at))
+    return [part for part in parts if part]
 
 
 @functools.cache
