@@ -97,10 +97,11 @@ class VideoReader:
         self._reading = threading.Lock()  # held while the socket is read
         self._child: DecoderProcess | None = None
         container = sniff_container(os.pread(file.fileno(), HEAD_BYTES, 0))
-        self._ring = Ring(slots)
-        self._end, child_end = video_protocol.pair()
+        with _scarce():
+            self._ring, self._end, child_end = _prepared(slots)
         try:
-            self._child = _started(child_end, file.fileno(), self._ring.fd)
+            with _scarce():
+                self._child = DecoderProcess(child_end, file.fileno(), self._ring.fd)
             self._ask(container, sampling or Sampling())
             self.facts = self._first_facts()
         except BaseException:
@@ -265,8 +266,19 @@ class VideoReader:
         self.fault = fault(f"after frame {last.index} ({last.time_s:.2f} s): {detail}" if last else detail)
 
 
-def _started(child_end: socket.socket, *descriptors: int) -> DecoderProcess:
+def _prepared(slots: int) -> tuple[Ring, socket.socket, socket.socket]:
+    ring = Ring(slots)
     try:
-        return DecoderProcess(child_end, *descriptors)
+        return ring, *video_protocol.pair()
+    except OSError:
+        ring.close()
+        raise
+
+
+@contextmanager
+def _scarce() -> Iterator[None]:
+    """Within, say that the machine is short of descriptors, memory or processes."""
+    try:
+        yield
     except OSError as error:
         raise Overloaded(f"no decoder can be started: {error.strerror or error}", retry_after=1.0) from error

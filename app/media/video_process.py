@@ -65,9 +65,7 @@ def _confine(memory_bytes: int) -> None:
     _cap(resource.RLIMIT_AS, memory_bytes, memory_bytes)
     _cap(resource.RLIMIT_CORE, 0, 0)
     _cap(resource.RLIMIT_FSIZE, 0, 0)
-    _cap(
-        resource.RLIMIT_NOFILE, 0, _DESCRIPTORS
-    )  # the rest is for mapping memory, which takes one for a moment
+    _cap(resource.RLIMIT_NOFILE, 0, _DESCRIPTORS)  # mapping memory takes one for a moment, hence the second
 
 
 def _cap(what: int, soft: int, hard: int) -> None:

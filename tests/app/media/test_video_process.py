@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -335,6 +337,29 @@ def test_no_process_can_be_started(long: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with long.open("rb") as file, pytest.raises(Overloaded, match="no decoder can be started"):
         VideoReader(file)
+
+
+@pytest.mark.parametrize("left", range(6))
+def test_no_descriptor_is_left(long: Path, left: int) -> None:
+    """Wherever the descriptors run out, the machine is overloaded; and what was opened until then is closed."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with long.open("rb") as file:
+        before = descriptors()
+        free = [number for number in range(max(before) + 10) if number not in before]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free[left], limits[1]))
+        try:
+            with pytest.raises(Overloaded, match="Too many open files"):
+                VideoReader(file)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert descriptors() == before
+
+
+def descriptors() -> set[int]:
+    """The numbers of what this process has open, but for the one that lists them."""
+    gc.collect()
+    listed = list(Path("/proc/self/fd").iterdir())
+    return {int(link.name) for link in listed if link.is_symlink()}
 
 
 def test_many_at_once(long: Path) -> None:
