@@ -90,16 +90,19 @@ def predict(states: NDArray[np.float64], time: float) -> None:
 def update(states: NDArray[np.float64], measured: NDArray[np.float64]) -> None:
     """Correct states `(>=14, n)` by what was measured of them `(4, n)`, in place."""
     position, mixed, velocity = states[8:10], states[10:12], states[12:14]
-    total = position.copy()  # (2, n): variance of the innovation
-    total[0] += _POSITION**2 * (states[3] * states[3])
-    total[1] += _ASPECT_MEASURED**2
-    gain, velocity_gain = position / total, mixed / total
+    noise = np.empty_like(position)  # (2, n): variance of the measurement
+    noise[0] = _POSITION**2 * (states[3] * states[3])
+    noise[1] = _ASPECT_MEASURED**2
+    total = position + noise  # of the innovation
+    gain, velocity_gain, kept = position / total, mixed / total, noise / total
     innovation = measured - states[:4]
     states[:4] += gain.take(_GROUP, axis=0) * innovation
     states[4:8] += velocity_gain.take(_GROUP, axis=0) * innovation
-    velocity -= velocity_gain * mixed
-    mixed -= gain * mixed
-    position -= gain * position
+    # p - p^2 / total is p * noise / total, which stays positive however much greater p is; as mixed^2 <= p * velocity,
+    # the velocity's variance shrinks by no more than that either.
+    np.maximum(velocity - velocity_gain * mixed, velocity * kept, out=velocity)
+    mixed *= kept
+    position *= kept
 
 
 def rescale(states: NDArray[np.float64], ratio: float) -> None:

@@ -74,7 +74,8 @@ def problem(response: Any) -> tuple[int, str]:
 def test_a_video_becomes_artefacts(gateway: TestClient, folder: Path, video: bytes) -> None:
     """Submitted, done, and fetched: every artefact of the profile with the digest that the manifest gives."""
     job = submit(gateway, video, name="holiday.mp4")
-    assert (job["state"], job["name"], job["bytes"]) == ("queued", "holiday.mp4", len(video))
+    assert job["state"] in ("queued", "running")  # it may be at it by now
+    assert (job["name"], job["bytes"]) == ("holiday.mp4", len(video))
     view = until(gateway, job["id"], over)
     Video.model_validate(view)
     assert (view["state"], view["frames"], view["fraction"], view["error"]) == ("done", 12, 1.0, None)
@@ -232,10 +233,9 @@ def test_finished_videos_are_kept_for_a_limited_time(
         until(http, job["id"], over)
     with client(all_families, videos_folder=tmp_path / "v", videos_keep_bytes=0) as http:
         limit = time.monotonic() + 5
-        while http.get(f"/v1/videos/{job['id']}").status_code == 200:
+        while http.get(f"/v1/videos/{job['id']}").status_code == 200 or (tmp_path / "v" / job["id"]).exists():
             assert time.monotonic() < limit
             time.sleep(0.05)
-        assert not (tmp_path / "v" / job["id"]).exists()
 
 
 def test_a_service_without_a_folder_takes_no_videos(all_families: Path, video: bytes) -> None:

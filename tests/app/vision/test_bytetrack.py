@@ -324,3 +324,12 @@ def test_tracks_tell_all_there_is_to_export() -> None:
         10.0,
     )
     assert (new["id"], new["state"], new["class_id"], new["first_time_s"]) == (3, "new", 3, 11.0)
+
+
+def test_a_state_after_any_gap_is_restored() -> None:
+    """From a tenth of a millisecond to a day between frames: rounding never makes a covariance impossible."""
+    boxes = np.array([[224, 32, 256, 64], [64, 96, 96, 128]], np.float32)
+    tracker = ByteTracker()
+    for time_s in (-42181.0, 0.0, 0.0001, 94907.0, 94908.0):
+        tracker.update(boxes, np.ones(2, np.float32), np.array([2, 0], np.int32), time_s)
+        assert ByteTracker.restore(tracker.state()).state() == tracker.state()
