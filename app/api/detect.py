@@ -22,6 +22,7 @@ from app.api.streams import Line, SamplingQuery, Streamed, read_frames_or_video,
 from app.api.tracking import TrackQuery
 from app.errors import GatewayError, InvalidParameter
 from app.pipelines.base import Deadline, Framed, Wishes, wishes_of
+from app.pipelines.component_detect import class_ids
 from app.pipelines.detect import Detections, DetectParameters, without_pixels
 from app.pipelines.frames import Frame, Sample
 from app.pipelines.session import Tracked
@@ -121,23 +122,13 @@ def _parameters(query: DetectQuery, labels: Any) -> DetectParameters:
         conf=query.conf,
         iou=query.iou,
         max_det=query.max_det,
-        classes=None if query.classes is None else _class_ids(query.classes, labels),
+        classes=None
+        if query.classes is None
+        else class_ids([word.strip() for word in query.classes.split(",")], labels),
         agnostic=query.agnostic,
         analysis_width=query.analysis_width,
         analysis_height=query.analysis_height,
     )
-
-
-def _class_ids(text: str, labels: Any) -> list[int]:
-    ids = []
-    for word in (part.strip() for part in text.split(",")):
-        if word.isdecimal() and len(word) < 6 and int(word) < len(labels):
-            ids.append(int(word))
-        elif word in labels:
-            ids.append(labels.index(word))
-        else:
-            raise InvalidParameter(f"classes: {word!r} is neither a class name nor an id below {len(labels)}")
-    return ids
 
 
 def _batched(frames: list[bytes], asked: _Asked) -> tuple[list[bytes], bool]:

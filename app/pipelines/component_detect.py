@@ -135,12 +135,11 @@ def class_ids(classes: Sequence[str | int], labels: Sequence[str]) -> list[int]:
     """
     ids = []
     for word in classes:
-        if isinstance(word, int) or (word.isdecimal() and len(word) < 6):
-            ids.append(int(word))
-        elif word in labels:
-            ids.append(labels.index(word))
+        text = str(word)
+        if text.isdecimal() and len(text) < 6 and int(text) < len(labels):
+            ids.append(int(text))
+        elif text in labels:
+            ids.append(labels.index(text))
         else:
-            ids.append(-1)
-        if not 0 <= ids[-1] < len(labels):
             raise InvalidParameter(f"classes: {word!r} is neither a class name nor an id below {len(labels)}")
     return ids
