@@ -213,8 +213,10 @@ def test_load_is_seen_while_it_lasts(repository: Path) -> None:
     with held(repository, 1) as (gateway, let_go), ThreadPoolExecutor(12) as callers:
         answers = [callers.submit(gateway.post, "/v1/detect", content=FRAME) for _ in range(12)]
         busy = until(
-            gateway, lambda s: s("gateway_requests_in_flight") == 13 and s("gateway_queue_depth") == 2
-        )  # one of them is the scrape
+            gateway,
+            lambda s: s("gateway_admission_waiting", family="detect") == 9 and s("gateway_queue_depth") == 2,
+        )
+        assert busy("gateway_requests_in_flight") == 13  # one of them is the scrape
         assert busy("gateway_requests_in_flight", route="/v1/detect") == 12
         assert busy("gateway_leases", branch="yolo11n_320") == 1
         assert busy("gateway_leases_in_use", branch="yolo11n_320") == 1

@@ -14,9 +14,11 @@ import pytest
 from starlette.testclient import TestClient
 from support import videos
 from support.analysis import patches
+from support.engines import colour_detector
 from support.gateway import client, server
 
 from app.api import schemas
+from app.engine.fake import FakeEngine
 
 FRAMES = 12
 
@@ -200,12 +202,21 @@ def test_an_error_of_a_frame_is_a_line(all_families: Path, video: bytes) -> None
         assert last["summary"]["errors"] == FRAMES
 
 
-def test_the_whole_video_has_a_deadline(everything: TestClient, tmp_path: Path) -> None:
+def test_the_whole_video_has_a_deadline(all_families: Path, tmp_path: Path) -> None:
     """X-Request-Timeout ends a video that takes longer: what was done is answered."""
-    long = patches(tmp_path / "long.mp4", 300).read_bytes()
-    response = everything.post("/v1/depth?branch=256", content=long, headers={"x-request-timeout": "0.8"})
+
+    def slow(inputs: Any, outputs: Any) -> None:
+        time.sleep(0.1)
+        colour_detector(inputs, outputs)
+
+    def fake(settings: Any, catalogue: Any) -> FakeEngine:
+        return FakeEngine(catalogue, {"yolo11n_320": slow}, leases=1)
+
+    long = patches(tmp_path / "long.mp4", 60).read_bytes()  # 6 seconds of work
+    with client(all_families, fake, leases=1) as gateway:
+        response = gateway.post("/v1/detect", content=long, headers={"x-request-timeout": "2"})
     *_, last = lines(response)
-    assert last["summary"]["errors"] > 0 or not last["summary"]["complete"] or last["summary"]["frames"] < 300
+    assert last["summary"]["errors"] > 0 or not last["summary"]["complete"] or last["summary"]["frames"] < 60
 
 
 def _damaged(folder: Path) -> dict[str, bytes]:
