@@ -14,6 +14,7 @@ from app.api.answers import JSON, NPY, binary_answer, describe, json_answer, tot
 from app.api.gateway import Gateway, gateway_of
 from app.api.prompts import calls_of, embed_all, read_prompts, read_texts
 from app.api.requests import deadline_of, negotiate, read_body, read_parts
+from app.api.route import DirectRoute
 from app.api.steering import FrameQuery
 from app.api.streams import Line, SamplingQuery, Streamed, only_frame, read_frames_or_video, stream
 from app.errors import InvalidParameter
@@ -22,7 +23,7 @@ from app.pipelines.clip import LOGIT_SCALE, Embedding, embedding_bytes, encoded,
 from app.pipelines.frames import Frame
 from app.pipelines.places import Scenes
 
-router = APIRouter(tags=["clip"])
+router = APIRouter(tags=["clip"], route_class=DirectRoute)
 Parts = Annotated[Gateway, Depends(gateway_of)]
 Encoding = Literal["float", "base64"]
 

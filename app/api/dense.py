@@ -11,6 +11,7 @@ from app.api import openapi
 from app.api.answers import FLO, JSON, NPY, PNG, binary_answer, describe, json_answer
 from app.api.gateway import Gateway, gateway_of
 from app.api.requests import negotiate
+from app.api.route import DirectRoute
 from app.api.steering import FrameQuery
 from app.api.streams import Line, SamplingQuery, Streamed, only_frame, read_frames_or_video, stream
 from app.errors import InvalidParameter
@@ -19,7 +20,7 @@ from app.pipelines.depth import DepthMap
 from app.pipelines.flow import FlowField
 from app.pipelines.frames import Frame
 
-router = APIRouter()
+router = APIRouter(route_class=DirectRoute)
 Parts = Annotated[Gateway, Depends(gateway_of)]
 
 

@@ -17,6 +17,7 @@ from app.api.detections import batch_answer, frame_body, one_answer
 from app.api.gateway import Gateway, gateway_of
 from app.api.problems import request_id_of
 from app.api.requests import deadline_of, negotiate, read_frames
+from app.api.route import DirectRoute
 from app.api.steering import FrameQuery
 from app.api.streams import Line, SamplingQuery, Streamed, read_frames_or_video, stream
 from app.api.tracking import TrackQuery
@@ -28,7 +29,7 @@ from app.pipelines.frames import Frame, Sample
 from app.pipelines.session import Tracked
 from app.pipelines.tracking import VideoTracker
 
-router = APIRouter(tags=["detection"])
+router = APIRouter(tags=["detection"], route_class=DirectRoute)
 _FORMS = (JSON, PNG)
 
 

@@ -13,11 +13,12 @@ from app.api import openapi
 from app.api.access import DETAILS
 from app.api.answers import JSON
 from app.api.gateway import Gateway, gateway_of
+from app.api.route import DirectRoute
 from app.errors import InvalidParameter
 from app.pipelines import inventory
 from app.pipelines.base import wishes_of
 
-router = APIRouter(tags=["operation"])
+router = APIRouter(tags=["operation"], route_class=DirectRoute)
 Parts = Annotated[Gateway, Depends(gateway_of)]
 
 

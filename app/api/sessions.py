@@ -11,8 +11,9 @@ from fastapi import APIRouter, Depends, Path, Response
 from app.api import openapi
 from app.api.answers import JSON
 from app.api.gateway import Gateway, gateway_of
+from app.api.route import DirectRoute
 
-router = APIRouter(tags=["sessions"])
+router = APIRouter(tags=["sessions"], route_class=DirectRoute)
 Parts = Annotated[Gateway, Depends(gateway_of)]
 SessionId = Annotated[
     str, Path(description="As in `session` of POST /v1/detect.", examples=["cam1"], alias="id")

@@ -22,6 +22,7 @@ from app.api import openapi_videos as openapi
 from app.api.answers import JSON, fresh_json
 from app.api.gateway import Gateway, gateway_of
 from app.api.requests import deadline_of, timeout_of
+from app.api.route import DirectRoute
 from app.api.uploads import Upload, named_file, read_upload
 from app.errors import InvalidParameter, UnsupportedMediaType, VideoNotFound, VideosUnavailable
 from app.pipelines.base import Deadline
@@ -29,7 +30,7 @@ from app.pipelines.jobs import VideoJobs
 from app.pipelines.profile import Profile
 from app.settings import Settings, environment
 
-router = APIRouter(tags=["videos"])
+router = APIRouter(tags=["videos"], route_class=DirectRoute)
 Parts = Annotated[Gateway, Depends(gateway_of)]
 VideoId = Annotated[str, PathParameter(description="As `POST /v1/videos` answered it.", alias="id")]
 _TYPES = {".npz": "application/zip", ".json": JSON, ".mp4": "video/mp4"}
