@@ -72,7 +72,7 @@ class Weights:
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
-    """One model as an engine sees it. `reason` says why it isn't ready."""
+    """One model as an engine sees it. `reason` says why it isn't ready, `retry_after` for how many seconds at least."""
 
     name: str
     readiness: Readiness
@@ -82,6 +82,7 @@ class ModelState:
     runtime: Runtime = "triton"
     weights: Weights = field(default_factory=Weights)
     preprocess_digest: str | None = None
+    retry_after: float | None = None
 
     @property
     def ready(self) -> bool:
@@ -146,13 +147,18 @@ class PoolUsage:
 class EngineUsage:
     """What an engine is doing, and has done since it was made; `connected` is None where there is no server.
 
-    `regions_lost`: inferences done again because the server had forgotten a region.
+    `regions_lost`: inferences done again because the server had forgotten a region. `out_of_memory`: runs that failed
+    for want of device memory, by branch; `quarantined`: branches that are out because of that; `mended`: attempts to
+    bring them back, by branch and outcome.
     """
 
     pools: Mapping[str, PoolUsage] = field(default_factory=dict)
     connected: bool | None = None
     reconnects: int = 0
     regions_lost: int = 0
+    out_of_memory: Mapping[str, int] = field(default_factory=dict)
+    quarantined: frozenset[str] = frozenset()
+    mended: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
 
 class Engine(Protocol):
@@ -310,7 +316,7 @@ class LeasePool(Generic[P]):
 def not_served(state: ModelState) -> GatewayError:
     """The error of a lease on a branch that isn't ready."""
     code, words = ERROR_CODES[state.readiness]
-    return by_code(code)(f"{state.name}: {state.reason or words}")
+    return by_code(code)(f"{state.name}: {state.reason or words}", retry_after=state.retry_after)
 
 
 def allocate(specs: tuple[TensorSpec, ...]) -> dict[str, NDArray[Any]]:

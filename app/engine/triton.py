@@ -23,6 +23,8 @@ from app.engine.base import (
     is_out_of_memory,
     not_served,
 )
+from app.engine.model_control import Reloader
+from app.engine.quarantine import Mended, Quarantine
 from app.engine.served_weights import ServedWeights
 from app.engine.triton_client import (
     RegionLost,
@@ -35,6 +37,7 @@ from app.engine.weights import WeightsBook
 from app.errors import (
     GatewayError,
     InferenceFailed,
+    InsufficientGpuMemory,
     TritonUnavailable,
 )
 from routing.catalogue import Branch, Catalogue, ModelSpec, TensorSpec
@@ -45,13 +48,16 @@ _log = logging.getLogger(__name__)
 Transport = Literal["shared_memory", "bytes"]
 # A server that is away is asked so often, so that it is served from within a second of its return.
 _AWAY_INTERVAL_S = 0.2
+# Time of the run that ends a quarantine, where no time of a first run is set.
+_RUN_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class TritonOptions:
     """Leases a branch, how many requests may queue for one, the transport (`auto` tries), and the timing in seconds.
 
-    `warmup_s`: time for the first run of a branch, before it is served; 0: it is served without one.
+    `warmup_s`: time for the first run of a branch, before it is served; 0: it is served without one. `mend_pause_s` and
+    `mend_longest_s`: the first and the longest pause before a branch that ran out of memory is loaded anew.
     """
 
     leases: int = 4
@@ -61,6 +67,8 @@ class TritonOptions:
     control_timeout_s: float = 2.0
     warmup_s: float = 0.0
     tls: Tls | None = None
+    mend_pause_s: float = 1.0
+    mend_longest_s: float = 60.0
 
 
 class TritonEngine:
@@ -88,6 +96,9 @@ class TritonEngine:
         self._poll_now = threading.Event()
         limit_s = self._options.warmup_s
         self._warmer = Warmer(self._first_run, limit_s, self._poll_now.set) if limit_s else None
+        self._reload = Reloader(self._client, self._run_once, self._closing, limit_s or _RUN_S)
+        pauses = self._options.mend_pause_s, self._options.mend_longest_s
+        self._quarantine = Quarantine(self._mend, self._judge, *pauses)
         self.refresh()
         self._watcher = threading.Thread(target=self._watch, name="triton-watcher", daemon=True)
         self._watcher.start()
@@ -98,7 +109,9 @@ class TritonEngine:
     def usage(self) -> EngineUsage:
         with self._pools_lock:
             pools = {name: pool.usage() for name, pool in self._pools.items()}
-        return EngineUsage(pools, self._connected, self._reconnects, self._regions_lost)
+        return EngineUsage(
+            pools, self._connected, self._reconnects, self._regions_lost, *self._quarantine.counts()
+        )
 
     def _region_lost(self) -> None:
         with self._pools_lock:
@@ -112,7 +125,8 @@ class TritonEngine:
         try:
             with self._pool(branch).lease(deadline) as lease:
                 lease.model = self._states[branch.name]
-                yield lease
+                with self._quarantine.watching(branch):
+                    yield lease
         except TritonUnavailable:
             self._poll_now.set()
             raise
@@ -123,6 +137,7 @@ class TritonEngine:
         self._closing.set()
         self._poll_now.set()
         self._watcher.join()
+        self._quarantine.close()
         if self._warmer is not None:
             self._warmer.close()
         for pool in self._pools.values():
@@ -131,6 +146,7 @@ class TritonEngine:
             self._instance.close()
         self._client.settle()
         self._client.close()
+        self._quarantine.join()
         if self._warmer is not None:  # closing the channel has ended a run that was under way
             self._warmer.join()
 
@@ -142,7 +158,8 @@ class TritonEngine:
             self._note_reloads(index)
             if self.transport is None:
                 self.transport = self._try_transport()
-            states = {name: self._state_of(spec, index) for name, spec in self._catalogue.models.items()}
+            found = {name: self._state_of(spec, index) for name, spec in self._catalogue.models.items()}
+            states = {name: self._quarantine.verdict(state) for name, state in found.items()}
         except (GatewayError, RegionLost) as error:
             self._lost(str(error))
             return
@@ -165,6 +182,7 @@ class TritonEngine:
         self._connected = False
         self._checked.clear()
         self._weights.forget_all()
+        self._quarantine.forget_all()
         if self._warmer is not None:
             self._warmer.forget_all()
         self._states = self._all(Readiness.UNREACHABLE, reason)
@@ -189,7 +207,7 @@ class TritonEngine:
             known = self._checked[spec.name] = self._check(spec, version)
         state = self._with_weights(known)
         branch = self._catalogue.branches.get(spec.name)
-        if self._warmer is None or branch is None or not state.ready:
+        if self._warmer is None or branch is None or not state.ready or self._quarantine.holds(spec.name):
             return state
         return self._warmer.verdict(branch, state)
 
@@ -211,9 +229,29 @@ class TritonEngine:
             if self._warmer is not None and not reloaded.isdisjoint(model.name for model in branch.models):
                 self._warmer.again(branch.name)
 
-    def _first_run(self, branch: Branch, deadline: Deadline) -> None:
+    def _run_once(self, branch: Branch, deadline: Deadline) -> None:
         with self._pool(branch).lease(deadline) as lease:
             lease.run(deadline)
+
+    def _first_run(self, branch: Branch, deadline: Deadline) -> None:
+        try:
+            self._run_once(branch, deadline)
+        except InsufficientGpuMemory as error:
+            self._quarantine.add(branch, error)
+            raise
+
+    def _mend(self, branch: Branch) -> Mended:
+        done = self._reload(branch)
+        if done != "gone" and self._warmer is not None:
+            self._warmer.passed(branch, self._states[branch.name].version)
+        return done
+
+    def _judge(self, name: str) -> None:
+        """The branch goes into quarantine, now and not at the next poll; or how it is there has changed."""
+        if self._warmer is not None and self._quarantine.holds(name):
+            self._warmer.forget(name)
+        self._states = {**self._states, name: self._quarantine.verdict(self._states[name])}
+        self._poll_now.set()
 
     def _check(self, spec: ModelSpec, version: str) -> ModelState:
         """A model that has just become READY: does it keep the contract, and on what device does it run?"""

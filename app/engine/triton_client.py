@@ -17,6 +17,7 @@ from tritonclient.grpc import service_pb2_grpc
 
 from app.context import trace_headers
 from app.engine.base import is_out_of_memory
+from app.engine.model_control import NoModelControl
 from app.engine.shared_memory import Region
 from app.errors import (
     DeadlineExceeded,
@@ -42,6 +43,7 @@ _CHANNEL_OPTIONS = (
 # Triton's own words (2.51): these come with UNAVAILABLE or INVALID_ARGUMENT although the server is well.
 _NOT_READY_WORDS = ("ready state", "unknown model", "no available versions", "is not found")
 _REGION_WORDS = ("shared memory region", "shared-memory region")
+_NO_CONTROL_WORDS = "explicit model load / unload is not allowed"
 
 
 class RegionLost(Exception):
@@ -62,6 +64,18 @@ def translated_errors(what: str) -> Iterator[None]:
         raise _translate(what, error.code(), error.details() or "") from error
     except ValueError as error:  # "Cannot invoke RPC on closed channel!"
         raise TritonUnavailable(f"{what}: {error}") from error
+
+
+@contextmanager
+def _controlled(what: str) -> Iterator[None]:
+    """`translated_errors`, and NoModelControl where Triton allows no explicit control."""
+    with translated_errors(what):
+        try:
+            yield
+        except grpc.RpcError as error:
+            if _NO_CONTROL_WORDS in (error.details() or "").lower():
+                raise NoModelControl(error.details()) from error
+            raise
 
 
 def _translate(what: str, code: grpc.StatusCode, details: str) -> Exception:
@@ -148,6 +162,45 @@ class TritonClient:
                 reason = row.reason or ("loading" if row.state == "LOADING" else "")
                 index[row.name] = (row.state == "READY", row.version or "1", reason)
         return index
+
+    def model_states(self) -> dict[str, str]:
+        """Triton's word for every model it knows something of; of several versions, that which is on its way counts."""
+        with translated_errors("repository index"):
+            reply = self._stub.RepositoryIndex(pb.RepositoryIndexRequest(), timeout=self._timeout)
+        states: dict[str, str] = {}
+        for row in reply.models:
+            if states.get(row.name) not in ("LOADING", "UNLOADING"):
+                states[row.name] = row.state
+        return states
+
+    def load(self, model: str, timeout_s: float) -> None:
+        """Load a model anew, an ensemble with its parts; returns once it is loaded.
+
+        Raises:
+            NoModelControl: Triton lets nobody do this.
+        """
+        request = pb.RepositoryModelLoadRequest(model_name=model)
+        with _controlled(f"loading {model}"):
+            self._stub.RepositoryModelLoad(request, timeout=timeout_s)
+
+    def unload(self, model: str) -> None:
+        """Begin to unload a model: what runs on it is finished, what comes is refused. Parts of an ensemble stay.
+
+        Raises:
+            NoModelControl: Triton lets nobody do this.
+        """
+        request = pb.RepositoryModelUnloadRequest(model_name=model)
+        with _controlled(f"unloading {model}"):
+            self._stub.RepositoryModelUnload(request, timeout=self._timeout)
+
+    def failures(self) -> dict[str, int]:
+        """Of every loaded model, over its versions: inferences that failed since it was loaded."""
+        with translated_errors("statistics"):
+            reply = self._stub.ModelStatistics(pb.ModelStatisticsRequest(), timeout=self._timeout)
+        failures: dict[str, int] = {}
+        for row in reply.model_stats:
+            failures[row.name] = failures.get(row.name, 0) + row.inference_stats.fail.count
+        return failures
 
     def counters(self) -> dict[str, tuple[int, int]]:
         """Of every loaded model, over its versions: inferences since it was loaded, and when the last one was (ms)."""

@@ -82,6 +82,11 @@ class Warmer:
                 self._trials[name] = _Trial(old.branch, old.version, again)
                 self._wake.notify()
 
+    def passed(self, branch: Branch, version: str) -> None:
+        """The branch has just been run elsewhere: it serves at once."""
+        with self._wake:
+            self._trials[branch.name] = _Trial(branch, version, again=True, done=True)
+
     def forget(self, name: str) -> None:
         """The branch isn't ready any more."""
         with self._wake:

@@ -1,0 +1,127 @@
+"""Loading a branch anew on a server whose models are controlled from outside, and running it once."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from app.engine.base import Deadline
+from app.engine.quarantine import Mended
+from app.errors import ModelNotReady
+from routing.catalogue import Branch
+
+_log = logging.getLogger(__name__)
+_LOOK_S = 0.05
+_ON_THE_WAY = {"LOADING", "UNLOADING"}
+
+
+class NoModelControl(Exception):
+    """The server lets nobody load and unload models. Never leaves `app.engine`."""
+
+
+class Control(Protocol):
+    """What is needed of the server; errors are ours."""
+
+    def model_states(self) -> dict[str, str]:
+        """The server's own word for each model: READY, LOADING, UNLOADING, UNAVAILABLE."""
+
+    def failures(self) -> dict[str, int]:
+        """Of every loaded model: runs that failed since it was loaded."""
+
+    def load(self, model: str, timeout_s: float) -> None:
+        """Return once it is loaded."""
+
+    def unload(self, model: str) -> None:
+        """Begin to unload; what runs is finished.
+
+        Raises:
+            NoModelControl: see there.
+        """
+
+
+class Reloader:
+    """One attempt at a branch that keeps failing: unload all that it consists of, load it, run it.
+
+    Args:
+        control: of the server.
+        run: one inference of a branch.
+        closing: ends waiting.
+        run_s: time for the run, in seconds.
+        load_s: time for loading, and for what still runs on the branch before that.
+    """
+
+    def __init__(
+        self,
+        control: Control,
+        run: Callable[[Branch, Deadline], None],
+        closing: threading.Event,
+        run_s: float,
+        load_s: float = 120.0,
+    ) -> None:
+        self._control = control
+        self._run = run
+        self._closing = closing
+        self._run_s, self._load_s = run_s, load_s
+        self._forbidden = False
+        self._unloaded: set[str] = set()  # by us, and not loaded again yet
+
+    def __call__(self, branch: Branch) -> Mended:
+        """See the class; `ran` without loading it anew where nobody may, or where another gateway has done it.
+
+        Raises:
+            GatewayError: it isn't loaded, or doesn't run.
+        """
+        done = self._reload(branch)
+        if done != "gone":
+            self._run(branch, Deadline.after(self._run_s))
+        return done
+
+    def _reload(self, branch: Branch) -> Mended:
+        if self._forbidden:
+            return "ran"
+        names = [model.name for model in branch.models]
+        self._settle(names)
+        failures, ours = self._control.failures(), branch.name in self._unloaded
+        if not ours and branch.name not in failures:
+            return "gone"
+        # What failed us has counted that: with a count of 0 it isn't what was loaded then.
+        if branch.name in failures and not any(failures.get(name, 0) for name in names):
+            self._unloaded.discard(branch.name)
+            return "ran"
+        return self._anew(branch, names)
+
+    def _anew(self, branch: Branch, names: Iterable[str]) -> Mended:
+        try:
+            for name in names:  # unloading an ensemble leaves its parts
+                self._control.unload(name)
+        except NoModelControl as error:
+            self._forbidden = True
+            _log.warning(
+                "a branch that ran out of memory can't be loaded anew: %s; it is only run again after a pause, "
+                "which explicit model control (tritonserver --model-control-mode=explicit) would mend",
+                error,
+            )
+            return "ran"
+        self._unloaded.add(branch.name)
+        self._settle(names)
+        self._control.load(branch.name, self._load_s)  # with its parts
+        self._unloaded.discard(branch.name)
+        _log.info("%s has been unloaded and loaded anew", branch.name)
+        return "reloaded"
+
+    def _settle(self, names: Iterable[str]) -> None:
+        """Until none of the models is on its way in or out: memory is free when the last run on them is over.
+
+        Raises:
+            ModelNotReady: it takes too long.
+        """
+        limit = time.monotonic() + self._load_s
+        while True:
+            states = self._control.model_states()
+            if not any(states.get(name) in _ON_THE_WAY for name in names):
+                return
+            if time.monotonic() > limit or self._closing.wait(_LOOK_S):
+                raise ModelNotReady(f"{', '.join(names)}: still being loaded or unloaded")

@@ -1,0 +1,206 @@
+"""Branches whose device memory ran out: not served until they are loaded anew and have run once more.
+
+After one such failure a model can keep failing although memory is free again, because what it holds is never given
+back. So the failing branch is taken out at once, the others serve on, and a thread of its own mends one branch after
+another, with a growing pause between attempts that fail.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from app.engine.base import ModelState
+from app.errors import GatewayError, InsufficientGpuMemory, ModelNotReady
+from routing.catalogue import Branch
+from routing.policy import Readiness
+
+_log = logging.getLogger(__name__)
+# Several gateways at one server see the same failure: with pauses of their own, the first to try mends it for all.
+_JITTER = (0.75, 1.25)
+# reloaded: loaded anew here; ran: it ran again without that (nobody may load it, or another gateway has done it);
+# gone: somebody else has unloaded it, so there is nothing to mend.
+Mended = Literal["reloaded", "ran", "gone"]
+
+
+@dataclass(slots=True)
+class _Case:
+    """One branch: since when (UTC), what its run said, and the attempts so far; `due` on the monotonic clock."""
+
+    branch: Branch
+    since: datetime
+    error: str
+    due: float
+    attempts: int = 0
+    last: str = ""
+
+    def reason(self) -> str:
+        words = f"a run was out of memory at {_clock(self.since)}: {self.error}"
+        if self.last:
+            words += f"; attempt {self.attempts} to mend it failed: {self.last}"
+        wait = self.wait()
+        when = f"at {_clock(datetime.now(UTC) + timedelta(seconds=wait))}" if wait else "is under way"
+        return f"{words}; attempt {self.attempts + 1} to load it anew and run it {when}"
+
+    def wait(self) -> float:
+        """Seconds until the next attempt; 0 while it is under way."""
+        return max(0.0, self.due - time.monotonic())
+
+
+class Quarantine:
+    """Takes branches out, and lets them serve again.
+
+    Args:
+        mend: one attempt on a branch: return what was done, once it has run; raise an error of ours if it can't.
+        changed: called with a branch's name when `verdict` answers something else than before.
+        pause_s: before the first attempt, in seconds; doubled after each that fails.
+        longest_s: the longest pause.
+    """
+
+    def __init__(
+        self,
+        mend: Callable[[Branch], Mended],
+        changed: Callable[[str], None],
+        pause_s: float = 1.0,
+        longest_s: float = 60.0,
+    ) -> None:
+        self._mend = mend
+        self._changed = changed
+        self._pause_s, self._longest_s = pause_s, longest_s
+        self._cases: dict[str, _Case] = {}
+        self._failures: Counter[str] = Counter()
+        self._attempts: Counter[tuple[str, str]] = Counter()
+        self._wake = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name="quarantine", daemon=True)
+        self._thread.start()
+
+    @contextmanager
+    def watching(self, branch: Branch) -> Iterator[None]:
+        """Around a run.
+
+        Raises:
+            InsufficientGpuMemory: the branch is in quarantine, or is from now on because this run had no memory.
+        """
+        self._refuse(branch.name)
+        try:
+            yield
+        except InsufficientGpuMemory as error:
+            error.retry_after = self.add(branch, error)
+            raise
+        except ModelNotReady as error:  # it was unloaded, to be mended, under this run
+            self._refuse(branch.name, error)
+            raise
+
+    def add(self, branch: Branch, error: InsufficientGpuMemory) -> float:
+        """A run of the branch had no memory; answers in how many seconds it may serve again."""
+        with self._wake:
+            self._failures[branch.name] += 1
+            known = self._cases.get(branch.name)
+            if known is not None:
+                return max(known.wait(), 1.0)
+            case = _Case(branch, datetime.now(UTC), error.detail, time.monotonic() + self._pause(0))
+            self._cases[branch.name] = case
+            self._wake.notify()
+        _log.warning("%s is not served until it is mended: %s", branch.name, error.detail)
+        self._changed(branch.name)
+        return max(case.wait(), 1.0)
+
+    def holds(self, name: str) -> bool:
+        return name in self._cases
+
+    def verdict(self, state: ModelState) -> ModelState:
+        """`state`, or that its branch is out of memory, when that happened, and what becomes of it."""
+        case = self._cases.get(state.name)
+        if case is None or state.readiness is Readiness.UNREACHABLE:
+            return state
+        return replace(
+            state,
+            readiness=Readiness.OUT_OF_MEMORY,
+            reason=case.reason(),
+            retry_after=max(case.wait(), 1.0),
+        )
+
+    def counts(self) -> tuple[Mapping[str, int], frozenset[str], Mapping[tuple[str, str], int]]:
+        """Failed runs by branch, the branches in quarantine, and attempts by branch and outcome."""
+        with self._wake:
+            return dict(self._failures), frozenset(self._cases), dict(self._attempts)
+
+    def forget_all(self) -> None:
+        """The server is away: when it is back, it has loaded everything anew."""
+        with self._wake:
+            self._cases.clear()
+
+    def close(self) -> None:
+        """No attempt begins any more; `join` waits for the one under way."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+
+    def join(self) -> None:
+        self._thread.join()
+
+    def _refuse(self, name: str, cause: Exception | None = None) -> None:
+        case = self._cases.get(name)
+        if case is not None:
+            raise InsufficientGpuMemory(
+                f"{name}: {case.reason()}", retry_after=max(case.wait(), 1.0)
+            ) from cause
+
+    def _pause(self, attempts: int) -> float:
+        return min(self._pause_s * 2.0**attempts, self._longest_s) * random.uniform(*_JITTER)  # noqa: S311  # no secret
+
+    def _work(self) -> None:
+        while (case := self._next()) is not None:
+            outcome = "failed"
+            error: GatewayError | None = None
+            try:
+                outcome = self._mend(case.branch)
+            except InsufficientGpuMemory as caught:
+                outcome, error = "out_of_memory", caught
+            except GatewayError as caught:
+                error = caught
+            except Exception as caught:  # noqa: BLE001  # a defect here mustn't leave branches out for ever
+                _log.exception("%s could not be mended", case.branch.name)
+                error = GatewayError(type(caught).__name__)
+            self._finish(case, outcome, error)
+            self._changed(case.branch.name)
+
+    def _next(self) -> _Case | None:
+        """The next case whose pause is over; None: closed."""
+        with self._wake:
+            while not self._closed:
+                case = min(self._cases.values(), key=lambda case: case.due, default=None)
+                if case is not None and case.wait() <= 0:
+                    return case
+                self._wake.wait(None if case is None else case.wait())
+        return None
+
+    def _finish(self, case: _Case, outcome: str, error: GatewayError | None) -> None:
+        name = case.branch.name
+        with self._wake:
+            if self._closed or self._cases.get(name) is not case:
+                return
+            self._attempts[name, outcome] += 1
+            if error is None:
+                del self._cases[name]
+            else:
+                case.attempts += 1
+                case.last = error.detail
+                case.due = time.monotonic() + self._pause(case.attempts)
+        if error is None:
+            _log.info("%s is out of quarantine: %s", name, outcome)
+        else:
+            _log.warning("%s stays out, attempt %d: %s", name, case.attempts, error.detail)
+
+
+def _clock(at: datetime) -> str:
+    return at.strftime("%Y-%m-%dT%H:%M:%SZ")
