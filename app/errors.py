@@ -205,7 +205,7 @@ class WeightsMissing(BackendError):
 class InsufficientGpuMemory(BackendError):
     code = "insufficient_gpu_memory"
     title = "The GPU has too little memory for this branch"
-    hint = "Ask for a smaller branch, or allow one with `fallback=true`."
+    hint = "Send it again after the time in Retry-After, ask for a smaller branch, or allow one with `fallback=true`."
 
 
 class InferenceFailed(BackendError):

@@ -7,7 +7,7 @@ function.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
 
@@ -142,6 +142,22 @@ def route(
     return _with_warnings(family, facts, decision)
 
 
+def instead(family: Family, failed: Decision, wishes: Wishes, ready: Mapping[str, Readiness]) -> Decision:
+    """What serves a frame whose branch has just run out of memory: the next smaller one that is ready.
+
+    Args:
+        family: of the branch.
+        failed: what was decided before.
+        wishes: as they were then.
+        ready: readiness by branch name; the failed branch counts as out of memory whatever stands there.
+
+    Raises:
+        RoutingError: `insufficient_gpu_memory`: no fallback is allowed, or none is ready.
+    """
+    known = {**ready, failed.branch.name: Readiness.OUT_OF_MEMORY}
+    return replace(_fall_back(family, failed, wishes, known), warnings=failed.warnings)
+
+
 def _decide(
     family: Family,
     facts: FrameFacts | None,
@@ -204,11 +220,14 @@ def _rule(branches: tuple[Branch, ...], facts: FrameFacts, ready: Mapping[str, R
     why = f"rule: {_words(branches, index, f'max({width}, {height})')}"
     passed_over: list[PassedOver] = []
     while branches[index].when_ready and _state(ready, branches[index]) is not Readiness.READY:
-        reason = "not ready" if _known_by(ready, branches[index]) else "not in the repository"
+        reason = _PASSED_OVER.get(_state(ready, branches[index]), "not ready")
         passed_over.append(PassedOver(branches[index].name, reason))
         why += f", {branches[index].tier} {reason}"
         index -= 1
     return Decision(branches[index], "rule", why, tuple(passed_over))
+
+
+_PASSED_OVER = {state: ERROR_CODES[state][1] for state in (Readiness.MISSING, Readiness.OUT_OF_MEMORY)}
 
 
 def _tier_index(branches: tuple[Branch, ...], side: int) -> int:
@@ -254,7 +273,3 @@ def _with_warnings(family: Family, facts: FrameFacts | None, decision: Decision)
 
 def _state(ready: Mapping[str, Readiness], branch: Branch) -> Readiness:
     return ready.get(branch.name, Readiness.MISSING)
-
-
-def _known_by(ready: Mapping[str, Readiness], branch: Branch) -> bool:
-    return _state(ready, branch) is not Readiness.MISSING

@@ -103,8 +103,25 @@ class Metrics:
         self.retries = made.counter(
             "gateway_retries",
             "What was done again: region_lost (Triton had forgotten a shared-memory region), backend_away, overloaded, "
-            "model_not_ready (a video's frame waited), job_postponed (a video job comes back later).",
+            "model_not_ready, out_of_memory (a video's frame waited), job_postponed (a video job comes back later).",
             ("reason",),
+        )
+        self.out_of_memory = made.counter(
+            "gateway_out_of_memory",
+            "Runs that failed because the device's memory ran out, callers' own and first runs.",
+            ("branch",),
+        )
+        self.quarantined = made.gauge(
+            "gateway_quarantined",
+            "1 while the branch isn't served by some worker because a run of it was out of memory.",
+            "livemax",
+            ("branch",),
+        )
+        self.quarantine_attempts = made.counter(
+            "gateway_quarantine_attempts",
+            "Attempts to bring back a branch that ran out of memory, by outcome: reloaded (loaded anew, and it ran), "
+            "ran (without that, see docs/memory.md), gone (somebody has unloaded it), out_of_memory, failed.",
+            ("branch", "outcome"),
         )
         self.inferences = made.counter(
             "gateway_inferences",

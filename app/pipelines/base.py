@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from app import context
 from app.engine.base import Deadline as Deadline  # noqa: PLC0414  # for the routes, which know no engine
 from app.engine.base import Engine, Lease, ModelState
-from app.errors import by_code
+from app.errors import InsufficientGpuMemory, by_code
 from app.metrics import Metrics
 from routing.catalogue import TIERS, Branch, Catalogue, Family
-from routing.policy import Decision, FrameFacts, Readiness, RoutingError, route
+from routing.policy import Decision, FrameFacts, Readiness, RoutingError, instead, route
 from routing.policy import Wishes as Wishes  # noqa: PLC0414  # for the routes, which know no routing
 from routing.provenance import model_signature, models_used, resolved_model_mapping
 
@@ -159,9 +159,19 @@ class Router:
         except RoutingError as error:
             detail = error.detail
             state = states.get(error.branch or "")
-            if state is not None and state.reason:
+            if state is None:
+                raise by_code(error.code)(detail) from error
+            if state.reason:
                 detail = f"{detail}: {state.reason}"
-            raise by_code(error.code)(detail) from error
+            raise by_code(error.code)(detail, retry_after=state.retry_after) from error
+
+    def instead(self, failed: Decision, wishes: Wishes) -> Decision | None:
+        """What serves once the branch of `failed` has run out of memory; None: nothing that the caller allows."""
+        family = self.catalogue[failed.branch.family]
+        try:
+            return instead(family, failed, wishes, readiness(self.engine.ready()))
+        except RoutingError:
+            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,3 +190,25 @@ class Framed:
     def decide(self, router: Router, family: str) -> Decision:
         """See `Router.decide`."""
         return self.decision or router.decide(family, self.facts, self.wishes)
+
+
+T = TypeVar("T")
+
+
+def on_branch(router: Router, family: str, framed: Framed, run: Callable[[Decision], T]) -> T:
+    """`run` on the branch that is decided, and on the next smaller ones while each is out of memory.
+
+    Only callers who allow a fallback get one; a frame of a video falls back by itself, and the next one doesn't.
+
+    Raises:
+        GatewayError: see `Router.decide` and `run`.
+    """
+    decision = framed.decide(router, family)
+    while True:
+        try:
+            return run(decision)
+        except InsufficientGpuMemory:
+            smaller = router.instead(decision, framed.wishes)
+            if smaller is None:
+                raise
+            decision = smaller

@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -74,7 +74,9 @@ class Component(ABC):
     def __init__(self, scene: Scene, wishes: Wishes) -> None:
         self.scene = scene
         self.decision = scene.decide(self.family, wishes)
-        self._wishes = wishes
+        # One branch serves a whole video, or its arrays would mix two models' numbers: what runs out of memory on the
+        # way is waited for, and a job that comes back later decides anew.
+        self._wishes = replace(wishes, fallback=False)
 
     def framed(self, frame: Frame, deadline: Deadline) -> Framed:
         """The surroundings of a frame of this video."""

@@ -13,8 +13,18 @@ from app.errors import InferenceFailed, InvalidParameter
 from app.media.fit import fit_square
 from app.media.image import ImageLimits, decode_image
 from app.metrics import Metrics
-from app.pipelines.base import Deadline, Framed, Router, Served, Timings, Wishes, leased, observe
-from routing.policy import FrameFacts
+from app.pipelines.base import (
+    Deadline,
+    Framed,
+    Router,
+    Served,
+    Timings,
+    Wishes,
+    leased,
+    observe,
+    on_branch,
+)
+from routing.policy import Decision, FrameFacts
 
 Fit = Literal["crop", "stretch"]
 Analysis = tuple[int | None, int | None]
@@ -66,12 +76,18 @@ class DensePipeline:
         Raises:
             InferenceFailed: the model answered numbers that are not finite.
         """
-        described = self.router.catalogue[family]
+        return on_branch(
+            self.router, family, framed, lambda decision: self._run(decision, frames, framed, fit)
+        )
+
+    def _run(
+        self, decision: Decision, frames: Sequence[NDArray[np.uint8]], framed: Framed, fit: Fit | None
+    ) -> tuple[NDArray[np.float32], Served]:
+        described = self.router.catalogue[decision.branch.family]
         deadline, timings = framed.deadline, framed.timings
-        decision = framed.decide(self.router, family)
         branch, prepare = decision.branch, described.prepare
         if prepare is None or branch.size is None or prepare.fit == "letterbox":
-            raise InvalidParameter(f"{family} takes no raw frames")
+            raise InvalidParameter(f"{described.name} takes no raw frames")
         with timings.stage("prepare"):
             squares = [
                 fit_square(frame, branch.size, fit or prepare.fit, prepare.interpolation, prepare.crop_ratio)

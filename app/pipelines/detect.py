@@ -13,10 +13,10 @@ from app.media.image import ImageLimits, decode_image
 from app.media.overlays import draw_boxes, png_bytes
 from app.media.resize import letterbox_into
 from app.metrics import Metrics
-from app.pipelines.base import Framed, Router, Served, Timings, leased, observe
+from app.pipelines.base import Framed, Router, Served, Timings, leased, observe, on_branch
 from app.vision.letterbox import Letterbox
 from app.vision.yolo import detect
-from routing.policy import FrameFacts, Wishes
+from routing.policy import Decision, FrameFacts, Wishes
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +98,15 @@ class DetectPipeline:
 
     def on_frame(self, rgb: NDArray[np.uint8], framed: Framed, parameters: DetectParameters) -> Detections:
         """Detect objects in one decoded frame `[height, width, 3]` uint8 RGB."""
+        return on_branch(
+            self.router, "detect", framed, lambda decision: self._run(decision, rgb, framed, parameters)
+        )
+
+    def _run(
+        self, decision: Decision, rgb: NDArray[np.uint8], framed: Framed, parameters: DetectParameters
+    ) -> Detections:
         family = self.router.catalogue["detect"]
         deadline, timings = framed.deadline, framed.timings
-        decision = framed.decide(self.router, "detect")
         branch = decision.branch
         geometry = Letterbox.fit(rgb.shape[1], rgb.shape[0], branch.size or 0)
         with leased(self.router.engine, branch, deadline, timings) as lease:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from app.errors import GatewayError, ModelNotReady, Overloaded, TritonUnavailable
+from app.errors import GatewayError, InsufficientGpuMemory, ModelNotReady, Overloaded, TritonUnavailable
 from app.metrics import Metrics
 from app.pipelines.base import Deadline
 
@@ -25,6 +25,7 @@ _REASONS: Mapping[type[GatewayError], str] = {
     Overloaded: "overloaded",
     TritonUnavailable: "backend_away",
     ModelNotReady: "model_not_ready",
+    InsufficientGpuMemory: "out_of_memory",
 }
 _WORTH_WAITING = tuple(_REASONS)
 _LONGEST_WAIT_S = 2.0
@@ -189,7 +190,7 @@ class FramesInOrder:
 
 
 def patiently(call: Callable[[], Any], patience: Patience, stop: threading.Event) -> Any:
-    """`call()`, again while the backend is away or full; a video is not given up because of a moment.
+    """`call()`, again while the backend is away, full or being mended; a video is not given up because of a moment.
 
     Raises:
         GatewayError: the last one, once `patience` or the deadline is over or `stop` is set.

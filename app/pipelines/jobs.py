@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 from app.errors import (
     BackendError,
     GatewayError,
+    InsufficientGpuMemory,
     ModelNotReady,
     Overloaded,
     TritonUnavailable,
@@ -36,7 +37,7 @@ _RETENTION_S = 30.0
 _REPORT_S = 0.3
 _RETRY_S = 30.0
 _MOST_ATTEMPTS = 100
-_PASSING = (TritonUnavailable, ModelNotReady, Overloaded)  # worth coming back for
+_PASSING = (TritonUnavailable, ModelNotReady, InsufficientGpuMemory, Overloaded)  # worth coming back for
 
 ReadProfile = Callable[[str], Profile]
 

@@ -72,9 +72,20 @@ class Watch:
             metrics.leases_in_use.labels(branch).set(pool.in_use)
             metrics.leases.labels(branch).set(pool.size)
         metrics.retries.labels("region_lost").inc(usage.regions_lost - before.regions_lost)
+        self._look_at_memory(before, usage)
         if usage.connected is not None:
             metrics.triton_connected.set(usage.connected)
             metrics.triton_reconnects.inc(usage.reconnects - before.reconnects)
+
+    def _look_at_memory(self, before: EngineUsage, usage: EngineUsage) -> None:
+        metrics = self._metrics
+        for branch, count in usage.out_of_memory.items():
+            metrics.out_of_memory.labels(branch).inc(count - before.out_of_memory.get(branch, 0))
+        for branch in {*usage.pools, *before.quarantined, *usage.quarantined}:
+            metrics.quarantined.labels(branch).set(branch in usage.quarantined)
+        for (branch, outcome), count in usage.mended.items():
+            before_count = before.mended.get((branch, outcome), 0)
+            metrics.quarantine_attempts.labels(branch, outcome).inc(count - before_count)
 
     def _look_at_queues(self) -> None:
         metrics, cache = self._metrics, self._suite.clip_text.cache

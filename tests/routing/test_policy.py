@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from routing import catalogue as catalogues
 from routing.catalogue import TIERS
-from routing.policy import ERROR_CODES, FrameFacts, Readiness, RoutingError, Wishes, route
+from routing.policy import ERROR_CODES, FrameFacts, Readiness, RoutingError, Wishes, instead, route
 
 CATALOGUE = catalogues.load()
 ALL_READY = dict.fromkeys(CATALOGUE.branches, Readiness.READY)
@@ -271,7 +271,35 @@ def test_a_fallback_names_every_branch_that_was_passed_over() -> None:
     decision = route(CATALOGUE["detect"], FrameFacts(1920, 1080), Wishes(fallback=True), ready)
     assert decision.branch.name == "yolo11x_320"
     assert [(passed.branch, passed.reason) for passed in decision.passed_over] == [
-        ("yolo11x_960", "not ready"),
+        ("yolo11x_960", "out of memory"),
         ("yolo11x_640", "out of memory"),
     ]
     assert "yolo11x_640 out of memory" in decision.why
+
+
+def test_a_branch_that_fails_while_it_runs_is_followed_by_the_next_smaller_one() -> None:
+    """READY or not, it counts as out of memory; the answer is degraded and says what was meant, step by step."""
+    family, facts, wishes = CATALOGUE["detect"], FrameFacts(200, 1920), Wishes(fallback=True)
+    first = route(family, facts, wishes, ALL_READY)
+    second = instead(family, first, wishes, ALL_READY)
+    third = instead(family, second, wishes, ALL_READY)
+    assert [d.branch.name for d in (first, second, third)] == ["yolo11x_960", "yolo11x_640", "yolo11x_320"]
+    assert [d.degraded for d in (first, second, third)] == [False, True, True]
+    assert [(p.branch, p.reason) for p in third.passed_over] == [
+        ("yolo11x_960", "out of memory"),
+        ("yolo11x_640", "out of memory"),
+    ]
+    assert third.why == (
+        "fallback: yolo11x_640 out of memory (fallback: yolo11x_960 out of memory (rule: max(200, 1920) > 640))"
+    )
+    assert first.warnings == second.warnings == third.warnings != ()
+
+
+def test_nothing_follows_the_smallest_branch_or_where_no_fallback_is_allowed() -> None:
+    """Then it is insufficient_gpu_memory, whatever else is ready."""
+    family, facts = CATALOGUE["detect"], FrameFacts(1920, 1080)
+    for wishes in (Wishes(), Wishes(fallback=True, size=320)):
+        decided = route(family, facts, wishes, ALL_READY)
+        with pytest.raises(RoutingError) as failure:
+            instead(family, decided, wishes, ALL_READY)
+        assert (failure.value.code, failure.value.branch) == ("insufficient_gpu_memory", decided.branch.name)
