@@ -51,8 +51,8 @@ def merged(lists: Iterable[list[dict[str, str]]]) -> list[dict[str, str]]:
 
 def model_signature(used: list[dict[str, str]]) -> str:
     """`sha256:<hex>` over the canonical JSON (sorted keys, no spaces, ASCII) of the canonical list."""
-    canonical = [json.loads(text) for text in sorted({_canonical(entry) for entry in used})]
-    digest = hashlib.sha256(_canonical(canonical).encode("ascii")).hexdigest()
+    entries = ",".join(sorted({_canonical(entry) for entry in used}))
+    digest = hashlib.sha256(f"[{entries}]".encode("ascii")).hexdigest()
     return f"sha256:{digest}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import time
 import uuid
@@ -18,6 +19,8 @@ from app.metrics import Metrics
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _log = logging.getLogger("gateway.requests")
+# A body that nobody asked for costs less than a new connection up to this size: the server throws it away.
+_DISCARDED = 1 << 20
 
 # The span around a request of this method.
 Traced = Callable[[CurrentRequest, str], AbstractContextManager[None]]
@@ -110,6 +113,7 @@ class _Watched:
         self._receive = receive
         self._send = send
         self._unread = _has_body(scope)
+        self._short = _announced(scope) <= _DISCARDED
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -120,7 +124,7 @@ class _Watched:
         if message["type"] == "http.response.start":
             self._request.status = str(message["status"])
             headers = [*message.get("headers", ()), (b"x-request-id", self._request.id.encode())]
-            if self._unread:  # answered early: the rest is cut off, not read and thrown away
+            if self._unread and not self._short:  # answered early: the rest is cut off, not thrown away
                 headers.append((b"connection", b"close"))
             message["headers"] = headers
         await self._send(message)
@@ -138,6 +142,12 @@ def _request(scope: Scope) -> CurrentRequest:
     request_id = wished.decode() if _REQUEST_ID.fullmatch(wished) else uuid.uuid4().hex
     traceparent = headers.get(b"traceparent", b"").decode("latin-1")
     return CurrentRequest(request_id, traceparent, headers.get(b"tracestate", b"").decode("latin-1"))
+
+
+def _announced(scope: Scope) -> float:
+    """Bytes of the body; infinite where nobody says."""
+    length = dict(scope["headers"]).get(b"content-length", b"")
+    return int(length) if length.isdigit() else math.inf
 
 
 def _has_body(scope: Scope) -> bool:

@@ -162,7 +162,16 @@ def negotiate(request: Request, offered: tuple[str, ...]) -> str:
     Raises:
         NotAcceptable: the caller takes none of them.
     """
-    rows = [row.partition(";") for row in ",".join(request.headers.getlist("accept") or ["*/*"]).split(",")]
+    accepted = request.headers.getlist("accept")
+    best = offered[0] if accepted in ([], ["*/*"]) else _best(",".join(accepted), offered)
+    if not best:
+        raise NotAcceptable(offered)
+    return best
+
+
+def _best(accepted: str, offered: tuple[str, ...]) -> str:
+    """The media type of `offered` that such an `Accept` takes most gladly; empty: none."""
+    rows = [row.partition(";") for row in accepted.split(",")]
     ranges = [(pattern.strip().lower(), _quality(parameters)) for pattern, _, parameters in rows]
     best, best_rank = "", (0.0, -1)
     for media_type in offered:  # its most specific range says its quality, even where that is 0
@@ -171,8 +180,6 @@ def negotiate(request: Request, offered: tuple[str, ...]) -> str:
         )
         if specificity >= 0 and quality > 0 and (quality, specificity) > best_rank:
             best, best_rank = media_type, (quality, specificity)
-    if not best:
-        raise NotAcceptable(offered)
     return best
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from typing import Any
 
@@ -15,9 +16,15 @@ _FLO_MAGIC = 202021.25
 
 
 def npy_bytes(array: NDArray[Any]) -> bytes:
-    """One array in NumPy's format, version 1.0, without pickle."""
+    """One array of numbers in NumPy's format, version 1.0: one copy of what may be megabytes."""
+    array = np.ascontiguousarray(array)
+    return b"".join((_npy_header(array.dtype.str, array.shape), array.data))
+
+
+@functools.lru_cache(maxsize=64)
+def _npy_header(descr: str, shape: tuple[int, ...]) -> bytes:
     buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+    np.lib.format.write_array_header_1_0(buffer, {"descr": descr, "fortran_order": False, "shape": shape})
     return buffer.getvalue()
 
 

@@ -36,9 +36,11 @@ def fit_square(
         crop_ratio: the part of the shorter side that the square shows.
 
     Returns:
-        `[size, size, 3]` uint8.
+        `[size, size, 3]` uint8; the frame itself where it has that size already.
     """
     resample = _FILTERS[interpolation]
+    if rgb.shape[:2] == (size, size) and (fit == "stretch" or crop_ratio == 1):
+        return rgb
     if fit == "stretch":
         return np.asarray(Image.fromarray(rgb).resize((size, size), resample))
     rgb = _without_ends(rgb)
@@ -71,8 +73,11 @@ def resize_map(
         interpolation: `bicubic` (what DPT's post-processing does) or `linear`.
 
     Returns:
-        `[height, width]` or `[C, height, width]` float32, pixel centres aligned as torch's `align_corners=False`.
+        `[height, width]` or `[C, height, width]` float32, pixel centres aligned as torch's `align_corners=False`;
+        `values` itself where it has that size already.
     """
+    if values.shape[-2:] == (height, width):
+        return values
     mode = cv2.INTER_CUBIC if interpolation == "bicubic" else cv2.INTER_LINEAR
     if values.ndim == 2:
         return np.asarray(cv2.resize(values, (width, height), interpolation=mode), np.float32)

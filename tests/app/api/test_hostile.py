@@ -10,6 +10,7 @@ import struct
 import time
 import zlib
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 
 import httpx2
@@ -201,6 +202,25 @@ def test_a_slow_sender_is_cut_off_at_its_own_limit(running: Server) -> None:
     assert time.perf_counter() - started < 2.5
     assert answer.startswith(b"HTTP/1.1 504"), answer[:200]
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "deadline_exceeded"
+
+
+@pytest.mark.parametrize(("nbytes", "kept"), [(900_000, True), (1_900_000, False)])
+def test_a_short_body_that_nobody_asked_for_costs_no_connection(
+    running: Server, nbytes: int, kept: bool
+) -> None:
+    """Refused by its query, it is thrown away as it comes, and the next request is served; a long one is cut off."""
+    http, _ = running
+    with contextlib.closing(HTTPConnection(http.base_url.host, http.base_url.port, timeout=10)) as connection:
+        connection.putrequest("POST", "/v1/detect?conf=7")
+        connection.putheader("Content-Length", str(nbytes))
+        connection.endheaders()
+        refusal = connection.getresponse()
+        assert (refusal.status, refusal.will_close) == (422, not kept)
+        refusal.read()
+        if kept:
+            connection.send(bytes(nbytes))
+            connection.request("GET", "/livez")
+            assert connection.getresponse().status == 200
 
 
 def test_a_caller_that_leaves_breaks_nothing(running: Server) -> None:
