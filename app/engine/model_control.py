@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from app.engine.base import Deadline
 from app.engine.quarantine import Mended
-from app.errors import ModelNotReady
+from app.errors import InsufficientGpuMemory, ModelNotReady
 from routing.catalogue import Branch
 
 _log = logging.getLogger(__name__)
@@ -27,9 +28,6 @@ class Control(Protocol):
 
     def model_states(self) -> dict[str, str]:
         """The server's own word for each model: READY, LOADING, UNLOADING, UNAVAILABLE."""
-
-    def failures(self) -> dict[str, int]:
-        """Of every loaded model: runs that failed since it was loaded."""
 
     def load(self, model: str, timeout_s: float) -> None:
         """Return once it is loaded."""
@@ -68,32 +66,31 @@ class Reloader:
         self._forbidden = False
         self._unloaded: set[str] = set()  # by us, and not loaded again yet
 
-    def __call__(self, branch: Branch) -> Mended:
-        """See the class; `ran` without loading it anew where nobody may, or where another gateway has done it.
+    def __call__(self, branch: Branch, anew: bool) -> Mended:
+        """See the class; what has been loaded `anew` elsewhere is run first, and left alone if that goes well.
 
         Raises:
             GatewayError: it isn't loaded, or doesn't run.
         """
-        done = self._reload(branch)
-        if done != "gone":
-            self._run(branch, Deadline.after(self._run_s))
+        if self._forbidden:
+            return self._ran(branch)
+        names = [model.name for model in branch.models]
+        loaded, ours = self._settle(names).get(branch.name) == "READY", branch.name in self._unloaded
+        if not (loaded or ours):
+            return "gone"
+        if loaded and (anew or ours):
+            with contextlib.suppress(InsufficientGpuMemory):
+                return self._ran(branch)
+        done: Mended = "reloaded" if self._load_anew(branch, names) else "ran"
+        self._ran(branch)
         return done
 
-    def _reload(self, branch: Branch) -> Mended:
-        if self._forbidden:
-            return "ran"
-        names = [model.name for model in branch.models]
-        self._settle(names)
-        failures, ours = self._control.failures(), branch.name in self._unloaded
-        if not ours and branch.name not in failures:
-            return "gone"
-        # What failed us has counted that: with a count of 0 it isn't what was loaded then.
-        if branch.name in failures and not any(failures.get(name, 0) for name in names):
-            self._unloaded.discard(branch.name)
-            return "ran"
-        return self._anew(branch, names)
+    def _ran(self, branch: Branch) -> Mended:
+        self._run(branch, Deadline.after(self._run_s))
+        return "ran"
 
-    def _anew(self, branch: Branch, names: Iterable[str]) -> Mended:
+    def _load_anew(self, branch: Branch, names: Sequence[str]) -> bool:
+        """Whether that is allowed."""
         try:
             for name in names:  # unloading an ensemble leaves its parts
                 self._control.unload(name)
@@ -104,16 +101,16 @@ class Reloader:
                 "which explicit model control (tritonserver --model-control-mode=explicit) would mend",
                 error,
             )
-            return "ran"
+            return False
         self._unloaded.add(branch.name)
         self._settle(names)
         self._control.load(branch.name, self._load_s)  # with its parts
         self._unloaded.discard(branch.name)
         _log.info("%s has been unloaded and loaded anew", branch.name)
-        return "reloaded"
+        return True
 
-    def _settle(self, names: Iterable[str]) -> None:
-        """Until none of the models is on its way in or out: memory is free when the last run on them is over.
+    def _settle(self, names: Sequence[str]) -> Mapping[str, str]:
+        """States, once none of the models is on its way in or out: memory is free when the last run on them is over.
 
         Raises:
             ModelNotReady: it takes too long.
@@ -122,6 +119,6 @@ class Reloader:
         while True:
             states = self._control.model_states()
             if not any(states.get(name) in _ON_THE_WAY for name in names):
-                return
+                return states
             if time.monotonic() > limit or self._closing.wait(_LOOK_S):
                 raise ModelNotReady(f"{', '.join(names)}: still being loaded or unloaded")

@@ -12,7 +12,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -33,7 +33,10 @@ Mended = Literal["reloaded", "ran", "gone"]
 
 @dataclass(slots=True)
 class _Case:
-    """One branch: since when (UTC), what its run said, and the attempts so far; `due` on the monotonic clock."""
+    """One branch: since when (UTC), what its run said, and the attempts so far; `due` on the monotonic clock.
+
+    `anew`: the server has been seen to load it anew since the last attempt.
+    """
 
     branch: Branch
     since: datetime
@@ -41,6 +44,7 @@ class _Case:
     due: float
     attempts: int = 0
     last: str = ""
+    anew: bool = False
 
     def reason(self) -> str:
         words = f"a run was out of memory at {_clock(self.since)}: {self.error}"
@@ -59,7 +63,8 @@ class Quarantine:
     """Takes branches out, and lets them serve again.
 
     Args:
-        mend: one attempt on a branch: return what was done, once it has run; raise an error of ours if it can't.
+        mend: one attempt on a branch: return what was done, once it has run; raise an error of ours if it can't. It is
+            told whether the branch has been seen to be loaded anew meanwhile.
         changed: called with a branch's name when `verdict` answers something else than before.
         pause_s: before the first attempt, in seconds; doubled after each that fails.
         longest_s: the longest pause.
@@ -67,7 +72,7 @@ class Quarantine:
 
     def __init__(
         self,
-        mend: Callable[[Branch], Mended],
+        mend: Callable[[Branch, bool], Mended],
         changed: Callable[[str], None],
         pause_s: float = 1.0,
         longest_s: float = 60.0,
@@ -113,6 +118,12 @@ class Quarantine:
         _log.warning("%s is not served until it is mended: %s", branch.name, error.detail)
         self._changed(branch.name)
         return max(case.wait(), 1.0)
+
+    def note_reloads(self, models: Collection[str]) -> None:
+        """The server has loaded these models anew, or doesn't serve them now: another gateway may be at it."""
+        with self._wake:
+            for case in self._cases.values():
+                case.anew = case.anew or any(model.name in models for model in case.branch.models)
 
     def holds(self, name: str) -> bool:
         return name in self._cases
@@ -163,7 +174,7 @@ class Quarantine:
             outcome = "failed"
             error: GatewayError | None = None
             try:
-                outcome = self._mend(case.branch)
+                outcome = self._mend(case.branch, case.anew)
             except InsufficientGpuMemory as caught:
                 outcome, error = "out_of_memory", caught
             except GatewayError as caught:
@@ -195,6 +206,7 @@ class Quarantine:
             else:
                 case.attempts += 1
                 case.last = error.detail
+                case.anew = False
                 case.due = time.monotonic() + self._pause(case.attempts)
         if error is None:
             _log.info("%s is out of quarantine: %s", name, outcome)

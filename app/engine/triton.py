@@ -213,6 +213,7 @@ class TritonEngine:
 
     def _gone(self, name: str) -> None:
         """The server doesn't serve it any more as it was known here."""
+        self._quarantine.note_reloads((name,))
         self._checked.pop(name, None)
         self._weights.forget([name])
         if self._warmer is not None:
@@ -223,6 +224,7 @@ class TritonEngine:
         reloaded = {
             *self._weights.reloaded(self._client.counters(), {name: row[1] for name, row in index.items()})
         }
+        self._quarantine.note_reloads(reloaded)
         for name in reloaded:
             self._checked.pop(name, None)
         for branch in self._catalogue.branches.values():
@@ -240,8 +242,8 @@ class TritonEngine:
             self._quarantine.add(branch, error)
             raise
 
-    def _mend(self, branch: Branch) -> Mended:
-        done = self._reload(branch)
+    def _mend(self, branch: Branch, anew: bool) -> Mended:
+        done = self._reload(branch, anew)
         if done != "gone" and self._warmer is not None:
             self._warmer.passed(branch, self._states[branch.name].version)
         return done

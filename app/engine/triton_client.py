@@ -193,15 +193,6 @@ class TritonClient:
         with _controlled(f"unloading {model}"):
             self._stub.RepositoryModelUnload(request, timeout=self._timeout)
 
-    def failures(self) -> dict[str, int]:
-        """Of every loaded model, over its versions: inferences that failed since it was loaded."""
-        with translated_errors("statistics"):
-            reply = self._stub.ModelStatistics(pb.ModelStatisticsRequest(), timeout=self._timeout)
-        failures: dict[str, int] = {}
-        for row in reply.model_stats:
-            failures[row.name] = failures.get(row.name, 0) + row.inference_stats.fail.count
-        return failures
-
     def counters(self) -> dict[str, tuple[int, int]]:
         """Of every loaded model, over its versions: inferences since it was loaded, and when the last one was (ms)."""
         with translated_errors("statistics"):

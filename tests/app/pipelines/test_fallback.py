@@ -1,0 +1,103 @@
+"""Every family with sizes serves the next smaller branch when a run of a larger one has no memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from support.repository import CATALOGUE
+
+from app.engine.base import Deadline
+from app.engine.fake import Arrays, FakeEngine
+from app.errors import InferenceFailed, InsufficientGpuMemory
+from app.media.image import ImageLimits
+from app.metrics import Metrics
+from app.pipelines.base import Framed, Router, Served, Timings
+from app.pipelines.clip import ImagePipeline
+from app.pipelines.depth import DepthPipeline
+from app.pipelines.detect import DetectParameters, DetectPipeline
+from app.pipelines.flow import FlowPipeline
+from app.pipelines.places import PlacesPipeline
+from routing.policy import FrameFacts, Wishes
+
+RGB = np.zeros((480, 600, 3), np.uint8)
+Serve = Callable[[Router, Framed], Served]
+
+
+def exhausted(inputs: Arrays, outputs: Arrays) -> None:
+    """A model without memory."""
+    raise InsufficientGpuMemory("no memory")
+
+
+def broken(inputs: Arrays, outputs: Arrays) -> None:
+    """A model that fails for another reason."""
+    raise InferenceFailed("no such luck")
+
+
+def works(inputs: Arrays, outputs: Arrays) -> None:
+    """A model that answers zeros."""
+
+
+def router(family: str, **functions: Callable[[Arrays, Arrays], None]) -> Router:
+    """All branches of the family work, but for those that are named by their size (`s640`)."""
+    branches = CATALOGUE[family].branches
+    made = {branch.name: functions.get(f"s{branch.size}", works) for branch in branches}
+    return Router(CATALOGUE, FakeEngine(CATALOGUE, made), "n")
+
+
+def framed(wishes: Wishes) -> Framed:
+    facts = FrameFacts(RGB.shape[1], RGB.shape[0])
+    return Framed(facts, wishes, Deadline.after(10), Timings())
+
+
+def rest() -> tuple[Metrics, ImageLimits]:
+    return Metrics(), ImageLimits(10**7)
+
+
+FAMILIES: dict[str, Serve] = {
+    "detect": lambda r, f: DetectPipeline(r, *rest()).on_frame(RGB, f, DetectParameters()).served,
+    "depth": lambda r, f: DepthPipeline(r, *rest()).on_frame(RGB, f).served,
+    "flow": lambda r, f: FlowPipeline(r, *rest()).on_frames(RGB, RGB, f).served,
+    "clip_image": lambda r, f: ImagePipeline(r, *rest()).on_frame(RGB, f).served,
+    "places": lambda r, f: PlacesPipeline(r, *rest()).on_frame(RGB, f).served,
+}
+
+
+def sizes(family: str) -> list[int]:
+    variant = CATALOGUE[family].variant_or_default("n")
+    return [branch.size or 0 for branch in CATALOGUE[family].of_variant(variant)]
+
+
+def test_no_family_with_sizes_is_forgotten() -> None:
+    """A family of the catalogue that has more than one size is one of those below."""
+    assert {*FAMILIES} == {name for name in CATALOGUE.families if len({*sizes(name)}) > 1}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_one_smaller_then_the_next(family: str) -> None:
+    """Two sizes without memory: the third answers, degraded, and names both."""
+    small, medium, large = sizes(family)
+    found = router(family, **{f"s{medium}": exhausted, f"s{large}": exhausted})
+    served = FAMILIES[family](found, framed(Wishes(size=large, fallback=True)))
+    assert (served.decision.branch.size, served.model.name) == (small, served.decision.branch.name)
+    assert served.decision.degraded
+    passed = [row["branch"] for row in served.branch()["passed_over"]]
+    assert [CATALOGUE.branches[name].size for name in passed] == [large, medium]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_without_fallback_or_anything_smaller_it_fails(family: str) -> None:
+    """The error is that of the branch that had no memory."""
+    small, _, large = sizes(family)
+    for wishes in (Wishes(size=large), Wishes(size=small, fallback=True)):
+        with pytest.raises(InsufficientGpuMemory, match="no memory"):
+            FAMILIES[family](router(family, **{f"s{wishes.size}": exhausted}), framed(wishes))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_other_failures_are_no_reason_for_another_branch(family: str) -> None:
+    """A model that fails otherwise is not hidden by a smaller one."""
+    large = sizes(family)[-1]
+    with pytest.raises(InferenceFailed):
+        FAMILIES[family](router(family, **{f"s{large}": broken}), framed(Wishes(size=large, fallback=True)))
