@@ -1,7 +1,8 @@
 """ONNX Runtime in this process, over the same repository that Triton serves: ensembles, graphs and all.
 
 The models are loaded by one background thread, small ones first; `ready` tells how far it is. The same thread then
-looks at the files now and again: what is new or changed is loaded beside what serves, and takes its place.
+looks at the files now and again: what is new or changed is loaded beside what serves, and takes its place. A branch
+that ran out of memory is taken out, and loaded anew once its sessions are gone.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 import fnmatch
 import logging
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,6 +38,7 @@ from app.engine.embedded_model import (
     translated_errors,
 )
 from app.engine.model_files import Stamp, stamp, stamps
+from app.engine.quarantine import Mended, Quarantine
 from app.engine.warmup import failed
 from app.engine.weights import WeightsBook
 from app.errors import GatewayError, InsufficientGpuMemory
@@ -44,6 +46,7 @@ from routing.catalogue import Branch, Catalogue, ModelSpec
 from routing.policy import Readiness
 
 _log = logging.getLogger(__name__)
+_RUN_S = 60.0  # of the run that ends a quarantine, where no time of a first run is set
 _NOT_THERE = (Readiness.MISSING, Readiness.WEIGHTS_MISSING)
 
 
@@ -53,6 +56,7 @@ class EmbeddedOptions:
 
     `models` are shell patterns of branch names; `max_waiting` requests may queue for a branch. `warmup_s`: time for
     the first run of a branch, before it is served (0: none); `rescan_s` between two looks at the files (0: one look).
+    `mend_pause_s`, `mend_longest_s`: pauses before a branch that ran out of memory is loaded anew.
     """
 
     leases: int = 2
@@ -61,6 +65,8 @@ class EmbeddedOptions:
     models: tuple[str, ...] = ("*",)
     warmup_s: float = 0.0
     rescan_s: float = 0.0
+    mend_pause_s: float = 1.0
+    mend_longest_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,32 +98,40 @@ class EmbeddedEngine:
         self._states: Mapping[str, ModelState] = {
             name: self._state(name, *self._found(name)) for name in catalogue.models
         }
-        # These three are the loader's own. Stamps: as of the branch's loading; looks: as of the last look.
+        # These three belong to who holds the lock. Stamps: as of the branch's loading; looks: as of the last look.
+        self._loading = threading.RLock()
         self._sessions: dict[str, _Loaded] = {}
         self._stamps: dict[str, Mapping[str, Stamp]] = {}
         self._looks: Mapping[str, Stamp] = {}
         self._pools: dict[str, LeasePool[EmbeddedLease]] = {}
         self._closing = threading.Event()
         self.loaded = threading.Event()
+        pauses = self._options.mend_pause_s, self._options.mend_longest_s
+        self._quarantine = Quarantine(self._mend, lambda _: None, *pauses)
         self._loader = threading.Thread(target=self._load_all, name="embedded-loader", daemon=True)
         self._loader.start()
 
     def ready(self) -> Mapping[str, ModelState]:
-        return self._states
+        return self._quarantine.verdicts(self._states)
 
     def usage(self) -> EngineUsage:
-        return EngineUsage({name: pool.usage() for name, pool in self._pools.copy().items()})
+        pools = {name: pool.usage() for name, pool in self._pools.copy().items()}
+        return EngineUsage(pools, None, 0, 0, *self._quarantine.counts())
 
-    def lease(self, branch: Branch, deadline: Deadline) -> AbstractContextManager[Lease]:
+    @contextmanager
+    def lease(self, branch: Branch, deadline: Deadline) -> Iterator[Lease]:
         pool = self._pools.get(branch.name)
         if pool is None:
-            raise not_served(self._states[branch.name])
-        return pool.lease(deadline)
+            raise not_served(self._quarantine.verdict(self._states[branch.name]))
+        with pool.lease(deadline) as lease, self._quarantine.watching(branch):
+            yield lease
 
     def close(self) -> None:
         """Ends loading after the model at hand; sessions go with their last lease."""
         self._closing.set()
+        self._quarantine.close()
         self._loader.join()
+        self._quarantine.join()
         gone = "the engine is closed"
         for state in self._states.values():
             self._set(replace(state, readiness=Readiness.UNAVAILABLE, reason=gone))
@@ -161,6 +175,10 @@ class EmbeddedEngine:
 
     def _bring(self, branch: Branch) -> None:
         """Load a branch and serve it; what served under its name goes on until then, and where that fails."""
+        with self._loading:
+            self._bring_locked(branch)
+
+    def _bring_locked(self, branch: Branch) -> None:
         self._stamps[branch.name] = stamps(self._repository, (model.name for model in branch.models))
         old = self._pools.get(branch.name)
         states = self._load(branch)
@@ -182,6 +200,25 @@ class EmbeddedEngine:
             still = f"its files have changed and can't be served, so what was loaded before is: {reason}"
             self._set(replace(self._states[branch.name], reason=still))
             _log.warning("%s: %s", branch.name, still)
+
+    def _mend(self, branch: Branch, anew: bool) -> Mended:
+        """Sessions never give back what they hold: they go, and where there is memory, others take their place."""
+        del anew  # nobody else loads here
+        with self._loading:
+            old = self._pools.pop(branch.name, None)
+            if old is not None:
+                old.close()
+            del old  # the last that holds the sessions, but for runs that are under way
+            self._let_go(branch)
+            self._bring_locked(branch)
+            if self._states[branch.name].readiness in _NOT_THERE:
+                return "gone"
+            if branch.name not in self._pools:
+                raise not_served(self._states[branch.name])
+            if not self._options.warmup_s:
+                with self._pools[branch.name].lease(Deadline.after(_RUN_S)) as lease:
+                    lease.first_run(_RUN_S)
+        return "reloaded"
 
     def _let_go(self, branch: Branch) -> None:
         """Memory of what isn't served; a part of one branch is a part of no other."""

@@ -140,6 +140,10 @@ class Quarantine:
             retry_after=max(case.wait(), 1.0),
         )
 
+    def verdicts(self, states: Mapping[str, ModelState]) -> Mapping[str, ModelState]:
+        """`verdict` of each."""
+        return {name: self.verdict(state) for name, state in states.items()} if self._cases else states
+
     def counts(self) -> tuple[Mapping[str, int], frozenset[str], Mapping[tuple[str, str], int]]:
         """Failed runs by branch, the branches in quarantine, and attempts by branch and outcome."""
         with self._wake:

@@ -158,12 +158,11 @@ class TritonEngine:
             self._note_reloads(index)
             if self.transport is None:
                 self.transport = self._try_transport()
-            found = {name: self._state_of(spec, index) for name, spec in self._catalogue.models.items()}
-            states = {name: self._quarantine.verdict(state) for name, state in found.items()}
+            states = {name: self._state_of(spec, index) for name, spec in self._catalogue.models.items()}
         except (GatewayError, RegionLost) as error:
             self._lost(str(error))
             return
-        self._states = states
+        self._states = self._quarantine.verdicts(states)
         self._reconnects += self._was_connected and not self._connected
         self._connected = self._was_connected = True
 
