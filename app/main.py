@@ -87,6 +87,7 @@ def create_engine(settings: Settings, catalogue: Catalogue) -> Engine:
             settings.max_waiting,
             settings.triton_transport,
             warmup_s=settings.warmup_timeout_s if settings.warmup else 0.0,
+            mend_longest_s=settings.reload_longest_s,
             tls=triton_tls(settings),
         )
         return TritonEngine(catalogue, settings.triton.grpc, book, options)
@@ -109,6 +110,7 @@ def create_engine(settings: Settings, catalogue: Catalogue) -> Engine:
         patterns,
         warmup_s=settings.warmup_timeout_s if settings.warmup else 0.0,
         rescan_s=settings.rescan_s,
+        mend_longest_s=settings.reload_longest_s,
     )
     return EmbeddedEngine(catalogue, settings.repository, book, embedded)
 

@@ -126,6 +126,12 @@ class Settings(BaseSettings):
         description="Seconds between two looks at the repository's files by the embedded engine, for what is new, "
         "changed or gone; 0: never. (Triton is asked every second.)",
     )
+    reload_longest_s: float = Field(
+        60.0,
+        ge=1,
+        description="A branch that ran out of memory is loaded anew after about 1 second, then 2, 4, and so on, up to "
+        "this many; longer on a GPU that is too small for it, because loading takes memory from the others.",
+    )
     leases: int = Field(
         4,
         ge=1,
