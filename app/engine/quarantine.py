@@ -149,10 +149,12 @@ class Quarantine:
         with self._wake:
             return dict(self._failures), frozenset(self._cases), dict(self._attempts)
 
-    def forget_all(self) -> None:
-        """The server is away: when it is back, it has loaded everything anew."""
+    def try_now(self) -> None:
+        """The server was away and is back: it may have loaded everything anew."""
         with self._wake:
-            self._cases.clear()
+            for case in self._cases.values():
+                case.anew, case.due = True, time.monotonic()
+            self._wake.notify()
 
     def close(self) -> None:
         """No attempt begins any more; `join` waits for the one under way."""

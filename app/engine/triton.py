@@ -163,6 +163,8 @@ class TritonEngine:
             self._lost(str(error))
             return
         self._states = self._quarantine.verdicts(states)
+        if not self._connected:
+            self._quarantine.try_now()
         self._reconnects += self._was_connected and not self._connected
         self._connected = self._was_connected = True
 
@@ -181,7 +183,6 @@ class TritonEngine:
         self._connected = False
         self._checked.clear()
         self._weights.forget_all()
-        self._quarantine.forget_all()
         if self._warmer is not None:
             self._warmer.forget_all()
         self._states = self._all(Readiness.UNREACHABLE, reason)

@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 from support import exhausted
 from support import repository as test_repository
-from support.analysis import patches
+from support.analysis import opened, patches, profile
 from support.exhausted import Memory, weights_model
 from support.gateway import client, png, scene
 from support.triton_server import TritonServer
@@ -27,6 +27,8 @@ from support.triton_server import TritonServer
 from app.engine.base import Engine
 from app.engine.triton import TritonEngine, TritonOptions
 from app.engine.weights import WeightsBook
+from app.errors import InsufficientGpuMemory
+from app.pipelines.analysis import Options, VideoAnalysis
 from app.settings import Settings
 from routing.catalogue import Catalogue
 
@@ -387,3 +389,31 @@ def test_a_first_run_without_memory_is_no_end(models: Path, service: Service) ->
         service.memory[DETECT].is_free()
         eventually(lambda: other.ready(DETECT))
         assert detect(other).status_code == 200
+
+
+def test_a_server_that_comes_back_mends_its_branches(uncontrolled: tuple[Path, Memory, TritonServer]) -> None:
+    """Whatever the pause: after a restart of Triton the branch is run at once, and serves."""
+    models, left, triton = uncontrolled
+    with client(models, engine(3600.0), engine="triton", triton_url=triton.grpc_url) as http:
+        service = Service(http, triton, {DETECT: left})
+        eventually(lambda: service.ready(DETECT))
+        left.runs_out()
+        assert detect(service).status_code == 503
+        triton.kill()
+        triton.start()
+        eventually(lambda: service.ready(DETECT))
+        assert detect(service).status_code == 200
+
+
+def test_a_video_job_that_waited_in_vain_decides_anew(service: Service, video: bytes, tmp_path: Path) -> None:
+    """Its next attempt is served by the smaller branch from the first frame on, where the profile allows that."""
+    (tmp_path / "v.mp4").write_bytes(video)
+    text = "name: depth\non_missing: fallback\ncomponents: {core_depth_midas: {branch: midas_384}}"
+    suite, options = service.http.app.state.gateway.suite, Options(backend_s=0.2)  # type: ignore[attr-defined]  # FastAPI
+    service.memory[DEPTH].is_short()
+    with opened(tmp_path / "v.mp4") as file:
+        with pytest.raises(InsufficientGpuMemory):
+            VideoAnalysis(suite, profile(text=text), tmp_path / "out", "v", options).run(file)
+        manifest = VideoAnalysis(suite, profile(text=text), tmp_path / "out", "v", options).run(file)
+    assert (manifest["degraded"], manifest["frames"]["resumed"]) == (True, 0)
+    assert manifest["resolved_model_mapping"] == {"core_depth_midas": SHALLOWER}
