@@ -205,7 +205,10 @@ class WeightsMissing(BackendError):
 class InsufficientGpuMemory(BackendError):
     code = "insufficient_gpu_memory"
     title = "The GPU has too little memory for this branch"
-    hint = "Send it again after the time in Retry-After, ask for a smaller branch, or allow one with `fallback=true`."
+    hint = (
+        "Ask for a smaller branch, or allow one with `fallback=true`. "
+        "Where there is a Retry-After, the branch is being loaded anew."
+    )
 
 
 class InferenceFailed(BackendError):

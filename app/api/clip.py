@@ -154,7 +154,7 @@ async def clip_similarity(
         **provenance(served),
         "degraded": any(one.decision.degraded for one in served),
         "warnings": sorted({warning for one in served for warning in one.warnings}),
-        "branches": [one.served.branch() for one in (frames[0], texts[0])],
+        "branches": list({one.decision.branch.name: one.branch() for one in served}.values()),
     }
     return json_answer(body, _timings(served))
 

@@ -34,7 +34,8 @@ _PROBLEMS = {
     422: "validation_failed",
     429: "overloaded; Retry-After says when to come again",
     502: "inference_failed",
-    503: "triton_unavailable, model_not_ready, weights_missing, insufficient_gpu_memory; "
+    503: "triton_unavailable, model_not_ready, weights_missing; insufficient_gpu_memory: the branch ran out of memory "
+    "and is loaded anew in the background, Retry-After says when that is tried; "
     "sessions_unavailable, videos_unavailable",
     504: "deadline_exceeded; `stage` says which stage used the time",
 }
@@ -55,8 +56,9 @@ _NDJSON = {
     "application/x-ndjson": {
         "schema": {
             "type": "string",
-            "description": "Of a video: a line a sampled frame (the JSON answer with `frame` and `timings_ms`; an "
-            "`error` in place of what failed), the error that ended the video early, if one did, and `summary`.",
+            "description": "Of a video: a line a sampled frame (the JSON answer with `frame`, its own `branch` and "
+            "`timings_ms`; an `error` in place of what failed), the error that ended the video early, if one did, and "
+            "`summary`.",
         }
     }
 }

@@ -35,8 +35,10 @@ class Problem(BaseModel):
 
 
 class PassedOver(Schema):
+    """A branch that would have served, but for the reason; with `fallback`, one that failed on this very frame too."""
+
     branch: str
-    reason: str
+    reason: str = Field(examples=["out of memory"])
 
 
 class BranchChosen(Schema):

@@ -18,7 +18,9 @@ class FrameQuery(BaseModel):
         examples=["medium"],
     )
     fallback: bool = Field(
-        False, description="If that branch can't serve, take the next smaller one and say so (`degraded`)."
+        False,
+        description="If that branch can't serve, or runs out of memory on this very frame, take the next smaller one "
+        "and say so (`degraded`, and under `branch` why and what was passed over).",
     )
     analysis_width: int | None = Field(
         None,
