@@ -10,8 +10,6 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from routing.catalogue import Branch, Family
-
 UNKNOWN = "unknown"
 
 
@@ -56,13 +54,8 @@ def model_signature(used: list[dict[str, str]]) -> str:
     return f"sha256:{digest}"
 
 
-def resolved_model_mapping(chosen: Iterable[tuple[Family, Branch]]) -> dict[str, str]:
-    """Component -> branch; branches of one component stand joined by `+`, sorted (CLIP image and text)."""
-    return joined_mapping((family.component, branch.name) for family, branch in chosen)
-
-
-def joined_mapping(chosen: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """`resolved_model_mapping` from names of components and branches."""
+def resolved_model_mapping(chosen: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Component -> branch, from pairs of their names; branches of one component stand joined by `+`, sorted."""
     mapping: dict[str, set[str]] = {}
     for component, branch in chosen:
         mapping.setdefault(component, set()).add(branch)

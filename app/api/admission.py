@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar, cast
 
 from app.context import begin, here
 from app.errors import DeadlineExceeded, Overloaded
@@ -156,10 +156,10 @@ class Admission:
             Overloaded: the queue is full.
             DeadlineExceeded: no place came free in time (stage `queue`).
         """
-        (result,) = await self.run_all(family, [call], deadline, nbytes)
-        if isinstance(result, BaseException):
-            raise result
-        return result
+        gate = self._gates[family]
+        gate.check(1, nbytes)
+        with gate.counted(1, nbytes):
+            return await self._one(gate, object(), call, deadline)
 
     async def run_all(
         self,
@@ -200,15 +200,32 @@ class Admission:
         began = loop.time()
         mine = deadline.within(deadline.remaining())
         mine.queued_s = began - came
-        work: asyncio.Future[Any] = loop.run_in_executor(self._workers, here(call), mine)
+        outcome: asyncio.Future[T] = loop.create_future()
+
+        def ended(result: T | None, error: BaseException | None) -> None:
+            # A thread can't be interrupted: its place is free when it has ended, not when nobody waits any more.
+            gate.leave(loop.time() - began)
+            if outcome.done():
+                return
+            if error is None:
+                outcome.set_result(cast("T", result))
+            else:
+                outcome.set_exception(error)
+
+        work = here(call)
+
+        def carry_out() -> None:
+            # Straight back to the loop: `run_in_executor` chains two more futures between.
+            try:
+                result = work(mine)
+            except BaseException as error:  # noqa: BLE001  # it is raised on the loop
+                loop.call_soon_threadsafe(ended, None, error)
+            else:
+                loop.call_soon_threadsafe(ended, result, None)
+
+        self._workers.submit(carry_out)
         try:
-            return await asyncio.shield(work)
+            return await outcome
         except asyncio.CancelledError:
             mine.cancel()
             raise
-        finally:
-            # A thread can't be interrupted: its place is free when it has ended, not when nobody waits any more.
-            if work.done():
-                gate.leave(loop.time() - began)
-            else:
-                work.add_done_callback(lambda _: gate.leave(loop.time() - began))

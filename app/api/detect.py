@@ -162,7 +162,7 @@ def _detect(gateway: Gateway, data: bytes, asked: _Asked, deadline: Deadline) ->
 
 
 def _one(gateway: Gateway, data: bytes, asked: _Asked, deadline: Deadline) -> Response:
-    return _answer(_detect(gateway, data, asked, deadline), asked)
+    return _answer(gateway.detect(data, asked.parameters, asked.wishes, deadline), asked)
 
 
 def _answer(frame: Detections | Tracked, asked: _Asked, session_id: str | None = None) -> Response:

@@ -29,7 +29,7 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
 )
 _VIDEO_BRANDS = (b"ftyp", b"moov", b"mdat")
 _PICTURE_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis")
-# A phone's EXIF block stands in the first APP1 segment, which ends within 64 KiB.
+# EXIF's APP1 segment comes first or after other APP segments, in any case early.
 _EXIF_REACH = 1 << 16
 _ORIENTATION = 0x0112
 _ANIMATED = "the picture is animated; send one frame"
@@ -90,11 +90,24 @@ def decode_image(data: bytes, limits: ImageLimits | None = None) -> NDArray[np.u
     """
     limits = limits or ImageLimits()
     name = sniff(data)
-    if name == "JPEG" and b"Exif\x00\x00" not in data[:_EXIF_REACH]:
+    if name == "JPEG" and not _has_exif(data):
         rgb = _turbo(data, limits)
         if rgb is not None:
             return rgb
     return _pillow(data, name, limits)
+
+
+def _has_exif(data: bytes) -> bool:
+    """Whether an EXIF block stands among the segments (JPEG, B.1.1.4) before the picture itself."""
+    at = 2
+    while at < _EXIF_REACH and data[at : at + 1] == b"\xff":
+        marker = data[at + 1 : at + 2]
+        if marker == b"\xe1" and data[at + 4 : at + 10] == b"Exif\x00\x00":
+            return True
+        if marker in (b"\xda", b""):  # the scan begins
+            return False
+        at += 1 if marker == b"\xff" else 2 + int.from_bytes(data[at + 2 : at + 4])
+    return False
 
 
 def _turbo(data: bytes, limits: ImageLimits) -> NDArray[np.uint8] | None:

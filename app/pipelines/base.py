@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from app.metrics import Metrics
 from routing.catalogue import TIERS, Branch, Catalogue, Family
 from routing.policy import Decision, FrameFacts, Readiness, RoutingError, instead, route
 from routing.policy import Wishes as Wishes  # noqa: PLC0414  # for the routes, which know no routing
-from routing.provenance import model_signature, models_used, resolved_model_mapping
+from routing.provenance import ModelUsed, model_signature, models_used, resolved_model_mapping
 
 STAGES = ("decode", "queue", "prepare", "infer", "finish", "encode")
 
@@ -114,9 +115,18 @@ def provenance(served: Iterable[Served]) -> dict[str, Any]:
     served = list(served)
     for frame in served:
         context.note_served(frame.family.name, frame.decision.branch.name)
-    used = models_used(frame.model.used() for frame in served)
+    made_by = {(s.family.component, s.decision.branch.name, s.model.used()) for s in served}
+    return dict(_provenance(frozenset(made_by)))
+
+
+@functools.lru_cache(maxsize=256)
+def _provenance(made_by: frozenset[tuple[str, str, ModelUsed]]) -> Mapping[str, Any]:
+    """Of components, branches and models: the same for every frame until a model is loaded anew."""
+    used = models_used(model for _, _, model in made_by)
     return {
-        "resolved_model_mapping": resolved_model_mapping((s.family, s.decision.branch) for s in served),
+        "resolved_model_mapping": resolved_model_mapping(
+            (component, branch) for component, branch, _ in made_by
+        ),
         "models_used": used,
         "model_signature": model_signature(used),
     }
@@ -131,8 +141,22 @@ def wishes_of(branch: str | None, variant: str | None = None, *, fallback: bool 
     return Wishes(branch=branch, variant=variant, fallback=fallback)
 
 
-def readiness(states: Mapping[str, ModelState]) -> dict[str, Readiness]:
-    return {name: state.readiness for name, state in states.items()}
+class ReadinessByName(Mapping[str, Readiness]):
+    """The readiness of models by name, looked up when it is asked for: routing needs three of dozens."""
+
+    __slots__ = ("_states",)
+
+    def __init__(self, states: Mapping[str, ModelState]) -> None:
+        self._states = states
+
+    def __getitem__(self, name: str) -> Readiness:
+        return self._states[name].readiness
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._states)
+
+    def __len__(self) -> int:
+        return len(self._states)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +179,7 @@ class Router:
         """
         states = self.engine.ready()
         try:
-            return route(self.catalogue[family], facts, wishes, readiness(states), self.variant)
+            return route(self.catalogue[family], facts, wishes, ReadinessByName(states), self.variant)
         except RoutingError as error:
             detail = error.detail
             state = states.get(error.branch or "")
@@ -169,7 +193,7 @@ class Router:
         """What serves once the branch of `failed` has run out of memory; None: nothing that the caller allows."""
         family = self.catalogue[failed.branch.family]
         try:
-            return instead(family, failed, wishes, readiness(self.engine.ready()))
+            return instead(family, failed, wishes, ReadinessByName(self.engine.ready()))
         except RoutingError:
             return None
 

@@ -74,7 +74,7 @@ class Tally:
     def provenance(self) -> dict[str, Any]:
         """`resolved_model_mapping`, `models_used`, `model_signature`."""
         return {
-            "resolved_model_mapping": provenance.joined_mapping(self.chosen),
+            "resolved_model_mapping": provenance.resolved_model_mapping(self.chosen),
             "models_used": self.used,
             "model_signature": provenance.model_signature(self.used),
         }

@@ -53,7 +53,7 @@ def test_a_model_without_a_preprocess_graph_has_the_contract_s_keys_and_no_other
 def test_the_mapping_goes_from_component_to_branch() -> None:
     """Image and text of CLIP share a component and both show."""
     pairs = [
-        (CATALOGUE[b.family], b)
+        (CATALOGUE[b.family].component, b.name)
         for b in map(CATALOGUE.branches.get, ("midas_384", "clip_text", "clip_image_224"))
         if b
     ]

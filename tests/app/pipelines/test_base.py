@@ -14,7 +14,7 @@ from support.repository import CATALOGUE
 from app import errors
 from app.engine.base import Deadline, Lease, ModelState, Weights
 from app.engine.fake import FakeEngine
-from app.pipelines.base import STAGES, Router, Served, Timings, leased, provenance, readiness, wishes_of
+from app.pipelines.base import STAGES, ReadinessByName, Router, Served, Timings, leased, provenance, wishes_of
 from routing.catalogue import Branch
 from routing.policy import ERROR_CODES, Decision, FrameFacts, PassedOver, Readiness, Wishes
 
@@ -120,8 +120,8 @@ def test_one_parameter_names_a_branch_a_tier_or_a_size(text: str | None, wishes:
 def test_readiness_is_read_off_the_states() -> None:
     """Routing sees names and states, nothing of the engine."""
     states = FakeEngine(CATALOGUE, {"yolo11n_320": colour_detector}).ready()
-    assert readiness(states)["yolo11n_320"] is Readiness.READY
-    assert readiness(states)["yolo11n_640"] is Readiness.MISSING
+    assert ReadinessByName(states)["yolo11n_320"] is Readiness.READY
+    assert ReadinessByName(states)["yolo11n_640"] is Readiness.MISSING
 
 
 def test_stages_add_up_even_when_they_fail() -> None:
