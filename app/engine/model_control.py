@@ -63,7 +63,7 @@ class Reloader:
         self._run = run
         self._closing = closing
         self._run_s, self._load_s = run_s, load_s
-        self._forbidden = False
+        self._warned = False
         self._unloaded: set[str] = set()  # by us, and not loaded again yet
 
     def __call__(self, branch: Branch, anew: bool) -> Mended:
@@ -72,8 +72,6 @@ class Reloader:
         Raises:
             GatewayError: it isn't loaded, or doesn't run.
         """
-        if self._forbidden:
-            return self._ran(branch)
         names = [model.name for model in branch.models]
         loaded, ours = self._settle(names).get(branch.name) == "READY", branch.name in self._unloaded
         if not (loaded or ours):
@@ -95,12 +93,13 @@ class Reloader:
             for name in names:  # unloading an ensemble leaves its parts
                 self._control.unload(name)
         except NoModelControl as error:
-            self._forbidden = True
-            _log.warning(
+            _log.log(
+                logging.INFO if self._warned else logging.WARNING,
                 "a branch that ran out of memory can't be loaded anew: %s; it is only run again after a pause, "
                 "which explicit model control (tritonserver --model-control-mode=explicit) would mend",
                 error,
             )
+            self._warned = True
             return False
         self._unloaded.add(branch.name)
         self._settle(names)
