@@ -35,6 +35,7 @@ from app.api.admission import Admission, AdmissionLimits
 from app.api.gateway import Gateway
 from app.api.headers import SecurityHeaders, cors
 from app.api.middleware import RequestContext, Templates
+from app.api.route import Shortcut
 from app.api.streams import video_limits
 from app.api.turns import Turns
 from app.engine.base import Engine
@@ -225,6 +226,7 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
     for router in routers:
         app.include_router(router)
     problems.install(app)
+    app.add_middleware(Shortcut, routes=[route for router in routers for route in router.routes])
     _guard(app, settings, metrics)
     traced = None if tracer is None else tracer.request
     app.add_middleware(RequestContext, metrics=metrics, templates=templates, traced=traced)

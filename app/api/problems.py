@@ -97,12 +97,21 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _bug)
 
 
-async def refusal(scope: Scope, error: errors.GatewayError | HTTPException) -> Response:
-    """The answer of a middleware, which stands outside of the handlers that `install` sets."""
-    request = Request(scope)
+EXPECTED = (errors.GatewayError, RequestValidationError, HTTPException)
+
+
+async def expected(request: Request, error: Exception) -> Response:
+    """The answer to one of `EXPECTED`."""
     if isinstance(error, errors.GatewayError):
         return await _gateway_error(request, error)
+    if isinstance(error, RequestValidationError):
+        return await _validation_error(request, error)
     return await _http_error(request, error)
+
+
+async def refusal(scope: Scope, error: errors.GatewayError | HTTPException) -> Response:
+    """The answer of a middleware, which stands outside of the handlers that `install` sets."""
+    return await expected(Request(scope), error)
 
 
 async def _gateway_error(request: Request, error: Exception) -> Response:
