@@ -27,7 +27,7 @@ ONLY_IN = {
     **dict.fromkeys(WEB, ("app.api", "app.main", "app.settings", "app.cli")),
     "pydantic": ("app.api", "app.main", "app.settings", "app.cli", "app.profiles"),
     "grpc": ("app.engine.triton_client",),
-    "tritonclient": ("app.engine.triton_client",),
+    "tritonclient": ("app.engine.triton_client", "app.engine.triton_messages"),
     "onnxruntime": ("app.engine.embedded", "app.engine.embedded_model", "export"),
     "torch": ("export",),
     "export": ("export",),

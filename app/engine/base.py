@@ -147,18 +147,21 @@ class PoolUsage:
 class EngineUsage:
     """What an engine is doing, and has done since it was made; `connected` is None where there is no server.
 
-    `regions_lost`: inferences done again because the server had forgotten a region. `out_of_memory`: runs that failed
-    for want of device memory, by branch; `quarantined`: branches that are out because of that; `mended`: attempts to
-    bring them back, by branch and outcome.
+    `out_of_memory`: runs that failed for want of device memory, by branch; `quarantined`: branches that are out because
+    of that; `mended`: attempts to bring them back, by branch and outcome. `retries`: inferences sent again, by reason;
+    `retries_refused`: those that weren't because the budget was spent. `breaker_openings`: by why (see `Breaker`).
     """
 
     pools: Mapping[str, PoolUsage] = field(default_factory=dict)
     connected: bool | None = None
     reconnects: int = 0
-    regions_lost: int = 0
     out_of_memory: Mapping[str, int] = field(default_factory=dict)
     quarantined: frozenset[str] = frozenset()
     mended: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    retries: Mapping[str, int] = field(default_factory=dict)
+    retries_refused: Mapping[str, int] = field(default_factory=dict)
+    breaker_open: bool | None = None
+    breaker_openings: Mapping[str, int] = field(default_factory=dict)
 
 
 class Engine(Protocol):

@@ -116,7 +116,7 @@ class EmbeddedEngine:
 
     def usage(self) -> EngineUsage:
         pools = {name: pool.usage() for name, pool in self._pools.copy().items()}
-        return EngineUsage(pools, None, 0, 0, *self._quarantine.counts())
+        return EngineUsage(pools, None, 0, *self._quarantine.counts())
 
     @contextmanager
     def lease(self, branch: Branch, deadline: Deadline) -> Iterator[Lease]:

@@ -23,18 +23,22 @@ from app.engine.base import (
     is_out_of_memory,
     not_served,
 )
+from app.engine.breaker import RETRY_AFTER_S, Breaker
 from app.engine.model_control import Reloader
 from app.engine.quarantine import Mended, Quarantine
+from app.engine.retries import Retries
 from app.engine.served_weights import ServedWeights
 from app.engine.triton_client import (
     RegionLost,
     Tls,
     TritonClient,
+    retry_reason,
 )
 from app.engine.triton_leases import BytesLease, SharedMemoryLease, TritonLease
 from app.engine.warmup import Warmer
 from app.engine.weights import WeightsBook
 from app.errors import (
+    DeadlineExceeded,
     GatewayError,
     InferenceFailed,
     InsufficientGpuMemory,
@@ -58,6 +62,7 @@ class TritonOptions:
 
     `warmup_s`: time for the first run of a branch, before it is served; 0: it is served without one. `mend_pause_s` and
     `mend_longest_s`: the first and the longest pause before a branch that ran out of memory is loaded anew.
+    `silence_s`: a poll without an answer for so long, and another one, mean that the server hangs.
     """
 
     leases: int = 4
@@ -65,6 +70,7 @@ class TritonOptions:
     transport: Literal["auto", "shared_memory", "bytes"] = "auto"
     poll_interval_s: float = 0.5
     control_timeout_s: float = 2.0
+    silence_s: float = 1.0
     warmup_s: float = 0.0
     tls: Tls | None = None
     mend_pause_s: float = 1.0
@@ -84,6 +90,8 @@ class TritonEngine:
         self._weights = ServedWeights(book)
         self._options = options or TritonOptions()
         self._client = TritonClient(url, self._options.control_timeout_s, self._options.tls)
+        self._breaker = Breaker()
+        self._retries = Retries(self._breaker, retry_reason)
         self._instance = _claim(self._options.transport)
         self.transport: Transport | None = None  # None: not tried since the server was last away
         self._checked: dict[str, ModelState] = {}
@@ -91,7 +99,7 @@ class TritonEngine:
         self._pools: dict[str, LeasePool[TritonLease]] = {}
         self._pools_lock = threading.Lock()
         self._connected = self._was_connected = False
-        self._reconnects = self._regions_lost = 0
+        self._reconnects = 0
         self._closing = threading.Event()
         self._poll_now = threading.Event()
         limit_s = self._options.warmup_s
@@ -110,12 +118,14 @@ class TritonEngine:
         with self._pools_lock:
             pools = {name: pool.usage() for name, pool in self._pools.items()}
         return EngineUsage(
-            pools, self._connected, self._reconnects, self._regions_lost, *self._quarantine.counts()
+            pools,
+            self._connected,
+            self._reconnects,
+            *self._quarantine.counts(),
+            *self._retries.counts(),
+            self._breaker.open,
+            self._breaker.openings(),
         )
-
-    def _region_lost(self) -> None:
-        with self._pools_lock:
-            self._regions_lost += 1
 
     @contextmanager
     def lease(self, branch: Branch, deadline: Deadline) -> Iterator[Lease]:
@@ -144,7 +154,9 @@ class TritonEngine:
             pool.close()
         if self._instance is not None:
             self._instance.close()
-        self._client.settle()
+        if not self._breaker.open:
+            self._client.settle()
+        self._breaker.shut("the engine is closed")
         self._client.close()
         self._quarantine.join()
         if self._warmer is not None:  # closing the channel has ended a run that was under way
@@ -153,14 +165,18 @@ class TritonEngine:
     def refresh(self) -> None:
         """Ask the server now what is ready."""
         try:
-            index = self._client.index()
+            index = self._client.index(min(self._options.silence_s, self._options.control_timeout_s))
             self._client.settle()
             self._note_reloads(index)
             if self.transport is None:
                 self.transport = self._try_transport()
+            self._breaker.answered()
             states = {name: self._state_of(spec, index) for name, spec in self._catalogue.models.items()}
+        except DeadlineExceeded:
+            self._poll_failed("it is silent: polls get no answer in time", silent=True)
+            return
         except (GatewayError, RegionLost) as error:
-            self._lost(str(error))
+            self._poll_failed(str(error), silent=False)
             return
         self._states = self._quarantine.verdicts(states)
         if not self._connected:
@@ -175,6 +191,15 @@ class TritonEngine:
             self._poll_now.clear()
             if not self._closing.is_set():
                 self.refresh()
+
+    def _poll_failed(self, reason: str, *, silent: bool) -> None:
+        was_open = self._breaker.open
+        if not self._breaker.failed(reason, silent=silent):
+            self._poll_now.set()  # asked again at once
+            return
+        self._lost(reason)
+        if silent and not was_open:
+            self._client.reconnect()  # or callers would wait for their deadlines, and the dead connection with them
 
     def _lost(self, reason: str) -> None:
         if self.transport is not None:
@@ -192,7 +217,10 @@ class TritonEngine:
             pool.close()
 
     def _all(self, readiness: Readiness, reason: str) -> dict[str, ModelState]:
-        return {name: ModelState(name, readiness, reason) for name in self._catalogue.models}
+        return {
+            name: ModelState(name, readiness, reason, retry_after=RETRY_AFTER_S)
+            for name in self._catalogue.models
+        }
 
     def _state_of(self, spec: ModelSpec, index: Mapping[str, tuple[bool, str, str]]) -> ModelState:
         if spec.name not in index:
@@ -286,15 +314,18 @@ class TritonEngine:
             return self._pools[branch.name]
 
     def _make(self, branch: Branch) -> TritonLease:
+        self._breaker.check()
         state = self._states[branch.name]
         if self.transport == "shared_memory" and self._instance is not None:
             try:
-                return SharedMemoryLease(self._client, self._instance, branch, state, self._region_lost)
+                return SharedMemoryLease(self._client, self._retries, self._instance, branch, state)
             except (OSError, RegionLost, InferenceFailed) as error:
                 if self._options.transport == "shared_memory":
                     raise TritonUnavailable(f"shared memory was asked for and failed: {error}") from error
                 _log.warning("%s goes by bytes: %s", branch.name, error)
-        return BytesLease(self._client, branch, state)
+            except DeadlineExceeded as error:  # no caller's
+                raise TritonUnavailable("it is silent: no answer to a new region", retry_after=1) from error
+        return BytesLease(self._client, self._retries, branch, state)
 
     def _try_transport(self) -> Transport:
         """Let Triton map a region with a random name: it can only if it shares this host's memory."""

@@ -1,4 +1,4 @@
-"""The gRPC calls that the Triton engine makes. The only module that imports gRPC and tritonclient."""
+"""The gRPC calls that the Triton engine makes. The only module that imports gRPC."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import grpc
-import numpy as np
-from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
@@ -28,7 +25,7 @@ from app.errors import (
     Overloaded,
     TritonUnavailable,
 )
-from routing.catalogue import Branch, TensorSpec
+from routing.catalogue import TensorSpec
 
 # tritonclient sets the same message sizes; passing options of one's own drops them, and 4 MB would return.
 _CHANNEL_OPTIONS = (
@@ -43,6 +40,11 @@ _CHANNEL_OPTIONS = (
 # Triton's own words (2.51): these come with UNAVAILABLE or INVALID_ARGUMENT although the server is well.
 _NOT_READY_WORDS = ("ready state", "unknown model", "no available versions", "is not found")
 _REGION_WORDS = ("shared memory region", "shared-memory region")
+# These two come with UNAVAILABLE, from a model's queue policy.
+_LATE_WORDS = "request timeout expired"
+_FULL_WORDS = "maximum queue size"
+# Of a model that is being loaded anew: the second where, as in our requests, no version is named.
+_RELOAD_WORDS = ("ready state", "no available versions")
 _NO_CONTROL_WORDS = "explicit model load / unload is not allowed"
 
 
@@ -82,8 +84,10 @@ def _translate(what: str, code: grpc.StatusCode, details: str) -> Exception:
     """Triton's words come before gRPC's codes: one code stands for several different failures."""
     text = f"{what}: {details}"
     lowered = details.lower()
-    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED or _LATE_WORDS in lowered:
         return DeadlineExceeded("infer")
+    if _FULL_WORDS in lowered:
+        return Overloaded(text, retry_after=1)
     if any(words in lowered for words in _REGION_WORDS):
         return RegionLost(text)
     if is_out_of_memory(details):
@@ -99,6 +103,23 @@ _BY_STATUS: Mapping[grpc.StatusCode, type[GatewayError]] = {
     grpc.StatusCode.CANCELLED: TritonUnavailable,
     grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
 }
+
+
+def retry_reason(error: GatewayError) -> str | None:
+    """Why a failed call is worth repeating, in a word; None: it isn't.
+
+    Worth it: the connection broke or there was none (`unavailable`), the server is shutting down and another may come
+    (`shutdown`), the model is being loaded anew (`not_ready`). Nothing that says that the server or the caller has no
+    time or no room; nor a call on a channel that we have closed ourselves.
+    """
+    cause = error.__cause__
+    if not isinstance(cause, grpc.RpcError):
+        return None
+    if isinstance(error, TritonUnavailable):
+        return "shutdown" if cause.code() is grpc.StatusCode.CANCELLED else "unavailable"
+    if isinstance(error, ModelNotReady) and any(word in error.detail.lower() for word in _RELOAD_WORDS):
+        return "not_ready"
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,16 +145,26 @@ class TritonClient:
     """The gRPC calls that the engine makes; every failure is one of `translated_errors`."""
 
     def __init__(self, url: str, control_timeout_s: float, tls: Tls | None = None) -> None:
+        self._url, self._tls = url, tls
+        self._timeout = control_timeout_s
+        self._owed: deque[str] = deque()  # threads add while the watcher settles
+        self._connect()
+
+    def _connect(self) -> None:
         self._channel = (
-            grpc.secure_channel(url, tls.credentials(), options=_CHANNEL_OPTIONS)
-            if tls is not None
-            else grpc.insecure_channel(url, options=_CHANNEL_OPTIONS)
+            grpc.secure_channel(self._url, self._tls.credentials(), options=_CHANNEL_OPTIONS)
+            if self._tls is not None
+            else grpc.insecure_channel(self._url, options=_CHANNEL_OPTIONS)
         )
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         # No (de)serialisers: what goes over the wire is made once a lease, and not always read.
         self._infer = self._channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
-        self._timeout = control_timeout_s
-        self._owed: deque[str] = deque()  # threads add while the watcher settles
+
+    def reconnect(self) -> None:
+        """End every call that waits for an answer (TritonUnavailable), and go on over a new connection."""
+        old = self._channel
+        self._connect()
+        old.close()
 
     def infer(self, model: str, request: bytes, timeout_s: float) -> bytes:
         with translated_errors(model):
@@ -152,10 +183,12 @@ class TritonClient:
             reply = self._stub.ServerMetadata(pb.ServerMetadataRequest(), timeout=self._timeout)
         return reply.name, reply.version
 
-    def index(self) -> dict[str, tuple[bool, str, str]]:
+    def index(self, timeout_s: float | None = None) -> dict[str, tuple[bool, str, str]]:
         """Every model in the repository: name -> (is READY, version, reason)."""
         with translated_errors("repository index"):
-            reply = self._stub.RepositoryIndex(pb.RepositoryIndexRequest(), timeout=self._timeout)
+            reply = self._stub.RepositoryIndex(
+                pb.RepositoryIndexRequest(), timeout=timeout_s or self._timeout
+            )
         index: dict[str, tuple[bool, str, str]] = {}
         for row in reply.models:
             if row.name not in index or row.state == "READY":
@@ -225,12 +258,14 @@ class TritonClient:
                 return "cpu"
         return "unknown"
 
-    def register(self, region: Region) -> None:
+    def register(self, region: Region, timeout_s: float | None = None) -> None:
         request = pb.SystemSharedMemoryRegisterRequest(
             name=region.name, key=region.key, offset=0, byte_size=region.nbytes
         )
         with translated_errors("shared memory"):
-            self._stub.SystemSharedMemoryRegister(request, timeout=self._timeout)
+            self._stub.SystemSharedMemoryRegister(
+                request, timeout=min(timeout_s or self._timeout, self._timeout)
+            )
 
     def unregister(self, name: str) -> None:
         request = pb.SystemSharedMemoryUnregisterRequest(name=name)
@@ -255,51 +290,3 @@ class TritonClient:
 
     def close(self) -> None:
         self._channel.close()
-
-
-def by_value_request(branch: Branch) -> Any:
-    """The infer request of a branch, without its tensors' contents."""
-    return pb.ModelInferRequest(
-        model_name=branch.name,
-        inputs=[
-            pb.ModelInferRequest.InferInputTensor(name=s.name, datatype=s.datatype, shape=s.shape)
-            for s in branch.inputs
-        ],
-        outputs=[pb.ModelInferRequest.InferRequestedOutputTensor(name=s.name) for s in branch.outputs],
-    )
-
-
-def by_reference_request(branch: Branch, region: Region) -> bytes:
-    """The serialised infer request whose tensors all lie in `region`."""
-    request = by_value_request(branch)
-    for tensor in (*request.inputs, *request.outputs):
-        slot = region.slots[tensor.name]
-        tensor.parameters["shared_memory_region"].string_param = region.name
-        tensor.parameters["shared_memory_offset"].int64_param = slot.offset
-        tensor.parameters["shared_memory_byte_size"].int64_param = slot.spec.nbytes
-    serialised: bytes = request.SerializeToString()
-    return serialised
-
-
-def with_contents(request: Any, inputs: Mapping[str, NDArray[Any]]) -> bytes:
-    """The serialised request with the tensors' bytes in it."""
-    full = pb.ModelInferRequest()
-    full.CopyFrom(request)
-    full.raw_input_contents.extend(inputs[tensor.name].tobytes() for tensor in full.inputs)
-    serialised: bytes = full.SerializeToString()
-    return serialised
-
-
-def read_response(reply: bytes, outputs: Mapping[str, NDArray[Any]]) -> None:
-    """Copy a response's tensors into `outputs`.
-
-    Raises:
-        InferenceFailed: a tensor is missing or has another size.
-    """
-    response = pb.ModelInferResponse.FromString(reply)
-    contents = dict(zip((t.name for t in response.outputs), response.raw_output_contents, strict=False))
-    for name, target in outputs.items():
-        raw = contents.get(name, b"")
-        if len(raw) != target.nbytes:
-            raise InferenceFailed(f"{name} came back with {len(raw)} bytes, expected {target.nbytes}")
-        target[...] = np.frombuffer(raw, dtype=target.dtype).reshape(target.shape)

@@ -102,8 +102,15 @@ class Metrics:
         )
         self.retries = made.counter(
             "gateway_retries",
-            "What was done again: region_lost (Triton had forgotten a shared-memory region), backend_away, overloaded, "
-            "model_not_ready, out_of_memory (a video's frame waited), job_postponed (a video job comes back later).",
+            "What was done again: region_lost (Triton had forgotten a shared-memory region), unavailable (the "
+            "connection to it broke), shutdown (it was stopping), not_ready (it was loading the model anew), "
+            "backend_away, overloaded, model_not_ready, out_of_memory (a video's frame waited), job_postponed (a video "
+            "job comes back later).",
+            ("reason",),
+        )
+        self.retries_refused = made.counter(
+            "gateway_retries_refused",
+            "Inferences that were not sent again, because retries may be one in ten of all; reasons as above.",
             ("reason",),
         )
         self.out_of_memory = made.counter(
@@ -159,6 +166,17 @@ class Metrics:
         self.triton_reconnects = made.counter(
             "gateway_triton_reconnects",
             "Times that Triton answered again after it had been away; only with the engine triton.",
+        )
+        self.triton_breaker_open = made.gauge(
+            "gateway_triton_breaker_open",
+            "1 while some worker refuses calls at once because Triton is away or silent; only with the engine triton.",
+            "livemax",
+        )
+        self.triton_breaker_openings = made.counter(
+            "gateway_triton_breaker_openings",
+            "Times that the breaker has opened, by cause: refused (no connection), silent (two polls in a row got no "
+            "answer: Triton hangs); only with the engine triton.",
+            ("cause",),
         )
 
     def _caches_and_sessions(self, made: Declared) -> None:

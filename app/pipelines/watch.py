@@ -71,11 +71,20 @@ class Watch:
             metrics.queue_depth.labels(branch).set(pool.waiting)
             metrics.leases_in_use.labels(branch).set(pool.in_use)
             metrics.leases.labels(branch).set(pool.size)
-        metrics.retries.labels("region_lost").inc(usage.regions_lost - before.regions_lost)
+        for reason, count in usage.retries.items():
+            metrics.retries.labels(reason).inc(count - before.retries.get(reason, 0))
+        for reason, count in usage.retries_refused.items():
+            metrics.retries_refused.labels(reason).inc(count - before.retries_refused.get(reason, 0))
         self._look_at_memory(before, usage)
         if usage.connected is not None:
             metrics.triton_connected.set(usage.connected)
             metrics.triton_reconnects.inc(usage.reconnects - before.reconnects)
+        if usage.breaker_open is not None:
+            metrics.triton_breaker_open.set(usage.breaker_open)
+            for cause, count in usage.breaker_openings.items():
+                metrics.triton_breaker_openings.labels(cause).inc(
+                    count - before.breaker_openings.get(cause, 0)
+                )
 
     def _look_at_memory(self, before: EngineUsage, usage: EngineUsage) -> None:
         metrics = self._metrics

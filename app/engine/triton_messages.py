@@ -1,0 +1,75 @@
+"""The infer request and its answer, as Triton's protobuf messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tritonclient.grpc import service_pb2 as pb
+
+from app.engine.shared_memory import Region
+from app.errors import InferenceFailed
+from routing.catalogue import Branch
+
+
+def timeout_parameter(seconds: float) -> bytes:
+    """The request parameter `timeout`, to be appended to a serialised request: so it is never serialised anew.
+
+    Protobuf merges messages that are concatenated, entries of maps too. The unit is a microsecond, and 0 would mean no
+    limit. Triton 2.51 hands it to every model, to the parts of an ensemble too, but ends a request's waiting with it only
+    where a model's `config.pbtxt` has a `default_queue_policy` with `allow_timeout_override` and the action REJECT.
+    """
+    request = pb.ModelInferRequest()
+    request.parameters["timeout"].int64_param = max(1, int(seconds * 1e6))
+    serialised: bytes = request.SerializeToString()
+    return serialised
+
+
+def by_value_request(branch: Branch) -> Any:
+    """The infer request of a branch, without its tensors' contents."""
+    return pb.ModelInferRequest(
+        model_name=branch.name,
+        inputs=[
+            pb.ModelInferRequest.InferInputTensor(name=s.name, datatype=s.datatype, shape=s.shape)
+            for s in branch.inputs
+        ],
+        outputs=[pb.ModelInferRequest.InferRequestedOutputTensor(name=s.name) for s in branch.outputs],
+    )
+
+
+def by_reference_request(branch: Branch, region: Region) -> bytes:
+    """The serialised infer request whose tensors all lie in `region`."""
+    request = by_value_request(branch)
+    for tensor in (*request.inputs, *request.outputs):
+        slot = region.slots[tensor.name]
+        tensor.parameters["shared_memory_region"].string_param = region.name
+        tensor.parameters["shared_memory_offset"].int64_param = slot.offset
+        tensor.parameters["shared_memory_byte_size"].int64_param = slot.spec.nbytes
+    serialised: bytes = request.SerializeToString()
+    return serialised
+
+
+def with_contents(request: Any, inputs: Mapping[str, NDArray[Any]], timeout_s: float) -> bytes:
+    """The serialised request with the tensors' bytes in it, and the time that is left for it in seconds."""
+    full = pb.ModelInferRequest.FromString(timeout_parameter(timeout_s))
+    full.MergeFrom(request)
+    full.raw_input_contents.extend(inputs[tensor.name].tobytes() for tensor in full.inputs)
+    serialised: bytes = full.SerializeToString()
+    return serialised
+
+
+def read_response(reply: bytes, outputs: Mapping[str, NDArray[Any]]) -> None:
+    """Copy a response's tensors into `outputs`.
+
+    Raises:
+        InferenceFailed: a tensor is missing or has another size.
+    """
+    response = pb.ModelInferResponse.FromString(reply)
+    contents = dict(zip((t.name for t in response.outputs), response.raw_output_contents, strict=False))
+    for name, target in outputs.items():
+        raw = contents.get(name, b"")
+        if len(raw) != target.nbytes:
+            raise InferenceFailed(f"{name} came back with {len(raw)} bytes, expected {target.nbytes}")
+        target[...] = np.frombuffer(raw, dtype=target.dtype).reshape(target.shape)
