@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 from app import context
 from app.api.answers import JSON, describe
 from app.api.gateway import Gateway
+from app.api.handover import Handover
 from app.api.problems import problem, request_id_of
 from app.api.requests import deadline_of, negotiate, timeout_of
 from app.api.uploads import Spooled, Upload, read_upload
@@ -161,7 +162,8 @@ async def stream(
 
         running = await _opened(asyncio.get_running_loop().run_in_executor(thread, open_stream))
         undo.callback(running.close)
-        return _Lines(thread, _lines(running, request_id_of(request), gateway.metrics), undo.pop_all())
+        lines = _lines(running, request_id_of(request), gateway.metrics)
+        return _Lines(thread, lines, settings.video_window, undo.pop_all())
 
 
 async def _opened(opening: asyncio.Future[FrameStream]) -> FrameStream:
@@ -192,14 +194,15 @@ def _slot(gateway: Gateway) -> Iterator[None]:
 
 
 class _Lines(StreamingResponse):
-    """Lines, each made on the stream's own thread; `undo` is carried out whether or not anybody still listens."""
+    """Lines, made on the stream's own thread; `undo` is carried out whether or not anybody still listens."""
 
     def __init__(
-        self, thread: ThreadPoolExecutor, lines: Iterator[bytes], undo: contextlib.ExitStack
+        self, thread: ThreadPoolExecutor, lines: Iterator[bytes], most: int, undo: contextlib.ExitStack
     ) -> None:
         super().__init__(self._written(), media_type=NDJSON, headers={"Cache-Control": "no-store"})
         self._thread = thread
-        self._next = here(next)
+        self._handover = Handover(asyncio.get_running_loop(), most)
+        self._fill = here(self._handover.fill)
         self._lines = lines
         self._undo = undo
 
@@ -207,13 +210,16 @@ class _Lines(StreamingResponse):
         try:
             await super().__call__(scope, receive, send)
         finally:
+            self._handover.close()
             # On a thread that nobody waits for: the listener is gone, and the frames that run take their time to end.
             threading.Thread(target=self._undo.close, name="stream-end", daemon=True).start()
 
     async def _written(self) -> AsyncIterator[bytes]:
-        loop = asyncio.get_running_loop()
-        while (line := await loop.run_in_executor(self._thread, self._next, self._lines, None)) is not None:
-            yield line
+        filling = asyncio.get_running_loop().run_in_executor(self._thread, self._fill, self._lines)
+        filling.add_done_callback(lambda done: done.cancelled() or done.exception())  # told below, if at all
+        while lines := await self._handover.take():
+            yield lines
+        await filling
 
 
 def _lines(running: FrameStream, request_id: str, metrics: Metrics) -> Iterator[bytes]:

@@ -9,8 +9,9 @@ import contextlib
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -45,7 +46,7 @@ class Frame(Protocol):
 
 
 class Source(Protocol):
-    """Where frames come from; see `app.media.video.VideoReader`."""
+    """Where frames come from; see `app.media.video.VideoReader`. Read by one thread at a time, not always the same."""
 
     def __iter__(self) -> Iterator[Any]: ...
     def close(self) -> None: ...
@@ -116,9 +117,19 @@ class FramesInOrder:
         self._results: queue.SimpleQueue[tuple[Sample, list[Future[Any]]] | BaseException | None] = (
             queue.SimpleQueue()
         )
-        self._workers = ThreadPoolExecutor(threads, thread_name_prefix="frames")
-        self._driver = threading.Thread(target=self._drive, name="frames-driver", daemon=True)
-        self._driver.start()
+        self._turn = (
+            threading.Lock()
+        )  # held by the thread that takes a task, and reads a frame where there is none
+        self._tasks: deque[_Task] = deque()
+        self._frames = enumerate(iter(source))
+        self._previous: Frame | None = None
+        self._over = False
+        self._threads = [
+            threading.Thread(target=self._work, name=f"frames_{number}", daemon=True)
+            for number in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def __iter__(self) -> Iterator[tuple[Sample, list[Any]]]:
         while True:
@@ -143,33 +154,55 @@ class FramesInOrder:
         self._patience.deadline.cancel()
         self._room.release()
         self._source.close()
-        self._workers.shutdown(wait=False, cancel_futures=True)
-        self._driver.join()
-        self._workers.shutdown(wait=True)
+        for thread in self._threads:
+            thread.join()
         self._results.put(None)
 
-    def _drive(self) -> None:
-        """On a thread of its own: frames from the source to the workers."""
+    def _work(self) -> None:
+        """On each thread: who is free takes the next frame from the source itself, so none is handed on."""
+        while (task := self._next()) is not None:
+            task.run(self._patience, self._closed)
+
+    def _next(self) -> _Task | None:
+        with self._turn:
+            if not self._tasks and not self._over:
+                self._over = not self._read()
+            if self._closed.is_set():
+                self._over = True
+                for task in self._tasks:
+                    task.future.cancel()
+                self._tasks.clear()
+            return self._tasks.popleft() if self._tasks else None
+
+    def _read(self) -> bool:
+        """Tasks of the next frame; False: there is none, and who iterates hears why."""
         end: BaseException | None = None
         try:
-            self._feed()
+            while not self._tasks:
+                ordinal, frame = next(self._frames)
+                if not self._take(ordinal, frame):
+                    break
+            else:
+                return True
+        except StopIteration:
+            pass
         except BaseException as error:  # noqa: BLE001  # whatever it is, the one who iterates must hear of it
             end = None if self._closed.is_set() else error
+        if self._previous is not None:
+            self._previous.release()
         self._results.put(end)
+        return False
 
-    def _feed(self) -> None:
-        previous: Frame | None = None
-        for ordinal, frame in enumerate(self._source):
-            if ordinal >= self._skip:
-                self._room.acquire()  # given back when the result is taken
-                if self._closed.is_set():
-                    break
-                self._submit(ordinal, frame, previous)
-            if previous is not None:
-                previous.release()
-            previous = frame
+    def _take(self, ordinal: int, frame: Frame) -> bool:
+        previous, self._previous = self._previous, frame
+        if ordinal >= self._skip:
+            self._room.acquire()  # given back when the result is taken
+            if self._closed.is_set():
+                return False
+            self._submit(ordinal, frame, previous)
         if previous is not None:
             previous.release()
+        return True
 
     def _submit(self, ordinal: int, frame: Frame, previous: Frame | None) -> None:
         futures = []
@@ -177,16 +210,39 @@ class FramesInOrder:
             frame.hold()
             if previous is not None:
                 previous.hold()
-            futures.append(self._workers.submit(self._run, step, frame, previous))
+            task = _Task(step, frame, previous)
+            futures.append(task.future)
+            self._tasks.append(task)
         self._results.put((Sample(ordinal, frame.index, frame.time_s, time.perf_counter()), futures))
 
-    def _run(self, step: Step, frame: Frame, previous: Frame | None) -> Any:
+
+class _Task:
+    """One step of one frame, which it holds."""
+
+    __slots__ = ("_frame", "_previous", "_step", "future")
+
+    def __init__(self, step: Step, frame: Frame, previous: Frame | None) -> None:
+        self._step, self._frame, self._previous = step, frame, previous
+        self.future: Future[Any] = Future()
+
+    def run(self, patience: Patience, stop: threading.Event) -> None:
+        """Do it, release what it holds, and say what came out."""
         try:
-            return patiently(lambda: step(frame, previous), self._patience, self._closed)
-        finally:
-            frame.release()
-            if previous is not None:
-                previous.release()
+            result = patiently(self._once, patience, stop)
+        except BaseException as error:  # noqa: BLE001  # it belongs to whoever takes the result
+            self._release()
+            self.future.set_exception(error)
+        else:
+            self._release()
+            self.future.set_result(result)
+
+    def _once(self) -> Any:
+        return self._step(self._frame, self._previous)
+
+    def _release(self) -> None:
+        self._frame.release()
+        if self._previous is not None:
+            self._previous.release()
 
 
 def patiently(call: Callable[[], Any], patience: Patience, stop: threading.Event) -> Any:
