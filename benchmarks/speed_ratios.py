@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-# By what two targets' figures are divided so that more is better for the first of them.
+# The figures that ratios are made of, and whether more is better for the first of the two.
 HIGHER_IS_BETTER = {"rate": True, "cpu_ms": False, "p50_alone_ms": False}
-# Medians of a few short rounds on a shared machine vary so much even when their rounds happen to agree.
-NOISE_FLOOR = 0.10
+# Two runs on a shared machine differ so much even when the rounds of each happen to agree.
+FLOOR = 0.12
+SIGMAS = 3.0
+# A normal distribution's deviation by its median absolute deviation, and its median's error by its mean's.
+_DEVIATION, _MEDIAN = 1.4826, 1.2533
 Rounds = Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]]
+Ratio = Mapping[str, float]
 
 
 def medians(rounds: Rounds) -> dict[str, dict[str, dict[str, float]]]:
     """Of every target, case and figure, the median over its rounds."""
     return {
         target: {
-            case: {figure: _rounded(statistics.median(row[figure] for row in rows)) for figure in rows[0]}
+            case: {figure: rounded(statistics.median(row[figure] for row in rows)) for figure in rows[0]}
             for case, rows in cases.items()
             if rows
         }
@@ -26,64 +31,88 @@ def medians(rounds: Rounds) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def ratios(rounds: Rounds, of: str, to: str, figure: str = "rate") -> dict[str, dict[str, float]]:
-    """`of` against `to` in every case that both have: median, least and greatest of the rounds' own ratios.
+    """`of` divided by `to` in every case that both have, round by round: what slowed a round slowed both."""
+    return _by_round(rounds, of, to, lambda row, other: row[figure] / other[figure])
 
-    Rounds are compared one by one: what slowed the machine in a round slowed both.
-    """
+
+def differences(rounds: Rounds, of: str, to: str, figure: str) -> dict[str, dict[str, float]]:
+    """As `ratios`, `of` minus `to`."""
+    return _by_round(rounds, of, to, lambda row, other: row[figure] - other[figure])
+
+
+def _by_round(
+    rounds: Rounds, of: str, to: str, combine: Callable[[Mapping[str, float], Mapping[str, float]], float]
+) -> dict[str, dict[str, float]]:
     found = {}
     for case, rows in rounds.get(of, {}).items():
         others = rounds.get(to, {}).get(case, ())
-        values = [row[figure] / other[figure] for row, other in zip(rows, others, strict=False)]
+        values = [combine(row, other) for row, other in zip(rows, others, strict=False)]
         if values:
-            found[case] = {
-                "median": _rounded(statistics.median(values)),
-                "least": _rounded(min(values)),
-                "greatest": _rounded(max(values)),
-            }
+            found[case] = spread(values)
     return found
 
 
-def noise(ratio: Mapping[str, float]) -> float:
-    """How far a run's median may lie from this one by chance, as a part of it: half the rounds' spread, or the floor."""
-    return max(NOISE_FLOOR, (ratio["greatest"] - ratio["least"]) / 2 / ratio["median"])
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, least, greatest, and `noise`: the median's standard error, as a part of it.
+
+    From the median absolute deviation, so that one round in which the machine stood still doesn't count.
+    """
+    median = statistics.median(values)
+    deviation = _DEVIATION * statistics.median(abs(value - median) for value in values)
+    noise = _MEDIAN * deviation / math.sqrt(len(values)) / abs(median) if median else 0.0
+    return {
+        "median": rounded(median),
+        "least": rounded(min(values)),
+        "greatest": rounded(max(values)),
+        "noise": rounded(noise),
+    }
+
+
+def allowed(before: Ratio, after: Ratio) -> float:
+    """How far two runs' medians may lie apart by chance, as a part of them."""
+    return max(FLOOR, SIGMAS * math.hypot(before["noise"], after["noise"]))
+
+
+def is_worse(before: Ratio, after: Ratio, *, higher_is_better: bool) -> bool:
+    """Whether a ratio went in the wrong direction by more than is allowed."""
+    change = after["median"] / before["median"]
+    if not higher_is_better:
+        change = 1 / change
+    return change < 1 - allowed(before, after)
 
 
 def worse(committed: Mapping[str, Any], fresh: Mapping[str, Any]) -> list[str]:
-    """Sentences about what got worse beyond the noise of both runs; empty: nothing.
+    """Sentences about what got worse; empty: nothing.
 
     Both are `{pair: {figure: {case: ratio}}}`; what stands in one of them alone isn't compared.
     """
-    faults = []
-    for pair, figures in committed.items():
-        for figure, cases in figures.items():
-            for case, before in cases.items():
-                after = fresh.get(pair, {}).get(figure, {}).get(case)
-                if after is not None and is_worse(before, after, better_is_higher=HIGHER_IS_BETTER[figure]):
-                    faults.append(
-                        f"{case}: {figure} {pair} is {after['median']:.2f} "
-                        f"({after['least']:.2f} to {after['greatest']:.2f}), "
-                        f"committed {before['median']:.2f} ({before['least']:.2f} to {before['greatest']:.2f})"
-                    )
-    return faults
-
-
-def is_worse(before: Mapping[str, float], after: Mapping[str, float], *, better_is_higher: bool) -> bool:
-    """Whether the change of a ratio's median goes in the wrong direction and beyond the greater noise."""
-    change = after["median"] / before["median"]
-    if not better_is_higher:
-        change = 1 / change
-    return change < 1 - max(noise(before), noise(after))
+    return [
+        f"{case}: {figure} {pair} is {_text(after)}, committed is {_text(before)}, "
+        f"noise allows {allowed(before, after):.0%}"
+        for pair, figure, case, before, after in _both(committed, fresh)
+        if is_worse(before, after, higher_is_better=HIGHER_IS_BETTER[figure])
+    ]
 
 
 def compared(committed: Mapping[str, Any], fresh: Mapping[str, Any]) -> int:
     """How many ratios both runs have."""
-    return sum(
-        case in fresh.get(pair, {}).get(figure, {})
+    return len(_both(committed, fresh))
+
+
+def _both(committed: Mapping[str, Any], fresh: Mapping[str, Any]) -> list[tuple[str, str, str, Ratio, Ratio]]:
+    return [
+        (pair, figure, case, before, fresh[pair][figure][case])
         for pair, figures in committed.items()
         for figure, cases in figures.items()
-        for case in cases
-    )
+        for case, before in cases.items()
+        if case in fresh.get(pair, {}).get(figure, {})
+    ]
 
 
-def _rounded(value: float) -> float:
+def _text(ratio: Ratio) -> str:
+    return f"{ratio['median']:.2f} ({ratio['least']:.2f} to {ratio['greatest']:.2f})"
+
+
+def rounded(value: float) -> float:
+    """Four digits: more were never measured."""
     return float(f"{value:.4g}")

@@ -7,7 +7,7 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -38,8 +38,11 @@ class Target(Protocol):
     def run(self, case: Case, in_flight: int, seconds: float) -> dict[str, float]:
         """`rate` in requests/s, `p50_ms`, `cpu_ms` of the service a request, `client_cpu_ms`, `rss_mb`."""
 
-    def answer(self, case: Case) -> bytes:
-        """One answer's body, to be checked."""
+    def cases(self) -> Collection[str]:
+        """Names of what it can be asked."""
+
+    def check(self, case: Case) -> str | None:
+        """What is wrong with its answer; None: nothing."""
 
 
 class LimitTarget:
@@ -61,8 +64,11 @@ class LimitTarget:
             "rss_mb": told["rss_mb"],
         }
 
-    def answer(self, case: Case) -> bytes:
-        return bytes.fromhex(self._order({"case": case.name, "answer": True})["answer"])
+    def cases(self) -> Collection[str]:
+        return CASES
+
+    def check(self, case: Case) -> str | None:
+        return case.check(bytes.fromhex(self._order({"case": case.name, "answer": True})["answer"]))
 
     def _order(self, order: dict[str, Any] | None) -> dict[str, Any]:
         assert self._pipe.stdin is not None
@@ -78,14 +84,26 @@ class HttpTarget:
     """A server, and the bytes of every request to it."""
 
     def __init__(
-        self, name: str, port: int, served: psutil.Process, requests: Mapping[str, Sequence[bytes]]
+        self,
+        name: str,
+        port: int,
+        served: psutil.Process,
+        requests: Mapping[str, Sequence[bytes]],
+        checks: Mapping[str, Callable[[bytes], str | None]] | None = None,
     ) -> None:
         self.name = name
-        self._port, self._served, self._requests = port, served, requests
+        self.port, self.requests = port, requests
+        self._served, self._checks = served, checks or {}
+
+    def cases(self) -> Collection[str]:
+        return self.requests
+
+    def check(self, case: Case) -> str | None:
+        return self._checks.get(case.name, case.check)(ask(self.port, self.requests[case.name][0]))
 
     def run(self, case: Case, in_flight: int, seconds: float) -> dict[str, float]:
         before = cpu_seconds(self._served)
-        load = drive(self._port, self._requests[case.name], in_flight, seconds)
+        load = drive(self.port, self.requests[case.name], in_flight, seconds)
         count = len(load.samples_ms)
         return {
             "rate": load.rate,
@@ -94,9 +112,6 @@ class HttpTarget:
             "client_cpu_ms": 1000 * load.client_cpu_s / count,
             "rss_mb": sum(p.memory_info().rss for p in family(self._served)) / 1e6,
         }
-
-    def answer(self, case: Case) -> bytes:
-        return ask(self._port, self._requests[case.name][0])
 
 
 def family(served: psutil.Process) -> list[psutil.Process]:
@@ -140,7 +155,7 @@ def prepare(target: Target, case: Case, effort: Effort) -> None:
     """
     for in_flight in (1, IN_FLIGHT):
         target.run(case, in_flight, effort.warm_up_s)
-    fault = case.check(target.answer(case))
+    fault = target.check(case)
     if fault is not None:
         raise ValueError(f"{target.name} {case.name}: {fault}")
 
@@ -155,9 +170,7 @@ def limit(triton_grpc: str, log: Path) -> Iterator[LimitTarget]:
     try:
         yield LimitTarget(pipe)
     finally:
-        assert pipe.stdin is not None
-        pipe.stdin.close()
-        pipe.wait(20)
+        pipe.communicate(timeout=20)  # it stops when its orders end
 
 
 @contextlib.contextmanager

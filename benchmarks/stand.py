@@ -113,14 +113,19 @@ def wait_http(
     limit = time.monotonic() + seconds
     while True:
         with contextlib.suppress(OSError, http.client.HTTPException):
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-            connection.request("GET", path)
-            if ready(connection.getresponse().status):
+            if ready(_status(port, path)):
                 return
         gone = not served.is_running() or served.status() == psutil.STATUS_ZOMBIE
         if gone or time.monotonic() > limit:
             raise RuntimeError(f"not ready:\n{log.read_text(errors='replace')[-3000:]}")
         time.sleep(0.1)
+
+
+def _status(port: int, path: str) -> int:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
+        connection.request("GET", path)
+        with connection.getresponse() as response:
+            return response.status
 
 
 @contextlib.contextmanager

@@ -1,0 +1,73 @@
+"""Has the gateway become slower? Its ratios to limit, bare app and plain service against the committed ones.
+
+    make bench-guard                       # about 3 minutes; exit code 1: slower, 2: nothing to compare with
+    python benchmarks/guard.py --short     # without the plain service, about 1 minute
+
+A ratio counts as worse when its median lies further from the committed one than the noise of both runs' rounds allows
+(three standard errors of the median, 12 % at least). What looks worse is measured a second time, and counts only if
+all rounds together still say so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from speed_cases import MAIN
+from speed_ratios import compared, worse
+from speed_report import terminal
+from speed_run import ESSENTIAL, Run, figures
+from speed_targets import Effort
+from stand import ROOT
+
+COMMITTED = ROOT / "docs" / "benchmarks" / "speed.json"
+ROUNDS, SHORT_ROUNDS = 6, 4
+EFFORT, SHORT_EFFORT = Effort(1.0, 0.5, 0.4), Effort(0.6, 0.3, 0.3)
+
+
+def main() -> int:
+    """Measure, compare, and say."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--short", action="store_true", help="for every push: fewer rounds, no peer")
+    parser.add_argument("--committed", type=Path, default=COMMITTED, help="figures of speed.py")
+    options = parser.parse_args()
+    try:
+        committed = json.loads(options.committed.read_text(encoding="utf-8"))
+    except OSError as error:
+        print(f"nothing to compare with: {error}", file=sys.stderr)
+        return 2
+    return _guard(committed, short=options.short)
+
+
+def _guard(committed: dict[str, Any], *, short: bool) -> int:
+    targets = ESSENTIAL if short else (*ESSENTIAL, "plain")
+    effort, rounds = (SHORT_EFFORT, SHORT_ROUNDS) if short else (EFFORT, ROUNDS)
+    with tempfile.TemporaryDirectory() as name:
+        run = Run(targets, MAIN, effort, Path(name))
+        faults: list[str] = []
+        for again in (False, True):
+            run.go(rounds)
+            found = figures(run)
+            print(terminal(found))
+            if not compared(committed["ratios"], found["ratios"]):
+                print("nothing to compare: the committed run has none of these ratios", file=sys.stderr)
+                return 2
+            faults = worse(committed["ratios"], found["ratios"])
+            if not faults or again:
+                break
+            print("\nlooks slower, measuring again:", *faults, sep="\n  ")
+    if faults:
+        print("\nSLOWER:", *faults, sep="\n  ")
+        return 1
+    print(f"\nas fast as committed: {compared(committed['ratios'], found['ratios'])} ratios compared")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
