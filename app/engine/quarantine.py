@@ -35,7 +35,7 @@ Mended = Literal["reloaded", "ran", "gone"]
 class _Case:
     """One branch: since when (UTC), what its run said, and the attempts so far; `due` on the monotonic clock.
 
-    `anew`: the server has been seen to load it anew since the last attempt.
+    `anew`: the server has been seen to load it anew since the last attempt; `hurry`: it has been away since.
     """
 
     branch: Branch
@@ -45,6 +45,7 @@ class _Case:
     attempts: int = 0
     last: str = ""
     anew: bool = False
+    hurry: bool = False
 
     def reason(self) -> str:
         words = f"a run was out of memory at {_clock(self.since)}: {self.error}"
@@ -112,7 +113,7 @@ class Quarantine:
             known = self._cases.get(branch.name)
             if known is not None:
                 return max(known.wait(), 1.0)
-            case = _Case(branch, datetime.now(UTC), error.detail, time.monotonic() + self._pause(0))
+            case = _Case(branch, datetime.now(UTC), _line(error), time.monotonic() + self._pause(0))
             self._cases[branch.name] = case
             self._wake.notify()
         _log.warning("%s is not served until it is mended: %s", branch.name, error.detail)
@@ -153,7 +154,8 @@ class Quarantine:
         """The server was away and is back: it may have loaded everything anew."""
         with self._wake:
             for case in self._cases.values():
-                case.anew, case.due = True, time.monotonic()
+                case.anew = case.hurry = True
+                case.due = time.monotonic()
             self._wake.notify()
 
     def close(self) -> None:
@@ -173,7 +175,8 @@ class Quarantine:
             ) from cause
 
     def _pause(self, attempts: int) -> float:
-        return min(self._pause_s * 2.0**attempts, self._longest_s) * random.uniform(*_JITTER)  # noqa: S311  # no secret
+        doubled = self._pause_s * 2.0 ** min(attempts, 32)
+        return min(doubled, self._longest_s) * random.uniform(*_JITTER)  # noqa: S311  # no secret
 
     def _work(self) -> None:
         while (case := self._next()) is not None:
@@ -197,6 +200,7 @@ class Quarantine:
             while not self._closed:
                 case = min(self._cases.values(), key=lambda case: case.due, default=None)
                 if case is not None and case.wait() <= 0:
+                    case.hurry = False
                     return case
                 self._wake.wait(None if case is None else case.wait())
         return None
@@ -211,13 +215,18 @@ class Quarantine:
                 del self._cases[name]
             else:
                 case.attempts += 1
-                case.last = error.detail
-                case.anew = False
-                case.due = time.monotonic() + self._pause(case.attempts)
+                case.last = _line(error)
+                case.anew = case.hurry
+                case.due = time.monotonic() + (0.0 if case.hurry else self._pause(case.attempts))
         if error is None:
             _log.info("%s is out of quarantine: %s", name, outcome)
         else:
             _log.warning("%s stays out, attempt %d: %s", name, case.attempts, error.detail)
+
+
+def _line(error: GatewayError) -> str:
+    """Its words on one line: backends end theirs with a line of their own."""
+    return " ".join(error.detail.split())
 
 
 def _clock(at: datetime) -> str:

@@ -140,7 +140,7 @@ class Warmer:
                 return
             trial.done, trial.error = True, error
             if error is not None:
-                trial.retry_at = time.monotonic() + min(RETRY_S * 2**trial.failures, RETRY_MAX_S)
+                trial.retry_at = time.monotonic() + min(RETRY_S * 2 ** min(trial.failures, 32), RETRY_MAX_S)
                 trial.failures += 1
         if error is None:
             _log.info("%s: first run in %.0f ms", name, seconds * 1000)

@@ -160,6 +160,30 @@ def test_who_comes_back_is_tried_at_once(start: Start) -> None:
     assert told == [True, True]
 
 
+def test_who_comes_back_during_an_attempt_is_tried_again_at_once(start: Start) -> None:
+    """What fails because the server is just away doesn't wait for the longest pause."""
+    told: list[bool] = []
+
+    def mend(branch: Branch, anew: bool) -> Mended:
+        told.append(anew)
+        if len(told) == 1:
+            quarantine.try_now()
+            raise TritonUnavailable("away")
+        return "ran"
+
+    quarantine = start(mend, pause_s=3600.0, longest_s=3600.0)
+    quarantine.add(DETECT, NO_MEMORY)
+    quarantine.try_now()
+    eventually(lambda: not quarantine.holds(DETECT.name))
+    assert told == [True, True]
+
+
+def test_the_thousandth_failure_has_a_pause_too(start: Start) -> None:
+    """Doubled so often a number would be too large to be one."""
+    quarantine = start(lambda *_: "ran")
+    assert quarantine._pause(5000) <= 0.16 * 1.25
+
+
 def test_closing_waits_for_no_pause(start: Start) -> None:
     """However long it is."""
     quarantine = start(lambda *_: "ran", pause_s=3600.0, longest_s=3600.0)
