@@ -183,8 +183,9 @@ def test_a_branch_is_out_until_it_is_loaded_anew_and_has_run(service: Service) -
     assert (readyz.status_code, readyz.json()["failing"][0]["name"]) == (503, DETECT)
     assert service.metric("gateway_quarantined", branch=DETECT) == 1
     assert service.metric("gateway_model_ready", model=DETECT) == 0
-    served = 0
+    served, limit = 0, time.monotonic() + 20
     while not service.ready(DETECT):
+        assert time.monotonic() < limit
         assert detect(service, "branch=320").status_code == 200
         served += 1
     assert served > 0
