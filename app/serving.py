@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from app import access
+from app.api.connections import Connection
 from app.settings import Settings, variable
 
 
@@ -17,6 +18,8 @@ def options(settings: Settings) -> dict[str, Any]:
     given: dict[str, Any] = {
         "server_header": False,
         "ws": "none",
+        "http": Connection,
+        "timeout_keep_alive": settings.idle_timeout_s,
         "proxy_headers": bool(settings.trusted_proxies),  # uvicorn alone would believe every local process
         "forwarded_allow_ips": settings.trusted_proxies,
     }

@@ -159,6 +159,12 @@ class Settings(BaseSettings):
     request_timeout_s: float = Field(
         30.0, gt=0, description="Time limit of a request in seconds; X-Request-Timeout can only shorten it."
     )
+    idle_timeout_s: float = Field(
+        15.0,
+        gt=0,
+        description="A connection that for so many seconds sends no request, doesn't finish a request's head, or takes "
+        "less than 1 KiB a second of its answer is cut off.",
+    )
     max_body_bytes: int = Field(64 << 20, ge=1024, description="Largest request body in bytes.")
     max_pixels: int = Field(
         64_000_000,

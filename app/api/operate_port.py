@@ -11,6 +11,7 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.access import OPERATE_PORT
+from app.api.connections import Connection
 
 
 class _Second(uvicorn.Server):
@@ -33,7 +34,7 @@ async def listening(app: ASGIApp, sock: socket.socket | None) -> AsyncIterator[N
     # The service's own life is not this server's; a scrape that hangs doesn't hold the process.
     config = uvicorn.Config(
         _marked(app), lifespan="off", ws="none", log_config=None, access_log=False, server_header=False,
-        proxy_headers=False, timeout_graceful_shutdown=2,
+        proxy_headers=False, timeout_graceful_shutdown=2, http=Connection,
     )  # fmt: skip
     server = _Second(config)
     serving = asyncio.create_task(server.serve(sockets=[sock]))

@@ -1,0 +1,121 @@
+"""One caller's connection, with limits that uvicorn doesn't have: on a head's time and size, and on an answer's time.
+
+A body has the request's own deadline (`receive` in `app.api.requests`). Everything here is counted in seconds of
+`timeout_keep_alive` (GATEWAY_IDLE_TIMEOUT_S), so a connection without a request lives no longer than that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+# A head has at most this many bytes; what chunks and trailers cost beside a body counts too.
+MAX_HEAD_BYTES = 65_536
+_OVERHEAD = 8  # times the body: its chunks' own bytes, down to a chunk a byte
+_LEAST_BYTES_S = 1024  # an answer that is taken more slowly is worth less than the memory that it holds
+
+
+class Connection(HttpToolsProtocol):
+    """Cut off, without an answer, is who doesn't finish a head in time, or doesn't take an answer.
+
+    What costs nothing stays so: a head that comes in one piece starts no timer.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._answer_timer: asyncio.TimerHandle | None = None
+        self._in_head = True
+        self._completed = False
+        self._overhead = self._body_bytes = 0
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_head_timer()
+        self._stop_answer_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._completed, before = False, self._body_bytes
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        cycle: RequestResponseCycle | None = (
+            self.cycle
+        )  # None until there is a request, whatever its type says
+        if cycle is None or cycle.response_complete:
+            self._await_head()
+        if self._completed:
+            self._overhead = 0
+            return
+        self._overhead += len(data) - (self._body_bytes - before)
+        if self._overhead > MAX_HEAD_BYTES + _OVERHEAD * self._body_bytes:
+            self.logger.warning("A request's head is too large.")
+            self.send_400_response("The head of the request is too large.")
+
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # later ones are trailers, which nobody here reads and which could go on for ever
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._body_bytes = 0
+        self._stop_head_timer()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._completed = True
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._await_taker()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._await_taker()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._await_taker()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_answer_timer()
+
+    def _await_head(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(self.timeout_keep_alive, self.transport.abort)
+
+    def _await_taker(self) -> None:
+        """The answer must go out; a transport that is closing would otherwise wait for that without end."""
+        waiting = self.transport.get_write_buffer_size()
+        if waiting and self._answer_timer is None:
+            self._answer_timer = self.loop.call_later(self.timeout_keep_alive, self._check_taken, waiting)
+
+    def _check_taken(self, before: int) -> None:
+        self._answer_timer = None
+        if before - self.transport.get_write_buffer_size() < _LEAST_BYTES_S * self.timeout_keep_alive:
+            self.transport.abort()
+        else:
+            self._await_taker()
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _stop_answer_timer(self) -> None:
+        if self._answer_timer is not None:
+            self._answer_timer.cancel()
+            self._answer_timer = None
