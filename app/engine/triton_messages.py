@@ -18,8 +18,8 @@ def timeout_parameter(seconds: float) -> bytes:
     """The request parameter `timeout`, to be appended to a serialised request: so it is never serialised anew.
 
     Protobuf merges messages that are concatenated, entries of maps too. The unit is a microsecond, and 0 would mean no
-    limit. Triton 2.51 hands it to every model, to the parts of an ensemble too, but ends a request's waiting with it only
-    where a model's `config.pbtxt` has a `default_queue_policy` with `allow_timeout_override` and the action REJECT.
+    limit. Triton 2.51 hands it to every model, to the parts of an ensemble too. It ends its waiting only where a
+    model's `config.pbtxt` has a `default_queue_policy` with `allow_timeout_override` and the action REJECT.
     """
     request = pb.ModelInferRequest()
     request.parameters["timeout"].int64_param = max(1, int(seconds * 1e6))

@@ -225,8 +225,10 @@ def on_branch(router: Router, family: str, framed: Framed, run: Callable[[Decisi
     Only callers who allow a fallback get one; a frame of a video falls back by itself, and the next one doesn't.
 
     Raises:
+        DeadlineExceeded: the frame's turn came too late (stage `queue`); it is not begun.
         GatewayError: see `Router.decide` and `run`.
     """
+    framed.deadline.check("queue")
     decision = framed.decide(router, family)
     while True:
         try:

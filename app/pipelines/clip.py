@@ -142,6 +142,7 @@ class TextPipeline:
                 lease.inputs[branch.inputs[0].name][0] = tokens.ids
             with timings.stage("infer"):
                 lease.run(deadline)
+            deadline.check("infer")
             with timings.stage("finish"):
                 vector = lease.outputs[branch.outputs[0].name][0, tokens.end].copy()
         if not np.isfinite(vector).all():

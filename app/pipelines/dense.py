@@ -40,9 +40,11 @@ class DensePipeline:
 
     def decode(self, data: bytes, deadline: Deadline, timings: Timings) -> NDArray[np.uint8]:
         """`[height, width, 3]` uint8 RGB of one encoded picture."""
-        deadline.check("decode")
+        deadline.check("queue")
         with timings.stage("decode"):
-            return decode_image(data, self.limits)
+            rgb = decode_image(data, self.limits)
+        deadline.check("decode")
+        return rgb
 
     def run_picture(
         self,
@@ -93,15 +95,19 @@ class DensePipeline:
                 fit_square(frame, branch.size, fit or prepare.fit, prepare.interpolation, prepare.crop_ratio)
                 for frame in frames
             ]
+        deadline.check("prepare")
         with leased(self.router.engine, branch, deadline, timings) as lease:
             with timings.stage("prepare"):
                 for spec, square in zip(branch.inputs, squares, strict=True):
                     lease.inputs[spec.name][0] = square
+            deadline.check("prepare")
             with timings.stage("infer"):
                 lease.run(deadline)
+            deadline.check("infer")
             with timings.stage("finish"):
                 values = lease.outputs[branch.outputs[0].name][0].copy()
             model = lease.model
         if not (np.isfinite(values.min()) and np.isfinite(values.max())):  # a NaN anywhere is the least
             raise InferenceFailed(f"{branch.name} answered numbers that are not finite")
+        deadline.check("finish")
         return values, Served(described, decision, model, timings)

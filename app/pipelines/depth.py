@@ -80,5 +80,6 @@ class DepthPipeline(DensePipeline):
         with served.timings.stage("finish"):
             if size == "source":
                 values = resize_map(values, width, height)
+        framed.deadline.check("finish")
         self.observe(served)
         return DepthMap(values, width, height, served)

@@ -89,9 +89,10 @@ class DetectPipeline:
             GatewayError: see `decode_image`, `Router.decide`, `Engine.lease` and `Lease.run`.
         """
         timings = Timings()
-        deadline.check("decode")
+        deadline.check("queue")
         with timings.stage("decode"):
             rgb = decode_image(data, self.limits)
+        deadline.check("decode")
         height, width = rgb.shape[:2]
         facts = FrameFacts(width, height, parameters.analysis_width, parameters.analysis_height)
         return self.on_frame(rgb, Framed(facts, wishes, deadline, timings), parameters)
@@ -112,8 +113,10 @@ class DetectPipeline:
         with leased(self.router.engine, branch, deadline, timings) as lease:
             with timings.stage("prepare"):
                 letterbox_into(rgb, geometry, lease.inputs["images"], lease.workspace)
+            deadline.check("prepare")
             with timings.stage("infer"):
                 lease.run(deadline)
+            deadline.check("infer")
             with timings.stage("finish"):
                 found = detect(
                     lease.outputs["output0"],
@@ -124,6 +127,7 @@ class DetectPipeline:
                     agnostic=parameters.agnostic,
                 )
                 boxes = geometry.undo(found.boxes)
+            deadline.check("finish")
             model = lease.model
         served = Served(family, decision, model, timings)
         observe(self.metrics, served)

@@ -90,5 +90,6 @@ class FlowPipeline(DensePipeline):
             values = flows.scale_to(values, width, height)
             if size == "source":
                 values = resize_map(values, width, height, "linear")
+        framed.deadline.check("finish")
         self.observe(served)
         return FlowField(values, width, height, served)
