@@ -15,7 +15,7 @@ from typing import Any
 import uvicorn
 from pydantic import ValidationError
 
-from app import logs, serving, startup
+from app import ending, heap, logs, serving, startup
 from app.commands import keys as keys_command
 from app.commands import smoke_options
 from app.settings import (
@@ -213,6 +213,8 @@ def _sharing(settings: Settings) -> Iterator[None]:
 def _run(settings: Settings) -> None:
     from app.main import create_app, serve_app  # noqa: PLC0415  # `gateway --help` needs no FastAPI
 
+    heap.keep_pages()
+    ending.cleanly()
     uvicorn.run(
         create_app(settings) if settings.workers == 1 else f"{serve_app.__module__}:{serve_app.__name__}",
         factory=settings.workers > 1,

@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
-from app import __version__, logs, profiles, serving
+from app import __version__, ending, heap, logs, profiles, serving
 from app.access import Access
 from app.api import (
     clip,
@@ -187,6 +187,7 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
         catalogue = catalogues.load()
         store = create_session_store(settings, metrics)
         engine = await asyncio.to_thread(engine_factory, settings, catalogue)
+        ending.bound(settings.shutdown_timeout_s, engine.abandon)
         workers = ThreadPoolExecutor(settings.worker_threads, thread_name_prefix="worker")
         suite = create_suite(settings, catalogue, engine, metrics)
         jobs = await asyncio.to_thread(create_jobs, settings, suite)
@@ -261,6 +262,8 @@ def serve_app() -> FastAPI:
     """What each of several workers serves: the settings come from the environment."""
     settings = Settings()
     logs.configure(settings.log_level, settings.log_format)
+    heap.keep_pages()
+    ending.with_parent()
     return create_app(settings)
 
 
