@@ -189,6 +189,9 @@ class Engine(Protocol):
     def close(self) -> None:
         """Release everything; a second call does nothing."""
 
+    def abandon(self) -> None:
+        """Give back what would outlive this process, in about a second and without waiting for anybody's runs."""
+
 
 class Poolable(Protocol):
     """What a pool hands out. `broken`: don't use it again."""

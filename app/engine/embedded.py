@@ -126,6 +126,9 @@ class EmbeddedEngine:
         with pool.lease(deadline) as lease, self._quarantine.watching(branch):
             yield lease
 
+    def abandon(self) -> None:
+        """Nothing outlives this process."""
+
     def close(self) -> None:
         """Ends loading after the model at hand; sessions go with their last lease."""
         self._closing.set()

@@ -84,3 +84,6 @@ class FakeEngine:
     def close(self) -> None:
         for pool in self._pools.values():
             pool.close()
+
+    def abandon(self) -> None:
+        """Nothing outlives this process."""

@@ -46,6 +46,10 @@ class Instance:
         fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         fresh.rename(self._lock_path)
 
+    def regions(self) -> list[str]:
+        """Names of the regions that are there now."""
+        return [path.name for path in _regions(self.folder, self.name)]
+
     def close(self) -> None:
         """Remove every region that is left, then give up the claim; a second call does nothing."""
         if self._lock_fd < 0:
@@ -81,8 +85,12 @@ def sweep(folder: Path = SHM_FOLDER) -> list[str]:
     return removed
 
 
+def _regions(folder: Path, instance: str) -> list[Path]:
+    return [path for path in folder.glob(f"{instance}-*") if path.suffix != ".lock"]
+
+
 def _remove(folder: Path, instance: str) -> list[str]:
-    regions = [path for path in folder.glob(f"{instance}-*") if path.suffix != ".lock"]
+    regions = _regions(folder, instance)
     for path in regions:
         path.unlink(missing_ok=True)
     return [path.name for path in regions]

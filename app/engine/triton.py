@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -48,6 +49,7 @@ from routing.catalogue import Branch, Catalogue, ModelSpec, TensorSpec
 from routing.policy import Readiness
 
 _log = logging.getLogger(__name__)
+_ABANDON_S = 1.0
 
 Transport = Literal["shared_memory", "bytes"]
 # A server that is away is asked so often, so that it is served from within a second of its return.
@@ -161,6 +163,21 @@ class TritonEngine:
         self._quarantine.join()
         if self._warmer is not None:  # closing the channel has ended a run that was under way
             self._warmer.join()
+
+    def abandon(self) -> None:
+        if self._instance is None:
+            return
+        limit = time.monotonic() + _ABANDON_S
+        try:
+            for name in self._instance.regions():
+                if time.monotonic() > limit:
+                    break
+                with suppress(InferenceFailed, RegionLost):  # a run uses it: the memory goes with the server's mapping
+                    self._client.unregister(name, 0.3)
+        except GatewayError as error:
+            _log.warning("Triton at %s keeps regions until it ends: %s", self.url, error)
+        finally:
+            self._instance.close()
 
     def refresh(self) -> None:
         """Ask the server now what is ready."""

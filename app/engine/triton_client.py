@@ -267,10 +267,10 @@ class TritonClient:
                 request, timeout=min(timeout_s or self._timeout, self._timeout)
             )
 
-    def unregister(self, name: str) -> None:
+    def unregister(self, name: str, timeout_s: float | None = None) -> None:
         request = pb.SystemSharedMemoryUnregisterRequest(name=name)
         with translated_errors("shared memory"):
-            self._stub.SystemSharedMemoryUnregister(request, timeout=self._timeout)
+            self._stub.SystemSharedMemoryUnregister(request, timeout=timeout_s or self._timeout)
 
     def forget(self, name: str) -> None:
         """Unregister a region now; what Triton refuses, because a run still uses it, is tried again by `settle`."""
