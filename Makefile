@@ -7,6 +7,7 @@ TRITON_ARGS ?=
 STACK_ARGS ?=
 SMOKE_ARGS ?=
 BENCH_ARGS ?=
+GUARD_ARGS ?=
 PIP = -m pip install --disable-pip-version-check
 SAY = @printf '\033[1m==> %s\033[0m\n'
 
@@ -22,6 +23,7 @@ help:
 	@echo 'make test-containers              the image, built by hand from the Dockerfile and run as its user (needs root)'
 	@echo 'make test-export                  the export and the parity with the reference (needs torch, installs it)'
 	@echo 'make smoke | bench-matrix          is what stands there well, and how fast is it? (SMOKE_ARGS=… BENCH_ARGS=…)'
+	@echo 'make bench-speed | bench-guard      beside the limit and six peers; slower than the committed ratios?'
 	@echo 'make lint | format | repository | bench'
 
 # --- virtual environments: a stamp is written when an installation is complete ---------------------------------
@@ -127,5 +129,15 @@ bench-matrix: .venv/.dev
 	$(SAY) 'every branch that is READY, every way to it: docs/benchmarks/README.md (BENCH_ARGS=…)'
 	@.venv/bin/gateway bench $(BENCH_ARGS)
 
+.PHONY: bench-speed bench-guard
+bench-speed: .venv/.dev .venv-triton
+	$(SAY) 'the gateway beside the limit, a bare ASGI app and six peers (installs them; about 15 minutes): docs/benchmarks/speed.md'
+	@.venv/bin/python benchmarks/speed.py --targets all --cases all \
+	  --json docs/benchmarks/speed.json --markdown docs/benchmarks/speed.md $(BENCH_ARGS)
+
+bench-guard: .venv/.dev .venv-triton
+	$(SAY) 'has the gateway become slower than docs/benchmarks/speed.json? (GUARD_ARGS=--short: 1 minute)'
+	@.venv/bin/python benchmarks/guard.py $(GUARD_ARGS)
+
 clean:
-	rm -rf .venv .venv-export .venv-triton .build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf .venv .venv-export .venv-triton .venv-peers .build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

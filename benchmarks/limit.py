@@ -25,7 +25,6 @@ import cv2
 import grpc
 import numpy as np
 import orjson
-import psutil
 import simplejpeg
 from numpy.typing import NDArray
 from speed_cases import CASES, MAIN, Case
@@ -275,7 +274,6 @@ class Loop:
             "wall_s": wall,
             "cpu_s": time.process_time() - cpu,
             "samples_ms": [round(ms, 4) for own in samples for ms in own],
-            "rss_mb": psutil.Process().memory_info().rss / 1e6,
         }
 
     def answer(self, name: str) -> bytes:

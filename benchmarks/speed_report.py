@@ -95,13 +95,13 @@ def _rows(found: dict[str, Any], case: str) -> Iterator[tuple[str, dict[str, flo
 
 
 def _case(found: dict[str, Any], case: str) -> Iterator[str]:
-    yield "| | requests/s | the gateway's, in times this | p50 alone, ms | CPU a request, ms | resident MB |"
+    yield "| | requests/s | the gateway's, in times this | p50 alone, ms | CPU a request, ms | resident MB (private) |"
     yield "|---|---|---|---|---|---|"
     for target, row in _rows(found, case):
         ratio = found["ratios"].get(f"ours / {target}", {}).get("rate", {}).get(case)
         yield (
             f"| {_what(found, target)} | {row['rate']:.0f} | {_ratio(ratio) if ratio else ''} | "
-            f"{row['p50_alone_ms']:.2f} | {row['cpu_ms']:.2f} | {row['rss_mb']:.0f} |"
+            f"{row['p50_alone_ms']:.2f} | {row['cpu_ms']:.2f} | {row['rss_mb']:.0f} ({row['private_mb']:.0f}) |"
         )
 
 
@@ -135,8 +135,9 @@ def _reached(found: dict[str, Any]) -> Iterator[str]:
         old = found["json_client"]
         reached = f"{old['ratio']:.0f} ({old['call_ms']:.0f} ms against {old['ours_ms']:.1f} ms)"
         yield f"| the old client's JSON call against the whole request, detect 640 | {JSON_CLIENT:g} | {reached} |"
-    most_resident = max(row["rss_mb"] for row in found["medians"]["ours"].values())
-    yield f"| resident MB of the worker, shared tensors included | at most {RSS_MB:g} | {most_resident:.0f} |"
+    rows = found["medians"]["ours"].values()
+    most, private = (max(row[key] for row in rows) for key in ("rss_mb", "private_mb"))
+    yield f"| resident MB of the worker after all cases (private) | at most {RSS_MB:g} | {most:.0f} ({private:.0f}) |"
 
 
 def _best_peer(found: dict[str, Any]) -> tuple[str, dict[str, float]] | None:

@@ -36,7 +36,7 @@ class Target(Protocol):
     name: str
 
     def run(self, case: Case, in_flight: int, seconds: float) -> dict[str, float]:
-        """`rate` in requests/s, `p50_ms`, `cpu_ms` of the service a request, `client_cpu_ms`, `rss_mb`."""
+        """`rate` in requests/s, `p50_ms`, `cpu_ms` and `client_cpu_ms` a request, `rss_mb`, `private_mb`."""
 
     def cases(self) -> Collection[str]:
         """Names of what it can be asked."""
@@ -61,7 +61,7 @@ class LimitTarget:
             "p50_ms": statistics.median(told["samples_ms"]),
             "cpu_ms": 1000 * told["cpu_s"] / told["requests"],
             "client_cpu_ms": 0.0,
-            "rss_mb": told["rss_mb"],
+            **resident(psutil.Process(self._pipe.pid)),
         }
 
     def cases(self) -> Collection[str]:
@@ -110,13 +110,22 @@ class HttpTarget:
             "p50_ms": statistics.median(load.samples_ms),
             "cpu_ms": 1000 * used(before, cpu_seconds(self._served)) / count,
             "client_cpu_ms": 1000 * load.client_cpu_s / count,
-            "rss_mb": sum(p.memory_info().rss for p in family(self._served)) / 1e6,
+            **resident(self._served),
         }
 
 
 def family(served: psutil.Process) -> list[psutil.Process]:
     """A server and what it has started."""
     return [served, *served.children(recursive=True)]
+
+
+def resident(served: psutil.Process) -> dict[str, float]:
+    """Memory in MB: resident, and what of it is nobody else's (neither libraries nor tensors that Triton maps, too)."""
+    infos = [one.memory_full_info() for one in family(served)]
+    return {
+        "rss_mb": sum(info.rss for info in infos) / 1e6,
+        "private_mb": sum(info.uss for info in infos) / 1e6,
+    }
 
 
 def cpu_seconds(served: psutil.Process) -> dict[int, float]:
@@ -144,6 +153,7 @@ def take(target: Target, case: Case, effort: Effort) -> dict[str, float]:
         "client_cpu_ms": busy["client_cpu_ms"],
         "p50_alone_ms": alone["p50_ms"],
         "rss_mb": max(busy["rss_mb"], alone["rss_mb"]),
+        "private_mb": max(busy["private_mb"], alone["private_mb"]),
     }
 
 
