@@ -1,0 +1,36 @@
+"""Models of the test repository that answer the `timeout` they were given, and take as long as they are told."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+MODEL = Path(__file__).with_name("timed_model.py")
+# What lets a request's own timeout end its waiting in Triton's queue.
+QUEUE_POLICY = """
+dynamic_batching {
+  default_queue_policy {
+    timeout_action: REJECT
+    default_timeout_microseconds: 60000000
+    allow_timeout_override: true
+  }
+}
+"""
+
+
+class Timed:
+    """One model of a repository that a test may change; made before the server starts."""
+
+    def __init__(self, repository: Path, model: str, queue_policy: str = "") -> None:
+        self._folder = repository / model
+        shutil.copy(MODEL, self._folder / "1" / "model.py")
+        config = self._folder / "config.pbtxt"
+        text = re.sub('backend: "onnxruntime"', 'backend: "python"', config.read_text())
+        config.write_text(re.sub("default_model_filename:.*\n", "", text) + queue_policy)
+
+    def takes(self, seconds: float) -> None:
+        """Every run from now on."""
+        fresh = self._folder / ".pause"
+        fresh.write_text(str(seconds))
+        fresh.rename(self._folder / "pause")

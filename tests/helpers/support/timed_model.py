@@ -1,0 +1,38 @@
+"""A model for Triton's Python backend that answers the `timeout` it was given, in seconds, in every element.
+
+Each run takes as many seconds as the file `pause` in the model's folder says; without one none.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    """See the module."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Note the outputs' names and shapes."""
+        self._pause = Path(args["model_repository"]) / "pause"
+        self._outputs = json.loads(args["model_config"])["output"]
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Answer each request."""
+        return [self._answer(request) for request in requests]
+
+    def _answer(self, request: Any) -> Any:
+        if self._pause.exists():
+            time.sleep(float(self._pause.read_text()))
+        seconds = request.timeout() / 1e6
+        return pb_utils.InferenceResponse(
+            [
+                pb_utils.Tensor(row["name"], np.full([int(d) for d in row["dims"]], seconds, np.float32))
+                for row in self._outputs
+            ]
+        )
