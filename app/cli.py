@@ -14,6 +14,8 @@ from typing import Any
 
 import uvicorn
 from pydantic import ValidationError
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
 
 from app import ending, heap, logs, serving, startup
 from app.commands import keys as keys_command
@@ -215,7 +217,7 @@ def _run(settings: Settings) -> None:
 
     heap.keep_pages()
     ending.cleanly()
-    uvicorn.run(
+    config = uvicorn.Config(
         create_app(settings) if settings.workers == 1 else f"{serve_app.__module__}:{serve_app.__name__}",
         factory=settings.workers > 1,
         workers=settings.workers,
@@ -226,6 +228,23 @@ def _run(settings: Settings) -> None:
         timeout_graceful_shutdown=settings.shutdown_timeout_s,
         **serving.options(settings),
     )
+    if settings.workers > 1:
+        _Workers(config, sockets=[config.bind_socket()]).run()
+        return
+    server = uvicorn.Server(config)
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run()
+    if not server.started:
+        sys.exit(STARTUP_FAILURE)
+
+
+class _Workers(Multiprocess):
+    """uvicorn's supervisor, which stops listening as soon as its workers do: nobody waits for an answer in vain."""
+
+    def terminate_all(self) -> None:
+        super().terminate_all()
+        for sock in self.sockets:
+            sock.close()
 
 
 def _metrics(_: argparse.Namespace) -> int:
