@@ -169,7 +169,8 @@ def serve(peer: Peer, triton_grpc: str, log: Path) -> Iterator[HttpTarget]:
         try:
             wait_http(served, port, peer.ready, log)
         except RuntimeError as error:
-            raise Unavailable(f"doesn't start: {str(error)[-300:]}") from error
+            said = str(error).replace(str(ROOT), "")[-300:]
+            raise Unavailable(f"doesn't start: {said}") from error
         yield HttpTarget(peer.name, port, served, requests, peer.check)
 
 
