@@ -18,6 +18,8 @@ from app.errors import GatewayError, ModelNotReady, TritonUnavailable
 # Before the second and the third attempt, in seconds, each jittered.
 _PAUSES_S = (0.03, 0.12)
 _JITTER = (0.5, 1.5)
+# Counted from the start: 0 is a number that dashboards can show, nothing is not.
+_REASONS = ("unavailable", "shutdown", "not_ready")
 
 
 class RetryBudget:
@@ -71,8 +73,8 @@ class Retries:
         self._reason_of = reason_of
         self._budget = budget or RetryBudget()
         self._lock = threading.Lock()
-        self._done: Counter[str] = Counter()
-        self._refused: Counter[str] = Counter()
+        self._done = Counter(dict.fromkeys((*_REASONS, "region_lost"), 0))
+        self._refused = Counter(dict.fromkeys(_REASONS, 0))
 
     def run(self, attempt: Callable[[], None], deadline: Deadline) -> None:
         """`attempt()`, up to three times, a short pause between them.
