@@ -27,7 +27,7 @@ class Connection(HttpToolsProtocol):
         self._answer_timer: asyncio.TimerHandle | None = None
         self._in_head = True
         self._completed = False
-        self._overhead = self._body_bytes = 0
+        self._overhead = self._body_bytes = self._bodies_bytes = 0
         super().connection_made(transport)
         self._await_head()
 
@@ -37,7 +37,7 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        self._completed, before = False, self._body_bytes
+        self._completed, before = False, self._bodies_bytes
         super().data_received(data)
         if self.transport.is_closing():
             return
@@ -49,7 +49,7 @@ class Connection(HttpToolsProtocol):
         if self._completed:
             self._overhead = 0
             return
-        self._overhead += len(data) - (self._body_bytes - before)
+        self._overhead += len(data) - (self._bodies_bytes - before)
         if self._overhead > MAX_HEAD_BYTES + _OVERHEAD * self._body_bytes:
             self.logger.warning("A request's head is too large.")
             self.send_400_response("The head of the request is too large.")
@@ -70,6 +70,7 @@ class Connection(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
+        self._bodies_bytes += len(body)  # of all requests: a new one may begin within a piece of data
         super().on_body(body)
 
     def on_message_complete(self) -> None:

@@ -172,6 +172,14 @@ def test_a_head_without_end_is_refused(running: Server, what: str) -> None:
     assert psutil.Process(pid).memory_info().rss - before < 20_000_000
 
 
+def test_a_large_body_may_follow_a_larger_one(running: Server) -> None:
+    """Bodies of earlier requests on the same connection count for nothing, however the data is cut into pieces."""
+    http, _ = running
+    with httpx2.Client(base_url=http.base_url) as one:
+        statuses = [one.post("/v1/detect", content=bytes(size)).status_code for size in (4 << 20, 1 << 20)]
+    assert statuses == [415, 415]
+
+
 def test_an_answer_that_nobody_takes_is_cut_off(running: Server) -> None:
     """Megabytes of depth for callers who don't read: memory and connections are given back after the idle time, and
     every lease serves others meanwhile.
