@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import tempfile
@@ -101,5 +102,10 @@ class EmbeddingCache:
 def _key(ids: NDArray[np.int64], used: ModelUsed) -> str | None:
     if used.weights_digest == UNKNOWN:
         return None
-    signature = model_signature(models_used([used]))
-    return hashlib.sha256(signature.encode() + np.ascontiguousarray(ids, "<i8").tobytes()).hexdigest()
+    return hashlib.sha256(_signature(used) + np.ascontiguousarray(ids, "<i8").tobytes()).hexdigest()
+
+
+@functools.lru_cache(maxsize=16)
+def _signature(used: ModelUsed) -> bytes:
+    """The same for every prompt until a model is loaded anew."""
+    return model_signature(models_used([used])).encode()

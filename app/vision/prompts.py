@@ -26,6 +26,8 @@ MAX_CHARACTERS = 4096
 
 _WORDS = regex.compile(r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+""", regex.IGNORECASE)
 _SPACE = regex.compile(r"\s+")
+# Nothing to repair or to unescape: printable ASCII without an ampersand. Most prompts are, and ftfy costs most of it.
+_PLAIN = regex.compile(r"[ -%'-~]*")
 _END_OF_WORD = "</w>"
 _LONGEST_REMEMBERED = 64  # characters of a word
 
@@ -84,7 +86,7 @@ class Tokenizer:
 
 def clean(text: str) -> str:
     """Text as the tokenizer sees it: repaired, unescaped twice, white space folded, lower-cased."""
-    repaired = html.unescape(html.unescape(ftfy.fix_text(text)))
+    repaired = text if _PLAIN.fullmatch(text) else html.unescape(html.unescape(ftfy.fix_text(text)))
     folded: str = _SPACE.sub(" ", repaired.strip())
     return folded.strip().lower()
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import html
 import json
 import time
 from pathlib import Path
 
+import ftfy
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from support.triton_server import ROOT
 
 from app.media.vocabulary import clip_merges
-from app.vision.prompts import END_OF_TEXT, START_OF_TEXT, Tokenizer
+from app.vision.prompts import END_OF_TEXT, START_OF_TEXT, Tokenizer, clean
 
 GOLDEN = ROOT / "tests" / "helpers" / "golden" / "clip_tokens.json.gz"
 TOKENIZER = Tokenizer(clip_merges())
@@ -80,3 +82,11 @@ def test_the_vocabulary_is_complete() -> None:
 def test_the_golden_file_is_the_one_that_was_measured() -> None:
     """Compressed, small enough to be read by every clone."""
     assert Path(GOLDEN).stat().st_size < 200_000
+
+
+@given(st.text(st.characters(min_codepoint=32, max_codepoint=126, exclude_characters="&"), max_size=80))
+def test_plain_text_needs_no_repair(text: str) -> None:
+    """What goes around ftfy and unescaping would have come out of them as it was."""
+    repaired = html.unescape(html.unescape(ftfy.fix_text(text)))
+    assert repaired == text
+    assert clean(text) == " ".join(text.split()).lower()
