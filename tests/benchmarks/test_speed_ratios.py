@@ -86,6 +86,6 @@ def test_a_fault_names_case_figure_and_both_values() -> None:
     }
     assert compared(committed, fresh) == 2
     (fault,) = worse(committed, fresh)
-    for part in ("detect: rate ours / limit is 0.50", "committed is 0.80", "12%"):
+    for part in ("detect: rate ours / limit is 0.50", "committed is 0.80", f"{FLOOR:.0%}"):
         assert part in fault
     assert worse(committed, committed) == []
