@@ -7,6 +7,8 @@ TRITON_ARGS ?=
 STACK_ARGS ?=
 SMOKE_ARGS ?=
 BENCH_ARGS ?=
+CHAOS ?= hostile
+CHAOS_ARGS ?=
 GUARD_ARGS ?=
 PIP = -m pip install --disable-pip-version-check
 SAY = @printf '\033[1m==> %s\033[0m\n'
@@ -22,6 +24,7 @@ help:
 	@echo 'make test                         the test suite (starts and stops its own Triton, Redis and Prometheus)'
 	@echo 'make test-containers              the image, built by hand from the Dockerfile and run as its user (needs root)'
 	@echo 'make test-export                  the export and the parity with the reference (needs torch, installs it)'
+	@echo 'make chaos CHAOS=hostile|kills|soak|mixed|overload|fuzz|openapi_fuzz   break it for real (docs/survival.md)'
 	@echo 'make smoke | bench-matrix          is what stands there well, and how fast is it? (SMOKE_ARGS=… BENCH_ARGS=…)'
 	@echo 'make bench-speed | bench-guard      beside the limit and six peers; slower than the committed ratios?'
 	@echo 'make lint | format | repository | bench'
@@ -44,6 +47,15 @@ help:
 	@test -x .venv-export/bin/python || $(PYTHON) -m venv .venv-export
 	@.venv-export/bin/python $(PIP) -e '.[export]' pytest pytest-timeout
 	@touch $@
+
+.venv-fuzz/.complete: Makefile
+	$(SAY) 'installing schemathesis into .venv-fuzz (about 1 minute)'
+	@test -x .venv-fuzz/bin/python || $(PYTHON) -m venv .venv-fuzz
+	@.venv-fuzz/bin/python $(PIP) -q 'schemathesis==4.32.5'
+	@touch $@
+
+.PHONY: .venv-fuzz
+.venv-fuzz: .venv-fuzz/.complete
 
 .PHONY: .venv-triton
 .venv-triton:
@@ -104,6 +116,11 @@ test-export: .venv/.dev .venv-export/.complete
 	@.venv-export/bin/python -P -m pytest -m export tests/export
 	$(SAY) 'parity with the reference (skipped where the reference data is absent)'
 	@.venv/bin/pytest -m reference
+
+.PHONY: chaos
+chaos: .venv/.dev .venv-triton redis-server .venv-fuzz/.complete
+	$(SAY) 'tests/chaos/$(CHAOS).py $(CHAOS_ARGS) (docs/survival.md says what each proves)'
+	@.venv/bin/python tests/chaos/$(CHAOS).py $(CHAOS_ARGS)
 
 lint: .venv/.dev
 	@.venv/bin/ruff check .

@@ -16,8 +16,17 @@ from app.pipelines.profile import Profile
 _ADAPTER = TypeAdapter(Profile)
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-MAX_BYTES = 1 << 20
+MAX_BYTES = 1 << 17  # of a caller's: PyYAML reads about 100 kB a second
 SUFFIXES = (".yaml", ".yml")
+
+
+class _Plain(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types here
+    """YAML without aliases: a caller's few lines of them unfold into gigabytes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) can't be used here; write out what they stand for")
+        return super().compose_node(parent, index)
 
 
 def load(path: Path, environment: Mapping[str, str]) -> Profile:
@@ -43,7 +52,7 @@ def parse(text: str) -> Profile:
     """
     if len(text.encode("utf-8")) > MAX_BYTES:
         raise InvalidParameter(f"the profile has more than {MAX_BYTES} bytes")
-    document = _document(text, "profile")
+    document = _document(text, "profile", _Plain)
     _refuse_references(document)
     return _profile(document, "profile", "inline")
 
@@ -78,9 +87,9 @@ def names(folder: Path | None) -> dict[str, Path]:
     }
 
 
-def _document(text: str, where: str) -> dict[str, Any]:
+def _document(text: str, where: str, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> dict[str, Any]:
     try:
-        document = yaml.safe_load(text)
+        document = yaml.load(text, Loader=loader)  # noqa: S506  # both are safe loaders
     except (
         yaml.YAMLError,
         ValueError,

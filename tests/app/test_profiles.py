@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,16 @@ def test_tracking_is_on_unless_it_is_switched_off() -> None:
         assert detect is not None
         rules.append(detect.tracking)
     assert rules == [TrackingRule(), TrackingRule(), TrackingRule(high=0.6), None]
+
+
+def test_a_caller_s_aliases_are_refused_before_they_unfold() -> None:
+    """Twenty-five lines that stand for 2^25 words are an error in milliseconds, and so is a profile of 1 MB."""
+    bomb = "a: &a [x, x]\n" + "".join(
+        f"{c}: &{c} [*{chr(ord(c) - 1)}, *{chr(ord(c) - 1)}]\n" for c in "bcdefghijklmno"
+    )
+    started = time.perf_counter()
+    with pytest.raises(InvalidParameter, match="aliases"):
+        profiles.parse(bomb)
+    with pytest.raises(InvalidParameter, match="more than"):
+        profiles.parse("x" * 1_000_000)
+    assert time.perf_counter() - started < 1
