@@ -12,7 +12,7 @@ import mmap
 import os
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,19 @@ def sweep(folder: Path = SHM_FOLDER) -> list[str]:
         finally:
             os.close(fd)
     return removed
+
+
+def ownerless(names: Iterable[str], folder: Path = SHM_FOLDER) -> list[str]:
+    """Those of a server's regions that were a gateway's, and of whose owner nothing is left in `folder`.
+
+    Another server's gateway may have swept up after it: that one knows nothing of this server.
+    """
+    found = []
+    for name in names:
+        instance = _INSTANCE.match(name)
+        if instance and not (folder / name).exists() and not (folder / f"{instance[0]}.lock").exists():
+            found.append(name)
+    return found
 
 
 def _regions(folder: Path, instance: str) -> list[Path]:

@@ -172,7 +172,9 @@ class TritonEngine:
             for name in self._instance.regions():
                 if time.monotonic() > limit:
                     break
-                with suppress(InferenceFailed, RegionLost):  # a run uses it: the memory goes with the server's mapping
+                with suppress(
+                    InferenceFailed, RegionLost
+                ):  # a run uses it: the memory goes with the server's mapping
                     self._client.unregister(name, 0.3)
         except GatewayError as error:
             _log.warning("Triton at %s keeps regions until it ends: %s", self.url, error)
@@ -360,6 +362,9 @@ class TritonEngine:
         try:
             self._client.register(probe)
             self._client.unregister(probe.name)
+            for name in shared_memory.ownerless(self._client.regions(), self._instance.folder):
+                _log.info("Triton forgets %s: its gateway died, and its memory is gone", name)
+                self._client.forget(name)
         except (RegionLost, InferenceFailed) as error:
             return self._no_shared_memory(error)
         finally:

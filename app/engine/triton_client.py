@@ -145,15 +145,16 @@ class TritonClient:
     """The gRPC calls that the engine makes; every failure is one of `translated_errors`."""
 
     def __init__(self, url: str, control_timeout_s: float, tls: Tls | None = None) -> None:
-        self._url, self._tls = url, tls
+        self._url = url
+        self._credentials = None if tls is None else tls.credentials()
         self._timeout = control_timeout_s
         self._owed: deque[str] = deque()  # threads add while the watcher settles
         self._connect()
 
     def _connect(self) -> None:
         self._channel = (
-            grpc.secure_channel(self._url, self._tls.credentials(), options=_CHANNEL_OPTIONS)
-            if self._tls is not None
+            grpc.secure_channel(self._url, self._credentials, options=_CHANNEL_OPTIONS)
+            if self._credentials is not None
             else grpc.insecure_channel(self._url, options=_CHANNEL_OPTIONS)
         )
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
@@ -271,6 +272,14 @@ class TritonClient:
         request = pb.SystemSharedMemoryUnregisterRequest(name=name)
         with translated_errors("shared memory"):
             self._stub.SystemSharedMemoryUnregister(request, timeout=timeout_s or self._timeout)
+
+    def regions(self) -> list[str]:
+        """Names of all regions that the server has mapped, whoever registered them."""
+        with translated_errors("shared memory"):
+            reply = self._stub.SystemSharedMemoryStatus(
+                pb.SystemSharedMemoryStatusRequest(), timeout=self._timeout
+            )
+        return [*reply.regions]
 
     def forget(self, name: str) -> None:
         """Unregister a region now; what Triton refuses, because a run still uses it, is tried again by `settle`."""

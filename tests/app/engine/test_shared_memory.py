@@ -221,3 +221,27 @@ def test_two_engines_on_one_host_keep_to_their_own(triton: TritonServer) -> None
             assert lease.outputs["OUTPUT__0"][0, 0, 0] == pytest.approx(-0.6, abs=1e-5)
     finally:
         first.close()
+
+
+@pytest.mark.triton
+def test_regions_that_another_server_s_gateway_swept_are_forgotten_too(triton: TritonServer) -> None:
+    """A gateway died, one of another Triton has removed its files: the next one of this Triton has it unmap them."""
+    dead, living = Instance(), Instance()
+    client = grpcclient.InferenceServerClient(triton.grpc_url)
+    try:
+        regions = [Region(owner, "test", SPECS) for owner in (dead, living)]
+        for region in regions:
+            client.register_system_shared_memory(region.name, region.key, region.nbytes)
+        dead.close()
+        options = TritonOptions(transport="shared_memory")
+        engine = TritonEngine(CATALOGUE, triton.grpc_url, WeightsBook(None, None), options)
+        try:
+            known = client.get_system_shared_memory_status().regions
+            assert regions[0].name not in known
+            assert regions[1].name in known
+        finally:
+            engine.close()
+        client.unregister_system_shared_memory(regions[1].name)
+    finally:
+        living.close()
+        client.close()
