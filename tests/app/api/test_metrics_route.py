@@ -340,10 +340,15 @@ def test_a_triton_that_goes_and_comes_is_seen(repository: Path, tmp_path: Path) 
         assert found("gateway_triton_reconnects_total") == 0
         assert found("gateway_inferences_total", transport="shared_memory") == 1
         assert found("gateway_retries_total", reason="region_lost") == 0
+        assert found("gateway_retries_refused_total", reason="unavailable") == 0
+        assert found("gateway_triton_breaker_open") == 0
         triton.stop()
         away = until(gateway, lambda s: s("gateway_triton_connected") == 0)
+        assert away("gateway_triton_breaker_open") == 1
+        assert away("gateway_triton_breaker_openings_total", cause="refused") == 1
         assert away("gateway_model_ready", model="yolo11n_320") == 0
         assert away("gateway_leases") == 0
         triton.start()
         back = until(gateway, lambda s: s("gateway_triton_connected") == 1, 60)
         assert back("gateway_triton_reconnects_total") == 1
+        assert back("gateway_triton_breaker_open") == 0

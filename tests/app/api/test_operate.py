@@ -136,6 +136,7 @@ def test_a_triton_that_is_away_is_named(tmp_path: Path) -> None:
         assert answer.json()["failing"][0]["readiness"] == "unreachable"
         refused = gateway.post("/v1/detect", content=png(scene(64, 64)))
         assert (refused.status_code, refused.json()["code"]) == (503, "triton_unavailable")
+        assert refused.headers["retry-after"] == "1"
 
 
 def test_metrics_count_what_was_answered(repository: Path) -> None:

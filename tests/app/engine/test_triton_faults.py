@@ -137,8 +137,8 @@ def refusals(engine: TritonEngine, count: int = 50) -> float:
 def test_triton_is_told_what_is_left(connect: Connect, transport: str, branch: Branch) -> None:
     """Every run has its own deadline in microseconds, by both transports; an ensemble hands it to its parts."""
     engine = connect(transport=transport)
-    for seconds in (10.0, 3.0, 300.0):
-        assert seconds - 1 < told(engine, seconds, branch) < seconds
+    for seconds in (10.0, 3.0, 60.0):
+        assert seconds - 1 < told(engine, seconds, branch) <= seconds
 
 
 def test_a_time_that_runs_out_in_triton_s_queue_is_a_deadline(place: Place, connect: Connect) -> None:
