@@ -8,7 +8,7 @@ import json
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +20,7 @@ import psutil
 import stand
 from growth_load import Outcome, drive
 from speed_cases import JSON, jpeg, request
-from speed_load import ask
+from speed_load import Connection, ask
 from video import asked, lines
 
 DETECT, TEXT = "yolo11n_640", "clip_text"
@@ -171,31 +171,36 @@ def in_flight(ground: Ground, effort: Effort) -> list[Row]:
 def prompts(ground: Ground, effort: Effort) -> list[Row]:
     """Never seen before: a request each, one after another; all in one request; and that request again."""
     numbers, rows = itertools.count(), []
-    fresh: Callable[[int], list[str]] = lambda count: [  # noqa: E731  # used here alone
-        f"a photo of thing number {next(numbers)}" for _ in range(count)
-    ]
-    for count in effort.of(PROMPTS):
-        repeats = 3 if count >= 300 or effort.quick else 7
-        taken: dict[str, list[float]] = {"one_by_one_ms": [], "cold_ms": [], "warm_ms": []}
-        cpu: list[float] = []
-        for _ in range(repeats):
-            taken["one_by_one_ms"].append(sum(_timed(ground, _texts([prompt]))[0] for prompt in fresh(count)))
-            body = _texts(fresh(count))
-            ms, used = _timed(ground, body)
-            taken["cold_ms"].append(ms)
-            cpu.append(used)
-            taken["warm_ms"].append(min(_timed(ground, body)[0] for _ in range(3)))
-        row: Row = {"prompts": count}
-        row |= {name: round(statistics.median(values), 2) for name, values in taken.items()}
-        row["cold_cpu_ms"] = round(statistics.fmean(cpu), 1)
-        for name, slow, quick in (
-            ("pipelined", "one_by_one_ms", "cold_ms"),
-            ("cached", "cold_ms", "warm_ms"),
-        ):
-            ratios = [a / b for a, b in zip(taken[slow], taken[quick], strict=True)]
-            row[f"{name}_times"] = round(statistics.median(ratios), 2)
-        rows.append(row | {"rss_mb": rss_mb(ground.served)})
+    with contextlib.closing(Connection(ground.port)) as connection:
+        connection.socket.setblocking(True)
+        for count in effort.of(PROMPTS):
+            repeats = 3 if count >= 300 or effort.quick else 7
+            rows.append(_prompts(ground, connection, numbers, count, repeats))
     return rows
+
+
+def _prompts(ground: Ground, connection: Connection, numbers: Iterator[int], count: int, repeats: int) -> Row:
+    taken: dict[str, list[float]] = {"one_by_one_ms": [], "cold_ms": [], "warm_ms": []}
+    cpu: list[float] = []
+    for _ in range(repeats):
+        alone = [_texts([prompt]) for prompt in _fresh(numbers, count)]
+        taken["one_by_one_ms"].append(sum(_timed(connection, content) for content in alone))
+        content, before = _texts(_fresh(numbers, count)), cpu_s(ground.served)
+        taken["cold_ms"].append(_timed(connection, content))
+        cpu.append(1000 * (cpu_s(ground.served) - before))
+        taken["warm_ms"].append(min(_timed(connection, content) for _ in range(3)))
+    row: Row = {"prompts": count}
+    row |= {name: round(statistics.median(values), 2) for name, values in taken.items()}
+    row["cold_cpu_ms"] = round(statistics.fmean(cpu), 1)
+    for name, slow, quick in (("pipelined", "one_by_one_ms", "cold_ms"), ("cached", "cold_ms", "warm_ms")):
+        ratios = [a / b for a, b in zip(taken[slow], taken[quick], strict=True)]
+        row[f"{name}_times"] = round(statistics.median(ratios), 2)
+    return row | {"rss_mb": rss_mb(ground.served)}
+
+
+def _fresh(numbers: Iterator[int], count: int) -> list[str]:
+    """Prompts that were never sent."""
+    return [f"a photo of thing number {number}" for number in itertools.islice(numbers, count)]
 
 
 def _texts(texts: Sequence[str]) -> bytes:
@@ -203,12 +208,13 @@ def _texts(texts: Sequence[str]) -> bytes:
     return request("/v1/clip/text", json.dumps({"prompts": texts}).encode(), headers)
 
 
-def _timed(ground: Ground, content: bytes) -> tuple[float, float]:
-    """Milliseconds by the clock, and of the gateway's processors."""
-    before, began = cpu_s(ground.served), time.perf_counter()
-    ask(ground.port, content)
-    ended = time.perf_counter()
-    return 1000 * (ended - began), 1000 * (cpu_s(ground.served) - before)
+def _timed(connection: Connection, content: bytes) -> float:
+    """Milliseconds until the answer is complete."""
+    began = time.perf_counter()
+    connection.start(content)
+    while not connection.receive():
+        pass
+    return 1000 * (time.perf_counter() - began)
 
 
 def boxes(ground: Ground, effort: Effort) -> list[Row]:
