@@ -48,7 +48,7 @@ help:
 	@.venv-export/bin/python $(PIP) -e '.[export]' pytest pytest-timeout
 	@touch $@
 
-.venv-fuzz/.complete: Makefile
+.venv-fuzz/.complete:
 	$(SAY) 'installing schemathesis into .venv-fuzz (about 1 minute)'
 	@test -x .venv-fuzz/bin/python || $(PYTHON) -m venv .venv-fuzz
 	@.venv-fuzz/bin/python $(PIP) -q 'schemathesis==4.32.5'
@@ -157,4 +157,4 @@ bench-guard: .venv/.dev .venv-triton
 	@.venv/bin/python benchmarks/guard.py $(GUARD_ARGS)
 
 clean:
-	rm -rf .venv .venv-export .venv-triton .venv-peers .build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf .venv .venv-export .venv-triton .venv-fuzz .venv-peers .build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
