@@ -27,6 +27,7 @@ help:
 	@echo 'make chaos CHAOS=hostile|kills|soak|mixed|overload|fuzz|openapi_fuzz   break it for real (docs/survival.md)'
 	@echo 'make smoke | bench-matrix          is what stands there well, and how fast is it? (SMOKE_ARGS=… BENCH_ARGS=…)'
 	@echo 'make bench-speed | bench-guard      beside the limit and six peers; slower than the committed ratios?'
+	@echo 'make bench-growth                   cost by picture, callers, prompts, boxes, workers and video length'
 	@echo 'make lint | format | repository | bench'
 
 # --- virtual environments: a stamp is written when an installation is complete ---------------------------------
@@ -155,6 +156,12 @@ bench-speed: .venv/.dev .venv-triton
 bench-guard: .venv/.dev .venv-triton
 	$(SAY) 'has the gateway become slower than docs/benchmarks/speed.json? (GUARD_ARGS=--short: 1 minute)'
 	@.venv/bin/python benchmarks/guard.py $(GUARD_ARGS)
+
+.PHONY: bench-growth
+bench-growth: .venv/.dev .venv-triton
+	$(SAY) 'how cost grows (about 6 minutes): docs/benchmarks/growth.md (GROWTH_ARGS=--quick)'
+	@.venv/bin/python -c 'import matplotlib' 2>/dev/null || .venv/bin/pip install -q -c constraints.txt '.[bench]'
+	@.venv/bin/python benchmarks/growth.py --json docs/benchmarks/growth.json --plot docs/benchmarks $(GROWTH_ARGS)
 
 clean:
 	rm -rf .venv .venv-export .venv-triton .venv-fuzz .venv-peers .build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
