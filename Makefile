@@ -160,7 +160,7 @@ bench-guard: .venv/.dev .venv-triton
 .PHONY: bench-growth
 bench-growth: .venv/.dev .venv-triton
 	$(SAY) 'how cost grows (about 6 minutes): docs/benchmarks/growth.md (GROWTH_ARGS=--quick)'
-	@.venv/bin/python -c 'import matplotlib' 2>/dev/null || .venv/bin/pip install -q -c constraints.txt '.[bench]'
+	@.venv/bin/python -c 'import matplotlib' 2>/dev/null || .venv/bin/pip install -q -c constraints.txt 'matplotlib>=3.9'
 	@.venv/bin/python benchmarks/growth.py --json docs/benchmarks/growth.json --plot docs/benchmarks $(GROWTH_ARGS)
 
 clean:
