@@ -269,13 +269,15 @@ def videos(ground: Ground, effort: Effort) -> list[Row]:
 def _peaks(served: psutil.Process) -> Iterator[Row]:
     """Most memory of the service and of its decoder while something runs; complete afterwards."""
     peaks: Row = {"peak_mb": 0.0, "decoder_peak_mb": 0.0}
-    over = threading.Event()
+    over, mine = threading.Event(), served.cmdline()
 
     def look() -> None:
         while not over.wait(0.05):
             peaks["peak_mb"] = max(peaks["peak_mb"], round(served.memory_info().rss / 1e6, 1))
             for child in served.children():
                 with contextlib.suppress(psutil.NoSuchProcess):
+                    if child.cmdline() == mine:
+                        continue  # just forked: the service's own memory
                     decoder = round(child.memory_info().rss / 1e6, 1)
                     peaks["decoder_peak_mb"] = max(peaks["decoder_peak_mb"], decoder)
 

@@ -13,7 +13,9 @@ Four ways in turn, with models that compute next to nothing on a real Triton, so
 
 `ratio` compares frames a second with the lesser of the first two; both had the whole machine. Where the cores are what
 all share, `cpu_bound` says what they allow at most: cores / (decode + model + Triton, CPU ms a sampled frame of the
-first two ways), and `of_cpu_bound` the share of it (of the lesser of that and of the first two).
+first two ways), and `of_cpu_bound` the share of it (of the lesser of that and of the first two). `cpu_share` is that
+sum over the sum of all that was used here, client included: what of that bound could be reached if nothing ever waited,
+and the one ratio that other work on the machine hardly moves.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ import http.client
 import itertools
 import json
 import os
+import signal
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -267,6 +271,7 @@ def _ratios(row: Mapping[str, Any], runs: Mapping[str, Sequence[Run]]) -> dict[s
         pairs = list(zip((run.fps for run in runs[way]), least, strict=True))
         ratios[f"{way}_ratio"] = _median(fps / limit for fps, limit in pairs)
         ratios[f"{way}_of_cpu_bound"] = _median(fps / min(limit, bound) for fps, limit in pairs)
+        ratios[f"{way}_cpu_share"] = round(straight / sum(row[way]["cpu_ms"].values()), 3)
     return ratios
 
 
@@ -281,6 +286,7 @@ def show(name: str, row: Mapping[str, Any]) -> None:
         parts = " ".join(f"{part} {ms:.2f}" for part, ms in row[way]["cpu_ms"].items())
         ratio = (
             f"ratio {row[f'{way}_ratio']:.2f}   of what CPU allows {row[f'{way}_of_cpu_bound']:.2f}"
+            f"   CPU share {row[f'{way}_cpu_share']:.2f}"
             if way in WAYS[2:]
             else ""
         )
@@ -306,6 +312,7 @@ def standing(folder: Path) -> Iterator[Stand]:
 def main() -> None:
     """Measure, print a table, and write JSON if asked."""
     cv2.setNumThreads(1)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -321,9 +328,9 @@ def main() -> None:
             )
             rows[case.name] = measure(ways, case, path, options.rounds)
             show(case.name, rows[case.name])
-    if options.json:
-        document = {"rows": rows, "environment": environment(*ways.addresses, {})}
-        options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+            if options.json:
+                document = {"rows": rows, "environment": environment(*ways.addresses, {})}
+                options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
