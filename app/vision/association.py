@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]  # publishes no types
 
 Rows = NDArray[np.intp]
 
@@ -65,6 +64,9 @@ def assign(cost: NDArray[np.float64], limit: float) -> tuple[Rows, Rows]:
     """
     if not cost.size:
         return np.empty(0, dtype=np.intp), np.empty(0, dtype=np.intp)
+    # 49 MB and 0.3 s of import that a service without tracking doesn't need; scipy publishes no types.
+    from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]  # noqa: PLC0415
+
     rows, columns = linear_sum_assignment(np.minimum(cost, limit))
     fits = cost[rows, columns] < limit
     return rows[fits], columns[fits]
