@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from speed_cases import MAIN
-from speed_ratios import compared, worse
+from speed_ratios import FLOOR, compared, worse
 from speed_report import terminal
 from speed_run import ESSENTIAL, Run, figures
 from speed_targets import Effort
@@ -36,16 +36,19 @@ def main() -> int:
     )
     parser.add_argument("--short", action="store_true", help="for every push: fewer rounds, no peer")
     parser.add_argument("--committed", type=Path, default=COMMITTED, help="figures of speed.py")
+    parser.add_argument(
+        "--floor", type=float, default=FLOOR, help="so much is always allowed: more on another machine"
+    )
     options = parser.parse_args()
     try:
         committed = json.loads(options.committed.read_text(encoding="utf-8"))
     except OSError as error:
         print(f"nothing to compare with: {error}", file=sys.stderr)
         return 2
-    return _guard(committed, short=options.short)
+    return _guard(committed, options.floor, short=options.short)
 
 
-def _guard(committed: dict[str, Any], *, short: bool) -> int:
+def _guard(committed: dict[str, Any], floor: float, *, short: bool) -> int:
     targets = ESSENTIAL if short else (*ESSENTIAL, "plain")
     effort, rounds = (SHORT_EFFORT, SHORT_ROUNDS) if short else (EFFORT, ROUNDS)
     with tempfile.TemporaryDirectory() as name:
@@ -59,7 +62,7 @@ def _guard(committed: dict[str, Any], *, short: bool) -> int:
             if not compared(before, _of_ours(found)):
                 print("nothing to compare: the committed run has none of these ratios", file=sys.stderr)
                 return 2
-            faults = worse(before, _of_ours(found))
+            faults = worse(before, _of_ours(found), floor)
             if not faults or again:
                 break
             print("\nlooks slower, measuring again:", *faults, sep="\n  ")

@@ -68,29 +68,29 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     }
 
 
-def allowed(before: Ratio, after: Ratio) -> float:
+def allowed(before: Ratio, after: Ratio, floor: float = FLOOR) -> float:
     """How far two runs' medians may lie apart by chance, as a part of them."""
-    return max(FLOOR, SIGMAS * math.hypot(before["noise"], after["noise"]))
+    return max(floor, SIGMAS * math.hypot(before["noise"], after["noise"]))
 
 
-def is_worse(before: Ratio, after: Ratio, *, higher_is_better: bool) -> bool:
+def is_worse(before: Ratio, after: Ratio, floor: float = FLOOR, *, higher_is_better: bool) -> bool:
     """Whether a ratio went in the wrong direction by more than is allowed."""
     change = after["median"] / before["median"]
     if not higher_is_better:
         change = 1 / change
-    return change < 1 - allowed(before, after)
+    return change < 1 - allowed(before, after, floor)
 
 
-def worse(committed: Mapping[str, Any], fresh: Mapping[str, Any]) -> list[str]:
+def worse(committed: Mapping[str, Any], fresh: Mapping[str, Any], floor: float = FLOOR) -> list[str]:
     """Sentences about what got worse; empty: nothing.
 
     Both are `{pair: {figure: {case: ratio}}}`; what stands in one of them alone isn't compared.
     """
     return [
         f"{case}: {figure} {pair} is {_text(after)}, committed is {_text(before)}, "
-        f"noise allows {allowed(before, after):.0%}"
+        f"noise allows {allowed(before, after, floor):.0%}"
         for pair, figure, case, before, after in _both(committed, fresh)
-        if is_worse(before, after, higher_is_better=HIGHER_IS_BETTER[figure])
+        if is_worse(before, after, floor, higher_is_better=HIGHER_IS_BETTER[figure])
     ]
 
 

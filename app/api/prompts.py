@@ -94,6 +94,8 @@ async def _embed(
     known = await gateway.work(lambda: {key: recall(tokens) for key, tokens in distinct.items()})
     found = {key: embedding for key, embedding in known.items() if embedding is not None}
     missing = [key for key in distinct if key not in found]
+    if not missing:
+        return found
     calls = [functools.partial(gateway.clip_text, distinct[key]) for key in missing]
     made = await gateway.run_whole(request, "clip_text", calls, deadline)
     return {**found, **dict(zip(missing, made, strict=True))}
