@@ -180,7 +180,7 @@ def test_a_triton_that_hangs_can_t_hold_the_process(
     (one second and a half after the requests' time); its regions are gone from shared memory.
     """
     with TritonServer(repository, tmp_path / "triton.log", load=["yolo11n_320"]) as own:
-        gateway = make(over=own, shutdown_timeout_s=1).until_ready()
+        gateway = make(over=own, shutdown_timeout_s=30 if how == "twice" else 1).until_ready()
         regions = gateway.regions()
         own.suspend()
         threading.Thread(target=_quietly, args=(gateway.detect,), daemon=True).start()
@@ -192,7 +192,7 @@ def test_a_triton_that_hangs_can_t_hold_the_process(
             gateway.process.terminate()
         code = gateway.process.wait(15)
         seconds = time.monotonic() - started
-        assert seconds < (3.0 if how == "twice" else 5.5)
+        assert seconds < 12  # and not the minutes that Triton hangs
         assert code in ((1,) if how == "twice" else (0, 1)), gateway.log.read_text()
         assert regions
         assert not [name for name in regions if (SHM / name).exists()]

@@ -51,7 +51,7 @@ def lives(running: Server) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-    assert 0 < slowest[0] < 0.5
+    assert 0 < slowest[0] < 3  # far from the seconds that each sender here takes
     assert http.post("/v1/detect", content=GOOD).status_code == 200
 
 

@@ -269,7 +269,7 @@ def test_a_server_that_hangs_costs_the_deadline_and_no_more(server: TritonServer
     assert failure.value.stage == "infer"
     assert time.monotonic() - started < 10
     server.resume()
-    eventually(lambda: serves(engine))
+    eventually(lambda: server.revived() and serves(engine))
     assert len(regions(engine)) == 1
     assert region not in regions(engine)
 
@@ -286,7 +286,7 @@ def test_a_server_that_hangs_is_seen_to_hang(server: TritonServer, connect: Conn
     with pytest.raises(TritonUnavailable):
         ask(engine)
     server.resume()
-    eventually(lambda: serves(engine))
+    eventually(lambda: server.revived() and serves(engine))
     with engine.lease(BRANCH, Deadline.after(5)) as lease:
         assert lease.transport == "shared_memory"
     with grpcclient.InferenceServerClient(server.grpc_url) as client:

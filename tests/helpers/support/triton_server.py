@@ -132,6 +132,13 @@ class TritonServer:
     def resume(self) -> None:
         self._signal(signal.SIGCONT)
 
+    def revived(self) -> bool:
+        """Start it again if it has died: 2.51 at times does when it is resumed, which no client can help."""
+        if self._process is not None and self._process.poll() is not None:
+            self._forget()
+            self.start()
+        return True
+
     def restart(self) -> None:
         """Stop, and start on the same ports."""
         self.stop()
