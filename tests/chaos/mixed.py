@@ -96,6 +96,7 @@ class Monkey:
     def __init__(self, stack: Stack, triton: httpx2.AsyncClient) -> None:
         self._stack, self._triton = stack, triton
         self.ready_at: list[tuple[str, float]] = []
+        self.died = 0  # by itself: Triton 2.51 at times does after SIGCONT
         self.done: list[str] = []
 
     async def turn(self, number: int) -> None:
@@ -131,9 +132,12 @@ class Monkey:
         await self._stack.cable.cut()
         await asyncio.sleep(3)
         await self._stack.cable.plug()
-        self.ready_at.append(("connection cut", time.monotonic()))
+        await self._ready("connection cut")
 
     async def _ready(self, what: str) -> None:
+        before = self._stack.triton.processes()[:1]
+        await asyncio.to_thread(self._stack.triton.revived)
+        self.died += self._stack.triton.processes()[:1] != before
         await until_ready(self._triton, "/v2/health/ready", 60)
         for model in MODELS:
             await until_ready(self._triton, f"/v2/models/{model}/ready", 60)
@@ -172,6 +176,7 @@ def report(load: Load, monkey: Monkey, left: list[str], minutes: float) -> int:
         "minutes": minutes,
         "clients": CLIENTS,
         "deeds": len(monkey.done),
+        "Triton died by itself": monkey.died,
         "seconds from READY to the first right answer": first,
         "regions left in /dev/shm": left,
     }
