@@ -151,6 +151,14 @@ def tracing_triton(repository: Path, collector: Collector, tmp_path: Path) -> It
         yield server
 
 
+def _is_triton_s(span: Seen) -> bool:
+    return span.service == "triton-inference-server" and span.trace == TRACE
+
+
+def _of_triton(spans: list[Seen]) -> bool:
+    return any(map(_is_triton_s, spans))
+
+
 @pytest.mark.triton
 @pytest.mark.parametrize("transport", ["shared_memory", "bytes"])
 @pytest.mark.parametrize("tracing", [True, False], ids=["traced", "passed-on"])
@@ -161,14 +169,17 @@ def test_triton_s_own_spans_stand_in_the_same_trace(
     endpoint = collector.url if tracing else None
     settings = {"engine": "triton", "triton_url": tracing_triton.grpc_url, "triton_transport": transport}
     with client(repository, **settings, tracing_endpoint=endpoint) as gateway:
-        answer = gateway.post("/v1/detect", content=png(scene(320, 320)), headers=TRACEPARENT)
-        assert answer.status_code == 200
-    triton = "triton-inference-server"
-    spans = collector.wait(lambda seen: any(s.service == triton and s.trace == TRACE for s in seen))
-    theirs = [span for span in spans if span.service == triton and span.trace == TRACE]
+        for _ in range(3):  # Triton's exporter loses a batch of spans now and then
+            answer = gateway.post("/v1/detect", content=png(scene(320, 320)), headers=TRACEPARENT)
+            assert answer.status_code == 200
+            if _of_triton(collector.wait(_of_triton, seconds=12)):
+                break
+    spans = collector.wait(_of_triton)  # ours are all there once the gateway has ended
+    theirs = [span for span in spans if _is_triton_s(span)]
     outside = {span.parent for span in theirs} - {span.id for span in theirs}
     if tracing:
-        assert outside == {span.id for span in spans if span.name == "infer" and span.trace == TRACE}
+        assert outside
+        assert outside <= {span.id for span in spans if span.name == "infer" and span.trace == TRACE}
     else:
         assert outside == {PARENT}
     assert "yolo11n_320" in {span.name for span in theirs}

@@ -73,7 +73,14 @@ class Connection:
         self.opened = 0
 
     async def ask(self, request: bytes) -> tuple[int, str]:
-        """The status, and Retry-After."""
+        """The status, and Retry-After; once more where an idle connection was closed (RFC 9112, 9.3.1)."""
+        if self._streams is not None:
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+                return await self._ask(request)
+            self.close()
+        return await self._ask(request)
+
+    async def _ask(self, request: bytes) -> tuple[int, str]:
         if self._streams is None:
             self._streams = await asyncio.open_connection("127.0.0.1", self._port)
             self.opened += 1
