@@ -7,7 +7,7 @@ import math
 import random
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 
 from starlette.routing import compile_path
@@ -112,8 +112,9 @@ class _Watched:
         self._request = request
         self._receive = receive
         self._send = send
-        self._unread = _has_body(scope)
-        self._short = _announced(scope) <= _DISCARDED
+        headers = dict(scope["headers"])
+        self._unread = _has_body(headers)
+        self._short = _announced(headers) <= _DISCARDED
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -148,14 +149,13 @@ def _made_up() -> str:
     return f"{random.getrandbits(128):032x}"  # a name, no secret; uuid4 asks the kernel for it
 
 
-def _announced(scope: Scope) -> float:
+def _announced(headers: Mapping[bytes, bytes]) -> float:
     """Bytes of the body; infinite where nobody says."""
-    length = dict(scope["headers"]).get(b"content-length", b"")
+    length = headers.get(b"content-length", b"")
     return int(length) if length.isdigit() else math.inf
 
 
-def _has_body(scope: Scope) -> bool:
-    headers = dict(scope["headers"])
+def _has_body(headers: Mapping[bytes, bytes]) -> bool:
     return headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
 
 
