@@ -275,7 +275,7 @@ def create_suite(settings: Settings, catalogue: Catalogue, engine: Engine, metri
     """
     if settings.variant is not None and settings.variant not in catalogue["detect"].variants:
         raise RuntimeError(f"GATEWAY_VARIANT is one of {', '.join(catalogue['detect'].variants)}")
-    router = Router(catalogue, engine, settings.variant)
+    router = Router(catalogue, engine, settings.variant, settings.detect_input)
     shared = (router, metrics, ImageLimits(settings.max_pixels))
     cache = EmbeddingCache(settings.text_cache_bytes, settings.text_cache_folder)
     return Suite(

@@ -84,6 +84,11 @@ class Settings(BaseSettings):
     triton_transport: Literal["auto", "shared_memory", "bytes"] = Field(
         "auto", description="How tensors reach Triton; auto tries shared memory, then sends bytes."
     )
+    detect_input: Literal["auto", "fp32", "uint8"] = Field(
+        "auto",
+        description="How frames travel to the detector: as prepared FP32, or as UINT8 pixels (a quarter of the bytes) "
+        "to an ensemble that prepares them; boxes are the same. auto: UINT8 where tensors go as bytes and it is READY.",
+    )
     triton_tls_ca: OptionalPath = Field(
         None,
         description="Who signed Triton's certificate, in PEM (with grpcs://); unset: the usual authorities.",

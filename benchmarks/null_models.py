@@ -61,11 +61,11 @@ def build(root: Path, branches: Iterable[str] | None = None, boxes: int = BOXES)
 
 
 def baseline(catalogue: Catalogue) -> list[str]:
-    """Every branch of every family in its least variant (YOLO11n, RAFT small)."""
+    """Every branch of every family in its least variant (YOLO11n, RAFT small), without twins."""
     return [
-        name
-        for name, branch in catalogue.branches.items()
-        if branch.variant is None or branch.variant == catalogue[branch.family].variants[0]
+        branch.name
+        for family in catalogue.families.values()
+        for branch in family.of_variant(family.variants[0] if family.variants else None)
     ]
 
 

@@ -82,7 +82,7 @@ def _repository(options: argparse.Namespace) -> int:
     with _alone(_places(options)) as places:
         written = repository.write_configs(texts, options.repository)
         print(f"{len(texts)} config.pbtxt under {options.repository}, {len(written)} written")
-        build.preprocess_graphs(known, places)
+        build.preprocess_graphs(known, places, known.families)
     return 0
 
 

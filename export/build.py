@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from export import manifest, preprocess, sharing
@@ -13,7 +13,7 @@ from export.errors import ExportError
 from export.exporters import EXPORTERS
 from export.plan import Places, Planner, Task
 from export.weights import Weights
-from routing.catalogue import Branch, Catalogue, ModelSpec, Prepare
+from routing.catalogue import Branch, Catalogue, ModelSpec, Prepare, with_twins
 
 
 def models(catalogue: Catalogue, wanted: Sequence[Branch], asked: str, places: Places) -> int:
@@ -23,8 +23,7 @@ def models(catalogue: Catalogue, wanted: Sequence[Branch], asked: str, places: P
         ExportError: weights that were asked for aren't there; nothing was made then.
     """
     tasks = Planner(places, asked).tasks(wanted)
-    if any(catalogue[branch.family].ensemble for branch in wanted):
-        preprocess_graphs(catalogue, places)
+    preprocess_graphs(catalogue, places, dict.fromkeys(branch.family for branch in wanted))
     width = max((len(task.branch.weights_model) for task in tasks), default=0)
     failed = 0
     for number, task in enumerate(tasks, 1):
@@ -35,15 +34,16 @@ def models(catalogue: Catalogue, wanted: Sequence[Branch], asked: str, places: P
     return failed
 
 
-def preprocess_graphs(catalogue: Catalogue, places: Places) -> None:
-    """Build and publish every `preprocess_*` graph: that takes milliseconds, so only the writing is skipped."""
-    written = [_preprocess_graph(spec, prepare, places) for spec, prepare in _preprocess_models(catalogue)]
+def preprocess_graphs(catalogue: Catalogue, places: Places, families: Iterable[str]) -> None:
+    """Build and publish the `preprocess_*` graphs: that takes milliseconds, so only the writing is skipped."""
+    models = {spec.name: (spec, prepare) for spec, prepare in _preprocess_models(catalogue, families)}
+    written = [_preprocess_graph(spec, prepare, places) for spec, prepare in models.values()]
     manifest.write_manifest(places.repository, places.manifest)
     print(f"{len(written)} preprocess graphs under {places.repository}, {sum(written)} written")
 
 
-def _preprocess_models(catalogue: Catalogue) -> Iterator[tuple[ModelSpec, Prepare]]:
-    for branch in catalogue.branches.values():
+def _preprocess_models(catalogue: Catalogue, families: Iterable[str]) -> Iterator[tuple[ModelSpec, Prepare]]:
+    for branch in (branch for family in families for branch in catalogue[family].with_twins):
         prepare = catalogue[branch.family].prepare
         for spec in branch.models:
             if spec.kind == "preprocess" and prepare is not None:
@@ -81,7 +81,7 @@ def _export(task: Task, weights: Weights, catalogue: Catalogue, places: Places) 
     size = len(content)
     content, shared = _share(content, optimized.parent) if task.exporter.shared else (content, [])
     write_atomic(optimized, content)
-    (places.repository / task.branch.name / manifest.VERSION_FOLDER).mkdir(parents=True, exist_ok=True)
+    _version_folders(task, places)
     record = manifest.publish(
         name, optimized, places.repository, task.exporter.provenance(weights), labels or family.labels, shared
     )
@@ -108,8 +108,14 @@ def _keep(task: Task, catalogue: Catalogue, places: Places) -> str:
         beside = optimized if file == MODEL_FILE else optimized.with_name(file)
         if not beside.is_file():
             link(served / file, beside)
-    (places.repository / task.branch.name / manifest.VERSION_FOLDER).mkdir(parents=True, exist_ok=True)
+    _version_folders(task, places)
     return f"is there, {_said(task.there)}"
+
+
+def _version_folders(task: Task, places: Places) -> None:
+    """Triton wants the folder of an ensemble, too; git holds no empty one."""
+    for branch in with_twins([task.branch]):
+        (places.repository / branch.name / manifest.VERSION_FOLDER).mkdir(parents=True, exist_ok=True)
 
 
 def _said(record: manifest.Record) -> str:

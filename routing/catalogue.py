@@ -9,7 +9,7 @@ import itertools
 import math
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -80,6 +80,9 @@ class Branch:
 
     `models` are the repository's models behind it, in the order in which a frame meets them; the first is the
     branch itself. `weights_model` is the one that holds the trained weights.
+
+    `compact` is the branch's twin that takes UINT8 pixels and has the same weights model, if there is one; `twin_of` is
+    the name of the branch whose twin this is.
     """
 
     name: str
@@ -94,10 +97,19 @@ class Branch:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     models: tuple[ModelSpec, ...]
+    compact: Branch | None = None
+    twin_of: str | None = None
 
     @property
     def weights_model(self) -> str:
         return self.models[-1].name
+
+    @property
+    def same_weights(self) -> tuple[str, ...]:
+        """Names of the branches that run on these weights: this one, or a branch and its twin, in this order."""
+        if self.twin_of is not None:
+            return self.twin_of, self.name
+        return (self.name,) if self.compact is None else (self.name, self.compact.name)
 
     @property
     def preprocess_model(self) -> str | None:
@@ -106,7 +118,7 @@ class Branch:
 
 @dataclass(frozen=True)
 class Family:
-    """One task served by one kind of model, with its branches from small to large (and by variant)."""
+    """One task served by one kind of model, with its branches from small to large (and by variant), without twins."""
 
     name: str
     title: str
@@ -128,8 +140,19 @@ class Family:
         """Branches of one variant, ascending by size."""
         return tuple(branch for branch in self.branches if branch.variant == variant)
 
+    @property
+    def with_twins(self) -> tuple[Branch, ...]:
+        """All branches, each twin after its branch."""
+        return with_twins(self.branches)
+
     def branch(self, name: str) -> Branch | None:
-        return next((branch for branch in self.branches if branch.name == name), None)
+        """By name; twins have names, too."""
+        return next((branch for branch in self.with_twins if branch.name == name), None)
+
+
+def with_twins(branches: Iterable[Branch]) -> tuple[Branch, ...]:
+    """Branches, each followed by its twin if it has one."""
+    return tuple(twin for branch in branches for twin in (branch, branch.compact) if twin is not None)
 
 
 @dataclass(frozen=True)
@@ -143,7 +166,8 @@ class Catalogue:
 
     @cached_property
     def branches(self) -> Mapping[str, Branch]:
-        return MappingProxyType({b.name: b for family in self.families.values() for b in family.branches})
+        """Every branch and twin, by name."""
+        return MappingProxyType({b.name: b for family in self.families.values() for b in family.with_twins})
 
     @cached_property
     def models(self) -> Mapping[str, ModelSpec]:
@@ -197,7 +221,7 @@ def parse(document: Mapping[str, Any], labels_folder: Path) -> Catalogue:
         families[family.name] = family
     if not families:
         raise CatalogueError("the catalogue has no family")
-    _unique("model", [m.name for family in families.values() for b in family.branches for m in b.models])
+    _unique("model", [name for family in families.values() for name in _own_models(family)])
     _unique("variant", [variant for family in families.values() for variant in family.variants])
     return Catalogue(MappingProxyType(families))
 
@@ -206,12 +230,13 @@ def parse(document: Mapping[str, Any], labels_folder: Path) -> Catalogue:
 _FAMILY_KEYS: Mapping[str, type] = {
     "name": str, "title": str, "component": str, "folder": str, "ensemble": bool, "prepare": dict,
     "variants": list, "default_variant": str, "min_short_side": int, "labels": str,
-    "input": list, "output": list, "branch": list,
+    "input": list, "output": list, "compact": dict, "branch": list,
 }  # fmt: skip
 _BRANCH_KEYS: Mapping[str, type] = {
     "name": str, "variant": str, "preprocess": str, "tier": str, "size": int, "max_side": int, "model_size": int,
     "required": bool, "when_ready": bool,
 }  # fmt: skip
+_COMPACT_KEYS: Mapping[str, type] = {"name": str, "preprocess": str, "input": list}
 _TENSOR_KEYS: Mapping[str, type] = {"name": str, "datatype": str, "shape": list}
 _PREPARE_KEYS: Mapping[str, type] = {
     "fit": str, "interpolation": str, "pad": int, "crop_ratio": float, "scale": float, "mean": list, "std": list,
@@ -282,7 +307,7 @@ def _branch(table: Mapping[str, Any], row: Mapping[str, Any], variant: str | Non
         symbols["A"] = 21 * (size // 32) ** 2
     inputs = tuple(_tensor(t, symbols) for t in table["input"])
     outputs = tuple(_tensor(t, symbols) for t in table["output"])
-    return Branch(
+    branch = Branch(
         name=name,
         family=table["name"],
         tier=row.get("tier"),
@@ -296,6 +321,32 @@ def _branch(table: Mapping[str, Any], row: Mapping[str, Any], variant: str | Non
         outputs=outputs,
         models=tuple(_models(name, table, row, inputs, outputs)),
     )
+    compact = table.get("compact")
+    return branch if compact is None else replace(branch, compact=_twin(branch, table, compact, symbols))
+
+
+def _twin(
+    branch: Branch, table: Mapping[str, Any], compact: Mapping[str, Any], symbols: Mapping[str, int]
+) -> Branch:
+    """An ensemble of a preprocess graph and the branch's own model."""
+    _check_table(compact, _COMPACT_KEYS, f"family {branch.family}, compact")
+    if table.get("prepare") is None or any(tensor.datatype != "FP32" for tensor in branch.inputs):
+        raise CatalogueError(f"family {branch.family}: compact is for models that take prepared FP32")
+    name = compact["name"].replace("{branch}", branch.name)
+    preprocess = compact["preprocess"].replace("{size}", str(branch.size))
+    inputs = tuple(_tensor(t, symbols) for t in compact["input"])
+    if len(inputs) != len(branch.inputs):
+        raise CatalogueError(f"branch {name}: it has as many inputs as {branch.name}")
+    middle = tuple(
+        TensorSpec(_planar(outer.name), inner.datatype, inner.shape)
+        for outer, inner in zip(inputs, branch.inputs, strict=True)
+    )
+    models = (
+        ModelSpec(name, "ensemble", inputs, branch.outputs),
+        ModelSpec(preprocess, "preprocess", inputs, middle),
+        *branch.models,
+    )
+    return replace(branch, name=name, required=False, inputs=inputs, models=models, twin_of=branch.name)
 
 
 def _tensor(table: Mapping[str, Any], symbols: Mapping[str, int]) -> TensorSpec:
@@ -336,6 +387,14 @@ def _models(
 def _planar(name: str) -> str:
     """`INPUT0__0` -> `OUTPUT0__0`: a preprocess model answers an input under the same number."""
     return name.replace("INPUT", "OUTPUT")
+
+
+def _own_models(family: Family) -> Iterator[str]:
+    """Names that nothing else may have: a twin's last model is its branch's, and twins of one size share a graph."""
+    twins = [branch.compact for branch in family.branches if branch.compact is not None]
+    yield from (model.name for branch in family.branches for model in branch.models)
+    yield from (twin.name for twin in twins)
+    yield from (spec.name for spec in {twin.models[1] for twin in twins})
 
 
 def _check_family(family: Family) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
 
-from routing.catalogue import TIERS, Branch, Family
+from routing.catalogue import TIERS, Branch, Family, with_twins
 
 
 class Readiness(StrEnum):
@@ -118,6 +118,7 @@ def route(
     wishes: Wishes,
     ready: Mapping[str, Readiness],
     default_variant: str | None = None,
+    compact: str = "",
 ) -> Decision:
     """Choose the branch of `family` for a frame.
 
@@ -128,6 +129,8 @@ def route(
         ready: readiness by branch name; a name that is absent counts as `missing`.
         default_variant: the one that serves when the caller names none, in the family that has it (None, and in
             other families: the catalogue's).
+        compact: why the frame had better travel as UINT8, in words; empty: it needn't. Then the twin of the branch
+            serves, if it is ready and the caller has named no branch.
 
     Raises:
         RoutingError: `invalid_parameter` (a wish that makes no sense), `model_not_found`, `model_not_ready`,
@@ -139,7 +142,16 @@ def route(
     decision = _decide(family, facts, wishes, ready, default_variant)
     if _state(ready, decision.branch) is not Readiness.READY:
         decision = _fall_back(family, decision, wishes, ready)
+    if compact and wishes.branch is None:
+        decision = _compacted(decision, ready, compact)
     return _with_warnings(family, facts, decision)
+
+
+def _compacted(decision: Decision, ready: Mapping[str, Readiness], reason: str) -> Decision:
+    twin = decision.branch.compact
+    if twin is None or _state(ready, twin) is not Readiness.READY:
+        return decision
+    return replace(decision, branch=twin, why=f"{decision.why}, frame as UINT8: {reason}")
 
 
 def instead(family: Family, failed: Decision, wishes: Wishes, ready: Mapping[str, Readiness]) -> Decision:
@@ -149,12 +161,13 @@ def instead(family: Family, failed: Decision, wishes: Wishes, ready: Mapping[str
         family: of the branch.
         failed: what was decided before.
         wishes: as they were then.
-        ready: readiness by branch name; the failed branch counts as out of memory whatever stands there.
+        ready: readiness by branch name; the failed branch, and what has the same weights, counts as out of memory
+            whatever stands there.
 
     Raises:
         RoutingError: `insufficient_gpu_memory`: no fallback is allowed, or none is ready.
     """
-    known = {**ready, failed.branch.name: Readiness.OUT_OF_MEMORY}
+    known = {**ready, **dict.fromkeys(failed.branch.same_weights, Readiness.OUT_OF_MEMORY)}
     return replace(_fall_back(family, failed, wishes, known), warnings=failed.warnings)
 
 
@@ -190,7 +203,7 @@ def _variant(family: Family, wishes: Wishes, default_variant: str | None) -> str
 
 def _override(family: Family, branches: tuple[Branch, ...], wishes: Wishes) -> Decision:
     if wishes.branch is not None and family.branch(wishes.branch) is None:
-        names = ", ".join(branch.name for branch in branches)
+        names = ", ".join(branch.name for branch in with_twins(branches))
         raise RoutingError(
             "model_not_found",
             f"{family.name} has no branch {wishes.branch!r}; it has {names}",
@@ -204,7 +217,7 @@ def _override(family: Family, branches: tuple[Branch, ...], wishes: Wishes) -> D
         "size": (wishes.size, "size"),
     }
     given = {key: value for key, (value, _) in asked.items() if value is not None}
-    for branch in branches:
+    for branch in with_twins(branches):  # a twin is found by its name alone: its branch stands before it
         if all(getattr(branch, asked[key][1]) == value for key, value in given.items()):
             words = ", ".join(f"{key}={value}" for key, value in given.items())
             return Decision(branch, "override", f"override: {words}")
@@ -243,22 +256,29 @@ def _words(branches: tuple[Branch, ...], index: int, side: str) -> str:
 
 
 def _fall_back(family: Family, meant: Decision, wishes: Wishes, ready: Mapping[str, Readiness]) -> Decision:
-    """The next smaller branch of the same variant that is ready, if the caller allows one."""
+    """The next smaller branch of the same variant that is ready, if the caller allows one.
+
+    For a twin it is a smaller twin before that one's branch; and before these its own branch, whose answer is the same.
+    """
     state = _state(ready, meant.branch)
     code, words = ERROR_CODES[state]
     passed_over = [*meant.passed_over, PassedOver(meant.branch.name, words)]
-    smaller = [
-        branch
-        for branch in family.of_variant(meant.branch.variant)
-        if (branch.size or 0) < (meant.branch.size or 0)
-    ]
     if wishes.fallback:
-        for branch in reversed(smaller):
+        for branch in _below(family, meant.branch):
             if _state(ready, branch) is Readiness.READY:
                 why = f"fallback: {meant.branch.name} {words} ({meant.why})"
                 return Decision(branch, "fallback", why, tuple(passed_over))
             passed_over.append(PassedOver(branch.name, ERROR_CODES[_state(ready, branch)][1]))
     raise RoutingError(code, f"{meant.branch.name}: {words} ({meant.why})", meant.branch.name)
+
+
+def _below(family: Family, meant: Branch) -> list[Branch]:
+    """What may serve in place of `meant`, the best first."""
+    branches = family.of_variant(meant.variant)
+    smaller = [branch for branch in branches if (branch.size or 0) < (meant.size or 0)]
+    if meant.twin_of is not None:
+        smaller = [*with_twins(smaller), *(branch for branch in branches if branch.name == meant.twin_of)]
+    return smaller[::-1]
 
 
 def _with_warnings(family: Family, facts: FrameFacts | None, decision: Decision) -> Decision:

@@ -262,6 +262,9 @@ class BranchRow(Schema):
     model_size: int | None = Field(description="Side that the model itself sees, where it isn't `size`.")
     required: bool
     when_ready: bool = Field(description="The rule takes it only while it is ready.")
+    twin_of: str | None = Field(
+        description="The branch whose weights this one runs on UINT8 pixels, in its place; null: it is no twin."
+    )
     readiness: Readiness
     reason: str | None
     weights: str

@@ -171,6 +171,10 @@ class Engine(Protocol):
     def name(self) -> str:
         """`triton` or `embedded`."""
 
+    @property
+    def transport(self) -> str | None:
+        """How tensors reach the models: `shared_memory`, `bytes` or `inprocess`; None: not known yet. Never blocks."""
+
     def lease(self, branch: Branch, deadline: Deadline) -> AbstractContextManager[Lease]:
         """Wait for free tensors of `branch`.
 

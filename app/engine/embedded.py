@@ -82,6 +82,7 @@ class EmbeddedEngine:
     """See the module."""
 
     name = "embedded"
+    transport = "inprocess"
 
     def __init__(
         self,
@@ -208,12 +209,15 @@ class EmbeddedEngine:
         """Sessions never give back what they hold: they go, and where there is memory, others take their place."""
         del anew  # nobody else loads here
         with self._loading:
-            old = self._pools.pop(branch.name, None)
-            if old is not None:
-                old.close()
-            del old  # the last that holds the sessions, but for runs that are under way
-            self._let_go(branch)
-            self._bring_locked(branch)
+            both = [self._catalogue.branches[name] for name in branch.same_weights]
+            for one in both:
+                old = self._pools.pop(one.name, None)
+                if old is not None:
+                    old.close()
+                del old  # the last that holds the sessions, but for runs that are under way
+                self._let_go(one)
+            for one in both:
+                self._bring_locked(one)
             if self._states[branch.name].readiness in _NOT_THERE:
                 return "gone"
             if branch.name not in self._pools:
@@ -224,19 +228,29 @@ class EmbeddedEngine:
         return "reloaded"
 
     def _let_go(self, branch: Branch) -> None:
-        """Memory of what isn't served; a part of one branch is a part of no other."""
-        for model in branch.models:
-            self._sessions.pop(model.name, None)
+        """Memory of what isn't served, nor needed by what is."""
+        for name in {model.name for model in branch.models} - self._needed_beside(branch):
+            self._sessions.pop(name, None)
+
+    def _needed_beside(self, branch: Branch) -> set[str]:
+        """Models of the other branches that are served."""
+        others = (self._catalogue.branches[name] for name in self._pools if name != branch.name)
+        return {model.name for other in others for model in other.models}
 
     def _load(self, branch: Branch) -> dict[str, ModelState]:
-        """States of a branch and its parts after an attempt; what is wrong ends there, never in the loader's death."""
+        """States of a branch and its parts after an attempt; what is wrong ends there, never in the loader's death.
+
+        Without those of parts that have one already: a twin's branch, and graphs that other twins run on.
+        """
         parts = {model.name: self._state(model.name, *self._found(model.name)) for model in branch.models}
         parts[branch.name] = self._attempt(branch, parts)
         for name, part in parts.items():
             if part.readiness is Readiness.LOADING:  # nobody will load it now
                 reason = f"not loaded, because {branch.name} isn't: {parts[branch.name].reason}"
                 parts[name] = replace(part, readiness=Readiness.UNAVAILABLE, reason=reason)
-        return parts
+        kept = set(self._catalogue.branches) - {branch.name}
+        needed = self._needed_beside(branch)
+        return {n: part for n, part in parts.items() if n not in kept and (part.ready or n not in needed)}
 
     def _attempt(self, branch: Branch, parts: dict[str, ModelState]) -> ModelState:
         """The branch's own state; the parts that have been loaded are READY in `parts`."""

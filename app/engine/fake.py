@@ -48,6 +48,7 @@ class FakeEngine:
     """
 
     name = "fake"
+    transport = "inprocess"
 
     def __init__(
         self, catalogue: Catalogue, functions: Mapping[str, Function], leases: int = 2, max_waiting: int = 64

@@ -1,8 +1,8 @@
 """Branches whose device memory ran out: not served until they are loaded anew and have run once more.
 
 After one such failure a model can keep failing although memory is free again, because what it holds is never given
-back. So the failing branch is taken out at once, the others serve on, and a thread of its own mends one branch after
-another, with a growing pause between attempts that fail.
+back. So the failing branch is taken out at once, with its twin, which has the same weights model; the others serve on,
+and a thread of its own mends one branch after another, with a growing pause between attempts that fail.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ _JITTER = (0.75, 1.25)
 # reloaded: loaded anew here; ran: it ran again without that (nobody may load it, or another gateway has done it);
 # gone: somebody else has unloaded it, so there is nothing to mend.
 Mended = Literal["reloaded", "ran", "gone"]
+_NOT_THERE = (Readiness.MISSING, Readiness.WEIGHTS_MISSING)
 
 
 @dataclass(slots=True)
@@ -114,10 +115,12 @@ class Quarantine:
             if known is not None:
                 return max(known.wait(), 1.0)
             case = _Case(branch, datetime.now(UTC), _line(error), time.monotonic() + self._pause(0))
-            self._cases[branch.name] = case
+            self._cases.update(dict.fromkeys(branch.same_weights, case))
             self._wake.notify()
-        _log.warning("%s is not served until it is mended: %s", branch.name, error.detail)
-        self._changed(branch.name)
+        _log.warning(
+            "%s is not served until it is mended: %s", " and ".join(branch.same_weights), error.detail
+        )
+        self._say_changed(branch)
         return max(case.wait(), 1.0)
 
     def note_reloads(self, models: Collection[str]) -> None:
@@ -133,6 +136,8 @@ class Quarantine:
         """`state`, or that its branch is out of memory, when that happened, and what becomes of it."""
         case = self._cases.get(state.name)
         if case is None or state.readiness is Readiness.UNREACHABLE:
+            return state
+        if state.readiness in _NOT_THERE and state.name != case.branch.name:  # a twin that nobody has built
             return state
         return replace(
             state,
@@ -192,7 +197,11 @@ class Quarantine:
                 _log.exception("%s could not be mended", case.branch.name)
                 error = GatewayError(type(caught).__name__)
             self._finish(case, outcome, error)
-            self._changed(case.branch.name)
+            self._say_changed(case.branch)
+
+    def _say_changed(self, branch: Branch) -> None:
+        for name in branch.same_weights:
+            self._changed(name)
 
     def _next(self) -> _Case | None:
         """The next case whose pause is over; None: closed."""
@@ -212,7 +221,8 @@ class Quarantine:
                 return
             self._attempts[name, outcome] += 1
             if error is None:
-                del self._cases[name]
+                for same in case.branch.same_weights:
+                    self._cases.pop(same, None)
             else:
                 case.attempts += 1
                 case.last = _line(error)

@@ -67,6 +67,30 @@ def letterbox_into(
         np.divide(plane, np.float32(scale), out=view)
 
 
+def letterbox_pixels_into(
+    rgb: NDArray[np.uint8],
+    geometry: Letterbox,
+    pixels: NDArray[np.uint8],
+    workspace: MutableMapping[str, Any],
+    pad: int = PAD,
+) -> None:
+    """Write the letterboxed frame into a tensor of pixels: what `letterbox_into` writes, before planes and division.
+
+    Args:
+        rgb: `[height, width, 3]` uint8.
+        geometry: where the frame lies.
+        pixels: `[1, size, size, 3]` uint8, every element is written.
+        workspace: belongs to `pixels`, see `letterbox_into`.
+        pad: the grey level around the frame.
+    """
+    if workspace.get("geometry") != geometry:
+        workspace["geometry"] = None  # half-written until all is in place
+        pixels.fill(pad)
+        workspace["inner"] = _inner(pixels[0], geometry)
+        workspace["geometry"] = geometry
+    _place(rgb, geometry, workspace["inner"])
+
+
 def _inner(square: NDArray[Any], geometry: Letterbox) -> NDArray[Any]:
     """The view of a square `[size, size, ...]` in which the frame lies."""
     bottom, right = geometry.top + geometry.new_height, geometry.left + geometry.new_width
@@ -77,7 +101,5 @@ def _place(rgb: NDArray[np.uint8], geometry: Letterbox, target: NDArray[np.uint8
     size = (geometry.new_width, geometry.new_height)
     if size == (geometry.width, geometry.height):
         target[:] = rgb
-    elif target.flags.c_contiguous:
-        cv2.resize(rgb, size, dst=target, interpolation=cv2.INTER_LINEAR)
     else:
-        target[:] = cv2.resize(rgb, size, interpolation=cv2.INTER_LINEAR)
+        cv2.resize(rgb, size, dst=target, interpolation=cv2.INTER_LINEAR)  # rows may lie apart

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from app import context
 from app.engine.base import Deadline as Deadline  # noqa: PLC0414  # for the routes, which know no engine
@@ -20,6 +20,7 @@ from routing.policy import Decision, FrameFacts, Readiness, RoutingError, instea
 from routing.policy import Wishes as Wishes  # noqa: PLC0414  # for the routes, which know no routing
 from routing.provenance import ModelUsed, model_signature, models_used, resolved_model_mapping
 
+DetectInput = Literal["auto", "fp32", "uint8"]
 STAGES = ("decode", "queue", "prepare", "infer", "finish", "encode")
 
 
@@ -163,12 +164,14 @@ class ReadinessByName(Mapping[str, Readiness]):
 class Router:
     """`routing.policy.route` over what the engine says is ready, with our errors.
 
-    `variant` serves when the caller names none; None: the catalogue's.
+    `variant` serves when the caller names none; None: the catalogue's. `detect_input`: whether frames travel to the
+    detector as prepared FP32 or as UINT8 pixels; `auto`: as UINT8 where tensors are copied into messages.
     """
 
     catalogue: Catalogue
     engine: Engine
     variant: str | None = None
+    detect_input: DetectInput = "auto"
 
     def decide(self, family: str, facts: FrameFacts | None, wishes: Wishes) -> Decision:
         """Choose a branch.
@@ -179,7 +182,8 @@ class Router:
         """
         states = self.engine.ready()
         try:
-            return route(self.catalogue[family], facts, wishes, ReadinessByName(states), self.variant)
+            ready = ReadinessByName(states)
+            return route(self.catalogue[family], facts, wishes, ready, self.variant, self._compact())
         except RoutingError as error:
             detail = error.detail
             state = states.get(error.branch or "")
@@ -188,6 +192,13 @@ class Router:
             if state.reason:
                 detail = f"{detail}: {state.reason}"
             raise by_code(error.code)(detail, retry_after=state.retry_after) from error
+
+    def _compact(self) -> str:
+        """Why frames travel as UINT8; empty: they don't."""
+        if self.detect_input == "uint8":
+            return "as set"
+        by_bytes = self.detect_input == "auto" and self.engine.transport == "bytes"
+        return "tensors go as bytes" if by_bytes else ""
 
     def instead(self, failed: Decision, wishes: Wishes) -> Decision | None:
         """What serves once the branch of `failed` has run out of memory; None: nothing that the caller allows."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from app.engine.base import Deadline
 from app.media.image import ImageLimits, decode_image
 from app.media.overlays import draw_boxes, png_bytes
-from app.media.resize import letterbox_into
+from app.media.resize import letterbox_into, letterbox_pixels_into
 from app.metrics import Metrics
 from app.pipelines.base import Framed, Router, Served, Timings, leased, observe, on_branch
 from app.vision.letterbox import Letterbox
@@ -112,7 +112,8 @@ class DetectPipeline:
         geometry = Letterbox.fit(rgb.shape[1], rgb.shape[0], branch.size or 0)
         with leased(self.router.engine, branch, deadline, timings) as lease:
             with timings.stage("prepare"):
-                letterbox_into(rgb, geometry, lease.inputs["images"], lease.workspace)
+                place = letterbox_into if branch.twin_of is None else letterbox_pixels_into
+                place(rgb, geometry, lease.inputs[branch.inputs[0].name], lease.workspace)
             deadline.check("prepare")
             with timings.stage("infer"):
                 lease.run(deadline)

@@ -82,8 +82,13 @@ def _required_branches(router: Router, required: Sequence[str]) -> set[str]:
     return {
         name
         for name, branch in router.catalogue.branches.items()
-        if any(branch.required if p == "checklist" else fnmatch.fnmatchcase(name, p) for p in required)
+        if any(branch.required if p == "checklist" else _names(p, branch) for p in required)
     }
+
+
+def _names(pattern: str, branch: Branch) -> bool:
+    """A twin is nobody's but who writes its whole name: its branch serves as well."""
+    return fnmatch.fnmatchcase(branch.name, pattern) if branch.twin_of is None else pattern == branch.name
 
 
 def not_ready(router: Router, required: Sequence[str]) -> list[dict[str, str]]:
@@ -138,7 +143,7 @@ def _family(router: Router, family: Family, states: Mapping[str, ModelState]) ->
         "default_variant": family.variant_or_default(router.variant),
         "min_short_side": family.min_short_side,
         "prepare": None if family.prepare is None else _prepare(family.prepare),
-        "branches": [_branch(branch, states) for branch in family.branches],
+        "branches": [_branch(branch, states) for branch in family.with_twins],
     }
 
 
@@ -159,6 +164,7 @@ def _branch(branch: Branch, states: Mapping[str, ModelState]) -> dict[str, Any]:
         "model_size": branch.model_size,
         "required": branch.required,
         "when_ready": branch.when_ready,
+        "twin_of": branch.twin_of,
         "readiness": state.readiness,
         "reason": state.reason,
         "weights": weights.kind,

@@ -28,6 +28,7 @@ from routing.catalogue import Branch
 
 CATALOGUE = catalogues.load()
 STARTER = ["yolo11n_320", "yolo11n_640", "yolo11n_960"]
+STARTER_GRAPHS = ["preprocess_yolo11_320", "preprocess_yolo11_640", "preprocess_yolo11_960"]
 PREPROCESS = [name for name, spec in CATALOGUE.models.items() if spec.kind == "preprocess"]
 
 Export = Callable[[Branch, Weights], tuple[bytes, tuple[str, ...]]]
@@ -90,11 +91,13 @@ def test_starter_set_is_made_where_it_belongs(
         assert served.samefile(tmp_path / "models" / "optimized" / "yolo11" / f"{name}.onnx")
         assert _record(tmp_path, name).provenance.weights == "random"
         assert (served.with_name("labels.txt").read_text().splitlines()) == list(CATALOGUE["detect"].labels)
+        assert (tmp_path / "repository" / f"{name}_uint8" / "1").is_dir()  # Triton wants it of ensembles
     document = json.loads((tmp_path / "models" / "manifest.json").read_bytes())
-    assert list(document["models"]) == STARTER
-    lines = capsys.readouterr().out.splitlines()
+    assert list(document["models"]) == [*STARTER_GRAPHS, *STARTER]
+    first, *lines = capsys.readouterr().out.splitlines()
     digest = _record(tmp_path, STARTER[1]).digest
     pattern = rf"\[2/3\] yolo11n_640  exported [\d.]+ MB in [\d.]+ s, {digest}, weights: random \(seed 0\)"
+    assert first.endswith("3 written")
     assert re.fullmatch(pattern, lines[1])
     assert len(lines) == 3
 
@@ -116,7 +119,7 @@ def test_what_is_there_is_skipped(
     assert run("models", "--weights", "random") == 0
     assert fake.made == STARTER
     assert optimized.samefile(tmp_path / "repository" / "yolo11n_320" / "1" / "model.onnx")
-    lines = capsys.readouterr().out.splitlines()
+    _, *lines = capsys.readouterr().out.splitlines()
     assert [line.split(",")[0].split()[1:] for line in lines] == [[name, "is", "there"] for name in STARTER]
 
 
@@ -166,7 +169,10 @@ def test_an_interrupted_run_goes_on(
     fake.export = interrupt
     assert run("models", "--weights", "random") == 130
     assert "run it again" in capsys.readouterr().err
-    assert list(json.loads((tmp_path / "models" / "manifest.json").read_bytes())["models"]) == STARTER[:1]
+    assert list(json.loads((tmp_path / "models" / "manifest.json").read_bytes())["models"]) == [
+        *STARTER_GRAPHS,
+        *STARTER[:1],
+    ]
     fake.export = _graph
     assert run("models", "--weights", "random") == 0
     assert fake.made == [*STARTER[:2], *STARTER[1:]]

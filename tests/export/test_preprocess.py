@@ -10,17 +10,20 @@ import onnx
 import onnxruntime
 import pytest
 
+from app.media.resize import letterbox_into
+from app.vision.letterbox import Letterbox
 from export import preprocess
 from routing import catalogue as catalogues
 from routing.catalogue import Branch, ModelSpec, Prepare
 
 CATALOGUE = catalogues.load()
-CASES = [
-    pytest.param(spec, branch, id=spec.name)
+GRAPHS = {
+    spec.name: (spec, branch)
     for branch in CATALOGUE.branches.values()
     for spec in branch.models
     if spec.kind == "preprocess"
-]
+}
+CASES = [pytest.param(*graph, id=name) for name, graph in GRAPHS.items()]
 SAME_SIZE = [case for case in CASES if case.values[1].model_size is None]  # type: ignore[union-attr]  # always a Branch
 RESIZED = [case for case in CASES if case not in SAME_SIZE]
 
@@ -66,8 +69,8 @@ def _cubic(source: int, target: int) -> npt.NDArray[np.float64]:
 
 
 def test_every_family_with_an_ensemble_and_pictures_has_graphs() -> None:
-    """The catalogue has preprocess models: depth, flow (two networks), CLIP and scenes at three sizes each."""
-    assert len(CASES) == 15
+    """Detection's twins share one a size; depth, flow (two networks), CLIP and scenes have three sizes each."""
+    assert len(CASES) == 18
     assert len(RESIZED) == 1
 
 
@@ -134,11 +137,27 @@ def test_the_same_bytes_every_time(spec: ModelSpec, branch: Branch) -> None:
     assert preprocess.build(spec, _prepare(branch)) == preprocess.build(spec, _prepare(branch))
 
 
+@pytest.mark.parametrize("size", [320, 640, 960])
+def test_the_detector_s_pixels_become_the_bits_that_the_gateway_would_send(size: int) -> None:
+    """Every one of the 256 levels, in every channel: x / 255 rounded to FP32, by one division and nothing else."""
+    spec, branch = GRAPHS[f"preprocess_yolo11_{size}"]
+    content = preprocess.build(spec, _prepare(branch))
+    assert [node.op_type for node in onnx.load_from_string(content).graph.node] == [
+        "Cast",
+        "Transpose",
+        "Div",
+    ]
+    pixels = np.resize(np.arange(256, dtype=np.uint8).repeat(3), spec.inputs[0].shape)
+    (answer,) = _run(content, {"INPUT__0": pixels})
+    images = np.empty((1, 3, size, size), np.float32)
+    letterbox_into(pixels[0], Letterbox.fit(size, size, size), images, {})
+    assert answer.tobytes() == images.tobytes()
+    assert len(np.unique(answer)) == 256
+
+
 def test_normalisation_of_the_catalogue_reaches_the_graph() -> None:
     """Another mean in the catalogue is another graph with another answer."""
-    spec, branch = SAME_SIZE[0].values
-    assert isinstance(spec, ModelSpec)
-    assert isinstance(branch, Branch)
+    spec, branch = GRAPHS["preprocess_midas_256"]
     prepare = _prepare(branch)
     other = replace(prepare, mean=(0.0, 0.0, 0.0))
     inputs = _inputs(spec)

@@ -41,6 +41,11 @@ CONTRACTS: dict[str, tuple[list[TensorSpec], list[TensorSpec]]] = {
         for v in "nsmlx"
         for s, n in ((320, 2100), (640, 8400), (960, 18900))
     },
+    **{
+        f"yolo11{v}_{s}_uint8": ([_u8(s)], [_fp32("output0", 1, 84, n)])
+        for v in "nsmlx"
+        for s, n in ((320, 2100), (640, 8400), (960, 18900))
+    },
     **{f"clip_image_{s}": ([_u8(s)], [_fp32("OUTPUT__0", 1, 512)]) for s in (224, 336, 448)},
     "clip_text": ([TensorSpec("INPUT__0", "INT64", (1, 77))], [_fp32("OUTPUT__0", 1, 77, 512)]),
     **{f"places365_resnet50_{s}": ([_u8(s)], [_fp32("OUTPUT__0", 1, 365)]) for s in (224, 336, 448)},
@@ -141,6 +146,31 @@ def test_flow_has_two_networks_and_small_is_the_default() -> None:
     assert not any(branch.required for branch in flow.of_variant("large"))
 
 
+@pytest.mark.parametrize("variant", "nsmlx")
+@pytest.mark.parametrize("size", [320, 640, 960])
+def test_a_detector_has_a_twin_with_the_same_weights(variant: str, size: int) -> None:
+    """Pixels through a graph that all variants share into the very model; it stands on no ladder and no checklist."""
+    name = f"yolo11{variant}_{size}"
+    branch, twin = CATALOGUE.branches[name], CATALOGUE.branches[f"{name}_uint8"]
+    assert branch.compact is twin
+    assert [model.name for model in twin.models] == [twin.name, f"preprocess_yolo11_{size}", name]
+    assert twin.models[-1] is branch.models[-1] is CATALOGUE.models[twin.weights_model]
+    assert twin.models[1].outputs[0].shape == branch.inputs[0].shape
+    assert (branch.same_weights, branch.twin_of) == ((name, twin.name), None)
+    assert (twin.same_weights, twin.twin_of) == ((name, twin.name), name)
+    family = CATALOGUE["detect"]
+    assert family.branch(twin.name) is twin
+    assert twin not in family.branches
+    assert twin not in family.of_variant(variant)
+    assert not twin.required
+
+
+def test_only_detection_has_twins() -> None:
+    """The other families' branches take pixels already, or tokens; each is alone with its weights."""
+    others = [b for b in CATALOGUE.branches.values() if b.family != "detect"]
+    assert all(b.compact is None and b.twin_of is None and b.same_weights == (b.name,) for b in others)
+
+
 def test_no_tensor_has_a_dynamic_axis() -> None:
     """Every dimension of every model in the repository is a positive number."""
     for model in CATALOGUE.models.values():
@@ -234,6 +264,34 @@ FAULTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         "variant n stands twice",
     ),
     "labels that are not there": (lambda d: _set(d["family"][0], "labels", "none.txt"), "none.txt"),
+    "twin without its branch's name": (
+        lambda d: _set(d["family"][0]["compact"], "name", "twin"),
+        "twin stands",
+    ),
+    "twin with its branch's name": (
+        lambda d: _set(d["family"][0]["compact"], "name", "{branch}"),
+        "stands twice",
+    ),
+    "one graph for all sizes": (
+        lambda d: _set(d["family"][0]["compact"], "preprocess", "preprocess_yolo11"),
+        "preprocess_yolo11 stands twice",
+    ),
+    "a graph of another family": (
+        lambda d: (
+            _set(d["family"][0]["compact"], "preprocess", "preprocess_midas_{size}"),
+            _set(_depth(d)["branch"][0], "preprocess", "preprocess_midas_320"),
+        ),
+        "preprocess_midas_320 stands twice",
+    ),
+    "twin of an ensemble": (
+        lambda d: _set(_depth(d), "compact", copy.deepcopy(d["family"][0]["compact"])),
+        "prepared FP32",
+    ),
+    "twin with two inputs": (
+        lambda d: d["family"][0]["compact"]["input"].append({"name": "b", "datatype": "UINT8", "shape": [1]}),
+        "as many inputs",
+    ),
+    "unknown twin key": (lambda d: _set(d["family"][0]["compact"], "size", 1), "size"),
     "preprocess twice": (
         lambda d: _set(_depth(d)["branch"][1], "preprocess", "preprocess_midas_256"),
         "preprocess_midas_256 stands twice",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from routing import catalogue as catalogues
 from routing.catalogue import TIERS
-from routing.policy import ERROR_CODES, FrameFacts, Readiness, RoutingError, Wishes, instead, route
+from routing.policy import ERROR_CODES, Decision, FrameFacts, Readiness, RoutingError, Wishes, instead, route
 
 CATALOGUE = catalogues.load()
 ALL_READY = dict.fromkeys(CATALOGUE.branches, Readiness.READY)
@@ -36,6 +36,7 @@ wishes = st.builds(
     wishes,
     readiness,
     st.sampled_from([None, *"nsmlx", "large"]),
+    st.sampled_from(["", "tensors go as bytes"]),
 )
 def test_every_wish_ends_in_a_ready_branch_or_a_known_code(
     family: str,
@@ -43,20 +44,44 @@ def test_every_wish_ends_in_a_ready_branch_or_a_known_code(
     wish: Wishes,
     ready: Mapping[str, Readiness],
     variant: str | None,
+    compact: str,
 ) -> None:
     """Routing is total: a ready branch of the family with a reason, or an error with one of the API's codes."""
     try:
-        decision = route(CATALOGUE[family], frame, wish, ready, variant)
+        decision = route(CATALOGUE[family], frame, wish, ready, variant, compact)
     except RoutingError as error:
         assert error.code in CODES  # noqa: PT017  # either outcome is right, each in its form
         assert error.detail  # noqa: PT017  # ditto
         return
-    assert decision.branch in CATALOGUE[family].branches
+    assert decision.branch in CATALOGUE[family].with_twins
     assert ready[decision.branch.name] is Readiness.READY
     assert decision.why.startswith(f"{decision.kind}: ")
     assert decision.degraded is (decision.kind == "fallback")
     assert not decision.degraded or wish.fallback
-    assert decision == route(CATALOGUE[family], frame, wish, ready, variant)
+    assert decision == route(CATALOGUE[family], frame, wish, ready, variant, compact)
+    plain = route(CATALOGUE[family], frame, wish, ready, variant)
+    assert decision.branch in (plain.branch, plain.branch.compact)
+    assert (decision.kind, decision.passed_over, decision.warnings) == (
+        plain.kind, plain.passed_over, plain.warnings,
+    )  # fmt: skip
+    _follow(family, decision, wish, ready)
+
+
+def _follow(family: str, decision: Decision, wish: Wishes, ready: Mapping[str, Readiness]) -> None:
+    """What serves once memory has run out again and again: never larger, never what failed, and it ends."""
+    failed: set[str] = set()
+    while True:
+        failed |= {*decision.branch.same_weights}
+        try:
+            smaller = instead(CATALOGUE[family], decision, wish, ready)
+        except RoutingError as error:
+            assert error.code == "insufficient_gpu_memory"  # noqa: PT017  # the end
+            return
+        assert ready[smaller.branch.name] is Readiness.READY
+        assert smaller.branch.name not in failed
+        assert (smaller.branch.size or 0) < (decision.branch.size or 0)
+        assert smaller.branch.variant == decision.branch.variant
+        decision = smaller
 
 
 @settings(max_examples=500, deadline=None)
@@ -257,7 +282,9 @@ def test_a_frame_without_an_area_is_refused(frame: FrameFacts) -> None:
 
 def test_an_unknown_branch_is_answered_with_the_names_that_are_served() -> None:
     """The names offered are of the variant that the service uses, not of the catalogue's default."""
-    with pytest.raises(RoutingError, match="it has yolo11n_320, yolo11n_640, yolo11n_960"):
+    with pytest.raises(
+        RoutingError, match=r"it has yolo11n_320, yolo11n_320_uint8, yolo11n_640, .*n_960_uint8$"
+    ):
         route(CATALOGUE["detect"], FrameFacts(500, 500), Wishes(branch="yolo12n_640"), ALL_READY, "n")
 
 
@@ -303,3 +330,65 @@ def test_nothing_follows_the_smallest_branch_or_where_no_fallback_is_allowed() -
         with pytest.raises(RoutingError) as failure:
             instead(family, decided, wishes, ALL_READY)
         assert (failure.value.code, failure.value.branch) == ("insufficient_gpu_memory", decided.branch.name)
+
+
+BYTES = "tensors go as bytes"
+
+
+def test_a_twin_serves_where_tensors_are_dear() -> None:
+    """Decided as ever, then its twin if that is ready, and the reason says so; not for a caller who names a branch."""
+    family, facts = CATALOGUE["detect"], FrameFacts(500, 500)
+    decision = route(family, facts, Wishes(), ALL_READY, "n", BYTES)
+    assert decision.branch.name == "yolo11n_640_uint8"
+    assert decision.why == f"rule: 320 < max(500, 500) <= 640, frame as UINT8: {BYTES}"
+    assert (decision.kind, decision.degraded) == ("rule", False)
+    assert route(family, facts, Wishes(), ALL_READY, "n").branch.name == "yolo11n_640"
+    assert route(family, facts, Wishes(size=320), ALL_READY, "n", BYTES).branch.name == "yolo11n_320_uint8"
+    named = route(family, facts, Wishes(branch="yolo11n_640"), ALL_READY, "n", BYTES)
+    assert (named.branch.name, named.why) == ("yolo11n_640", "override: branch=yolo11n_640")
+    twin = route(family, facts, Wishes(branch="yolo11s_640_uint8"), ALL_READY, "n")
+    assert (twin.branch.name, twin.why) == ("yolo11s_640_uint8", "override: branch=yolo11s_640_uint8")
+
+
+@pytest.mark.parametrize("state", [None, *(state for state in Readiness if state is not Readiness.READY)])
+def test_without_its_twin_the_branch_serves(state: Readiness | None) -> None:
+    """Quietly: the answer is the same. And a twin whose branch isn't ready serves nobody who didn't name it."""
+    family, facts = CATALOGUE["detect"], FrameFacts(500, 500)
+    ready = {name: value for name, value in ALL_READY.items() if name != "yolo11x_640_uint8"}
+    if state is not None:
+        ready["yolo11x_640_uint8"] = state
+    assert route(family, facts, Wishes(), ready, None, BYTES) == route(family, facts, Wishes(), ready)
+    if state is not None:
+        with pytest.raises(RoutingError):
+            route(family, facts, Wishes(), {**ALL_READY, "yolo11x_640": state}, None, BYTES)
+
+
+def test_after_a_twin_comes_the_next_smaller_one() -> None:
+    """Out of memory is out of memory for its branch, too; a smaller twin goes before its branch."""
+    family, facts, wishes = CATALOGUE["detect"], FrameFacts(1000, 1000), Wishes(fallback=True)
+    first = route(family, facts, wishes, ALL_READY, "n", BYTES)
+    second = instead(family, first, wishes, {**ALL_READY, "yolo11n_640_uint8": Readiness.MISSING})
+    third = instead(family, second, wishes, ALL_READY)
+    assert [d.branch.name for d in (first, second, third)] == [
+        "yolo11n_960_uint8",
+        "yolo11n_640",
+        "yolo11n_320",
+    ]
+    assert [(p.branch, p.reason) for p in second.passed_over] == [
+        ("yolo11n_960_uint8", "out of memory"),
+        ("yolo11n_960", "out of memory"),
+        ("yolo11n_640_uint8", "not in the repository"),
+    ]
+    again = instead(family, first, wishes, ALL_READY)
+    assert again.branch.name == "yolo11n_640_uint8"
+
+
+def test_a_twin_by_name_that_is_not_ready_may_fall_back_on_its_branch() -> None:
+    """The same weights at the same size come first; without leave it is the twin's own error."""
+    family, ready = CATALOGUE["detect"], {**ALL_READY, "yolo11n_640_uint8": Readiness.WEIGHTS_MISSING}
+    wishes = Wishes(branch="yolo11n_640_uint8")
+    with pytest.raises(RoutingError) as failure:
+        route(family, FrameFacts(500, 500), wishes, ready)
+    assert (failure.value.code, failure.value.branch) == ("weights_missing", "yolo11n_640_uint8")
+    decision = route(family, FrameFacts(500, 500), Wishes(branch=wishes.branch, fallback=True), ready)
+    assert (decision.branch.name, decision.degraded) == ("yolo11n_640", True)

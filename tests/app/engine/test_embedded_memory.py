@@ -17,6 +17,7 @@ from app.engine.base import Deadline
 from app.engine.embedded import EmbeddedEngine, EmbeddedOptions
 from app.engine.weights import WeightsBook
 from app.errors import InsufficientGpuMemory
+from routing.catalogue import Branch
 from routing.policy import Readiness
 
 BRANCH, OTHER = CATALOGUE.branches["yolo11n_320"], CATALOGUE.branches["midas_256"]
@@ -61,10 +62,11 @@ def engine(models: Path, request: pytest.FixtureRequest) -> Iterator[EmbeddedEng
     made.close()
 
 
-def ask(engine: EmbeddedEngine, value: float) -> float:
+def ask(engine: EmbeddedEngine, value: float, branch: Branch = BRANCH) -> float:
     deadline = Deadline.after(10)
-    with engine.lease(BRANCH, deadline) as lease:
-        lease.inputs["images"].fill(value)
+    with engine.lease(branch, deadline) as lease:
+        (array,) = lease.inputs.values()
+        array.fill(255 * value if array.dtype == np.uint8 else value)
         lease.run(deadline)
         return float(lease.outputs["output0"].max())
 
@@ -99,6 +101,27 @@ def test_a_session_that_ran_out_of_memory_is_made_anew(engine: EmbeddedEngine) -
     usage = engine.usage()
     assert (usage.out_of_memory, usage.quarantined) == ({BRANCH.name: 1}, frozenset())
     assert usage.mended == {(BRANCH.name, "reloaded"): 1}
+
+
+@pytest.mark.parametrize("first", BRANCH.same_weights)
+def test_a_branch_and_its_twin_are_made_anew_together(models: Path, first: str) -> None:
+    """They run on one session: whichever runs out of memory, both are out until another one takes its place."""
+    test_repository.build(models, [f"{BRANCH.name}_uint8"], configs=False)
+    (models / BRANCH.name / "1" / "model.onnx").write_bytes(hungry())
+    options = EmbeddedOptions(threads=1, mend_pause_s=0.3, mend_longest_s=0.3)
+    engine = EmbeddedEngine(CATALOGUE, models, WeightsBook(None, None), options)
+    assert engine.loaded.wait(60)
+    try:
+        full = weakref.ref(engine._sessions[BRANCH.name].session)
+        for name in (first, *BRANCH.same_weights):
+            with pytest.raises(InsufficientGpuMemory):
+                ask(engine, 1.0, CATALOGUE.branches[name])
+        eventually(lambda: all(engine.ready()[name].ready for name in BRANCH.same_weights))
+        assert ask(engine, 0.0) == 0.0
+        assert full() is None
+        assert engine.usage().mended == {(first, "reloaded"): 1}
+    finally:
+        engine.close()
 
 
 def test_a_branch_whose_files_are_gone_meanwhile_is_missing(engine: EmbeddedEngine, models: Path) -> None:

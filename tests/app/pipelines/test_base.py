@@ -35,6 +35,7 @@ class Stuck:
     """An engine whose models are all in one state."""
 
     name = "stuck"
+    transport = "inprocess"
 
     def __init__(self, state: Readiness, reason: str | None = None) -> None:
         self._states = {name: ModelState(name, state, reason) for name in CATALOGUE.models}
