@@ -2,11 +2,15 @@
 
 A body has the request's own deadline (`receive` in `app.api.requests`). Everything here is counted in seconds of
 `timeout_keep_alive` (GATEWAY_IDLE_TIMEOUT_S), so a connection without a request lives no longer than that.
+
+It also says two things in fewer steps than ASGI has for them: a short body when it is complete, and not packet by
+packet; and that the caller has gone away, as a future in the scope, so that nobody needs a task that waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -14,6 +18,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 MAX_HEAD_BYTES = 65_536
 _OVERHEAD = 8  # times the body: its chunks' own bytes, down to a chunk a byte
 _LEAST_BYTES_S = 1024  # an answer that is taken more slowly is worth less than the memory that it holds
+_WHOLE_BYTES = 1 << 20  # a body that is announced as no longer is given to the application in one piece
+# Key of the scope: a future that is done when the caller's connection has ended.
+GONE = "gateway.gone"
 
 
 class Connection(HttpToolsProtocol):
@@ -28,6 +35,8 @@ class Connection(HttpToolsProtocol):
         self._in_head = True
         self._completed = False
         self._overhead = self._body_bytes = self._bodies_bytes = 0
+        self._whole = False
+        self._gone: asyncio.Future[None] = self.loop.create_future()
         super().connection_made(transport)
         self._await_head()
 
@@ -35,6 +44,7 @@ class Connection(HttpToolsProtocol):
         self._stop_head_timer()
         self._stop_answer_timer()
         super().connection_lost(exc)
+        self._gone.set_result(None)
 
     def data_received(self, data: bytes) -> None:
         self._completed, before = False, self._bodies_bytes
@@ -57,21 +67,28 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._in_head = True
         super().on_message_begin()
+        self.scope[GONE] = self._gone  # type: ignore[literal-required]  # a key of ours
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_head:  # later ones are trailers, which nobody here reads and which could go on for ever
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
+        self._in_head = self._whole = False
         self._body_bytes = 0
         self._stop_head_timer()
+        before = self.cycle
         super().on_headers_complete()
+        if self.cycle is not before:
+            self._whole = _announced(self.headers) <= _WHOLE_BYTES
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
         self._bodies_bytes += len(body)  # of all requests: a new one may begin within a piece of data
-        super().on_body(body)
+        if self._whole and not self.cycle.response_complete:
+            self.cycle.body += body  # its end is told, or the connection's
+        else:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._completed = True
@@ -120,3 +137,8 @@ class Connection(HttpToolsProtocol):
         if self._answer_timer is not None:
             self._answer_timer.cancel()
             self._answer_timer = None
+
+
+def _announced(headers: list[tuple[bytes, bytes]]) -> float:
+    """Bytes of the body; infinite where nobody says."""
+    return next((int(value) for name, value in headers if name == b"content-length"), math.inf)

@@ -54,21 +54,21 @@ class Gateway:
         self, request: Request, family: str, call: Call[T], deadline: Deadline, nbytes: int = 0
     ) -> T:
         """`Admission.run` for as long as the caller is there: one hop to a worker thread a frame."""
-        async with listening(request, deadline):
+        with listening(request, deadline):
             return await self.admission.run(family, call, deadline, nbytes)
 
     async def run_all(
         self, request: Request, family: str, calls: Sequence[Call[T]], deadline: Deadline, nbytes: int = 0
     ) -> list[T | BaseException]:
         """`Admission.run_all` for as long as the caller is there."""
-        async with listening(request, deadline):
+        with listening(request, deadline):
             return await self.admission.run_all(family, calls, deadline, nbytes)
 
     async def run_whole(
         self, request: Request, family: str, calls: Sequence[Call[T]], deadline: Deadline, nbytes: int = 0
     ) -> list[T]:
         """The results of all calls, or the first exception."""
-        async with listening(request, deadline):
+        with listening(request, deadline):
             found = await self.admission.run_all(family, calls, deadline, nbytes, whole=True)
         return cast("list[T]", found)
 

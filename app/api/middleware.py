@@ -64,24 +64,25 @@ class RequestContext:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request = _request(scope)
+        headers = dict(scope["headers"])
+        request = _request(headers)
         scope["request_id"] = request.id
         request.route = self._templates.of(scope["path"])
+        watched = _Watched(request, headers, receive, send)
         token = context.enter(request)
         try:
             if self._traced is None:
-                await self._counted(request, scope, receive, send)
+                await self._counted(request, scope, watched)
             else:
                 with self._traced(request, scope["method"]):
-                    await self._counted(request, scope, receive, send)
+                    await self._counted(request, scope, watched)
         finally:
             context.leave(token)
 
-    async def _counted(self, request: CurrentRequest, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _counted(self, request: CurrentRequest, scope: Scope, watched: _Watched) -> None:
         in_flight = self._metrics.in_flight.labels(request.route)
         in_flight.inc()
         started = time.perf_counter()
-        watched = _Watched(request, scope, receive, send)
         try:
             await self._app(scope, watched.receive, watched.send)
         except Exception:
@@ -95,9 +96,7 @@ class RequestContext:
 
     def _count(self, request: CurrentRequest, seconds: float) -> None:
         metrics, labels = self._metrics, request.labels()
-        metrics.requests.labels(request.route, *labels, request.status).inc()
-        exemplar = {"trace_id": request.trace_id} if request.trace_id else None
-        metrics.request_seconds.labels(request.route, *labels).observe(seconds, exemplar)
+        metrics.observe_request((request.route, *labels), request.status, seconds, request.trace_id)
         for frame in request.frames:  # now, since the stages of a frame go on until its answer is written
             metrics.observe_frame(*frame)
         metrics.observe_encode(*labels, request.encode_ms)
@@ -108,11 +107,12 @@ class RequestContext:
 class _Watched:
     """The two ends of one request, with what passes them remembered."""
 
-    def __init__(self, request: CurrentRequest, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(
+        self, request: CurrentRequest, headers: Mapping[bytes, bytes], receive: Receive, send: Send
+    ) -> None:
         self._request = request
         self._receive = receive
         self._send = send
-        headers = dict(scope["headers"])
         self._unread = _has_body(headers)
         self._short = _announced(headers) <= _DISCARDED
 
@@ -137,8 +137,7 @@ class _Watched:
         self._request.codes.append("internal_error")
 
 
-def _request(scope: Scope) -> CurrentRequest:
-    headers = dict(scope["headers"])
+def _request(headers: Mapping[bytes, bytes]) -> CurrentRequest:
     wished = headers.get(b"x-request-id", b"")
     request_id = wished.decode() if _REQUEST_ID.fullmatch(wished) else _made_up()
     traceparent = headers.get(b"traceparent", b"").decode("latin-1")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
+from app.api.connections import GONE
 from app.api.multipart import FormReader, Memory, boundary_of
 from app.api.problems import CallerGone, NotAcceptable
 from app.errors import DeadlineExceeded, InvalidParameter, PayloadTooLarge
@@ -44,36 +45,57 @@ def timeout_of(request: Request, limit: float) -> float:
     return min(limit, wished)
 
 
-@contextlib.asynccontextmanager
-async def listening(request: Request, deadline: Deadline) -> AsyncIterator[None]:
+@contextlib.contextmanager
+def listening(request: Request, deadline: Deadline) -> Iterator[None]:
     """What is done inside ends when the caller goes away: the deadline is cancelled, and whoever waits is woken.
 
-    Once the body is read, the server's next word about a connection is that it is closed.
+    The body has been read.
 
     Raises:
         CallerGone: the caller went away.
     """
-    task = asyncio.current_task()
-    gone = False
+    task, left, over = asyncio.current_task(), False, False
 
-    async def watch() -> None:
-        nonlocal gone
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        gone = True
+    def leave(_: object) -> None:
+        nonlocal left
+        if over:  # this call was on its way when the work ended
+            return
+        left = True
         deadline.cancel()
         if task is not None:
             task.cancel()
 
-    watcher = asyncio.create_task(watch())
+    with _gone(request) as gone:
+        gone.add_done_callback(leave)
+        try:
+            yield
+        except asyncio.CancelledError as error:
+            if left and task is not None and task.uncancel() == 0:
+                raise CallerGone from error
+            raise
+        finally:
+            over = True
+            gone.remove_done_callback(leave)
+
+
+@contextlib.contextmanager
+def _gone(request: Request) -> Iterator[asyncio.Future[None]]:
+    """What is done when the caller has gone away."""
+    known: asyncio.Future[None] | None = request.scope.get(GONE)
+    if known is not None:
+        yield known
+        return
+    watcher = asyncio.ensure_future(_disconnected(request))  # another server than ours
     try:
-        yield
-    except asyncio.CancelledError as error:
-        if gone and task is not None and task.uncancel() == 0:
-            raise CallerGone from error
-        raise
+        yield watcher
     finally:
         watcher.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    """Once the body is read, a server's next word about a connection is that it is closed."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def read_body(request: Request, limit: int, deadline: Deadline) -> bytes:

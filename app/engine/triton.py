@@ -53,7 +53,7 @@ _ABANDON_S = 1.0
 
 Transport = Literal["shared_memory", "bytes"]
 # A server that is away is asked so often, so that it is served from within a second of its return.
-_AWAY_INTERVAL_S = 0.2
+_AWAY_INTERVAL_S = 0.1
 # Time of the run that ends a quarantine, where no time of a first run is set.
 _RUN_S = 60.0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 import threading
 from collections.abc import Mapping
@@ -31,6 +32,8 @@ class Metrics:
         self._videos(made)
         if triton:
             self._triton(made)
+        # A label set's own counter is found by a lock and a loop, ten times a request; there are few of them.
+        self._of = functools.cache(lambda metric, *labels: metric.labels(*labels))
         self._infos: dict[Gauge, set[Labels]] = {}
         self._infos_lock = threading.Lock()
 
@@ -237,21 +240,27 @@ class Metrics:
 
     def observe_frame(self, family: str, branch: str, kind: str, stages_ms: Mapping[str, float]) -> None:
         """Count one frame that was answered; `stages_ms` in milliseconds, 0 for a stage that it didn't go through."""
-        self.decisions.labels(family, branch, kind).inc()
+        self._of(self.decisions, family, branch, kind).inc()
         for stage, ms in stages_ms.items():
             if ms > 0 and stage != "encode":  # one a request: see `observe_encode`
-                self.stage_seconds.labels(family, branch, stage).observe(ms / 1000)
+                self._of(self.stage_seconds, family, branch, stage).observe(ms / 1000)
 
     def observe_encode(self, family: str, branch: str, ms: float) -> None:
         """Count the encoding of one answer."""
         if ms > 0 and family:
-            self.stage_seconds.labels(family, branch, "encode").observe(ms / 1000)
+            self._of(self.stage_seconds, family, branch, "encode").observe(ms / 1000)
 
     def observe_inference(self, branch: str, transport: str, bytes_in: int, bytes_out: int) -> None:
         """Count one inference that ended well."""
-        self.inferences.labels(branch, transport).inc()
-        self.transport_bytes.labels(transport, "in").inc(bytes_in)
-        self.transport_bytes.labels(transport, "out").inc(bytes_out)
+        self._of(self.inferences, branch, transport).inc()
+        self._of(self.transport_bytes, transport, "in").inc(bytes_in)
+        self._of(self.transport_bytes, transport, "out").inc(bytes_out)
+
+    def observe_request(self, labels: Labels, status: str, seconds: float, trace_id: str | None) -> None:
+        """Count one request that is over; `labels` are its route, family and branch."""
+        self._of(self.requests, *labels, status).inc()
+        exemplar = {"trace_id": trace_id} if trace_id else None
+        self._of(self.request_seconds, *labels).observe(seconds, exemplar)
 
     def set_infos(self, gauge: Gauge, rows: set[Labels]) -> None:
         """1 for each of these label values; those that were there before and aren't any more are gone."""

@@ -53,8 +53,9 @@ class Input:
 class Options:
     """How it is run; none of it changes a number.
 
-    `window` frames are in memory at once, `parallel` calls a component run side by side, a chunk is kept every
-    `chunk_frames` frames or `chunk_s` seconds. A frame waits `backend_s` for a backend that is away.
+    `window` frames are in memory at once, `parallel` calls a component run side by side. What is done is kept every
+    `chunk_s` seconds, or sooner where it has become `chunk_frames` frames or `chunk_bytes` of arrays: frames wait
+    until the disk has it. A frame waits `backend_s` for a backend that is away.
     """
 
     limits: VideoLimits = field(default_factory=VideoLimits)
@@ -63,8 +64,17 @@ class Options:
     timeout_s: float = 7 * 86400.0
     frame_s: float = 60.0
     backend_s: float = 60.0
-    chunk_frames: int = 64
-    chunk_s: float = 20.0
+    chunk_frames: int = 1024
+    chunk_bytes: int = 16 << 20
+    chunk_s: float = 2.0
+
+    def full(self, chunk: Chunk, since: float) -> bool:
+        """Whether a chunk that was begun at `since` (monotonic) is to be kept now."""
+        return (
+            len(chunk.frame_index) >= self.chunk_frames
+            or chunk.nbytes >= self.chunk_bytes
+            or time.monotonic() - since > self.chunk_s
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +115,7 @@ class _Run:
         chunk.frame_index.append(sample.index)
         chunk.time_s.append(sample.time_s)
         for component, result in zip(self.components, results, strict=False):
-            chunk.rows[component.name].append(component.row(sample, result))
+            chunk.add(component.name, component.row(sample, result))
             served = component.served(result)
             if served is not None:
                 self.tallies[component.name].add(served)
@@ -255,19 +265,20 @@ class VideoAnalysis:
         chunk, since = run.fresh(), time.monotonic()
         counted = self._suite.metrics.video_frames
         for sample, results in frames:
-            self._check_cancelled()
-            for result in results:
-                if isinstance(result, GatewayError):
-                    counted.labels("job", "error").inc()
-                    run.keep(chunk)
-                    raise result
+            if self._cancelled.is_set():
+                break
+            failed = next((result for result in results if isinstance(result, GatewayError)), None)
+            if failed is not None:
+                counted.labels("job", "error").inc()
+                run.keep(chunk)
+                raise failed
             counted.labels("job", "ok").inc()
             run.add(chunk, sample, results)
             if self._observer is not None:
                 pairs = zip(run.components, results, strict=False)
                 self._observer(sample, results[-1], {c.name: c.seen(result) for c, result in pairs})
             run.report(Progress(sample.ordinal + 1, expected, _fraction(run.facts, sample.time_s), resumed))
-            if len(chunk.frame_index) >= options.chunk_frames or time.monotonic() - since > options.chunk_s:
+            if options.full(chunk, since):
                 run.keep(chunk)
                 chunk, since = run.fresh(), time.monotonic()
         run.keep(chunk)

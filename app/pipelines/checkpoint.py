@@ -28,6 +28,12 @@ class Chunk:
     frame_index: list[int]
     time_s: list[float]
     rows: Mapping[str, list[Row]]
+    nbytes: int = 0  # of the rows' arrays
+
+    def add(self, component: str, row: Row) -> None:
+        """One sample's row."""
+        self.rows[component].append(row)
+        self.nbytes += sum(column.nbytes for column in row.values())
 
     @classmethod
     def after(cls, done: int, components: Sequence[str]) -> Chunk:

@@ -338,6 +338,11 @@ def _ready(http: httpx2.Client) -> bool:
     return http.get("/readyz").status_code == 200
 
 
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def test_a_real_server_refuses_before_the_body_and_writes_no_key_down(
     repository: Path, tmp_path: Path
 ) -> None:
@@ -427,7 +432,13 @@ def test_one_process_has_two_ports(repository: Path, tmp_path: Path) -> None:
     with (
         httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as public,
         httpx2.Client(base_url=f"http://127.0.0.1:{own}", timeout=30) as operate,
-        running(repository, tmp_path / "log", lambda: _ready(operate), port=port, operate_port=own),
+        running(
+            repository,
+            tmp_path / "log",
+            lambda: _ready(operate) and _listens(port),
+            port=port,
+            operate_port=own,
+        ),
     ):
         assert public.post("/v1/detect", content=BODY).status_code == 200
         assert public.get("/metrics").status_code == 404

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.types import Message
 
-from app.api.problems import NotAcceptable
-from app.api.requests import deadline_of, negotiate, read_frames
+from app.api.connections import GONE
+from app.api.problems import CallerGone, NotAcceptable
+from app.api.requests import deadline_of, listening, negotiate, read_frames
 from app.engine.base import Deadline
 from app.errors import DeadlineExceeded, GatewayError, InvalidParameter, PayloadTooLarge
 from app.settings import Settings
@@ -168,3 +169,39 @@ def test_a_form_with_quality_zero_is_never_chosen() -> None:
     assert negotiate(request(accept="image/png;q=0, image/*, application/json;q=0.1"), OFFERED) == OFFERED[0]
     with pytest.raises(NotAcceptable):
         negotiate(request(accept="application/json;q=0, image/*;q=0, */*;q=0"), OFFERED)
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_who_leaves_ends_what_is_done_for_him(ours: bool) -> None:
+    """Told by our server's future or by any server's message, the wait ends, and so does the deadline."""
+
+    async def scene() -> float:
+        gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        async def receive() -> Message:
+            await gone
+            return {"type": "http.disconnect"}
+
+        caller = Request(request().scope | ({GONE: gone} if ours else {}), receive)
+        asyncio.get_running_loop().call_later(0.01, gone.set_result, None)
+        deadline = Deadline.after(5)
+        with pytest.raises(CallerGone), listening(caller, deadline):
+            await asyncio.sleep(60)
+        await asyncio.sleep(0)  # the task itself goes on
+        return deadline.remaining()
+
+    assert asyncio.run(scene()) == 0
+
+
+def test_who_leaves_when_all_is_done_ends_nothing() -> None:
+    """The news of it, on its way while the work ends, cancels nothing that comes after."""
+
+    async def scene() -> float:
+        gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        deadline = Deadline.after(5)
+        with listening(Request(request().scope | {GONE: gone}), deadline):
+            gone.set_result(None)
+        await asyncio.sleep(0.01)
+        return deadline.remaining()
+
+    assert asyncio.run(scene()) > 0

@@ -229,3 +229,21 @@ def _stream(http: httpx2.Client, video: bytes) -> int:
     headers = {"content-type": "video/mp4"}
     with http.stream("POST", "/v1/detect?end=0.2", content=video, headers=headers) as answer:
         return answer.status_code
+
+
+def test_requests_in_one_packet_are_answered_one_after_another(running: Server) -> None:
+    """Pipelined, the second one's body there before the first is answered, and the third's in pieces."""
+    http, _ = running
+    one = HEAD + b"Content-Length: %d\r\n\r\n" % len(GOOD) + GOOD
+    with contextlib.closing(_connect(http)) as sock:
+        sock.sendall(one + one + one[:-10])
+        time.sleep(0.05)
+        sock.sendall(one[-10:-5])
+        time.sleep(0.05)
+        sock.sendall(one[-5:])
+        said = b""
+        while said.count(b"HTTP/1.1 200 OK") < 3 or not said.endswith(b"}"):
+            part = sock.recv(65536)
+            assert part, said
+            said += part
+    assert said.count(b'"detections"') == 3

@@ -246,15 +246,15 @@ def test_a_service_without_a_folder_takes_no_videos(all_families: Path, video: b
 
 
 def test_stopping_the_service_keeps_its_jobs(all_families: Path, tmp_path: Path) -> None:
-    """A job that runs when the service is told to stop goes on in the next one, from its last chunk."""
+    """A job that runs when the service is told to stop goes on in the next one; no frame is done twice."""
     long = patches(tmp_path / "long.mp4", 300).read_bytes()
     with client(all_families, videos_folder=tmp_path / "v") as http:
         job = submit(http, long)
-        until(http, job["id"], lambda view: view["frames"] > 70)
+        seen = until(http, job["id"], lambda view: view["frames"] > 70)["frames"]
     with client(all_families, videos_folder=tmp_path / "v") as http:
         view = until(http, job["id"], over)
         assert view["state"] == "done"
-        assert view["manifest"]["frames"]["resumed"] >= 64
+        assert view["manifest"]["frames"]["resumed"] >= seen
 
 
 def test_a_killed_service_s_job_ends_the_same(all_families: Path, tmp_path: Path) -> None:
@@ -265,12 +265,13 @@ def test_a_killed_service_s_job_ends_the_same(all_families: Path, tmp_path: Path
     kept = tmp_path / "v"
     with server(all_families, tmp_path / "first.log", videos_folder=kept, embedded_threads=1) as (http, pid):
         job = submit(http, long.read_bytes())
-        until(http, job["id"], lambda view: view["frames"] > 100)
+        chunks = kept / job["id"] / "output" / ".partial"
+        until(http, job["id"], lambda view: view["frames"] > 100 and any(chunks.glob("chunk-*")))
         os.kill(pid, signal.SIGKILL)
     with server(all_families, tmp_path / "second.log", videos_folder=kept, embedded_threads=1) as (http, _):
         view = until(http, job["id"], over)
     assert (view["state"], view["attempts"]) == ("done", 2)
-    assert view["manifest"]["frames"]["resumed"] >= 64
+    assert view["manifest"]["frames"]["resumed"] > 0
     assert same_numbers(tmp_path / "undisturbed", kept / job["id"] / "output")
     assert [path.name for path in (kept / job["id"]).iterdir()] != []
     assert not (kept / job["id"] / "output" / ".partial").exists()
