@@ -62,7 +62,8 @@ def cors(origins: str) -> dict[str, Any]:
             "traceparent", "tracestate",
         ],
         "expose_headers": [
-            "X-Provenance", "X-Request-Id", "Server-Timing", "Retry-After", "Location", "WWW-Authenticate",
+            "X-Provenance", "X-Depth-Min", "X-Depth-Max", "X-Request-Id", "Server-Timing", "Retry-After", "Location",
+            "Content-Disposition", "WWW-Authenticate",
         ],
         "max_age": 600,
     }  # fmt: skip

@@ -175,6 +175,13 @@ DEPTH = _frame_route(
     f"curl {_VIDEO} {_HERE}/depth?fps=2'",
     video=True,
 )
+DEPTH["responses"][200]["headers"] |= {
+    f"X-Depth-{end}": {
+        "description": f"Of 16-bit image/png: the depth of level {level}.",
+        "schema": {"type": "string"},
+    }
+    for end, level in (("Min", 0), ("Max", 65535))
+}
 FLOW = _with_body(
     _frame_route(
         schemas.FlowAnswer,

@@ -36,6 +36,9 @@ VideoId = Annotated[str, PathParameter(description="As `POST /v1/videos` answere
 _TYPES = {".npz": "application/zip", ".json": JSON, ".mp4": "video/mp4"}
 _LOOK_S = 0.3
 _NAME = re.compile(r"[^\w .()+-]")
+_SEND_A_VIDEO = (
+    "Send one complete MP4, MOV, Matroska, WebM or AVI file; what it is, its bytes decide, not its name."
+)
 
 
 class VideoQuery(BaseModel):
@@ -77,7 +80,7 @@ async def submit(request: Request, query: Annotated[VideoQuery, Query()], gatewa
     )
     video = upload.video
     if video is None:
-        raise UnsupportedMediaType("the body is no MP4, MOV, Matroska, WebM or AVI video")
+        raise UnsupportedMediaType("the body is no MP4, MOV, Matroska, WebM or AVI video", hint=_SEND_A_VIDEO)
     try:
         profile = await gateway.work(lambda: _profile(upload, query, settings))
         name = _name(upload, query)

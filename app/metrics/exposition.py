@@ -84,7 +84,7 @@ def markdown(described: Sequence[Described]) -> str:
     lines = [
         "# Metrics",
         "",
-        "Made from `app/metrics.py` by `gateway metrics`. Durations are in seconds, with buckets from 0.1 ms to 60 s.",
+        "Made from `app/metrics/` by `gateway metrics`. Durations are in seconds, with buckets from 0.1 ms to 60 s.",
         "With several workers, whichever answers `/metrics` answers for all: *workers* says how.",
         "",
         "| metric | kind | labels | workers | what it is |",

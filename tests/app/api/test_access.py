@@ -23,6 +23,7 @@ from support.triton_server import free_ports
 
 from app.access import ApiKey, Rate, digest_of, entry, new_key
 from app.api.access import OPEN, PROBES, RULES
+from app.api.headers import cors
 from app.engine.fake import FakeEngine
 from app.main import create_app
 from app.settings import Settings
@@ -329,6 +330,17 @@ def test_cors_is_off_unless_origins_are_named(repository: Path, guarded: TestCli
         assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, here["Origin"])
         answer = opened.get("/v1/branches", headers=bearer("infer") | there)
         assert (answer.status_code, answer.headers.get("access-control-allow-origin")) == (200, None)
+
+
+def test_a_page_may_read_every_header_that_is_documented(guarded: TestClient) -> None:
+    """Headers that OpenAPI declares, a depth map's scale too, are exposed by CORS: else scripts can't see them."""
+    paths = guarded.app.openapi()["paths"].values()  # type: ignore[attr-defined]  # it is a FastAPI
+    answers = [
+        one for path in paths for operation in path.values() for one in operation["responses"].values()
+    ]
+    declared = {name for one in answers for name in one.get("headers", {})}
+    assert {"X-Depth-Min", "X-Depth-Max", "X-Provenance", "Server-Timing"} <= declared
+    assert declared <= set(cors("*")["expose_headers"])
 
 
 # --- real servers --------------------------------------------------------------------------------------------------

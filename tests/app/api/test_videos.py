@@ -133,6 +133,7 @@ def test_what_is_no_video_is_refused(gateway: TestClient, folder: Path, body: by
     """By content: 415 for another kind, 400 for a broken one; nothing is left on the disk."""
     response = gateway.post("/v1/videos?profile=detect_embedded", content=body)
     assert problem(response) in [(415, "unsupported_media_type"), (400, "invalid_video")]
+    assert "MP4" in response.json()["what_to_do"]
     assert list((folder / ".incoming").iterdir()) == []
 
 
