@@ -35,8 +35,11 @@ def board() -> Json:
         "Gateway: branches and stages",
         "Which family, branch and stage is slow, and whether it is the gateway or Triton.",
         [FAMILY, BRANCH],
-        [row("Where the time goes"), *_where(), row("Gateway or Triton?"), *_whose(), row("Load"), *_load()],
-    )
+        [
+            row("Where the time goes"), *_where(), row("Gateway or Triton?"), *_whose(), row("Load"), *_load(),
+            row("Memory of the device"), *_memory(),
+        ],
+    )  # fmt: skip
 
 
 def _where() -> list[Panel]:
@@ -120,16 +123,24 @@ def _whose() -> list[Panel]:
 def _load() -> list[Panel]:
     chosen = 'branch=~"$branch"'
     return [
-        lines("Waiting for a lease", "Frames in the queue of each branch. It stays over 0: runbook of "
-              "GatewayQueueGrowing.",
-              [Query(f"sum by (branch) (gateway_queue_depth{{{chosen}}})", "{{branch}}")], "short", width=8),
+        lines(
+            "Waiting to begin",
+            "Frames and prompts in the queue of each family, before they are decoded. Longer than what runs, and "
+            "growing: runbook of GatewayQueueGrowing; full: callers get 429.",
+            [Query('sum by (family) (gateway_admission_waiting{family=~"$family"})', "{{family}}"),
+             Query('sum(gateway_admission_running{family=~"$family"})', "running, all")],
+            "short", width=6, dashed="^running",
+        ),
+        lines("Waiting for a lease", "Frames that have begun and wait for tensors of their branch: of requests two "
+              "at most a worker, the others are of videos.",
+              [Query(f"sum by (branch) (gateway_queue_depth{{{chosen}}})", "{{branch}}")], "short", width=6),
         lines("Leases in use", "Share of each branch's leases that are out. At 100 % the queue begins.",
               [Query(f"sum by (branch) (gateway_leases_in_use{{{chosen}}}) / "
                      f"sum by (branch) (gateway_leases{{{chosen}}})", "{{branch}}")],
-              "percentunit", width=8, maximum=1, limits=Limits(0.8, 1)),
+              "percentunit", width=6, maximum=1, limits=Limits(0.8, 1)),
         lines("Frames by branch", "Frames that were answered each second.",
               [Query(f"sum by (branch) (rate(gateway_branch_decisions_total{{{_HERE}}}[$__rate_interval]))",
-                     "{{branch}}")], "ops", width=8, stack=True),
+                     "{{branch}}")], "ops", width=6, stack=True),
         lines(
             "Why this branch",
             "rule: the size's own; override: the caller's wish; fallback: another stood in, because the right one "
@@ -157,3 +168,35 @@ def _load() -> list[Panel]:
               "process.",
               [Query("sum(gateway_text_cache_bytes)", "bytes held")], "bytes"),
     ]  # fmt: skip
+
+
+def _memory() -> list[Panel]:
+    chosen = 'branch=~"$branch"'
+    out = f"max by (branch) (gateway_quarantined{{{chosen}}})"
+
+    def in_an_hour(metric: str, outcome: str = "") -> Query:
+        inside = f'{chosen}, outcome=~"{outcome}"' if outcome else chosen
+        return Query(f"sum by (branch) (increase({metric}{{{inside}}}[1h])) or 0 * {out}")
+
+    attempts = "gateway_quarantine_attempts_total"
+    return [
+        table(
+            "Branches and the device's memory",
+            "Out: a run of it was out of memory, and it is loaded anew until it runs; meanwhile callers who allow it "
+            "get the next smaller branch. Out of memory again and again: the device is too small for all of them, "
+            "see docs/memory.md and the runbook of GatewayGpuMemoryRanOut.",
+            [
+                Query(out),
+                in_an_hour("gateway_out_of_memory_total"),
+                in_an_hour(attempts, "reloaded|ran"),
+                in_an_hour(attempts, "out_of_memory|failed|gone"),
+            ],
+            [
+                Column("Branch", "branch"),
+                Column("Out now", query=0, limits=Limits(1, 1)),
+                Column("Out of memory in an hour", query=1, limits=Limits(1, 10)),
+                Column("Brought back", query=2),
+                Column("Tried in vain", query=3, limits=Limits(3, 10)),
+            ],
+        )
+    ]
