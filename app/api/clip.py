@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.api import openapi
 from app.api.admission import Call
 from app.api.answers import JSON, NPY, binary_answer, describe, json_answer, total
+from app.api.batches import answer_batch
 from app.api.gateway import Gateway, gateway_of
 from app.api.prompts import calls_of, embed_all, read_prompts, read_texts
 from app.api.requests import deadline_of, negotiate, read_body, read_parts
@@ -104,6 +106,13 @@ async def clip_image(request: Request, query: Annotated[ImageQuery, Query()], ga
         what = Streamed("clip_image", run, query.wishes(), query.analysis())
         return await stream(request, gateway, upload.video, query, what)
     form = negotiate(request, forms)
+
+    def line(data: bytes, deadline: Deadline) -> Line:
+        found = _image_call(gateway, data, query)(deadline)
+        return Line(_image_body(found, query), found.served)
+
+    if len(upload.frames) > 1:
+        return await answer_batch(request, gateway, "clip_image", line, upload.frames, deadline, form)
     data = only_frame(upload)
     call = _image_call(gateway, data, query)
     found = await gateway.run(request, "clip_image", call, deadline, len(data))
@@ -173,13 +182,16 @@ async def places(request: Request, query: Annotated[PlacesQuery, Query()], gatew
 
         what = Streamed("places", run, query.wishes(), query.analysis())
         return await stream(request, gateway, upload.video, query, what)
+
+    def line(data: bytes, deadline: Deadline) -> Line:
+        found = gateway.places(data, query.wishes(), deadline, query.fit, query.analysis())
+        return Line(_places_body(found, query.k), found.served)
+
+    if len(upload.frames) > 1:
+        return await answer_batch(request, gateway, "places", line, upload.frames, deadline, JSON)
     data = only_frame(upload)
-
-    def call(deadline: Deadline) -> Scenes:
-        return gateway.places(data, query.wishes(), deadline, query.fit, query.analysis())
-
-    found = await gateway.run(request, "places", call, deadline, len(data))
-    return json_answer({**_places_body(found, query.k), **describe(found.served)}, found.served.timings)
+    found = await gateway.run(request, "places", functools.partial(line, data), deadline, len(data))
+    return json_answer({**found.body, **describe(found.served)}, found.served.timings)
 
 
 def _places_body(found: Scenes, k: int) -> dict[str, Any]:

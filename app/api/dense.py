@@ -9,6 +9,7 @@ from pydantic import Field
 
 from app.api import openapi
 from app.api.answers import FLO, JSON, NPY, PNG, binary_answer, describe, json_answer
+from app.api.batches import answer_batch
 from app.api.gateway import Gateway, gateway_of
 from app.api.requests import negotiate
 from app.api.route import DirectRoute
@@ -66,11 +67,20 @@ async def depth(request: Request, query: Annotated[DepthQuery, Query()], gateway
     if upload.video is not None:
         return await stream(request, gateway, upload.video, query, _depth_stream(gateway, query))
     form = negotiate(request, forms)
+
+    def find(data: bytes, deadline: Deadline) -> DepthMap:
+        return gateway.depth(data, query.wishes(), deadline, query.size, query.analysis())
+
+    def line(data: bytes, deadline: Deadline) -> Line:
+        found = find(data, deadline)
+        return Line(_depth_body(found), found.served)
+
+    if len(upload.frames) > 1:
+        return await answer_batch(request, gateway, "depth", line, upload.frames, deadline, form)
     data = only_frame(upload)
 
     def call(deadline: Deadline) -> Response:
-        found = gateway.depth(data, query.wishes(), deadline, query.size, query.analysis())
-        return _depth_answer(found, form, query.render)
+        return _depth_answer(find(data, deadline), form, query.render)
 
     return await gateway.run(request, "depth", call, deadline, len(data))
 

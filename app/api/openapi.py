@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import UnionType
 from typing import Any
 
 from app.api import schemas
@@ -127,13 +128,14 @@ def _shell(source: str) -> dict[str, Any]:
 
 
 def _frame_route(
-    model: type[schemas.Schema], forms: tuple[str, ...], *samples: str, video: bool = False
+    model: type[schemas.Schema] | UnionType, forms: tuple[str, ...], *samples: str, video: bool = False
 ) -> dict[str, Any]:
     """A route that takes one frame, or a video; `forms` are its answers beside JSON."""
     return {
         "responses": {
             200: {
-                "description": "The answer with its provenance; in other forms than JSON that stands in X-Provenance.",
+                "description": "The answer with its provenance; in other forms than JSON that stands in X-Provenance. "
+                "Where a batch of frames can be sent, its answers stand under `results`.",
                 "model": model,
                 "content": {**dict.fromkeys(forms, _BINARY), **(_NDJSON if video else {})},
                 "headers": {**_TIMING, **(_PROVENANCE if forms else {})},
@@ -168,7 +170,7 @@ _PHOTO = "--data-binary @docs/astronaut.jpg"
 _VIDEO = "--data-binary @docs/astronaut.mp4"
 
 DEPTH = _frame_route(
-    schemas.DepthAnswer,
+    schemas.DepthAnswer | schemas.DepthBatch,
     (_NPY, _PNG),
     f"curl {_PHOTO} {_HERE}/depth'",
     f"curl -H 'Accept: image/png' {_PHOTO} -o depth.png {_HERE}/depth?render=color'",
@@ -212,9 +214,10 @@ CLIP_TEXT = _with_body(
     },
 )
 CLIP_IMAGE = _frame_route(
-    schemas.EmbeddingAnswer,
+    schemas.EmbeddingAnswer | schemas.EmbeddingBatch,
     (_NPY,),
     f"curl {_PHOTO} {_HERE}/clip/image'",
+    f"curl -F file=@docs/astronaut.jpg -F file=@docs/astronaut.jpg {_HERE}/clip/image'",
     f"curl {_VIDEO} {_HERE}/clip/image?every=25&encoding=base64'",
     video=True,
 )
@@ -227,7 +230,7 @@ SIMILARITY = _with_body(
     _form("file", text=("prompt",)),
 )
 PLACES = _frame_route(
-    schemas.PlacesAnswer,
+    schemas.PlacesAnswer | schemas.PlacesBatch,
     (),
     f"curl {_PHOTO} {_HERE}/places?k=3'",
     f"curl {_VIDEO} {_HERE}/places?keyframes=true'",

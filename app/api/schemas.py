@@ -202,6 +202,27 @@ class DetectBatch(Provenance):
     errors: int = Field(description="How many of them are errors.")
 
 
+class DepthBatch(Provenance):
+    """Answers in the order of the parts."""
+
+    results: list[DepthAnswer | FrameError]
+    errors: int = Field(description="How many of them are errors.")
+
+
+class EmbeddingBatch(Provenance):
+    """Answers in the order of the parts."""
+
+    results: list[EmbeddingAnswer | FrameError]
+    errors: int = Field(description="How many of them are errors.")
+
+
+class PlacesBatch(Provenance):
+    """Answers in the order of the parts."""
+
+    results: list[PlacesAnswer | FrameError]
+    errors: int = Field(description="How many of them are errors.")
+
+
 class Track(Schema):
     id: int
     box: tuple[float, float, float, float] = Field(description="Where the tracker has it, in source pixels.")

@@ -309,7 +309,7 @@ def test_places_are_the_most_probable_categories(gateway: TestClient) -> None:
 
 @pytest.mark.parametrize("path", ["depth", "clip/image", "places"])
 def test_frames_are_judged_alike_on_every_route(gateway: TestClient, path: str) -> None:
-    """Broken, empty and several frames, unknown parameters and branches."""
+    """Broken and empty frames, unknown parameters and branches; see test_batches for several frames."""
 
     def code(**request: Any) -> tuple[int, str]:
         response = gateway.post(f"/v1/{path}{request.pop('query', '')}", **request)
@@ -318,7 +318,6 @@ def test_frames_are_judged_alike_on_every_route(gateway: TestClient, path: str) 
     assert code(content=b"") == (400, "invalid_image")
     assert code(content=b"text") == (415, "unsupported_media_type")
     assert code(content=BODY[:100]) == (400, "invalid_image")
-    assert code(files=[("file", ("0", BODY)), ("file", ("1", BODY))]) == (400, "invalid_parameter")
     assert code(content=BODY, query="?nonsense=1") == (422, "validation_failed")
     assert code(content=BODY, query="?branch=nothing") == (404, "model_not_found")
     assert code(content=BODY, headers={"x-request-timeout": "1e-9"}) == (504, "deadline_exceeded")
