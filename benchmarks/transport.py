@@ -1,11 +1,12 @@
-"""One detect-shaped call on a real Triton through gRPC bytes and through shared memory, in one run.
+"""One detect-shaped call on a real Triton: gRPC bytes and shared memory, FP32 and UINT8, in one run.
 
     python benchmarks/transport.py [--repeats 60] [--json FILE]
 
-The model does nothing (it answers zeros of YOLO11's shape), so what is measured is the way there and back: the
-640 x 640 FP32 frame in, `[1, 84, 8400]` FP32 out. Rounds are interleaved; time is the median over all calls, CPU the
-client's own (user + system) a call. The same engine, leases and messages as in the service. The last row is the
-gateway at rest: its resident memory with a repository that holds no model.
+The model does nothing (it answers one value in YOLO11's shape), so what is measured is the way there and back: a
+decoded 640 x 640 frame is prepared in the lease, as FP32 planes or, for the twin, as pixels (its preprocess graph is
+the real one and runs in Triton); `[1, 84, 8400]` FP32 comes out. Rounds are interleaved; time is the median over all
+calls, CPU the client's own (user + system) a call. The same engine, leases, messages and heap as in the service. The
+last row is the gateway at rest: its resident memory with a repository that holds no model.
 """
 
 from __future__ import annotations
@@ -34,16 +35,30 @@ sys.path.append(str(ROOT / "tests" / "helpers"))
 
 from support.triton_server import TritonServer, free_ports  # noqa: E402  # the path above
 
+from app import heap  # noqa: E402
 from app.engine.base import Deadline, Engine  # noqa: E402
 from app.engine.triton import TritonEngine, TritonOptions  # noqa: E402
 from app.engine.weights import WeightsBook  # noqa: E402
-from export import repository  # noqa: E402
+from app.media.resize import letterbox_into, letterbox_pixels_into  # noqa: E402
+from app.vision.letterbox import Letterbox  # noqa: E402
+from export import preprocess, repository  # noqa: E402
 from export.graphs import value_info  # noqa: E402
 from routing import catalogue as catalogues  # noqa: E402
+from routing.catalogue import Branch  # noqa: E402
 
 CATALOGUE = catalogues.load()
-BRANCH = CATALOGUE.branches["yolo11n_640"]
+FP32, UINT8 = (CATALOGUE.branches[name] for name in CATALOGUE.branches["yolo11n_640"].same_weights)
 TRANSPORTS = ("bytes", "shared_memory")
+WAYS = {
+    f"{transport} {name}": (transport, branch)
+    for transport in TRANSPORTS
+    for name, branch in (("fp32", FP32), ("uint8", UINT8))
+}
+RATIOS = {  # what each way takes of another's
+    "shared_memory / bytes": ("shared_memory fp32", "bytes fp32"),
+    "bytes, uint8 / fp32": ("bytes uint8", "bytes fp32"),
+    "shared_memory, uint8 / fp32": ("shared_memory uint8", "shared_memory fp32"),
+}
 
 
 def main() -> None:
@@ -54,6 +69,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=60, help="calls a transport")
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
+    heap.keep_pages()  # as the service does
     with tempfile.TemporaryDirectory() as folder:
         models = null_repository(Path(folder) / "models")
         with TritonServer(models, Path(folder) / "triton.log") as server, engines(server, models) as pair:
@@ -71,11 +87,14 @@ def main() -> None:
 
 
 def null_repository(root: Path) -> Path:
-    """The branch's contract over a graph that computes next to nothing: the mean of the frame's corner, tiled."""
-    repository.write_configs(
-        {k: v for k, v in repository.configs(CATALOGUE).items() if k == BRANCH.name}, root
-    )
-    spec = BRANCH.models[0]
+    """The contract over a graph that computes next to nothing: the mean of the frame's corner, tiled."""
+    names = {model.name for model in UINT8.models}
+    repository.write_configs({k: v for k, v in repository.configs(CATALOGUE).items() if k in names}, root)
+    _, before, spec = UINT8.models
+    prepare = CATALOGUE["detect"].prepare
+    assert prepare is not None
+    (root / before.name / "1").mkdir()
+    (root / before.name / "1" / "model.onnx").write_bytes(preprocess.build(before, prepare))
     shape = helper.make_tensor("shape", TensorProto.INT64, [3], spec.outputs[0].shape)
     nodes = [
         helper.make_node("Slice", ["images", "zeros", "ones", "axes"], ["corner"]),
@@ -93,7 +112,7 @@ def null_repository(root: Path) -> Path:
         [value_info(t) for t in spec.outputs],
         [shape, *constants],
     )
-    folder = root / BRANCH.name / "1"
+    folder = root / spec.name / "1"
     folder.mkdir(parents=True)
     (folder / "labels.txt").write_text("\n".join(CATALOGUE["detect"].labels) + "\n")
     onnx.save(
@@ -120,12 +139,13 @@ def engines(server: TritonServer, models: Path) -> Iterator[dict[str, Engine]]:
 
 def compare(pair: dict[str, Engine], repeats: int) -> dict[str, Any]:
     """Interleaved calls; medians in ms and their ratios."""
-    frame = np.random.default_rng(0).random((1, 3, 640, 640), dtype=np.float32)
-    seconds: dict[str, list[float]] = {name: [] for name in TRANSPORTS}
-    cpu: dict[str, list[float]] = {name: [] for name in TRANSPORTS}
+    frame = np.random.default_rng(0).integers(0, 256, (640, 640, 3), dtype=np.uint8)
+    seconds: dict[str, list[float]] = {name: [] for name in WAYS}
+    cpu: dict[str, list[float]] = {name: [] for name in WAYS}
     for round_number in range(repeats + 10):
-        for name in TRANSPORTS if round_number % 2 else reversed(TRANSPORTS):
-            wall, used = call(pair[name], frame, name)
+        for name in WAYS if round_number % 2 else reversed(WAYS):
+            transport, branch = WAYS[name]
+            wall, used = call(pair[transport], branch, frame, transport)
             if round_number >= 10:  # warm
                 seconds[name].append(wall)
                 cpu[name].append(used)
@@ -134,28 +154,28 @@ def compare(pair: dict[str, Engine], repeats: int) -> dict[str, Any]:
             "call_ms_p50": 1000 * statistics.median(seconds[name]),
             "client_cpu_ms_mean": 1000 * statistics.fmean(cpu[name]),
         }
-        for name in TRANSPORTS
+        for name in WAYS
     }
-    fast, slow = rows["shared_memory"], rows["bytes"]
-    return {
-        "transports": rows,
-        "repeats": repeats,
-        "ratio_call": fast["call_ms_p50"] / slow["call_ms_p50"],
-        "ratio_client_cpu": fast["client_cpu_ms_mean"] / slow["client_cpu_ms_mean"],
+    ratios = {
+        name: {key: rows[one][key] / rows[other][key] for key in rows[one]}
+        for name, (one, other) in RATIOS.items()
     }
+    return {"ways": rows, "ratios": ratios, "repeats": repeats}
 
 
-def call(engine: Engine, frame: np.ndarray, transport: str) -> tuple[float, float]:
-    """Fill the input, run, read one value of the output: wall and CPU seconds of this process."""
+def call(engine: Engine, branch: Branch, frame: np.ndarray, transport: str) -> tuple[float, float]:
+    """Prepare the input, run, read one value of the output: wall and CPU seconds of this process."""
     deadline = Deadline.after(30)
+    geometry = Letterbox.fit(640, 640, 640)
+    place = letterbox_into if branch is FP32 else letterbox_pixels_into
     cpu, wall = time.process_time(), time.perf_counter()
-    with engine.lease(BRANCH, deadline) as lease:
-        np.copyto(lease.inputs["images"], frame)
+    with engine.lease(branch, deadline) as lease:
+        place(frame, geometry, lease.inputs[branch.inputs[0].name], lease.workspace)
         lease.run(deadline)
         value = float(lease.outputs["output0"][0, 0, -1])
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         assert lease.transport == transport, lease.transport
-    assert abs(value - float(frame[0, :, 0, 0].mean())) < 1e-5, "the answer isn't this frame's"
+    assert abs(value - float(frame[0, 0].mean()) / 255) < 1e-5, "the answer isn't this frame's"
     return wall, cpu
 
 
@@ -183,10 +203,11 @@ def idle_rss(empty: Path) -> float:
 
 
 def report(figures: dict[str, Any]) -> None:
-    print(f"{'detect 640, no model':24}{'call p50 ms':>12}{'client CPU ms':>15}")
-    for name, row in figures["transports"].items():
-        print(f"{name:24}{row['call_ms_p50']:12.2f}{row['client_cpu_ms_mean']:15.2f}")
-    print(f"{'shared memory / bytes':24}{figures['ratio_call']:12.3f}{figures['ratio_client_cpu']:15.3f}")
+    print(f"{'detect 640, no model':30}{'call p50 ms':>12}{'client CPU ms':>15}")
+    for name, row in figures["ways"].items():
+        print(f"{name:30}{row['call_ms_p50']:12.2f}{row['client_cpu_ms_mean']:15.2f}")
+    for name, row in figures["ratios"].items():
+        print(f"{name:30}{row['call_ms_p50']:12.3f}{row['client_cpu_ms_mean']:15.3f}")
     print(f"idle gateway without models: {figures['idle_gateway_rss_mb']:.0f} MB resident")
 
 
