@@ -6,14 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 from support import repository as test_repository
+from support.engines import Arrays
 from support.gateway import client, png, scene
 from support.repository import CATALOGUE
 from support.triton_server import TritonServer
 
 from app.api import schemas
+from app.engine.fake import FakeEngine
 from app.pipelines.inventory import not_ready, patterns
 
 NAME, TWIN = "yolo11n_640", "yolo11n_640_uint8"
@@ -117,6 +120,23 @@ def test_pages_show_the_twins(by_bytes: TestClient) -> None:
     repository = by_bytes.get("/v1/repository").json()
     assert {row["name"] for row in repository["others_ready"]} == {TWIN, "preprocess_yolo11_640"}
     assert not [row for key in ("required", "optional") for row in repository[key] if "uint8" in row["name"]]
+
+
+def test_what_reaches_the_twin_is_the_letterboxed_frame(models: Path) -> None:
+    """Element by element: the frame's own pixels, and grey around them."""
+    seen: list[np.ndarray] = []
+
+    def look(inputs: Arrays, outputs: Arrays) -> None:
+        seen.append(inputs["INPUT__0"].copy())
+        outputs["output0"].fill(0)
+
+    functions = {"yolo11n_320": look, "yolo11n_320_uint8": look}
+    rgb = np.random.default_rng(0).integers(0, 256, (100, 200, 3), np.uint8)
+    with client(models, lambda *_: FakeEngine(CATALOGUE, functions), detect_input="uint8") as http:
+        assert http.post("/v1/detect", content=png(rgb)).json()["branch"]["name"] == "yolo11n_320_uint8"
+    expected = np.full((1, 320, 320, 3), 114, np.uint8)
+    expected[0, 110:210, 60:260] = rgb
+    np.testing.assert_array_equal(seen[0], expected)
 
 
 def test_the_embedded_engine_keeps_fp32_unless_the_twin_is_named(models: Path) -> None:

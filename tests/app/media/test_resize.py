@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.media.resize import letterbox_image, letterbox_into
+from app.media.resize import letterbox_image, letterbox_into, letterbox_pixels_into
 from app.vision.letterbox import Letterbox
 
 RNG = np.random.default_rng(0)
@@ -24,6 +24,32 @@ def test_the_tensor_is_the_letterboxed_picture_divided_by_255() -> None:
         letterbox_into(rgb, geometry, images, workspace)
         expected = letterbox_image(rgb, geometry).transpose(2, 0, 1)[None] / np.float32(255)
         np.testing.assert_array_equal(images, expected)
+
+
+def test_pixels_are_the_letterboxed_picture() -> None:
+    """The same picture before planes and division, whatever frame stood in the same tensor before."""
+    pixels = RNG.integers(0, 256, (1, 320, 320, 3), np.uint8)
+    workspace: dict[str, Any] = {}
+    for width, height in SIZES:
+        rgb = RNG.integers(0, 256, (height, width, 3), np.uint8)
+        geometry = Letterbox.fit(width, height, 320)
+        letterbox_pixels_into(rgb, geometry, pixels, workspace)
+        np.testing.assert_array_equal(pixels[0], letterbox_image(rgb, geometry))
+
+
+@pytest.mark.parametrize("size", [(1920, 1080), (1080, 1920), (200, 100)])
+def test_the_padding_of_pixels_is_written_once_a_geometry(size: tuple[int, int]) -> None:
+    """A second frame of the same size touches nothing around it, and a frame of another size all."""
+    width, height = size
+    pixels, workspace = np.empty((1, 320, 320, 3), np.uint8), dict[str, Any]()
+    rgb, geometry = RNG.integers(0, 256, (height, width, 3), np.uint8), Letterbox.fit(width, height, 320)
+    letterbox_pixels_into(rgb, geometry, pixels, workspace)
+    once = pixels.copy()
+    pixels[0, 0, 0] = 7  # in the padding
+    letterbox_pixels_into(rgb, geometry, pixels, workspace)
+    assert (pixels != once).any(axis=3).sum() == 1
+    letterbox_pixels_into(rgb, geometry, pixels, {})
+    np.testing.assert_array_equal(pixels, once)
 
 
 def test_a_small_frame_is_not_scaled_up() -> None:

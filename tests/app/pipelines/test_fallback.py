@@ -101,3 +101,14 @@ def test_other_failures_are_no_reason_for_another_branch(family: str) -> None:
     large = sizes(family)[-1]
     with pytest.raises(InferenceFailed):
         FAMILIES[family](router(family, **{f"s{large}": broken}), framed(Wishes(size=large, fallback=True)))
+
+
+def test_a_twin_without_memory_is_followed_by_the_next_smaller_twin() -> None:
+    """Its branch has the same weights, so both are passed over."""
+    twins = CATALOGUE["detect"].with_twins
+    made = {branch.name: exhausted if branch.size == 640 else works for branch in twins}
+    found = Router(CATALOGUE, FakeEngine(CATALOGUE, made), "n", "uint8")
+    served = FAMILIES["detect"](found, framed(Wishes(size=640, fallback=True)))
+    assert (served.model.name, served.decision.degraded) == ("yolo11n_320_uint8", True)
+    passed = [(row["branch"], row["reason"]) for row in served.branch()["passed_over"]]
+    assert passed == [("yolo11n_640_uint8", "out of memory"), ("yolo11n_640", "out of memory")]
