@@ -55,7 +55,6 @@ class _Part:
         self._pieces: list[bytes] = []
         self.size = 0
         self.file: BinaryIO | None = None
-        self._digest = hashlib.sha256()
 
     def write(self, data: bytes) -> None:
         self._pieces.append(data)
@@ -69,7 +68,7 @@ class _Part:
         if self._undecided:
             self._undecided = False
             if self._receiver.is_video(self.value()):
-                self.file = self._receiver.open_video()
+                self.file, self._digest = self._receiver.open_video(), hashlib.sha256()
             self._check_size()
 
     def _check_size(self) -> None:
@@ -112,10 +111,12 @@ class _Receiver:
 
     def is_video(self, head: bytes) -> bool:
         """By content; what is neither, and is said to be a video, gets the video's own error."""
+        if is_picture(head):
+            return False
         try:
             sniff_container(head[:_SNIFF_BYTES])
         except GatewayError:
-            if self._declared and not is_picture(head):
+            if self._declared:
                 raise
             return False
         return True

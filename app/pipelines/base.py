@@ -24,6 +24,27 @@ DetectInput = Literal["auto", "fp32", "uint8"]
 STAGES = ("decode", "queue", "prepare", "infer", "finish", "encode")
 
 
+class _Stage:
+    """Measures one stage, also of what fails; no generator, which would take three times as long."""
+
+    __slots__ = ("_ending", "_ms", "_name", "_started")
+
+    def __init__(self, ms: dict[str, float], name: str) -> None:
+        self._ms, self._name = ms, name
+
+    def __enter__(self) -> None:
+        self._ending = context.begin(self._name)
+        self._started = time.perf_counter()
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        ms = (time.perf_counter() - self._started) * 1000
+        self._ms[self._name] += ms
+        if self._ending is not None:
+            self._ending(error)
+        if self._name == "encode":
+            context.note_encoded(ms)
+
+
 class Timings:
     """Milliseconds a stage, of one frame."""
 
@@ -31,23 +52,9 @@ class Timings:
         self.ms: dict[str, float] = dict.fromkeys(STAGES, 0.0)
         self.transport = ""  # of the lease
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        ending, error = context.begin(name), None
-        started = time.perf_counter()
-        try:
-            yield
-        except BaseException as raised:
-            error = raised
-            raise
-        finally:
-            ms = (time.perf_counter() - started) * 1000
-            self.ms[name] += ms
-            if ending is not None:
-                ending(error)
-            if name == "encode":
-                context.note_encoded(ms)
-            del error  # or the frame and its traceback would hold each other, and the arrays in them
+    def stage(self, name: str) -> _Stage:
+        """What is done inside is a stage of the frame."""
+        return _Stage(self.ms, name)
 
     def add(self, other: Timings) -> None:
         for name, ms in other.ms.items():

@@ -55,6 +55,9 @@ class Letterbox:
         offset = np.array([self.left, self.top] * 2, dtype=np.float32)
         inner = np.array([self.new_width, self.new_height] * 2, dtype=np.float32)
         limit = np.array([self.width, self.height] * 2, dtype=np.float32)
-        source: NDArray[np.float32] = np.clip(boxes - offset, np.float32(0), inner) * (limit / inner)
+        source: NDArray[np.float32] = boxes - offset
+        np.maximum(source, 0, out=source)
+        np.minimum(source, inner, out=source)
+        source *= limit / inner
         np.minimum(source, limit, out=source)
         return source

@@ -324,7 +324,7 @@ def _places(node: Any) -> Iterator[tuple[Any, Any]]:
 JUNK = st.sampled_from([None, "", "{", "{variant}", "S", 0, -1, 3.5, True, [], [1], ["A"], {}, {"name": 1}])
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(st.randoms(use_true_random=False), JUNK, st.booleans())
 def test_whatever_stands_in_a_place_is_a_catalogue_or_a_catalogue_error(
     chance: random.Random, junk: object, remove: bool

@@ -29,7 +29,7 @@ wishes = st.builds(
 )
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=2000)
 @given(
     st.sampled_from(sorted(CATALOGUE.families)),
     st.none() | facts,
@@ -84,7 +84,7 @@ def _follow(family: str, decision: Decision, wish: Wishes, ready: Mapping[str, R
         decision = smaller
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.sampled_from(sorted(set(CATALOGUE.families) - {"clip_text"})), sides, sides)
 def test_a_larger_frame_never_takes_a_smaller_branch(family: str, one: int, other: int) -> None:
     """With everything ready the branch's size rises with the frame's longer side."""

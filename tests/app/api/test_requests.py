@@ -59,7 +59,7 @@ def test_parts_come_out_as_they_went_in(bodies: list[bytes]) -> None:
     assert frames(form(*bodies)) == bodies
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(
     st.lists(st.tuples(st.integers(0, 200), st.binary(max_size=3), st.integers(0, 3)), max_size=4),
     st.text(st.characters(max_codepoint=255), max_size=400).map(lambda word: f"multipart/form-data;{word}")
@@ -151,7 +151,7 @@ def test_without_a_wish_the_server_s_limit_holds() -> None:
     assert 4 < deadline_of(request(), SETTINGS).remaining() <= 5
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(
     st.text("aijmp/*;,q=01. gnonlct", max_size=60) | st.text(st.characters(max_codepoint=255), max_size=40)
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from google.protobuf import text_format
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.repository import CATALOGUE
 from support.triton_server import ROOT
@@ -89,7 +89,6 @@ def _configurations(draw: st.DrawFn) -> model_config_pb2.ModelConfig:
     return config
 
 
-@settings(deadline=None)
 @given(_configurations(), st.booleans(), st.booleans())
 def test_what_protobuf_writes_is_read_as_it_was_meant(
     config: model_config_pb2.ModelConfig, one_line: bool, short: bool
@@ -139,7 +138,6 @@ _PIECES = st.sampled_from(
 )
 
 
-@settings(deadline=None)
 @given(st.text() | st.text(alphabet="{}[]<>:,;\"'ab1-# \n\\") | st.lists(_PIECES, max_size=30).map(" ".join))
 def test_nonsense_is_a_config_error(text: str) -> None:
     """No text makes the reader fail in any other way."""

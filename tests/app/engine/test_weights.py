@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from app.engine.base import Weights
@@ -100,7 +100,6 @@ _JSON = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(_JSON)
 def test_no_json_stops_a_lookup(tmp_path_factory: pytest.TempPathFactory, document: Any) -> None:
     """Whatever stands in the note or the manifest, the fields are strings of it or unknown."""

@@ -206,7 +206,7 @@ def test_a_file_that_is_cut_off_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LOSSLESS)
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(
     st.lists(st.tuples(st.integers(0, 10**6), st.binary(min_size=1, max_size=4)), max_size=6),
 )
