@@ -191,7 +191,7 @@ def _serve(parsed: argparse.Namespace) -> int:
     if wrong:
         return 2
     logs.configure(settings.log_level, settings.log_format)
-    for warning in (*startup.warnings(settings, catalogue), *serving.warnings(settings)):
+    for warning in (*startup.warnings(settings), *serving.warnings(settings)):
         logging.getLogger("gateway").warning("%s", warning)
     with _sharing(settings):
         _run(settings)

@@ -25,24 +25,20 @@ def faults(settings: Settings, catalogue: Catalogue) -> list[str]:
     """Why the service mustn't start with these settings, one sentence each that begins with the variable."""
     return [
         *_variant(settings, catalogue),
+        *_patterns(settings, catalogue),
         *_unreadable(settings),
         *_unwritable(settings),
         *_not_installed(settings),
     ]
 
 
-def warnings(settings: Settings, catalogue: Catalogue) -> list[str]:
+def warnings(settings: Settings) -> list[str]:
     """What is most likely not meant, but can be carried out."""
     found = [
         f"{variable(name)} does nothing with GATEWAY_ENGINE={settings.engine}"
         for engine, names in _OF_ENGINE.items()
         for name in names
         if engine != settings.engine and name in settings.model_fields_set
-    ]
-    found += [
-        f"GATEWAY_REQUIRE_READY: no branch is called {pattern}, so /readyz will never be green"
-        for pattern in (text.strip() for text in settings.require_ready.split(","))
-        if pattern not in ("", "checklist") and not fnmatch.filter(catalogue.branches, pattern)
     ]
     if settings.engine == "triton" and settings.triton.grpc.endswith(":8000"):
         found.append("GATEWAY_TRITON_URL: 8000 is usually Triton's HTTP port; gRPC's is 8001")
@@ -55,6 +51,16 @@ def _variant(settings: Settings, catalogue: Catalogue) -> Iterator[str]:
     variants = catalogue["detect"].variants
     if settings.variant is not None and settings.variant not in variants:
         yield f"GATEWAY_VARIANT: is one of {', '.join(variants)}"
+
+
+def _patterns(settings: Settings, catalogue: Catalogue) -> Iterator[str]:
+    asked = {"require_ready": settings.require_ready.replace("checklist", "")}
+    if settings.engine == "embedded":
+        asked["models"] = settings.models
+    for name, text in asked.items():
+        for pattern in filter(None, (word.strip() for word in text.split(","))):
+            if not fnmatch.filter(catalogue.branches, pattern):
+                yield f"{variable(name)}: no branch is called {pattern} (`gateway routes` prints their names)"
 
 
 def _not_installed(settings: Settings) -> Iterator[str]:

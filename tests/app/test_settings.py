@@ -57,6 +57,8 @@ def gateway(*arguments: str, **variables: str) -> subprocess.CompletedProcess[st
         ("SPOOL_FOLDER", "/proc/spool", "can't be written by user"),
         ("TEXT_CACHE_FOLDER", "/proc/cache", "can't be written by user"),
         ("VARIANT", "q", "is one of n, s, m, l, x"),
+        ("REQUIRE_READY", "checklist, yolo12n_*", "no branch is called yolo12n_*"),
+        ("MODELS", "midas_256,raft_265", "no branch is called raft_265"),
         ("LEASE", "3", "did you mean GATEWAY_LEASES?"),
         ("PORT_8080_TCP", "tcp://10.0.0.1:8080", "enableServiceLinks: false"),
         ("ZZZ", "1", "`gateway config` lists all settings"),
@@ -103,12 +105,11 @@ def test_defaults_that_are_not_there_only_take_away_what_needs_them(tmp_path: Pa
         ({"triton_url": "gpu:1"}, "GATEWAY_TRITON_URL does nothing with GATEWAY_ENGINE=embedded"),
         ({"engine": "triton", "triton_url": "gpu:8000"}, "8000 is usually Triton's HTTP port"),
         ({"engine": "triton", "triton_url": "http://gpu:9000"}, "gRPC is expected at gpu:9001"),
-        ({"require_ready": "checklist, yolo12n_*"}, "no branch is called yolo12n_*"),
     ],
 )
 def test_what_is_most_likely_not_meant_is_a_warning(given: dict[str, object], said: str) -> None:
     """The service starts, and says what the setting won't do."""
-    (warning,) = startup.warnings(Settings(**given), CATALOGUE)
+    (warning,) = startup.warnings(Settings(**given))
     assert said in warning
 
 
