@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import logging
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -39,6 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser.parse_args(arguments)
     try:
         exit_code: int = parsed.command(parsed)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head`: nobody reads the rest
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE  # as the shell has it; 0 would say that smoke found all well
     except ValidationError as error:
         for fault in error.errors(include_input=False):  # the input may be a password
             said = fault["msg"].removeprefix("Value error, ")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 from support.triton_server import ROOT
@@ -94,3 +96,16 @@ def test_a_typo_is_an_error_here_too(
     monkeypatch.setenv("GATEWAY_LEASE", "3")
     assert cli.main(["config"]) == 2
     assert "GATEWAY_LEASE: there is no such setting; did you mean GATEWAY_LEASES?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["config", "config --markdown", "routes", "metrics"])
+def test_a_reader_who_has_seen_enough_is_no_error(command: str) -> None:
+    """`gateway config | head -1`: one line, no traceback, and the code that the shell gives for it."""
+    script = f"{sys.executable} -m app.cli {command} | (read -r line; echo $line); echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stderr == ""
+    first, code = done.stdout.splitlines()
+    assert first
+    assert code in ("0", "141")  # 0: all of it fitted into the pipe
