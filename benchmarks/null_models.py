@@ -11,7 +11,6 @@ suppress, and the first value of its input in its last anchor (which scores noth
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,8 +20,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from export import repository
-from export.artifacts import sha256
+from export import manifest, repository
 from export.graphs import check_contract, value_info
 from routing import catalogue as catalogues
 from routing.catalogue import Catalogue, ModelSpec, TensorSpec
@@ -56,7 +54,7 @@ def build(root: Path, branches: Iterable[str] | None = None, boxes: int = BOXES)
         branch = catalogue.branches[name]
         repository.write_configs({spec.name: texts[spec.name] for spec in branch.models}, root)
         for spec in branch.models:
-            _write(root / spec.name / "1", spec, catalogue[branch.family].labels, boxes)
+            _write(root, spec, catalogue[branch.family].labels, boxes)
     return root
 
 
@@ -69,28 +67,17 @@ def baseline(catalogue: Catalogue) -> list[str]:
     ]
 
 
-def _write(folder: Path, spec: ModelSpec, labels: tuple[str, ...], boxes: int) -> None:
-    """The files of one model, with its weights.json; an ensemble is its configuration alone."""
-    folder.mkdir(parents=True, exist_ok=True)
+def _write(root: Path, spec: ModelSpec, labels: tuple[str, ...], boxes: int) -> None:
+    """The files of one model; an ensemble is its configuration and an empty version."""
     if spec.kind == "ensemble":
+        (root / spec.name / manifest.VERSION_FOLDER).mkdir(parents=True, exist_ok=True)
         return
-    (folder / "model.onnx").write_bytes(graph_of(spec, boxes))
-    if labels:
-        (folder / "labels.txt").write_text("\n".join(labels) + "\n")
-    digest = f"sha256:{sha256(folder / 'model.onnx').removeprefix('sha256:')}"
-    document = {
-        "schema_version": 1,
-        "model": spec.name,
-        "digest": digest,
-        "files": {"model.onnx": digest},
-        "weights": "none" if spec.kind == "preprocess" else "random",
-        "source": {"name": "benchmarks/null_models.py"},
-        "engine": "onnx",
-        "precision": "fp32",
-        "exporter": {"onnx": onnx.__version__, "opset": _OPSET},
-        "labels": list(labels),
-    }
-    (folder / "weights.json").write_text(json.dumps(document))
+    provenance = manifest.Provenance(
+        "none" if spec.kind == "preprocess" else "random",
+        manifest.Source("benchmarks/null_models.py"),
+        {"onnx": onnx.__version__, "opset": _OPSET},
+    )
+    manifest.publish_graph(spec.name, graph_of(spec, boxes), root, provenance, labels)
 
 
 def graph_of(spec: ModelSpec, boxes: int = BOXES) -> bytes:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -77,6 +78,16 @@ def publish(
     record = Record(model, digest(_bare(files)), files, provenance)
     write_atomic(folder / WEIGHTS_FILE, _to_json(_document(record, labels)))
     return record
+
+
+def publish_graph(
+    model: str, graph: bytes, repository: Path, provenance: Provenance, labels: Sequence[str] = ()
+) -> Record:
+    """`publish` what is in memory, and holds its own weights."""
+    with tempfile.TemporaryDirectory() as folder:
+        optimized = Path(folder) / MODEL_FILE
+        optimized.write_bytes(graph)
+        return publish(model, optimized, repository, provenance, labels)
 
 
 def read(model: str, repository: Path) -> Record | None:

@@ -6,7 +6,6 @@ The depth model answers the mean of the normalised channels, so every pixel's va
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -14,8 +13,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from export import preprocess, repository
-from export.artifacts import sha256
+from export import manifest, preprocess, repository
 from export.graphs import value_info
 from routing import catalogue as catalogues
 from routing.catalogue import Branch, ModelSpec
@@ -42,29 +40,16 @@ def build(root: Path, branches: Iterable[str] = (*DETECTORS, *DEPTH), *, configs
 
 def write_model(root: Path, spec: ModelSpec, branch: Branch) -> None:
     """The files of one model, with its weights.json."""
-    folder = root / spec.name / "1"
-    folder.mkdir(parents=True, exist_ok=True)
     if spec.kind == "ensemble":
+        (root / spec.name / manifest.VERSION_FOLDER).mkdir(parents=True, exist_ok=True)
         return
-    content = _content(spec, branch)
-    (folder / "model.onnx").write_bytes(content)
+    provenance = manifest.Provenance(
+        "none" if spec.kind == "preprocess" else "random",
+        manifest.Source("tests/helpers/support/repository.py"),
+        {"onnx": onnx.__version__, "opset": _OPSET},
+    )
     labels = CATALOGUE[branch.family].labels
-    if labels:
-        (folder / "labels.txt").write_text("\n".join(labels) + "\n")
-    digest = f"sha256:{sha256(folder / 'model.onnx').removeprefix('sha256:')}"
-    document = {
-        "schema_version": 1,
-        "model": spec.name,
-        "digest": digest,
-        "files": {"model.onnx": digest},
-        "weights": "none" if spec.kind == "preprocess" else "random",
-        "source": {"name": "tests/helpers/support/repository.py"},
-        "engine": "onnx",
-        "precision": "fp32",
-        "exporter": {"onnx": onnx.__version__, "opset": _OPSET},
-        "labels": list(labels),
-    }
-    (folder / "weights.json").write_text(json.dumps(document))
+    manifest.publish_graph(spec.name, _content(spec, branch), root, provenance, labels)
 
 
 def _content(spec: ModelSpec, branch: Branch) -> bytes:
