@@ -4,9 +4,10 @@
 
 The model does nothing (it answers one value in YOLO11's shape), so what is measured is the way there and back: a
 decoded 640 x 640 frame is prepared in the lease, as FP32 planes or, for the twin, as pixels (its preprocess graph is
-the real one and runs in Triton); `[1, 84, 8400]` FP32 comes out. Rounds are interleaved; time is the median over all
-calls, CPU the client's own (user + system) a call. The same engine, leases, messages and heap as in the service. The
-last row is the gateway at rest: its resident memory with a repository that holds no model.
+the real one); `[1, 84, 8400]` FP32 comes out. The embedded engine does the same in this process. Rounds are
+interleaved; time is the median over all calls, CPU the client's own (user + system) a call. The same engines, leases,
+messages and heap as in the service. The last row is the gateway at rest: its resident memory with a repository that
+holds no model.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from support.triton_server import TritonServer, free_ports  # noqa: E402  # the 
 
 from app import heap  # noqa: E402
 from app.engine.base import Deadline, Engine  # noqa: E402
+from app.engine.embedded import EmbeddedEngine, EmbeddedOptions  # noqa: E402
 from app.engine.triton import TritonEngine, TritonOptions  # noqa: E402
 from app.engine.weights import WeightsBook  # noqa: E402
 from app.media.resize import letterbox_into, letterbox_pixels_into  # noqa: E402
@@ -51,13 +53,14 @@ FP32, UINT8 = (CATALOGUE.branches[name] for name in CATALOGUE.branches["yolo11n_
 TRANSPORTS = ("bytes", "shared_memory")
 WAYS = {
     f"{transport} {name}": (transport, branch)
-    for transport in TRANSPORTS
+    for transport in (*TRANSPORTS, "inprocess")
     for name, branch in (("fp32", FP32), ("uint8", UINT8))
 }
 RATIOS = {  # what each way takes of another's
     "shared_memory / bytes": ("shared_memory fp32", "bytes fp32"),
     "bytes, uint8 / fp32": ("bytes uint8", "bytes fp32"),
     "shared_memory, uint8 / fp32": ("shared_memory uint8", "shared_memory fp32"),
+    "inprocess, uint8 / fp32": ("inprocess uint8", "inprocess fp32"),
 }
 
 
@@ -72,8 +75,8 @@ def main() -> None:
     heap.keep_pages()  # as the service does
     with tempfile.TemporaryDirectory() as folder:
         models = null_repository(Path(folder) / "models")
-        with TritonServer(models, Path(folder) / "triton.log") as server, engines(server, models) as pair:
-            figures = compare(pair, options.repeats)
+        with TritonServer(models, Path(folder) / "triton.log") as server, engines(server, models) as ways:
+            figures = compare(ways, options.repeats)
         figures["idle_gateway_rss_mb"] = idle_rss(Path(folder) / "empty")
     figures["environment"] = {
         "cpu_count": psutil.cpu_count(),
@@ -124,20 +127,22 @@ def null_repository(root: Path) -> Path:
 
 @contextmanager
 def engines(server: TritonServer, models: Path) -> Iterator[dict[str, Engine]]:
-    """One engine a transport, both on the same server."""
+    """One engine a transport: two on the same server, and one without any."""
     book = WeightsBook(models, None)
-    pair: dict[str, Engine] = {
+    embedded = EmbeddedEngine(CATALOGUE, models, book, EmbeddedOptions(threads=1))
+    embedded.loaded.wait(60)
+    ways: dict[str, Engine] = {
         name: TritonEngine(CATALOGUE, server.grpc_url, book, TritonOptions(transport=name))  # type: ignore[arg-type]  # a literal
         for name in TRANSPORTS
     }
     try:
-        yield pair
+        yield {**ways, "inprocess": embedded}
     finally:
-        for engine in pair.values():
+        for engine in (*ways.values(), embedded):
             engine.close()
 
 
-def compare(pair: dict[str, Engine], repeats: int) -> dict[str, Any]:
+def compare(ways: dict[str, Engine], repeats: int) -> dict[str, Any]:
     """Interleaved calls; medians in ms and their ratios."""
     frame = np.random.default_rng(0).integers(0, 256, (640, 640, 3), dtype=np.uint8)
     seconds: dict[str, list[float]] = {name: [] for name in WAYS}
@@ -145,7 +150,7 @@ def compare(pair: dict[str, Engine], repeats: int) -> dict[str, Any]:
     for round_number in range(repeats + 10):
         for name in WAYS if round_number % 2 else reversed(WAYS):
             transport, branch = WAYS[name]
-            wall, used = call(pair[transport], branch, frame, transport)
+            wall, used = call(ways[transport], branch, frame, transport)
             if round_number >= 10:  # warm
                 seconds[name].append(wall)
                 cpu[name].append(used)
