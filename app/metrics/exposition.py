@@ -86,7 +86,7 @@ def markdown(described: Sequence[Described]) -> str:
         "",
         "Made from `app/metrics/` by `gateway metrics`. Durations are in seconds, with buckets from 0.1 ms to 60 s.",
         "With several workers, whichever answers `/metrics` answers for all: *workers* says how.",
-        "OpenMetrics, where `Accept` asks for it, has trace ids as exemplars of a single worker; the files of several keep none.",
+        "OpenMetrics, where `Accept` asks for it, has trace ids as exemplars; with several workers it has none.",
         "",
         "| metric | kind | labels | workers | what it is |",
         "|---|---|---|---|---|",
