@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 from support import repository as test_repository
 from support.triton_server import TritonServer
 
-# How long an example takes is the machine's affair: the first one may import SciPy.
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
+with suppress(ModuleNotFoundError):  # the exporters' environment has no property tests
+    from hypothesis import settings
+
+    # How long an example takes is the machine's affair: the first one may import SciPy.
+    settings.register_profile("untimed", deadline=None)
+    settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,7 @@ _MAKERS: Mapping[str, Callable[..., Component]] = {
     "core_object_detections": DetectFrames,
     "places365": PlacesFrames,
 }
+_FIRST_CHUNK_S = 0.25
 
 
 class Cancelled(Exception):
@@ -54,8 +55,8 @@ class Options:
     """How it is run; none of it changes a number.
 
     `window` frames are in memory at once, `parallel` calls a component run side by side. What is done is kept every
-    `chunk_s` seconds, or sooner where it has become `chunk_frames` frames or `chunk_bytes` of arrays: frames wait
-    until the disk has it. A frame waits `backend_s` for a backend that is away.
+    `chunk_s` seconds, at first more often (a quarter of the time so far), and where it has become `chunk_frames` frames
+    or `chunk_bytes` of arrays: frames wait until the disk has it. A frame waits `backend_s` for a backend that is away.
     """
 
     limits: VideoLimits = field(default_factory=VideoLimits)
@@ -68,12 +69,13 @@ class Options:
     chunk_bytes: int = 16 << 20
     chunk_s: float = 2.0
 
-    def full(self, chunk: Chunk, since: float) -> bool:
-        """Whether a chunk that was begun at `since` (monotonic) is to be kept now."""
+    def full(self, chunk: Chunk, since: float, began: float) -> bool:
+        """Whether a chunk is to be kept now; it was begun at `since`, and the run at `began` (monotonic)."""
+        pause = min(self.chunk_s, max(_FIRST_CHUNK_S, (since - began) / 4))
         return (
             len(chunk.frame_index) >= self.chunk_frames
             or chunk.nbytes >= self.chunk_bytes
-            or time.monotonic() - since > self.chunk_s
+            or time.monotonic() - since > pause
         )
 
 
@@ -262,7 +264,8 @@ class VideoAnalysis:
     def _collect(self, frames: FramesInOrder, run: _Run) -> None:
         options, resumed = self._options, run.checkpoint.frames
         expected = expected_samples(run.facts, self._profile.sampling)
-        chunk, since = run.fresh(), time.monotonic()
+        chunk, began = run.fresh(), time.monotonic()
+        since = began
         counted = self._suite.metrics.video_frames
         for sample, results in frames:
             if self._cancelled.is_set():
@@ -278,7 +281,7 @@ class VideoAnalysis:
                 pairs = zip(run.components, results, strict=False)
                 self._observer(sample, results[-1], {c.name: c.seen(result) for c, result in pairs})
             run.report(Progress(sample.ordinal + 1, expected, _fraction(run.facts, sample.time_s), resumed))
-            if options.full(chunk, since):
+            if options.full(chunk, since, began):
                 run.keep(chunk)
                 chunk, since = run.fresh(), time.monotonic()
         run.keep(chunk)

@@ -112,7 +112,7 @@ def test_interrupted_it_goes_on(setup: list[str], tmp_path: Path) -> None:
         said, _ = process.communicate(timeout=30)
     assert (process.returncode, json.loads(said)["status"]) == (130, "interrupted")
     assert run("--video-path", long, "--output", out, *setup)[0] == 0
-    assert json.loads((out / "long.mp4" / "manifest.json").read_text())["frames"]["resumed"] >= 64
+    assert json.loads((out / "long.mp4" / "manifest.json").read_text())["frames"]["resumed"] > 0
     assert same_numbers(whole / "long.mp4", out / "long.mp4")
 
 
