@@ -41,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="fewer points, shorter")
+    parser.add_argument("--quick", action="store_true", help="fewer points, shorter; writes no file")
     parser.add_argument("--only", default=",".join(SECTIONS), help=f"of {', '.join(SECTIONS)}")
     parser.add_argument("--json", type=Path, help="write the figures here; other sections there are kept")
     parser.add_argument(
@@ -62,6 +62,8 @@ def main() -> None:
             "environment": environment(ground.triton_url, ground.gateway_url, {}),
             "rows": rows,
         }
+    if options.quick:
+        return
     if options.json:
         if options.json.exists():
             document["rows"] = json.loads(options.json.read_text())["rows"] | rows
