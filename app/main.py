@@ -305,7 +305,9 @@ def _admission_limits(settings: Settings) -> AdmissionLimits:
 
 def analysis_options(settings: Settings) -> Options:
     """How whole videos are run."""
-    return Options(limits=video_limits(settings), window=settings.video_window, parallel=settings.leases)
+    return Options(
+        video_limits(settings), settings.video_window, settings.leases, frame_s=settings.video_frame_timeout_s
+    )
 
 
 def create_jobs(settings: Settings, suite: Suite) -> VideoJobs | None:

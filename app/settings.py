@@ -182,7 +182,8 @@ class Settings(BaseSettings):
         64 << 20, ge=0, description="Memory for embeddings of prompts, in bytes; 0: none are remembered."
     )
     text_cache_folder: OptionalPath = Field(
-        None, description="Also keep embeddings of prompts here, for the next process."
+        None,
+        description="Also keep embeddings of prompts here, for the next process; without it each worker has its own.",
     )
     session_store: Annotated[str, AfterValidator(session_store_url)] = Field(
         "memory",
@@ -199,6 +200,11 @@ class Settings(BaseSettings):
     video_max_frames: int = Field(200_000, ge=1, description="Most sampled frames of one video.")
     video_stall_s: float = Field(
         20.0, gt=0, description="A decoder that answers nothing for so many seconds is killed."
+    )
+    video_frame_timeout_s: float = Field(
+        60.0,
+        gt=0,
+        description="Time limit of a frame of a job in seconds; a job that meets it comes back later.",
     )
     video_timeout_s: float = Field(
         3600.0, gt=0, description="Time limit of a streamed video in seconds, in place of request_timeout_s."

@@ -20,6 +20,7 @@ from routing.provenance import UNKNOWN, ModelUsed
 
 NUMPY_DTYPES: Mapping[str, type[np.generic]] = {"UINT8": np.uint8, "INT64": np.int64, "FP32": np.float32}
 Runtime = Literal["triton", "inprocess"]
+_LOADING_S = 2.0
 
 
 class Deadline:
@@ -87,6 +88,12 @@ class ModelState:
     @property
     def ready(self) -> bool:
         return self.readiness is Readiness.READY
+
+    @property
+    def wait_s(self) -> float | None:
+        """When to ask again, in seconds; None: waiting won't help."""
+        loading = self.readiness is Readiness.LOADING
+        return _LOADING_S if loading and self.retry_after is None else self.retry_after
 
     def used(self) -> ModelUsed:
         """The entry of `models_used[]`."""
@@ -326,7 +333,7 @@ class LeasePool(Generic[P]):
 def not_served(state: ModelState) -> GatewayError:
     """The error of a lease on a branch that isn't ready."""
     code, words = ERROR_CODES[state.readiness]
-    return by_code(code)(f"{state.name}: {state.reason or words}", retry_after=state.retry_after)
+    return by_code(code)(f"{state.name}: {state.reason or words}", retry_after=state.wait_s)
 
 
 def allocate(specs: tuple[TensorSpec, ...]) -> dict[str, NDArray[Any]]:

@@ -217,12 +217,14 @@ class VideoReader:
         with self._sense():
             slot, generation = message["slot"], self._ring.generation
             index, time_s = int(message["index"]), float(message["time_s"])
-            if not 0 <= index < _MOST_INDEX or not math.isfinite(time_s):
+            decode_s = float(message["decode_s"])
+            if not 0 <= index < _MOST_INDEX or not math.isfinite(time_s) or not 0 <= decode_s < math.inf:
                 raise ValueError("a number out of range")
             rgb = self._ring.view(slot, message["height"], message["width"])
             with self._lock:
                 self._ring.free.remove(slot)
-            self._last = frame = VideoFrame(index, time_s, rgb, partial(self._released, generation, slot))
+            free = partial(self._released, generation, slot)
+            self._last = frame = VideoFrame(index, time_s, rgb, free, decode_s)
         return frame
 
     def _released(self, generation: int, slot: int) -> None:

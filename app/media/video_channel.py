@@ -28,6 +28,7 @@ class Channel:
         self._free: list[int] = []
         self._sent_at = 0.0
         self.stall_s = 0.0
+        self.waited_s = 0.0  # for slots
 
     def receive(self) -> video_protocol.Message:
         """The next message."""
@@ -62,8 +63,10 @@ class Channel:
         with suppress(BlockingIOError):
             while message := video_protocol.receive(self._end, socket.MSG_DONTWAIT):
                 self._take(message)
+        since = time.perf_counter()
         while not self._free:
             self._take(self.receive())
+        self.waited_s += time.perf_counter() - since
         number = self._free.pop()  # the one freed last: its memory is still in the processor's cache
         assert self._ring is not None  # noqa: S101  # for the type checker: a slot was free
         start = number * self._slot_bytes

@@ -14,6 +14,7 @@ import resource
 import signal
 import socket
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,7 @@ def _serve(task: dict[str, Any], source: Source, painter: Painter, channel: Chan
 def _deliver(video: Video, sampling: Sampling, painter: Painter, channel: Channel) -> None:
     """Announce the video with its first frame, and send the frames that are wanted."""
     sampler, compass = Sampler(sampling, video.time_base), Compass()
-    announced, taken = False, 0
+    announced, taken, worked_s = False, 0, _worked(channel)
     for timed in video.frames():
         if not announced:
             _announce(video, timed.frame, compass.of(timed.frame), channel)
@@ -110,16 +111,23 @@ def _deliver(video: Video, sampling: Sampling, painter: Painter, channel: Channe
                 raise VideoTooLong(f"more than {taken} frames are asked for")
             taken += 1
             slot, width, height = _paint(timed.frame, compass.of(timed.frame), painter, channel)
+            before_s, worked_s = worked_s, _worked(channel)
             channel.send(
                 "frame",
                 slot=slot,
                 index=timed.index,
                 time_s=float(timed.time),
+                decode_s=worked_s - before_s,
                 width=width,
                 height=height,
                 decoded=video.decoded,
                 damaged=video.damaged,
             )
+
+
+def _worked(channel: Channel) -> float:
+    """Seconds on a clock that stands still while nobody releases a frame."""
+    return time.perf_counter() - channel.waited_s
 
 
 def _announce(video: Video, frame: VideoFrame, orientation: Orientation, channel: Channel) -> None:

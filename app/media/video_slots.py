@@ -22,13 +22,22 @@ class VideoFrame:
     counted from the number that the first frame's time gives at the stream's average rate, and with `keyframes` each is
     so numbered. At a constant frame rate that is the same; at a variable one it is near, and still never twice.
     `time_s`: when it is shown, in seconds from the stream's first frame.
+    `decode_s`: seconds that it took until it was RGB, with those before it that weren't sampled.
     """
 
-    __slots__ = ("_free", "_holders", "_lock", "_rgb", "index", "time_s")
+    __slots__ = ("_free", "_holders", "_lock", "_rgb", "decode_s", "index", "time_s")
 
-    def __init__(self, index: int, time_s: float, rgb: NDArray[np.uint8], free: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        index: int,
+        time_s: float,
+        rgb: NDArray[np.uint8],
+        free: Callable[[], None],
+        decode_s: float = 0.0,
+    ) -> None:
         self.index = index
         self.time_s = time_s
+        self.decode_s = decode_s
         self._rgb: NDArray[np.uint8] | None = rgb
         self._free = free
         self._holders = 1

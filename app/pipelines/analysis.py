@@ -228,7 +228,9 @@ class VideoAnalysis:
         scene = Scene(self._suite, self._profile, facts)
         asked = self._profile.components
         wanted = {entry.name: getattr(asked, entry.name) for entry in fields(asked)}
-        return [_MAKERS[name](scene, wish) for name, wish in wanted.items() if wish is not None]
+        components = [_MAKERS[name](scene, wish) for name, wish in wanted.items() if wish is not None]
+        components[0].first = True
+        return components
 
     def _expected(self, components: Sequence[Component]) -> dict[str, Tally]:
         """What will serve, before a frame is run."""

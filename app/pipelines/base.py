@@ -46,10 +46,11 @@ class _Stage:
 
 
 class Timings:
-    """Milliseconds a stage, of one frame."""
+    """Milliseconds a stage, of one frame; `decode_s` are seconds that were spent on it before."""
 
-    def __init__(self) -> None:
+    def __init__(self, decode_s: float = 0.0) -> None:
         self.ms: dict[str, float] = dict.fromkeys(STAGES, 0.0)
+        self.ms["decode"] = decode_s * 1000
         self.transport = ""  # of the lease
 
     def stage(self, name: str) -> _Stage:
@@ -198,7 +199,7 @@ class Router:
                 raise by_code(error.code)(detail) from error
             if state.reason:
                 detail = f"{detail}: {state.reason}"
-            raise by_code(error.code)(detail, retry_after=state.retry_after) from error
+            raise by_code(error.code)(detail, retry_after=state.wait_s) from error
 
     def _compact(self) -> str:
         """Why frames travel as UINT8; empty: they don't."""

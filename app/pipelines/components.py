@@ -73,6 +73,9 @@ class Component(ABC):
 
     def __init__(self, scene: Scene, wishes: Wishes) -> None:
         self.scene = scene
+        self.first = (
+            False  # of the video's components: decoding, done once for all of them, counts as its own
+        )
         self.decision = scene.decide(self.family, wishes)
         # One branch serves a whole video, or its arrays would mix two models' numbers: what runs out of memory on the
         # way is waited for, and a job that comes back later decides anew.
@@ -82,7 +85,8 @@ class Component(ABC):
         """The surroundings of a frame of this video."""
         height, width = frame.rgb.shape[:2]
         facts = FrameFacts(width, height, self.scene.facts.analysis_width, self.scene.facts.analysis_height)
-        return Framed(facts, self._wishes, deadline, Timings(), self.decision)
+        timings = Timings(frame.decode_s if self.first else 0.0)
+        return Framed(facts, self._wishes, deadline, timings, self.decision)
 
     def begin(self, deadline: Deadline) -> Sequence[Served]:
         """What is done once a video, before its frames."""
@@ -213,7 +217,7 @@ class DepthFrames(Component):
             kept = ordinals % preview_stride(len(columns[_DEPTH_KEYS[0]]), self._asked.previews) == 0
             ordinals, previews = ordinals[kept], previews[kept]
         arrays["preview_depth_maps_norm"] = previews
-        arrays["preview_frame_indices"] = columns["frame_index"][ordinals]
+        arrays["preview_frame_indices"] = columns["frame_index"][ordinals].astype(np.int32)
         if self._asked.maps:
             arrays["depth_maps"] = columns.blocks("map")
         return arrays

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from app.errors import (
-    BackendError,
+    DeadlineExceeded,
     GatewayError,
     InsufficientGpuMemory,
     ModelNotReady,
@@ -36,7 +36,7 @@ _LOOK_S = 0.5  # how soon a deleted job stops, and a job of another worker's is 
 _RETENTION_S = 30.0
 _REPORT_S = 0.3
 _RETRY_S = 30.0
-_MOST_ATTEMPTS = 100
+_MOST_ATTEMPTS, _MOST_LATE = 100, 20
 _PASSING = (TritonUnavailable, ModelNotReady, InsufficientGpuMemory, Overloaded)  # worth coming back for
 
 ReadProfile = Callable[[str], Profile]
@@ -107,8 +107,11 @@ class VideoJobs:
         Raises:
             GatewayError: it will never work like this.
         """
-        with contextlib.suppress(*_PASSING):
+        try:
             self._analysis("check", profile).check(file)
+        except _PASSING as error:
+            if isinstance(error, ModelNotReady) and error.retry_after is None:  # nobody is loading it
+                raise
 
     def submit(self, file: BinaryIO, name: str, nbytes: int, sha256: str, profile: Profile) -> Job:
         """A new job; `file` is a named one in `incoming` and becomes the job's.
@@ -222,7 +225,7 @@ class VideoJobs:
                 analysis.run(Input(file, job.name, job.bytes, job.sha256), self._reporter(job))
         except Cancelled:
             self._cancelled(job)
-        except _PASSING as error:
+        except (*_PASSING, DeadlineExceeded) as error:
             self._come_back(job, error)
         except GatewayError as error:
             self._over(job, "failed", (error.code, error.detail))
@@ -265,8 +268,12 @@ class VideoJobs:
         else:  # the service stops; the next one goes on at once
             self._index.put_back(job.id, 0.0, None, None)
 
-    def _come_back(self, job: Job, error: BackendError | Overloaded) -> None:
-        if job.attempts >= _MOST_ATTEMPTS:
+    def _come_back(self, job: Job, error: GatewayError) -> None:
+        """Later: what stood in the way may pass, also a backend that was too slow; not a file that can't be decoded."""
+        most = _MOST_ATTEMPTS
+        if isinstance(error, DeadlineExceeded):
+            most = 0 if error.stage == "decode" else _MOST_LATE
+        if job.attempts >= most:
             self._over(job, "failed", (error.code, error.detail))
             return
         _log.warning("video %s waits: %s", job.id, error.detail)

@@ -92,7 +92,11 @@ class FrameStream:
         def step(frame: Frame, previous: Frame | None) -> Any:
             height, width = frame.rgb.shape[:2]
             facts = FrameFacts(width, height, *analysis)
-            return run(frame, previous, Framed(facts, wishes, patience.frame_deadline(), Timings(), decision))
+            return run(
+                frame,
+                previous,
+                Framed(facts, wishes, patience.frame_deadline(), Timings(frame.decode_s), decision),
+            )
 
         self._running = FramesInOrder(self._reader, [step], options.window, options.parallel, patience)
 

@@ -19,6 +19,7 @@ import pytest
 import tritonclient.grpc as grpcclient
 from starlette.testclient import TestClient
 from support import repository as test_repository
+from support.analysis import patches
 from support.gateway import client, png, scene, server
 from support.timed import Timed
 from support.triton_server import TritonServer
@@ -183,6 +184,22 @@ def test_of_a_video_no_frame_is_begun_after_the_deadline(
     lines = [json.loads(line) for line in answer.text.splitlines()]
     assert sum("detections" in line for line in lines) <= MOST + 1
     assert settled(place, "detect", before) <= MOST + 2
+
+
+def test_a_job_whose_frame_is_late_comes_back(place: Place, tmp_path: Path) -> None:
+    """A backend that is too slow for one frame doesn't fail a whole video: it waits, with its input, and says why."""
+    film = patches(tmp_path / "film.mp4", 4).read_bytes()
+    text = "components: {core_object_detections: {branch: yolo11n_320}}"
+    kept = tmp_path / "videos"
+    place.timed["detect"].takes(1.5)
+    with client(place.models, **place.settings, videos_folder=kept, video_frame_timeout_s=0.3) as http:
+        job = http.post("/v1/videos", files={"file": ("v.mp4", film)}, data={"profile": text}).json()
+        view, limit = job, time.monotonic() + 30
+        while view["error"] is None and time.monotonic() < limit:
+            time.sleep(0.05)
+            view = http.get(job["links"]["self"]).json()
+        assert (view["state"], view["error"]["code"]) == ("queued", "deadline_exceeded")
+        assert (kept / job["id"] / "input").read_bytes() == film
 
 
 def test_a_caller_that_leaves_ends_its_batch(place: Place, tmp_path: Path) -> None:

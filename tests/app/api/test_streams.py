@@ -69,7 +69,9 @@ def test_each_line_is_the_answer_to_a_frame(everything: TestClient, video: bytes
         {"index": index, "time_s": pytest.approx(index / 25)} for index in range(first, FRAMES)
     ]
     for line in frames:
-        assert set(line.pop("timings_ms")) == {"decode", "queue", "prepare", "infer", "finish", "encode"}
+        timings = line.pop("timings_ms")
+        assert set(timings) == {"decode", "queue", "prepare", "infer", "finish", "encode"}
+        assert 0 < timings["decode"] < 10_000, (line, timings)
         line.pop("previous", None)
         form.model_validate(line)
     summary = last["summary"]

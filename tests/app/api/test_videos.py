@@ -278,6 +278,18 @@ def test_a_killed_service_s_job_ends_the_same(all_families: Path, tmp_path: Path
     assert not (kept / job["id"] / "output" / ".partial").exists()
 
 
+def test_a_branch_that_nobody_loads_is_no_reason_to_wait(
+    all_families: Path, tmp_path: Path, video: bytes
+) -> None:
+    """A profile for what is left out here is refused at once, and says that waiting won't help."""
+    with client(all_families, videos_folder=tmp_path / "v", models="yolo11n_320") as http:
+        text = "components: {core_object_detections: {branch: yolo11n_640}}"
+        answer = http.post("/v1/videos", files={"file": ("v.mp4", video)}, data={"profile": text})
+        assert (answer.status_code, answer.json()["code"]) == (503, "model_not_ready")
+        assert "retry-after" not in answer.headers
+        assert http.get("/v1/videos").json()["videos"] == []
+
+
 def test_workers_share_the_queue(all_families: Path, tmp_path: Path, video: bytes) -> None:
     """With two worker processes every job runs once, whichever process took it and whichever is asked."""
     with server(all_families, tmp_path / "log", videos_folder=tmp_path / "v", workers=2) as (http, _):

@@ -388,7 +388,7 @@ FACTS = (
     '"codec":"h264","container":"mov"}}'
 )
 NEED = '{"kind":"need","bytes":280}'
-FRAME = '{"kind":"frame","slot":0,"index":0,"time_s":0.0,"width":4,"height":2,"decoded":1,"damaged":0}'
+FRAME = '{"kind":"frame","slot":0,"index":0,"time_s":0.0,"decode_s":0.01,"width":4,"height":2,"decoded":1,"damaged":0}'
 
 
 def believed(long: Path, monkeypatch: pytest.MonkeyPatch, *messages: str) -> tuple[int, VideoReader]:
@@ -427,6 +427,7 @@ def test_the_impostor_is_believed_what_is_right(long: Path, monkeypatch: pytest.
         [NEED, FRAME.replace('"index":0', '"index":Infinity')],
         [NEED, FRAME.replace('"time_s":0.0', '"time_s":NaN')],
         [NEED, FRAME.replace('"time_s":0.0', '"time_s":null')],
+        [NEED, FRAME.replace('"decode_s":0.01', '"decode_s":-1')],
         [NEED, FRAME.replace('"decoded":1', '"decoded":[1]')],
         [NEED, NEED],
         [NEED.replace("280", "-1")],

@@ -125,6 +125,7 @@ def test_the_numbers_are_those_of_the_video(pipelines: Suite, video: Path, tmp_p
     np.testing.assert_allclose(found["core_optical_flow/dt_seconds"][1:], 0.04, atol=1e-6)
     maps = found["core_depth_midas/depth_maps"]
     np.testing.assert_allclose(found["core_depth_midas/depth_mean"], maps.mean((1, 2)), atol=1e-5)
+    assert found["core_depth_midas/preview_frame_indices"].dtype == np.int32
     assert found["core_depth_midas/preview_frame_indices"].tolist() == [0, 4, 8]
 
 
