@@ -40,10 +40,15 @@ async def answer_batch(
         if not isinstance(outcome, Line | GatewayError):
             raise outcome
         lines.append(outcome)
-    return _answer(lines, request_id_of(request))
+    return batch_answer(lines, request_id_of(request))
 
 
-def _answer(lines: Sequence[Line | GatewayError], request_id: str) -> Response:
+def batch_answer(lines: Sequence[Line | GatewayError], request_id: str) -> Response:
+    """Each frame's own answer or its own error, in order.
+
+    Raises:
+        GatewayError: the first, where no frame could be used.
+    """
     served = [line.served for line in lines if isinstance(line, Line)]
     if not served:
         raise next(line for line in lines if isinstance(line, GatewayError))

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from app.api import openapi
 from app.api.answers import JSON, PNG, binary_answer
-from app.api.detections import batch_answer, frame_body, one_answer
+from app.api.detections import all_answers, frame_body, one_answer
 from app.api.gateway import Gateway, gateway_of
 from app.api.problems import request_id_of
 from app.api.requests import deadline_of, negotiate, read_frames
@@ -89,7 +89,7 @@ async def detect(
     if not batch:
         one = functools.partial(_one, gateway, frames[0], asked)
         return await gateway.run(request, "detect", one, deadline, len(frames[0]))
-    return batch_answer(await _found(request, gateway, frames, asked), request_id_of(request))
+    return all_answers(await _found(request, gateway, frames, asked), request_id_of(request))
 
 
 def _stream(gateway: Gateway, query: DetectQuery, parameters: DetectParameters, wishes: Wishes) -> Streamed:
@@ -190,7 +190,7 @@ async def _in_session(request: Request, gateway: Gateway, query: DetectQuery, as
             await turn.come(asked.deadline)
         update = functools.partial(gateway.sessions.update, call, outcomes, asked.deadline)
         if batch:
-            return await gateway.work(lambda: batch_answer(update(), request_id_of(request), call.session_id))
+            return await gateway.work(lambda: all_answers(update(), request_id_of(request), call.session_id))
         return await gateway.work(lambda: _answer(_only(update()), asked, call.session_id))
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from fastapi import Response
 
-from app.api.answers import describe, json_answer, total
-from app.api.problems import problem
+from app.api.answers import describe, json_answer
+from app.api.batches import batch_answer
+from app.api.streams import Line
 from app.errors import GatewayError
-from app.pipelines.base import provenance
 from app.pipelines.detect import Detections
 from app.pipelines.session import Tracked
 
@@ -46,26 +46,12 @@ def one_answer(frame: Detections | Tracked, session_id: str | None = None) -> Re
     return json_answer({**frame_body(frame, session_id), **describe(served)}, served.timings)
 
 
-def batch_answer(
+def all_answers(
     frames: Sequence[Detections | Tracked | GatewayError], request_id: str, session_id: str | None = None
 ) -> Response:
-    """Each frame's own answer or its own error, in order.
-
-    Raises:
-        GatewayError: the first, where no frame could be used.
-    """
-    served = [frame.served for frame in frames if not isinstance(frame, GatewayError)]
-    if not served:
-        raise next(frame for frame in frames if isinstance(frame, GatewayError))
-    body = {
-        "results": [
-            {"error": problem(frame, request_id)}
-            if isinstance(frame, GatewayError)
-            else {**frame_body(frame, session_id), **describe(frame.served)}
-            for frame in frames
-        ],
-        "errors": len(frames) - len(served),
-        **provenance(served),
-        "degraded": any(frame.decision.degraded for frame in served),
-    }
-    return json_answer(body, total([frame.timings for frame in served]))
+    """See `batch_answer`."""
+    lines = [
+        frame if isinstance(frame, GatewayError) else Line(frame_body(frame, session_id), frame.served)
+        for frame in frames
+    ]
+    return batch_answer(lines, request_id)

@@ -396,7 +396,7 @@ def test_proxies_are_believed_only_where_they_are_named(
         httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http,
         running(
             repository, tmp_path / "log", lambda: http.get("/livez").status_code == 200,
-            port=port, trusted_proxies=trusted, models="none",
+            port=port, trusted_proxies=trusted, models="places365_resnet50_224",
         ),
     ):  # fmt: skip
         answer = http.get("/v1/branches/", headers={"X-Forwarded-Proto": "https"})
