@@ -136,8 +136,12 @@ def _reached(found: dict[str, Any]) -> Iterator[str]:
         reached = f"{old['ratio']:.0f} ({old['call_ms']:.0f} ms against {old['ours_ms']:.1f} ms)"
         yield f"| the old client's JSON call against the whole request, detect 640 | {JSON_CLIENT:g} | {reached} |"
     rows = found["medians"]["ours"].values()
-    most, private = (max(row[key] for row in rows) for key in ("rss_mb", "private_mb"))
-    yield f"| resident MB of the worker after all cases (private) | at most {RSS_MB:g} | {most:.0f} ({private:.0f}) |"
+    keys = ("without_tensors_mb", "rss_mb", "private_mb")
+    own, most, private = (max(row[key] for row in rows) for key in keys)
+    yield (
+        "| resident MB of the worker after all cases, without the tensors that it shares with Triton "
+        f"(with them; private) | at most {RSS_MB:g} | {own:.0f} ({most:.0f}; {private:.0f}) |"
+    )
 
 
 def _best_peer(found: dict[str, Any]) -> tuple[str, dict[str, float]] | None:

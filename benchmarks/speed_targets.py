@@ -120,12 +120,21 @@ def family(served: psutil.Process) -> list[psutil.Process]:
 
 
 def resident(served: psutil.Process) -> dict[str, float]:
-    """Memory in MB: resident, and what of it is nobody else's (neither libraries nor tensors that Triton maps, too)."""
-    infos = [one.memory_full_info() for one in family(served)]
+    """Memory in MB: resident; the same without the tensors in regions that Triton maps, too; nobody else's at all."""
+    processes = family(served)
+    infos = [one.memory_full_info() for one in processes]
+    rss = sum(info.rss for info in infos) / 1e6
     return {
-        "rss_mb": sum(info.rss for info in infos) / 1e6,
+        "rss_mb": rss,
+        "without_tensors_mb": rss - sum(map(_shared_mb, processes)),
         "private_mb": sum(info.uss for info in infos) / 1e6,
     }
+
+
+def _shared_mb(process: psutil.Process) -> float:
+    """Pages of /dev/shm that it maps."""
+    status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
+    return int(status.partition("RssShmem:")[2].split()[0]) * 1024 / 1e6
 
 
 def cpu_seconds(served: psutil.Process) -> dict[int, float]:
@@ -153,6 +162,7 @@ def take(target: Target, case: Case, effort: Effort) -> dict[str, float]:
         "client_cpu_ms": busy["client_cpu_ms"],
         "p50_alone_ms": alone["p50_ms"],
         "rss_mb": max(busy["rss_mb"], alone["rss_mb"]),
+        "without_tensors_mb": max(busy["without_tensors_mb"], alone["without_tensors_mb"]),
         "private_mb": max(busy["private_mb"], alone["private_mb"]),
     }
 
