@@ -73,7 +73,7 @@ async def embed_all(
     distinct = {one.ids.tobytes(): one for one in tokens}
     for _ in range(_TRIES):
         found = await _embed(request, gateway, distinct, deadline)
-        if len({embedding.served.model.used() for embedding in found.values()}) == 1:
+        if len({embedding.served.model.used for embedding in found.values()}) == 1:
             return [replace(found[one.ids.tobytes()], truncated=one.truncated) for one in tokens]
     raise ModelNotReady("the weights changed while the prompts were embedded", retry_after=1)
 

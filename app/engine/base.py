@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -50,13 +51,16 @@ class Deadline:
 
     def remaining(self) -> float:
         """Seconds left, at least 0."""
-        left = max(0.0, self._at - time.monotonic())
-        return left if self._whole is None else min(left, self._whole.remaining())
+        return max(0.0, self.at() - time.monotonic())
 
     def check(self, stage: str) -> None:
         """Raise DeadlineExceeded, naming `stage`, once the time is over."""
-        if self.remaining() <= 0:
+        if time.monotonic() >= self.at():
             raise DeadlineExceeded(stage)
+
+    def at(self) -> float:
+        """The moment on the monotonic clock."""
+        return self._at if self._whole is None else min(self._at, self._whole.at())
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,7 @@ class Weights:
     labels: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ModelState:
     """One model as an engine sees it. `reason` says why it isn't ready, `retry_after` for how many seconds at least."""
 
@@ -95,6 +99,7 @@ class ModelState:
         loading = self.readiness is Readiness.LOADING
         return _LOADING_S if loading and self.retry_after is None else self.retry_after
 
+    @cached_property
     def used(self) -> ModelUsed:
         """The entry of `models_used[]`."""
         return ModelUsed(

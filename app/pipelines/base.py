@@ -124,7 +124,7 @@ def provenance(served: Iterable[Served]) -> dict[str, Any]:
     served = list(served)
     for frame in served:
         context.note_served(frame.family.name, frame.decision.branch.name)
-    made_by = {(s.family.component, s.decision.branch.name, s.model.used()) for s in served}
+    made_by = {(s.family.component, s.decision.branch.name, s.model.used) for s in served}
     return dict(_provenance(frozenset(made_by)))
 
 

@@ -116,7 +116,7 @@ class TextPipeline:
         """
         decision = self.router.decide("clip_text", None, Wishes())
         state = self.router.engine.ready()[decision.branch.name]
-        vector = self.cache.get(tokens.ids, state.used())
+        vector = self.cache.get(tokens.ids, state.used)
         if vector is None:
             return None
         self.metrics.text_cache.labels("hit").inc()
@@ -147,8 +147,8 @@ class TextPipeline:
                 vector = lease.outputs[branch.outputs[0].name][0, tokens.end].copy()
         if not np.isfinite(vector).all():
             raise InferenceFailed(f"{branch.name} answered numbers that are not finite")
-        if self.router.engine.ready()[branch.name].used() == model.used():  # else: which of the two answered?
-            self.cache.put(tokens.ids, model.used(), vector)
+        if self.router.engine.ready()[branch.name].used == model.used:  # else: which of the two answered?
+            self.cache.put(tokens.ids, model.used, vector)
         served = Served(self.router.catalogue["clip_text"], decision, model, timings)
         observe(self.metrics, served)
         return Embedding(vector, served, tokens.truncated)

@@ -46,21 +46,21 @@ class Tally:
     degraded: bool = False
     used: list[dict[str, str]] = field(default_factory=list)
     chosen: set[tuple[str, str]] = field(default_factory=set)  # component, branch
-    _seen: dict[int, ModelState] = field(default_factory=dict)
+    _latest: ModelState | None = None
 
     def add(self, served: Served) -> None:
         """Count one answer."""
         self.timings.add(served.timings)
-        if id(served.model) not in self._seen:  # a model's state is one object until it changes
+        if served.model is not self._latest:  # a model's state is one object until the engine looks again
             self.expect(served.family, served.decision, served.model)
             self.warnings.update(served.warnings)
-            self._seen[id(served.model)] = served.model
+            self._latest = served.model
 
     def expect(self, family: Family, decision: Decision, model: ModelState) -> None:
         """Count a model that will answer."""
         self.degraded = self.degraded or decision.degraded
         self.warnings.update(decision.warnings)
-        self.used = provenance.merged([self.used, [model.used().to_dict()]])
+        self.used = provenance.merged([self.used, [model.used.to_dict()]])
         self.chosen.add((family.component, decision.branch.name))
 
     def merge(self, other: Tally) -> None:

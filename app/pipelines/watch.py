@@ -56,7 +56,7 @@ class Watch:
         for name, state in states.items():
             required = "true" if name in self._required else "false"
             self._metrics.model_ready.labels(name, required).set(state.ready)
-        used = [states[name].used() for name in self._suite.router.catalogue.branches if states[name].ready]
+        used = [states[name].used for name in self._suite.router.catalogue.branches if states[name].ready]
         rows: set[tuple[str, ...]] = {
             (u.model_name, u.weights_digest, u.weights, u.runtime, u.engine, u.precision, u.device)
             for u in used

@@ -6,6 +6,7 @@ that `app.media.resize` makes of it are identical to the reference's.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,7 @@ class Letterbox:
     top: int
 
     @classmethod
+    @functools.lru_cache(1024)
     def fit(cls, width: int, height: int, size: int) -> Letterbox:
         """Geometry for a frame of `width` x `height` pixels (both at least 1).
 

@@ -40,7 +40,7 @@ def decode(output0: NDArray[np.float32], conf: float, classes: Sequence[int] | N
     """
     rows = output0[0]
     best = rows[4:].max(axis=0)  # NaN compares false below
-    anchors = np.flatnonzero(best > conf)
+    anchors = (best > conf).nonzero()[0]
     class_ids = rows[4:, anchors].argmax(axis=0).astype(np.int32)
     with np.errstate(invalid="ignore", over="ignore"):  # what isn't finite is dropped below
         boxes = _xyxy(rows[:4, anchors])

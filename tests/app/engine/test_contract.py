@@ -222,7 +222,7 @@ def test_a_lease_says_which_model_serves_it(make: Make, kind: str) -> None:
     """Provenance comes with the lease: runtime, device, digest and kind of weights."""
     engine = make(kind)
     with engine.lease(DEPTH, soon()) as lease:
-        used = lease.model.used()
+        used = lease.model.used
     assert used.model_name == "midas_256"
     assert used.device == "cpu"
     if kind != "fake":
