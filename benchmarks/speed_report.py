@@ -13,6 +13,8 @@ TARGETS: dict[str, tuple[float, ...]] = {
     "ours / limit": (0.82, 0.87, 0.70),
     "ours / plain": (5.5, 4.0, 2.0),
     "ours / plain_tuned": (2.8, 2.5, 1.8),
+    "ours_two / limit": (0.82, 0.87, 0.70),
+    "ours_two / plain_tuned": (2.8, 2.5, 1.8),
 }
 BEST_PEER, ADDED_MS, JSON_CLIENT, RSS_MB = 3.0, 1.0, 100.0, 200.0
 CPU_MS = {"detect_640x480": 3.0, "detect_1080p": 7.0}
@@ -20,6 +22,7 @@ TITLES = {
     "limit": "the limit: a straight loop, no HTTP (`limit.py`)",
     "bare": "the same loop behind the barest ASGI app (`bare_asgi.py`)",
     "ours": "**the gateway**, its defaults",
+    "ours_two": "the gateway with `--workers 2` (`ours_two`)",
 }
 HEAD = """\
 # Speed
@@ -31,8 +34,8 @@ time, one for p50. Rounds are interleaved; ratios are made round by round and gi
 Digits depend on the machine.
 
 The limit and the bare app do what the gateway does to pixels and boxes, and nothing of the rest: no routing, limits,
-metrics, provenance or errors. Peers are written as their own documentation has it (`benchmarks/peers/`), send tensors
-as bytes, and answer the same boxes and maps.
+metrics, provenance or errors; both are one process, as the gateway is by default. Peers are written as their own
+documentation has it (`benchmarks/peers/`), send tensors as bytes, and answer the same boxes and maps.
 """
 
 

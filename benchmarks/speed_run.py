@@ -19,7 +19,7 @@ from speed_targets import Effort, Target, bare, limit, ours, prepare, take
 from stand import triton
 
 ESSENTIAL = ("limit", "bare", "ours")
-ALL = (*ESSENTIAL, *PEERS)
+ALL = (*ESSENTIAL, "ours_two", *PEERS)
 _PACKAGES = ("fastapi", "starlette", "orjson", "simplejpeg", "uvloop", "httptools")
 Measured = dict[str, dict[str, list[dict[str, float]]]]
 
@@ -69,7 +69,9 @@ class Run:
             return serve(PEERS[name], triton_grpc, log)
         if name == "limit":
             return limit(triton_grpc, log)
-        return bare(triton_grpc, log) if name == "bare" else ours(triton_grpc, log, self._folder / "models")
+        if name == "bare":
+            return bare(triton_grpc, log)
+        return ours(triton_grpc, log, self._folder / "models", name, 2 if name == "ours_two" else 1)
 
     def _asked(self, target: Target) -> list[str]:
         return [case for case in self._cases if case in target.cases()]
@@ -106,8 +108,9 @@ def figures(run: Run) -> dict[str, Any]:
     """What is written down of a run."""
     run.measured = {name: run.measured[name] for name in ALL if name in run.measured}
     found = medians(run.measured)
-    others = [name for name in run.measured if name not in ESSENTIAL]
+    others = [name for name in run.measured if name in PEERS]
     pairs = [("ours", "limit"), ("bare", "limit"), ("ours", "bare"), *(("ours", name) for name in others)]
+    pairs += [("ours_two", name) for name in (*ESSENTIAL, *others)]
     return {
         "environment": run.environment,
         "peers": {

@@ -205,11 +205,13 @@ def bare(triton_grpc: str, log: Path) -> Iterator[HttpTarget]:
 
 
 @contextlib.contextmanager
-def ours(triton_grpc: str, log: Path, repository: Path) -> Iterator[HttpTarget]:
-    """The gateway with its defaults, as the README starts it."""
-    with gateway(triton_grpc, repository, log) as (port, served):
+def ours(
+    triton_grpc: str, log: Path, repository: Path, name: str = "ours", workers: int = 1
+) -> Iterator[HttpTarget]:
+    """The gateway with its defaults, as the README starts it, but for the number of its workers."""
+    with gateway(triton_grpc, repository, log, ("--workers", str(workers))) as (port, served):
         requests = {name: _requests(case, case.path) for name, case in CASES.items()}
-        yield HttpTarget("ours", port, served, requests)
+        yield HttpTarget(name, port, served, requests)
 
 
 def _requests(case: Case, path: str) -> list[bytes]:
