@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Iterable
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -80,7 +81,7 @@ class Connection(HttpToolsProtocol):
         before = self.cycle
         super().on_headers_complete()
         if self.cycle is not before:
-            self._whole = _announced(self.headers) <= _WHOLE_BYTES
+            self._whole = announced(self.headers) <= _WHOLE_BYTES
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -139,6 +140,7 @@ class Connection(HttpToolsProtocol):
             self._answer_timer = None
 
 
-def _announced(headers: list[tuple[bytes, bytes]]) -> float:
+def announced(headers: Iterable[tuple[bytes, bytes]]) -> float:
     """Bytes of the body; infinite where nobody says."""
-    return next((int(value) for name, value in headers if name == b"content-length"), math.inf)
+    length = next((value for name, value in headers if name == b"content-length"), b"")
+    return int(length) if length.isdigit() else math.inf

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import random
 import re
 import time
@@ -14,6 +13,7 @@ from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import context
+from app.api.connections import announced
 from app.context import CurrentRequest
 from app.metrics import Metrics
 
@@ -114,7 +114,7 @@ class _Watched:
         self._receive = receive
         self._send = send
         self._unread = _has_body(headers)
-        self._short = _announced(headers) <= _DISCARDED
+        self._short = announced(headers.items()) <= _DISCARDED
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -146,12 +146,6 @@ def _request(headers: Mapping[bytes, bytes]) -> CurrentRequest:
 
 def _made_up() -> str:
     return f"{random.getrandbits(128):032x}"  # a name, no secret; uuid4 asks the kernel for it
-
-
-def _announced(headers: Mapping[bytes, bytes]) -> float:
-    """Bytes of the body; infinite where nobody says."""
-    length = headers.get(b"content-length", b"")
-    return int(length) if length.isdigit() else math.inf
 
 
 def _has_body(headers: Mapping[bytes, bytes]) -> bool:
