@@ -219,11 +219,8 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
         version=__version__,
         summary="Frames in, results out, with what produced them.",
         lifespan=lifespan,
-        telemetry={
-            "tracing": False,
-            "metrics": False,
-            "logs": False,
-        },  # `app.tracing` and `app.metrics` are ours
+        # `app.tracing`, `app.metrics` and `app.logs` are ours.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     routers = [routes.router for routes in (detect, sessions, dense, clip, videos, operate)]
     templates = Templates(

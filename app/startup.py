@@ -54,12 +54,12 @@ def _variant(settings: Settings, catalogue: Catalogue) -> Iterator[str]:
 
 
 def _patterns(settings: Settings, catalogue: Catalogue) -> Iterator[str]:
-    asked = {"require_ready": settings.require_ready.replace("checklist", "")}
+    asked = {"require_ready": (settings.require_ready, {"", "checklist"})}
     if settings.engine == "embedded":
-        asked["models"] = settings.models
-    for name, text in asked.items():
-        for pattern in filter(None, (word.strip() for word in text.split(","))):
-            if not fnmatch.filter(catalogue.branches, pattern):
+        asked["models"] = settings.models, {""}
+    for name, (text, known) in asked.items():
+        for pattern in (word.strip() for word in text.split(",")):
+            if pattern not in known and not fnmatch.filter(catalogue.branches, pattern):
                 yield f"{variable(name)}: no branch is called {pattern} (`gateway routes` prints their names)"
 
 

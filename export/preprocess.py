@@ -71,16 +71,23 @@ def _chain(source: TensorSpec, target: TensorSpec, prepare: Prepare, prefix: str
         steps.append(("Resize", ["", "", "sizes"], _resize(prepare)))
         steps.append(("Clip", ["zero", "white"], {}))  # a cubic overshoots at edges; Pillow's pixels can't
     steps.append(("Div", ["scale"], {}))
-    if any(prepare.mean):
-        steps.append(("Sub", ["mean"], {}))
-    if set(prepare.std) != {1.0}:
-        steps.append(("Div", ["std"], {}))
+    steps += [(operator, [name], {}) for name, (operator, _) in _normalisation(prepare).items()]
     value = source.name
     for index, (operator, constants, attributes) in enumerate(steps):
         result = target.name if index == len(steps) - 1 else f"{prefix}{index}"
         name = f"{prefix}{index}_{operator}"
         yield helper.make_node(operator, [value, *constants], [result], name=name, **attributes)
         value = result
+
+
+def _normalisation(prepare: Prepare) -> dict[str, tuple[str, tuple[float, ...]]]:
+    """What is done to each channel after scaling, but for what would change nothing: the operator and its constant."""
+    steps: dict[str, tuple[str, tuple[float, ...]]] = {}
+    if any(prepare.mean):
+        steps["mean"] = "Sub", prepare.mean
+    if set(prepare.std) != {1.0}:
+        steps["std"] = "Div", prepare.std
+    return steps
 
 
 def _resize(prepare: Prepare) -> dict[str, object]:
@@ -96,10 +103,8 @@ def _resize(prepare: Prepare) -> dict[str, object]:
 def _constants(spec: ModelSpec, prepare: Prepare) -> list[onnx.TensorProto]:
     channels = (1, 3, 1, 1)
     constants = {"scale": np.array(prepare.scale, np.float32)}
-    if any(prepare.mean):
-        constants["mean"] = np.array(prepare.mean, np.float32).reshape(channels)
-    if set(prepare.std) != {1.0}:
-        constants["std"] = np.array(prepare.std, np.float32).reshape(channels)
+    for name, (_, values) in _normalisation(prepare).items():
+        constants[name] = np.array(values, np.float32).reshape(channels)
     if _resizes(spec):
         constants["sizes"] = np.array(spec.outputs[0].shape, np.int64)
         constants["zero"], constants["white"] = np.array(0, np.float32), np.array(255, np.float32)

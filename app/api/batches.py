@@ -35,11 +35,7 @@ async def answer_batch(
     if form != JSON:
         raise InvalidParameter(f"{form} answers one frame; send one part, or ask for {JSON}")
     calls = [functools.partial(run, data) for data in frames]
-    lines: list[Line | GatewayError] = []
-    for outcome in await gateway.run_all(request, family, calls, deadline, sum(map(len, frames))):
-        if not isinstance(outcome, Line | GatewayError):
-            raise outcome
-        lines.append(outcome)
+    lines = await gateway.run_all(request, family, calls, deadline, sum(map(len, frames)))
     return batch_answer(lines, request_id_of(request))
 
 

@@ -147,13 +147,7 @@ async def _found(
 ) -> list[Detections | GatewayError]:
     """Frames side by side, as many as there are places; each has its own boxes or its own error."""
     calls = [functools.partial(_detect, gateway, data, asked) for data in frames]
-    nbytes = sum(map(len, frames))
-    outcomes: list[Detections | GatewayError] = []
-    for outcome in await gateway.run_all(request, "detect", calls, asked.deadline, nbytes):
-        if not isinstance(outcome, Detections | GatewayError):
-            raise outcome
-        outcomes.append(outcome)
-    return outcomes
+    return await gateway.run_all(request, "detect", calls, asked.deadline, sum(map(len, frames)))
 
 
 def _detect(gateway: Gateway, data: bytes, asked: _Asked, deadline: Deadline) -> Detections:

@@ -15,6 +15,7 @@ from app.api.admission import Admission, Call
 from app.api.requests import listening
 from app.api.turns import Turns
 from app.context import here
+from app.errors import GatewayError
 from app.metrics import Metrics
 from app.pipelines.base import Deadline, Router
 from app.pipelines.clip import ImagePipeline, TextPipeline
@@ -59,10 +60,14 @@ class Gateway:
 
     async def run_all(
         self, request: Request, family: str, calls: Sequence[Call[T]], deadline: Deadline, nbytes: int = 0
-    ) -> list[T | BaseException]:
-        """`Admission.run_all` for as long as the caller is there."""
+    ) -> list[T | GatewayError]:
+        """`Admission.run_all` for as long as the caller is there; each result, or its error of ours, in its place."""
         with listening(request, deadline):
-            return await self.admission.run_all(family, calls, deadline, nbytes)
+            found = await self.admission.run_all(family, calls, deadline, nbytes)
+        for outcome in found:
+            if isinstance(outcome, BaseException) and not isinstance(outcome, GatewayError):
+                raise outcome
+        return cast("list[T | GatewayError]", found)
 
     async def run_whole(
         self, request: Request, family: str, calls: Sequence[Call[T]], deadline: Deadline, nbytes: int = 0

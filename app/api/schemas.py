@@ -195,32 +195,26 @@ class FrameError(Schema):
     error: Problem
 
 
-class DetectBatch(Provenance):
+class Batch(Provenance):
     """Answers in the order of the parts."""
 
+    errors: int = Field(description="How many of the results are errors.")
+
+
+class DetectBatch(Batch):
     results: list[DetectAnswer | FrameError]
-    errors: int = Field(description="How many of them are errors.")
 
 
-class DepthBatch(Provenance):
-    """Answers in the order of the parts."""
-
+class DepthBatch(Batch):
     results: list[DepthAnswer | FrameError]
-    errors: int = Field(description="How many of them are errors.")
 
 
-class EmbeddingBatch(Provenance):
-    """Answers in the order of the parts."""
-
+class EmbeddingBatch(Batch):
     results: list[EmbeddingAnswer | FrameError]
-    errors: int = Field(description="How many of them are errors.")
 
 
-class PlacesBatch(Provenance):
-    """Answers in the order of the parts."""
-
+class PlacesBatch(Batch):
     results: list[PlacesAnswer | FrameError]
-    errors: int = Field(description="How many of them are errors.")
 
 
 class Track(Schema):

@@ -21,6 +21,7 @@ from routing.provenance import UNKNOWN, ModelUsed
 
 NUMPY_DTYPES: Mapping[str, type[np.generic]] = {"UINT8": np.uint8, "INT64": np.int64, "FP32": np.float32}
 Runtime = Literal["triton", "inprocess"]
+NOT_THERE = (Readiness.MISSING, Readiness.WEIGHTS_MISSING)  # nobody has built it
 _LOADING_S = 2.0
 
 

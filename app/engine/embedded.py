@@ -19,6 +19,7 @@ import onnxruntime as ort
 
 from app.engine import model_config
 from app.engine.base import (
+    NOT_THERE,
     Deadline,
     EngineUsage,
     Lease,
@@ -47,7 +48,6 @@ from routing.policy import Readiness
 
 _log = logging.getLogger(__name__)
 _RUN_S = 60.0  # of the run that ends a quarantine, where no time of a first run is set
-_NOT_THERE = (Readiness.MISSING, Readiness.WEIGHTS_MISSING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +194,7 @@ class EmbeddedEngine:
         elif readiness is Readiness.READY:
             self._set(*states.values())
             old.close()
-        elif readiness in _NOT_THERE:
+        elif readiness in NOT_THERE:
             self._set(*states.values())
             del self._pools[branch.name]
             old.close()
@@ -218,7 +218,7 @@ class EmbeddedEngine:
                 self._let_go(one)
             for one in both:
                 self._bring_locked(one)
-            if self._states[branch.name].readiness in _NOT_THERE:
+            if self._states[branch.name].readiness in NOT_THERE:
                 return "gone"
             if branch.name not in self._pools:
                 raise not_served(self._states[branch.name])
@@ -257,7 +257,7 @@ class EmbeddedEngine:
         if not any(fnmatch.fnmatchcase(branch.name, pattern) for pattern in self._options.models):
             return self._state(branch.name, Readiness.UNAVAILABLE, "not among the models that are loaded")
         for missing in parts.values():
-            if missing.readiness in _NOT_THERE:
+            if missing.readiness in NOT_THERE:
                 return self._state(branch.name, missing.readiness, missing.reason)
         try:
             graphs = self._graphs(branch)

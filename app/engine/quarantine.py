@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from app.engine.base import ModelState
+from app.engine.base import NOT_THERE, ModelState
 from app.errors import GatewayError, InsufficientGpuMemory, ModelNotReady
 from routing.catalogue import Branch
 from routing.policy import Readiness
@@ -29,7 +29,6 @@ _JITTER = (0.75, 1.25)
 # reloaded: loaded anew here; ran: it ran again without that (nobody may load it, or another gateway has done it);
 # gone: somebody else has unloaded it, so there is nothing to mend.
 Mended = Literal["reloaded", "ran", "gone"]
-_NOT_THERE = (Readiness.MISSING, Readiness.WEIGHTS_MISSING)
 
 
 @dataclass(slots=True)
@@ -137,7 +136,7 @@ class Quarantine:
         case = self._cases.get(state.name)
         if case is None or state.readiness is Readiness.UNREACHABLE:
             return state
-        if state.readiness in _NOT_THERE and state.name != case.branch.name:  # a twin that nobody has built
+        if state.readiness in NOT_THERE and state.name != case.branch.name:  # a twin that nobody has built
             return state
         return replace(
             state,
