@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Iterator
 from importlib import resources
 
 
-def clip_merges() -> list[tuple[str, str]]:
+def clip_merges() -> Iterator[tuple[str, str]]:
     """The 48,894 byte pairs in the order in which they merge.
 
     Source: OpenAI's `bpe_simple_vocab_16e6.txt.gz` (https://github.com/openai/CLIP, MIT licence), lines 2 to 48,895.
     """
-    data = resources.files("app.media").joinpath("data/clip_merges.txt.gz").read_bytes()
-    rows = gzip.decompress(data).decode("utf-8").splitlines()
-    return [(left, right) for left, _, right in (row.partition(" ") for row in rows)]
+    packed = resources.files("app.media").joinpath("data/clip_merges.txt.gz")
+    with packed.open("rb") as file, gzip.open(file, "rt", encoding="utf-8", newline="\n") as rows:
+        for row in rows:
+            left, _, right = row.rstrip("\n").partition(" ")
+            yield left, right

@@ -10,7 +10,7 @@ import functools
 import heapq
 import html
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import ftfy
@@ -30,6 +30,7 @@ _SPACE = regex.compile(r"\s+")
 _PLAIN = regex.compile(r"[ -%'-~]*")
 _END_OF_WORD = "</w>"
 _LONGEST_REMEMBERED = 64  # characters of a word
+_GONE = -1  # a part that was joined to the one before it
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +50,24 @@ class Tokenizer:
     """Exact against OpenAI's; literal `<|startoftext|>` and `<|endoftext|>` in a prompt are plain text, not control.
 
     Args:
-        merges: the byte pairs in the order in which they merge, see `app.media.vocabulary`.
+        merges: the byte pairs in the order in which they merge, each of what those before it have made; see
+            `app.media.vocabulary`.
         cache_size: so many words are remembered; the least recently used goes first.
     """
 
-    def __init__(self, merges: Sequence[tuple[str, str]], cache_size: int = 16_384) -> None:
+    def __init__(self, merges: Iterable[tuple[str, str]], cache_size: int = 16_384) -> None:
         characters = list(_byte_characters().values())
-        vocabulary = [
-            *characters,
-            *(c + _END_OF_WORD for c in characters),
-            *("".join(pair) for pair in merges),
-        ]
-        self._ids = {token: number for number, token in enumerate(vocabulary)}
-        self._ranks = {pair: rank for rank, pair in enumerate(merges)}
-        self._bytes = _byte_characters()
+        ids = {
+            token: number
+            for number, token in enumerate([*characters, *(c + _END_OF_WORD for c in characters)])
+        }
+        self._bytes = {byte: ids[character] for byte, character in _byte_characters().items()}
+        self._last = {byte: ids[character + _END_OF_WORD] for byte, character in _byte_characters().items()}
+        # A token that merges make is numbered in their order, so its number is their rank, too. Numbers alone stay in
+        # memory: with their text it would be four times as much.
+        self._joined: dict[int, int] = {}
+        for number, (left, right) in enumerate(merges, len(ids)):
+            self._joined[_pair(ids[left], ids[right])] = ids[left + right] = number
         self._word = functools.lru_cache(cache_size)(self._encode_word)
 
     def __call__(self, prompt: str) -> Tokens:
@@ -79,9 +84,8 @@ class Tokenizer:
         return self._word(word) if len(word) <= _LONGEST_REMEMBERED else self._encode_word(word)
 
     def _encode_word(self, word: str) -> tuple[int, ...]:
-        parts = [self._bytes[byte] for byte in word.encode("utf-8")]
-        parts[-1] += _END_OF_WORD
-        return tuple(self._ids[part] for part in _merge(parts, self._ranks))
+        *first, last = word.encode("utf-8")
+        return tuple(_merge([*(self._bytes[byte] for byte in first), self._last[last]], self._joined))
 
 
 def clean(text: str) -> str:
@@ -91,30 +95,37 @@ def clean(text: str) -> str:
     return folded.strip().lower()
 
 
-def _merge(parts: list[str], ranks: Mapping[tuple[str, str], int]) -> list[str]:
+def _pair(left: int, right: int) -> int:
+    return left << 16 | right
+
+
+def _merge(parts: list[int], joined: Mapping[int, int]) -> list[int]:
     """Join neighbours, the lowest rank first and from the left, until no pair has one.
 
     A heap of pairs and links between neighbours: `n log n`, where looking for the best pair anew after every join is
     `n^2`. A pair that a join makes ranks after the pair that was joined, so the order is the reference's.
     """
     after, before = list(range(1, len(parts) + 1)), list(range(-1, len(parts) - 1))
-    last = len(parts)
-    heap = [(ranks[pair], at) for at, pair in enumerate(itertools.pairwise(parts)) if pair in ranks]
+    end = len(parts)
+    heap = [
+        (token, at)
+        for at, pair in enumerate(itertools.pairwise(parts))
+        if (token := joined.get(_pair(*pair)))
+    ]
     heapq.heapify(heap)
     while heap:
-        rank, left = heapq.heappop(heap)
+        token, left = heapq.heappop(heap)
         right = after[left]
-        if right >= last or not parts[left] or ranks.get((parts[left], parts[right])) != rank:
+        if right >= end or parts[left] == _GONE or joined.get(_pair(parts[left], parts[right])) != token:
             continue  # one of the two has become part of another since
-        parts[left] += parts[right]
-        parts[right] = ""
+        parts[left], parts[right] = token, _GONE
         after[left] = after[right]
-        if after[left] < last:
+        if after[left] < end:
             before[after[left]] = left
         for at in (before[left], left):
-            if at >= 0 and after[at] < last and (pair := (parts[at], parts[after[at]])) in ranks:
-                heapq.heappush(heap, (ranks[pair], at))
-    return [part for part in parts if part]
+            if at >= 0 and after[at] < end and (new := joined.get(_pair(parts[at], parts[after[at]]))):
+                heapq.heappush(heap, (new, at))
+    return [part for part in parts if part != _GONE]
 
 
 @functools.cache

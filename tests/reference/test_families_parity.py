@@ -45,7 +45,6 @@ from routing import catalogue
 known = catalogue.load()
 places = Places(Path(folder) / "models", Path(folder) / "optimized")
 repository.write_configs(repository.configs(known), places.repository)
-build.preprocess_graphs(known, places)
 sys.exit(build.models(known, [known.branches[name] for name in names], "random", places))
 """
 NPY = {"accept": "application/x-npy"}
