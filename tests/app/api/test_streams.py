@@ -354,7 +354,7 @@ def test_lines_come_while_the_video_is_decoded(all_families: Path, tmp_path: Pat
 
 
 def test_memory_is_bounded_by_the_window(all_families: Path, tmp_path: Path) -> None:
-    """Twenty times the frames take no more memory: 640 x 480 frames would be 900 MB in all."""
+    """Eight times the frames take no more memory: 640 x 480 frames would be 350 MB in all."""
 
     def frames(count: int) -> bytes:
         pictures = (videos.numbered(number % 4096, 640, 480) for number in range(count))
@@ -364,5 +364,5 @@ def test_memory_is_bounded_by_the_window(all_families: Path, tmp_path: Path) -> 
         process = psutil.Process(pid)
         lines(http.post("/v1/places", content=frames(50)))
         before = process.memory_info().rss
-        assert len(lines(http.post("/v1/places", content=frames(1000)))) == 1001
+        assert len(lines(http.post("/v1/places", content=frames(400)))) == 401
         assert process.memory_info().rss - before < 100 << 20
