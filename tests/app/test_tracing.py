@@ -112,8 +112,11 @@ def test_a_video_is_one_span(repository: Path, collector: Collector, tmp_path: P
     assert request.facts["gateway.branch"].startswith("yolo11n")
 
 
-def test_a_collector_that_is_away_costs_no_request(repository: Path) -> None:
+def test_a_collector_that_is_away_costs_no_request(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody listens: the answers are there all the same."""
+    monkeypatch.setenv(
+        "OTEL_EXPORTER_OTLP_TIMEOUT", "1"
+    )  # of the last attempts, at the end; default: 10 seconds
     with client(repository, tracing_endpoint="http://127.0.0.1:9/v1/traces") as gateway:
         assert gateway.post("/v1/detect", content=png(scene(64, 64))).status_code == 200
 
@@ -145,10 +148,12 @@ def test_without_the_extra_the_start_says_what_to_install() -> None:
 @pytest.fixture
 def tracing_triton(repository: Path, collector: Collector, tmp_path: Path) -> Iterator[TritonServer]:
     """A real Triton that sends spans of its own to the same collector."""
-    trace = ["mode=opentelemetry", f"opentelemetry,url={collector.url}", "level=TIMESTAMPS", "rate=1000000"]
+    exporter = [f"opentelemetry,{setting}" for setting in (f"url={collector.url}", "bsp_schedule_delay=100")]
+    trace = ["mode=opentelemetry", *exporter, "level=TIMESTAMPS", "rate=1000000"]
     extra = [word for setting in trace for word in ("--trace-config", setting)]
     with TritonServer(repository, tmp_path / "triton.log", extra=extra) as server:
         yield server
+        server.kill()  # a stop takes seconds longer, and proves nothing here
 
 
 def _is_triton_s(span: Seen) -> bool:

@@ -35,11 +35,11 @@ class Traffic:
         self._steps = itertools.count()
         self.failed: list[str] = []
 
-    def run(self, seconds: float, pause: float = 0.0) -> int:
-        """Rounds one after another for so long, at least one; how many it were."""
+    def run(self, seconds: float, pause: float = 0.0, at_least: int = 1) -> int:
+        """Rounds one after another for so long, and so many; how many it were."""
         limit = time.monotonic() + seconds
         rounds = 0
-        while not rounds or time.monotonic() < limit:
+        while rounds < at_least or time.monotonic() < limit:
             self.round()
             rounds += 1
             time.sleep(pause)
