@@ -19,7 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 MAX_HEAD_BYTES = 65_536
 _OVERHEAD = 8  # times the body: its chunks' own bytes, down to a chunk a byte
 _LEAST_BYTES_S = 1024  # an answer that is taken more slowly is worth less than the memory that it holds
-_WHOLE_BYTES = 1 << 20  # a body that is announced as no longer is given to the application in one piece
+WHOLE_BYTES = 1 << 20  # a body that is announced as no longer is given to the application in one piece
 # Key of the scope: a future that is done when the caller's connection has ended.
 GONE = "gateway.gone"
 
@@ -81,7 +81,7 @@ class Connection(HttpToolsProtocol):
         before = self.cycle
         super().on_headers_complete()
         if self.cycle is not before:
-            self._whole = announced(self.headers) <= _WHOLE_BYTES
+            self._whole = announced(self.headers) <= WHOLE_BYTES
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)

@@ -44,7 +44,10 @@ def boundary_of(request: Request) -> bytes | None:
     Raises:
         InvalidParameter: it names no boundary.
     """
-    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    content_type = request.headers.get("content-type", "")
+    if "multipart" not in content_type.lower():
+        return None
+    kind, options = parse_options_header(content_type)
     if kind != b"multipart/form-data":
         return None
     boundary = options.get(b"boundary")

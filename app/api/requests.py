@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import math
 from collections.abc import Iterator, Mapping
 
@@ -16,6 +17,15 @@ from app.api.problems import CallerGone, NotAcceptable
 from app.errors import DeadlineExceeded, InvalidParameter, PayloadTooLarge
 from app.pipelines.base import Deadline
 from app.settings import Settings
+
+
+def header_of(request: Request, name: bytes) -> str:
+    """A request's header by its name in lower case, of several the first; empty where there is none."""
+    for key, value in request.scope["headers"]:  # a dozen at most, and each request asks for three
+        if key == name:
+            text: str = value.decode("latin-1")
+            return text
+    return ""
 
 
 def deadline_of(request: Request, settings: Settings) -> Deadline:
@@ -33,8 +43,8 @@ def timeout_of(request: Request, limit: float) -> float:
     Raises:
         InvalidParameter: the header is no positive number.
     """
-    text = request.headers.get("x-request-timeout")
-    if text is None:
+    text = header_of(request, b"x-request-timeout")
+    if not text:
         return limit
     try:
         wished = float(text)
@@ -98,6 +108,17 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
+def check_announced(request: Request, limit: int) -> None:
+    """Refuse a body by its announced length in bytes, before any of it is read.
+
+    Raises:
+        PayloadTooLarge: it says that it is longer than `limit`.
+    """
+    announced = header_of(request, b"content-length")
+    if announced.isdecimal() and int(announced) > limit:
+        raise PayloadTooLarge(f"the body has {announced} bytes; the limit is {limit}")
+
+
 async def read_body(request: Request, limit: int, deadline: Deadline) -> bytes:
     """The whole body, counted while it comes.
 
@@ -105,9 +126,7 @@ async def read_body(request: Request, limit: int, deadline: Deadline) -> bytes:
         PayloadTooLarge: more than `limit` bytes, announced or sent.
         DeadlineExceeded: the sender was too slow (stage `receive`).
     """
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > limit:
-        raise PayloadTooLarge(f"the body has {announced} bytes; the limit is {limit}")
+    check_announced(request, limit)
     chunks: list[bytes] = []
     size = 0
     try:
@@ -184,8 +203,10 @@ def negotiate(request: Request, offered: tuple[str, ...]) -> str:
     Raises:
         NotAcceptable: the caller takes none of them.
     """
-    accepted = request.headers.getlist("accept")
-    best = offered[0] if accepted in ([], ["*/*"]) else _best(",".join(accepted), offered)
+    accepted = ",".join(
+        value.decode("latin-1") for key, value in request.scope["headers"] if key == b"accept"
+    )
+    best = (_known_best if len(accepted) <= _LONGEST else _best)(accepted or "*/*", offered)
     if not best:
         raise NotAcceptable(offered)
     return best
@@ -203,6 +224,11 @@ def _best(accepted: str, offered: tuple[str, ...]) -> str:
         if specificity >= 0 and quality > 0 and (quality, specificity) > best_rank:
             best, best_rank = media_type, (quality, specificity)
     return best
+
+
+# Callers say the same again and again.
+_LONGEST = 256
+_known_best = functools.lru_cache(1024)(_best)
 
 
 def _quality(parameters: str) -> float:

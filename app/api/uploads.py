@@ -13,7 +13,9 @@ from typing import BinaryIO
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
+from app.api.connections import WHOLE_BYTES, announced
 from app.api.multipart import FormReader, boundary_of
+from app.api.requests import check_announced, header_of, read_body
 from app.errors import DeadlineExceeded, GatewayError, InvalidParameter, PayloadTooLarge, VideosUnavailable
 from app.pipelines.base import Deadline
 from app.pipelines.stream import is_picture, sniff_container
@@ -104,7 +106,7 @@ class _Receiver:
     def __init__(self, request: Request, settings: Settings, open_file: OpenFile | None) -> None:
         self.limit = settings.max_body_bytes
         self.video_limit = settings.video_max_bytes
-        self._declared = request.headers.get("content-type", "").startswith("video/")
+        self._declared = header_of(request, b"content-type").startswith("video/")
         self._open_file = open_file or (lambda: _anonymous(settings))
         self._parts: list[_Part] = []
         self.has_video = False
@@ -183,12 +185,18 @@ async def read_upload(
     """
     most = most or {"file": settings.max_parts}
     receiver = _Receiver(request, settings, open_file)
-    _check_announced(request, max(receiver.limit, receiver.video_limit))
+    check_announced(request, max(receiver.limit, receiver.video_limit))
     try:
         boundary = boundary_of(request)
         if boundary is None:
             body = receiver.part("file")
-            await _receive(request, receiver, body.write, deadline, video_deadline)
+            if announced(request.scope["headers"]) <= min(WHOLE_BYTES, receiver.limit):
+                whole = await read_body(request, receiver.limit, deadline)
+                if is_picture(whole):  # most bodies are, and need nothing of what follows
+                    return Upload(None, {"file": [whole]}, multipart=False)
+                body.write(whole)
+            else:
+                await _receive(request, receiver, body.write, deadline, video_deadline)
             parts = {"file": [body]}
         else:
             form = FormReader(boundary, most, receiver.part)
@@ -234,12 +242,6 @@ async def _upload(parts: Mapping[str, list[_Part]], *, multipart: bool) -> Uploa
     if videos and memory["file"]:
         raise InvalidParameter("send either pictures or one video, not both")
     return Upload(await videos[0].spooled() if videos else None, memory, multipart)
-
-
-def _check_announced(request: Request, limit: int) -> None:
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > limit:
-        raise PayloadTooLarge(f"the body has {announced} bytes; the limit is {limit}")
 
 
 def named_file(folder: Path) -> BinaryIO:

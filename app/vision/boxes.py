@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-_TINY = np.finfo(np.float64).tiny
+TINY = float(np.finfo(np.float64).tiny)
 
 
 def areas(corners: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -41,6 +41,6 @@ def iou(
     shared *= sides[1]
     union = first_areas + second_areas
     union -= shared
-    np.maximum(union, _TINY, out=union)
+    np.maximum(union, TINY, out=union)
     shared /= union
     return shared

@@ -41,14 +41,16 @@ def decode(output0: NDArray[np.float32], conf: float, classes: Sequence[int] | N
     rows = output0[0]
     best = rows[4:].max(axis=0)  # NaN compares false below
     anchors = (best > conf).nonzero()[0]
-    class_ids = rows[4:, anchors].argmax(axis=0).astype(np.int32)
+    found = rows[:, anchors]
+    class_ids = found[4:].argmax(axis=0).astype(np.int32)
     with np.errstate(invalid="ignore", over="ignore"):  # what isn't finite is dropped below
-        boxes = _xyxy(rows[:4, anchors])
+        boxes = _xyxy(found[:4])
     scores = best[anchors]
     keep = np.isfinite(boxes).all(axis=1) & np.isfinite(scores)
     if classes is not None:
         keep &= np.isin(class_ids, np.asarray(classes, dtype=np.int32))
-    return Candidates(boxes, scores, class_ids).take(np.flatnonzero(keep))
+    candidates = Candidates(boxes, scores, class_ids)
+    return candidates if keep.all() else candidates.take(np.flatnonzero(keep))
 
 
 def _xyxy(xywh: NDArray[np.float32]) -> NDArray[np.float32]:

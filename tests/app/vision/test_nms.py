@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from app.vision import nms as module
 from app.vision.nms import nms
 
 Boxes = NDArray[np.float32]
@@ -51,6 +52,25 @@ def test_equals_brute_force(seed: int, iou: float) -> None:
     """Random overlapping boxes of three classes: the same rows in the same order."""
     boxes, scores, class_ids = cloud(seed, 80)
     assert nms(boxes, scores, class_ids, iou, 300).tolist() == brute_force(boxes, scores, class_ids, iou, 300)
+
+
+@pytest.mark.parametrize("grid", [False, True])
+@pytest.mark.parametrize("count", [1, 2, 7, 31, 32])
+@pytest.mark.parametrize("iou", [0.0, 0.45, 0.7, 1.0])
+def test_few_boxes_are_judged_as_many_are(
+    count: int, iou: float, *, grid: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With and without arrays the same rows are kept, ties, other classes and `max_det` included."""
+    for seed in range(20):
+        boxes, scores, class_ids = cloud(seed, count, grid=grid)
+        boxes[::5, 2] = boxes[::5, 0]  # without area
+        cases = [(boxes, scores, ids, iou, most) for ids in (class_ids, None) for most in (300, 5)]
+        few = [nms(*case) for case in cases]
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "_FEW", 0)
+            many = [nms(*case) for case in cases]
+        assert [rows.dtype for rows in few] == [rows.dtype for rows in many]
+        assert [rows.tolist() for rows in few] == [rows.tolist() for rows in many]
 
 
 @pytest.mark.parametrize("seed", range(20))
