@@ -19,13 +19,13 @@ from app.pipelines.base import Deadline
 from app.settings import Settings
 
 
-def header_of(request: Request, name: bytes) -> str:
-    """A request's header by its name in lower case, of several the first; empty where there is none."""
+def header_of(request: Request, name: bytes) -> str | None:
+    """A request's header by its name in lower case, of several the first."""
     for key, value in request.scope["headers"]:  # a dozen at most, and each request asks for three
         if key == name:
             text: str = value.decode("latin-1")
             return text
-    return ""
+    return None
 
 
 def deadline_of(request: Request, settings: Settings) -> Deadline:
@@ -44,7 +44,7 @@ def timeout_of(request: Request, limit: float) -> float:
         InvalidParameter: the header is no positive number.
     """
     text = header_of(request, b"x-request-timeout")
-    if not text:
+    if text is None:
         return limit
     try:
         wished = float(text)
@@ -114,7 +114,7 @@ def check_announced(request: Request, limit: int) -> None:
     Raises:
         PayloadTooLarge: it says that it is longer than `limit`.
     """
-    announced = header_of(request, b"content-length")
+    announced = header_of(request, b"content-length") or ""
     if announced.isdecimal() and int(announced) > limit:
         raise PayloadTooLarge(f"the body has {announced} bytes; the limit is {limit}")
 

@@ -106,7 +106,7 @@ class _Receiver:
     def __init__(self, request: Request, settings: Settings, open_file: OpenFile | None) -> None:
         self.limit = settings.max_body_bytes
         self.video_limit = settings.video_max_bytes
-        self._declared = header_of(request, b"content-type").startswith("video/")
+        self._declared = (header_of(request, b"content-type") or "").startswith("video/")
         self._open_file = open_file or (lambda: _anonymous(settings))
         self._parts: list[_Part] = []
         self.has_video = False
@@ -190,6 +190,7 @@ async def read_upload(
         boundary = boundary_of(request)
         if boundary is None:
             body = receiver.part("file")
+            # A short one has come whole, or comes so, see `app.api.connections`.
             if announced(request.scope["headers"]) <= min(WHOLE_BYTES, receiver.limit):
                 whole = await read_body(request, receiver.limit, deadline)
                 if is_picture(whole):  # most bodies are, and need nothing of what follows

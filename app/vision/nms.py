@@ -63,9 +63,8 @@ def _few(
     classes = [0] * len(rated) if class_ids is None else class_ids.tolist()
     kept: list[int] = []
     stay: dict[int, list[tuple[float, float, float, float, float]]] = {}
-    for row in sorted(
-        range(len(rated)), key=rated.__getitem__, reverse=True
-    ):  # equal scores keep their order
+    order = sorted(range(len(rated)), key=rated.__getitem__, reverse=True)  # equal scores keep their order
+    for row in order:
         x1, y1, x2, y2 = corners[row]
         area = (x2 - x1) * (y2 - y1) if x2 > x1 and y2 > y1 else 0.0
         of_class = stay.setdefault(classes[row], [])
