@@ -140,7 +140,12 @@ class Connection(HttpToolsProtocol):
             self._answer_timer = None
 
 
+def header_of(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
+    """A header's value by its name in lower case, of several the first; no object is made for it, nothing decoded."""
+    return next((value for key, value in headers if key == name), None)
+
+
 def announced(headers: Iterable[tuple[bytes, bytes]]) -> float:
     """Bytes of the body; infinite where nobody says."""
-    length = next((value for name, value in headers if name == b"content-length"), b"")
+    length = header_of(headers, b"content-length") or b""
     return int(length) if length.isdigit() else math.inf

@@ -10,6 +10,7 @@ from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from app.api.connections import header_of
 from app.errors import InvalidParameter, PayloadTooLarge
 
 # It warns of every damaged body, which whoever sends it is told anyway: a caller could fill the log.
@@ -44,8 +45,8 @@ def boundary_of(request: Request) -> bytes | None:
     Raises:
         InvalidParameter: it names no boundary.
     """
-    content_type = request.headers.get("content-type", "")
-    if "multipart" not in content_type.lower():
+    content_type = header_of(request.scope["headers"], b"content-type") or b""
+    if b"multipart" not in content_type.lower():  # most bodies are one picture
         return None
     kind, options = parse_options_header(content_type)
     if kind != b"multipart/form-data":

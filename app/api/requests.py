@@ -11,21 +11,12 @@ from collections.abc import Iterator, Mapping
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from app.api.connections import GONE
+from app.api.connections import GONE, announced, header_of
 from app.api.multipart import FormReader, Memory, boundary_of
 from app.api.problems import CallerGone, NotAcceptable
 from app.errors import DeadlineExceeded, InvalidParameter, PayloadTooLarge
 from app.pipelines.base import Deadline
 from app.settings import Settings
-
-
-def header_of(request: Request, name: bytes) -> str | None:
-    """A request's header by its name in lower case, of several the first."""
-    for key, value in request.scope["headers"]:  # a dozen at most, and each request asks for three
-        if key == name:
-            text: str = value.decode("latin-1")
-            return text
-    return None
 
 
 def deadline_of(request: Request, settings: Settings) -> Deadline:
@@ -43,9 +34,10 @@ def timeout_of(request: Request, limit: float) -> float:
     Raises:
         InvalidParameter: the header is no positive number.
     """
-    text = header_of(request, b"x-request-timeout")
-    if text is None:
+    given = header_of(request.scope["headers"], b"x-request-timeout")
+    if given is None:
         return limit
+    text = given.decode("latin-1")
     try:
         wished = float(text)
     except ValueError:
@@ -114,9 +106,25 @@ def check_announced(request: Request, limit: int) -> None:
     Raises:
         PayloadTooLarge: it says that it is longer than `limit`.
     """
-    announced = header_of(request, b"content-length") or ""
-    if announced.isdecimal() and int(announced) > limit:
-        raise PayloadTooLarge(f"the body has {announced} bytes; the limit is {limit}")
+    nbytes = announced(request.scope["headers"])
+    if limit < nbytes < math.inf:
+        raise PayloadTooLarge(f"the body has {nbytes} bytes; the limit is {limit}")
+
+
+@contextlib.contextmanager
+def receiving() -> Iterator[None]:
+    """What is done inside takes a body within `asyncio.timeout`; how that fails is said in words of ours.
+
+    Raises:
+        DeadlineExceeded: the sender was too slow (stage `receive`).
+        InvalidParameter: it left; nobody is there to read that.
+    """
+    try:
+        yield
+    except TimeoutError as error:
+        raise DeadlineExceeded("receive") from error
+    except ClientDisconnect as error:
+        raise InvalidParameter("the sender left before the body was complete") from error
 
 
 async def read_body(request: Request, limit: int, deadline: Deadline) -> bytes:
@@ -129,17 +137,13 @@ async def read_body(request: Request, limit: int, deadline: Deadline) -> bytes:
     check_announced(request, limit)
     chunks: list[bytes] = []
     size = 0
-    try:
+    with receiving():
         async with asyncio.timeout(deadline.remaining()):
             async for chunk in request.stream():
                 size += len(chunk)
                 if size > limit:
                     raise PayloadTooLarge(f"the body has more than {limit} bytes")
                 chunks.append(chunk)
-    except TimeoutError as error:
-        raise DeadlineExceeded("receive") from error
-    except ClientDisconnect as error:  # nobody is there to read the answer
-        raise InvalidParameter("the sender left before the body was complete") from error
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fastapi import Request
-from starlette.requests import ClientDisconnect
 
-from app.api.connections import WHOLE_BYTES, announced
+from app.api.connections import WHOLE_BYTES, announced, header_of
 from app.api.multipart import FormReader, boundary_of
-from app.api.requests import check_announced, header_of, read_body
-from app.errors import DeadlineExceeded, GatewayError, InvalidParameter, PayloadTooLarge, VideosUnavailable
+from app.api.requests import check_announced, read_body, receiving
+from app.errors import GatewayError, InvalidParameter, PayloadTooLarge, VideosUnavailable
 from app.pipelines.base import Deadline
 from app.pipelines.stream import is_picture, sniff_container
 from app.settings import Settings
@@ -106,7 +105,7 @@ class _Receiver:
     def __init__(self, request: Request, settings: Settings, open_file: OpenFile | None) -> None:
         self.limit = settings.max_body_bytes
         self.video_limit = settings.video_max_bytes
-        self._declared = (header_of(request, b"content-type") or "").startswith("video/")
+        self._declared = (header_of(request.scope["headers"], b"content-type") or b"").startswith(b"video/")
         self._open_file = open_file or (lambda: _anonymous(settings))
         self._parts: list[_Part] = []
         self.has_video = False
@@ -222,17 +221,13 @@ async def _receive(
     video_deadline: Deadline,
 ) -> None:
     loop = asyncio.get_running_loop()
-    try:
+    with receiving():
         async with asyncio.timeout(deadline.remaining()) as limit:
             async for chunk in request.stream():
                 feed(chunk)
                 if receiver.has_video:
                     limit.reschedule(loop.time() + video_deadline.remaining())
                 await receiver.flush()
-    except TimeoutError as error:
-        raise DeadlineExceeded("receive") from error
-    except ClientDisconnect as error:  # nobody is there to read the answer
-        raise InvalidParameter("the sender left before the body was complete") from error
 
 
 async def _upload(parts: Mapping[str, list[_Part]], *, multipart: bool) -> Upload:

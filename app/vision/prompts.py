@@ -56,13 +56,10 @@ class Tokenizer:
     """
 
     def __init__(self, merges: Iterable[tuple[str, str]], cache_size: int = 16_384) -> None:
-        characters = list(_byte_characters().values())
-        ids = {
-            token: number
-            for number, token in enumerate([*characters, *(c + _END_OF_WORD for c in characters)])
-        }
-        self._bytes = {byte: ids[character] for byte, character in _byte_characters().items()}
-        self._last = {byte: ids[character + _END_OF_WORD] for byte, character in _byte_characters().items()}
+        characters = _byte_characters()
+        self._bytes = {byte: number for number, byte in enumerate(characters)}
+        single = [*characters.values(), *(c + _END_OF_WORD for c in characters.values())]
+        ids = {token: number for number, token in enumerate(single)}
         # A token that merges make is numbered in their order, so its number is their rank, too. Numbers alone stay in
         # memory: with their text it would be four times as much.
         self._joined: dict[int, int] = {}
@@ -84,8 +81,9 @@ class Tokenizer:
         return self._word(word) if len(word) <= _LONGEST_REMEMBERED else self._encode_word(word)
 
     def _encode_word(self, word: str) -> tuple[int, ...]:
-        *first, last = word.encode("utf-8")
-        return tuple(_merge([*(self._bytes[byte] for byte in first), self._last[last]], self._joined))
+        parts = [self._bytes[byte] for byte in word.encode("utf-8")]
+        parts[-1] += len(self._bytes)  # the same byte at the end of a word
+        return tuple(_merge(parts, self._joined))
 
 
 def clean(text: str) -> str:
