@@ -18,7 +18,7 @@ from app.api.gateway import Gateway, gateway_of
 from app.api.problems import request_id_of
 from app.api.requests import deadline_of, negotiate, read_frames
 from app.api.route import DirectRoute
-from app.api.steering import FrameQuery
+from app.api.steering import FrameQuery, words_of
 from app.api.streams import Line, SamplingQuery, Streamed, read_frames_or_video, stream
 from app.api.tracking import TrackQuery
 from app.errors import GatewayError, InvalidParameter
@@ -41,10 +41,10 @@ class DetectQuery(FrameQuery, TrackQuery, SamplingQuery):
         0.7, ge=0, le=1, description="Boxes of one class that overlap more than this are one object."
     )
     max_det: int = Field(300, ge=1, le=3000, description="Most boxes a frame.")
-    classes: str | None = Field(
-        None,
-        description="Classes to keep: names or ids, separated by commas.",
-        examples=["person,bus", "0,5"],
+    classes: list[str] = Field(
+        [],
+        description="Classes to keep: names or ids, repeated or separated by commas (default: all).",
+        examples=[["person", "bus"], ["0,5"]],
     )
     agnostic: bool = Field(False, description="Boxes suppress each other whatever their class.")
     variant: Literal["n", "s", "m", "l", "x"] | None = Field(None, description="YOLO11 variant.")
@@ -123,9 +123,7 @@ def _parameters(query: DetectQuery, labels: Any) -> DetectParameters:
         conf=query.conf,
         iou=query.iou,
         max_det=query.max_det,
-        classes=None
-        if query.classes is None
-        else class_ids([word.strip() for word in query.classes.split(",")], labels),
+        classes=class_ids(words_of(query.classes), labels) if query.classes else None,
         agnostic=query.agnostic,
         analysis_width=query.analysis_width,
         analysis_height=query.analysis_height,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import typing
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from fastapi import Request, Response, params
@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api import problems
 from app.api.gateway import Gateway, gateway_of
+from app.errors import InvalidParameter
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -83,45 +84,84 @@ def _source(hint: Any) -> Callable[[Request], Any] | None:
     if kind is Gateway:
         return gateway_of
     if isinstance(kind, type) and issubclass(kind, BaseModel) and isinstance(notes[0], params.Query):
-        lists = frozenset(name for name, field in kind.model_fields.items() if _takes_list(field.annotation))
-        return lambda request: query_of(request, kind, lists)
+        return lambda request: query_of(request, kind)
     return None
+
+
+Q = typing.TypeVar("Q", bound=BaseModel)
+# Callers ask for the same again and again; a longer query is checked each time.
+_REMEMBERED, _LONGEST = 1024, 256
+
+
+def query_of(request: Request, model: type[Q]) -> Q:
+    """Return the query parameters as `model`. A parameter sent at its default counts as not sent.
+
+    Several requests may get the same object.
+
+    Raises:
+        InvalidParameter: a parameter that takes one value is given more than once.
+        RequestValidationError: as FastAPI words it.
+    """
+    text: bytes = request.scope["query_string"]
+    return (_known if len(text) <= _LONGEST else _checked)(text, model)  # type: ignore[return-value]  # a Q
+
+
+def with_fields(request: Request, query: Q, fields: Mapping[str, Sequence[str]]) -> Q:
+    """Return the query parameters together with those that came as fields of the body's form.
+
+    Raises:
+        InvalidParameter: a name stands in the query and in the form; see also `query_of`.
+        RequestValidationError: as FastAPI words it.
+    """
+    if not fields:
+        return query
+    asked = QueryParams(request.scope["query_string"]).multi_items()
+    names = {name for name, _ in asked}
+    both = [name for name in fields if name in names]
+    if both:
+        raise InvalidParameter(f"{', '.join(both)}: given in the query and in the form; send it once")
+    pairs = [(name, value) for name, values in fields.items() for value in values]
+    return _validated([*asked, *pairs], type(query), frozenset(fields))
+
+
+def _checked(text: bytes, model: type[BaseModel]) -> BaseModel:
+    return _validated(QueryParams(text).multi_items(), model)
+
+
+_known = functools.lru_cache(_REMEMBERED)(_checked)
+
+
+def _validated(pairs: Sequence[tuple[str, str]], model: type[Q], in_form: frozenset[str] = frozenset()) -> Q:
+    given: dict[str, list[str]] = {}
+    for name, value in pairs:
+        given.setdefault(name, []).append(value)
+    lists = _lists(model)
+    values = {name: found if name in lists else found[-1] for name, found in given.items()}
+    try:
+        checked = model.model_validate(values)
+    except ValidationError as error:
+        faults = error.errors(include_url=False)
+        raise RequestValidationError(
+            [
+                {**fault, "loc": ("form" if fault["loc"][0] in in_form else "query", *fault["loc"])}
+                for fault in faults
+            ]
+        ) from error
+    for name, found in given.items():
+        if len(found) > 1 and name not in lists:
+            raise InvalidParameter(f"{name} is given {len(found)} times; it takes one value")
+    for name in tuple(checked.model_fields_set):
+        if getattr(checked, name) == model.model_fields[name].get_default(call_default_factory=True):
+            checked.model_fields_set.discard(name)
+    return checked
+
+
+@functools.cache
+def _lists(model: type[BaseModel]) -> frozenset[str]:
+    """The parameters that take several values."""
+    return frozenset(name for name, field in model.model_fields.items() if _takes_list(field.annotation))
 
 
 def _takes_list(annotation: Any) -> bool:
     """`list[...]`, or a union with one."""
     return any(typing.get_origin(part) is list for part in (annotation, *typing.get_args(annotation)))
-
-
-Q = typing.TypeVar("Q", bound=BaseModel)
-# Callers ask for the same again and again; what is longer, or always different, is checked anew.
-_REMEMBERED, _LONGEST = 1024, 256
-
-
-def query_of(request: Request, model: type[Q], lists: frozenset[str]) -> Q:
-    """The query parameters as `model` has them; of a name that is given twice the last one counts, but for `lists`.
-
-    Several requests may get the same object.
-
-    Raises:
-        RequestValidationError: as FastAPI words it.
-    """
-    text: bytes = request.scope["query_string"]
-    return (_known if len(text) <= _LONGEST else _checked)(text, model, lists)  # type: ignore[return-value]  # a Q
-
-
-def _checked(text: bytes, model: type[BaseModel], lists: frozenset[str]) -> BaseModel:
-    asked = QueryParams(text)
-    given: dict[str, Any] = dict(asked)
-    for name in lists & given.keys():
-        given[name] = asked.getlist(name)
-    try:
-        return model.model_validate(given)
-    except ValidationError as error:
-        faults = error.errors(include_url=False)
-        raise RequestValidationError(
-            [{**fault, "loc": ("query", *fault["loc"])} for fault in faults]
-        ) from error
-
-
-_known = functools.lru_cache(_REMEMBERED)(_checked)

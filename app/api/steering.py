@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.pipelines.base import Wishes, wishes_of
+
+
+def words_of(texts: Sequence[str]) -> list[str]:
+    """The values of a list parameter, which may be repeated or separated by commas."""
+    return [word.strip() for text in texts for word in text.split(",")]
 
 
 class FrameQuery(BaseModel):

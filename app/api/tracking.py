@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.api.steering import words_of
 from app.errors import InvalidParameter
 from app.pipelines.base import Wishes
 from app.pipelines.detect import DetectParameters
@@ -16,6 +17,7 @@ from app.pipelines.sessions import check_id
 
 # Seconds: far beyond every clock; what is greater is a mistake, and float64 keeps a tenth of a millisecond below.
 _LATEST = 1e12
+_TRACKER = TrackParameters()
 
 
 class TrackQuery(BaseModel):
@@ -35,21 +37,25 @@ class TrackQuery(BaseModel):
         "repeated or separated by commas. Without it the service's clock serves, for the whole session.",
         examples=[["12.48"]],
     )
-    track_high: float | None = Field(
-        None, ge=0, le=1, description="Boxes with a greater score are matched first, and begin tracks (0.5)."
+    track_high: float = Field(
+        _TRACKER.high,
+        ge=0,
+        le=1,
+        description="Boxes with a greater score are matched first, and begin tracks.",
     )
-    track_low: float | None = Field(
-        None, ge=0, le=1, description="Boxes down to this score continue tracks, seen by you or not (0.1)."
+    track_low: float = Field(
+        _TRACKER.low, ge=0, le=1, description="Boxes down to this score continue tracks, seen by you or not."
     )
-    track_new: float | None = Field(None, ge=0, le=1, description="A new track needs this score (0.6).")
-    track_match: float | None = Field(
-        None, gt=0, le=1, description="A first match costs less: 1 - overlap * score (0.8)."
+    track_new: float = Field(_TRACKER.new, ge=0, le=1, description="A new track needs this score.")
+    track_match: float = Field(
+        _TRACKER.match, gt=0, le=1, description="A first match costs less: 1 - overlap * score."
     )
-    track_buffer: float | None = Field(
-        None, ge=0, le=60, description="A lost track is kept for so many seconds (1)."
+    track_buffer: float = Field(
+        _TRACKER.buffer_s, ge=0, le=60, description="Seconds that a lost track is kept."
     )
-    track_class_aware: bool | None = Field(
-        None, description="A track keeps to one class (false: a box of another class may continue it)."
+    track_class_aware: bool = Field(
+        _TRACKER.class_aware,
+        description="Keep a track to one class; else a box of another class may continue it.",
     )
 
     def refuse_times_without_session(self) -> None:
@@ -97,18 +103,17 @@ class TrackQuery(BaseModel):
         Raises:
             InvalidParameter: thresholds that contradict each other.
         """
-        names = {"high": "track_high", "low": "track_low", "new": "track_new", "match": "track_match"}
-        names |= {"buffer_s": "track_buffer", "class_aware": "track_class_aware"}
-        given = {field: getattr(self, name) for field, name in names.items()}
         try:
-            return TrackParameters(**{field: value for field, value in given.items() if value is not None})
+            return TrackParameters(
+                self.track_high, self.track_low, self.track_new, self.track_match, self.track_buffer,
+                self.track_class_aware,
+            )  # fmt: skip
         except ValueError as error:
             raise InvalidParameter(f"tracking: {error}") from error
 
 
 def _timestamps(texts: list[str]) -> list[float] | None:
-    words = [word.strip() for text in texts for word in text.split(",")]
-    seconds = [_seconds(word) for word in words]
+    seconds = [_seconds(word) for word in words_of(texts)]
     for before, after in itertools.pairwise(seconds):
         if after <= before:
             raise InvalidParameter(f"timestamp: {after} comes after {before}; they must ascend")

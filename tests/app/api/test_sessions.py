@@ -266,7 +266,7 @@ def test_without_timestamps_the_service_s_clock_serves(gateway: TestClient, sess
         ("session=a&track_new=2", 422, "track_new"),
         ("session=a&session=b&tracks=1", 422, "tracks"),
         ("timestamp=1", 400, "timestamp"),
-        ("track_low=0.1&track_class_aware=true", 400, "track_low, track_class_aware"),
+        ("track_low=0.2&track_class_aware=true", 400, "track_low, track_class_aware"),
     ],
 )
 def test_a_wrong_parameter_of_tracking_is_named(
