@@ -29,7 +29,16 @@ from app.errors import GatewayError, InvalidParameter, Overloaded
 from app.metrics import Metrics
 from app.pipelines.base import Deadline, Served, Wishes
 from app.pipelines.frames import Sample
-from app.pipelines.stream import Follow, FrameStream, Run, Sampling, StreamOptions, VideoLimits
+from app.pipelines.stream import (
+    MOST_EVERY,
+    MOST_SECONDS,
+    Follow,
+    FrameStream,
+    Run,
+    Sampling,
+    StreamOptions,
+    VideoLimits,
+)
 from app.settings import Settings
 
 NDJSON = "application/x-ndjson"
@@ -62,21 +71,26 @@ class SamplingQuery(BaseModel):
     fps: float | None = Field(
         None, gt=0, le=1000, description="Videos: so many frames a second of the video's own time, at most."
     )
-    every: int | None = Field(None, ge=1, description="Videos: every n-th frame, the first included.")
+    every: int | None = Field(
+        None,
+        ge=1,
+        description="Videos: every n-th frame, the first included.",
+        json_schema_extra={"maximum": MOST_EVERY},
+    )
     keyframes: bool = Field(False, description="Videos: keyframes only.")
-    start: float = Field(0.0, ge=0, description="Videos: from this second on.")
-    end: float | None = Field(None, gt=0, description="Videos: up to this second.")
+    start: float = Field(
+        0.0, ge=0, description="Videos: from this second on.", json_schema_extra={"maximum": MOST_SECONDS}
+    )
+    end: float | None = Field(
+        None, gt=0, description="Videos: up to this second.", json_schema_extra={"maximum": MOST_SECONDS}
+    )
 
     def sampling(self) -> Sampling:
         """What these parameters ask of a video.
 
         Raises:
-            InvalidParameter: they contradict each other.
+            InvalidParameter: they contradict each other, or one is out of bounds.
         """
-        if self.fps is not None and self.every is not None:
-            raise InvalidParameter("fps and every exclude each other")
-        if self.end is not None and self.end <= self.start:
-            raise InvalidParameter("end must come after start")
         return Sampling(self.fps, self.every, self.keyframes, self.start, self.end)
 
     def refuse_for_pictures(self) -> None:

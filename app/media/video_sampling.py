@@ -17,6 +17,10 @@ from app.errors import InvalidParameter
 _TICK_SHARE = Fraction(999, 1000)
 _LONGEST_TICK = Fraction(1, 1000)
 _FPS_DENOMINATOR = 1_000_000
+# Bounds of the parameters: far beyond any video, and within what every clock, file and answer can hold.
+LEAST_FPS, MOST_FPS = 1e-4, 1000.0
+MOST_EVERY = 10**9
+MOST_SECONDS = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +49,12 @@ class Sampling:
         """Refuse what can't be meant."""
         if self.fps is not None and self.every is not None:
             raise InvalidParameter("fps and every exclude each other")
-        if self.fps is not None and not 1e-4 <= self.fps <= 1000:
-            raise InvalidParameter(f"fps is {self.fps}; it has to lie between 0.0001 and 1000")
-        if self.every is not None and self.every < 1:
-            raise InvalidParameter(f"every is {self.every}; the smallest is 1, every frame")
-        if not 0 <= self.start_s < math.inf:
-            raise InvalidParameter(f"start is {self.start_s}; it has to be 0 or more seconds")
-        if self.end_s is not None and not self.start_s < self.end_s < math.inf:
-            raise InvalidParameter(f"end is {self.end_s}; it has to lie after start ({self.start_s})")
+        _check("fps", self.fps, LEAST_FPS, MOST_FPS)
+        _check("every", self.every, 1, MOST_EVERY)
+        _check("start", self.start_s, 0, MOST_SECONDS)
+        _check("end", self.end_s, 0, MOST_SECONDS)
+        if self.end_s is not None and not self.start_s < self.end_s:
+            raise InvalidParameter(f"end is {self.end_s:g}; it has to lie after start ({self.start_s:g})")
 
     def span(self, duration: float | None) -> float | None:
         """Seconds of video that are asked for, of a video of so many; None where nobody knows."""
@@ -66,6 +68,13 @@ class Sampling:
             return 0
         rates = [r for r in (self.fps, rate) if r is not None]
         return int(span * min(rates)) // (self.every or 1)
+
+
+def _check(name: str, value: float | None, least: float, greatest: float) -> None:
+    if value is not None and not least <= value <= greatest:
+        # A number of a million digits is not repeated.
+        given = f", not {value:.6g}" if abs(value) < 1e12 else ""
+        raise InvalidParameter(f"{name} has to lie between {least:g} and {greatest:g}{given}")
 
 
 class Choice(Enum):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from app.errors import GatewayError, InvalidVideo
-from app.media.video import Sampling, VideoFacts, VideoLimits, VideoReader
+from app.media.video import VideoFacts, VideoLimits, VideoReader
 from app.pipelines import manifest as manifests
 from app.pipelines.base import Deadline, Wishes
 from app.pipelines.checkpoint import Checkpoint, Chunk
@@ -173,7 +173,7 @@ class VideoAnalysis:
         Raises:
             GatewayError: no.
         """
-        with VideoReader(file, _sampling(self._profile.sampling), self._options.limits) as reader:
+        with VideoReader(file, self._profile.sampling.sampling(), self._options.limits) as reader:
             self._components(self._frame_facts(reader.facts.width, reader.facts.height))
 
     def run(self, video: Input, report: Report | None = None) -> dict[str, Any]:
@@ -185,7 +185,7 @@ class VideoAnalysis:
             OSError: the output can't be written.
         """
         started = time.monotonic()
-        sampling, window = _sampling(self._profile.sampling), self._options.window
+        sampling, window = self._profile.sampling.sampling(), self._options.window
         with VideoReader(video.file, sampling, self._options.limits, window + 2) as reader:
             run = self._prepared(video, reader.facts, report)
             resumed = run.checkpoint.frames
@@ -303,10 +303,6 @@ def _step(component: Component, patience: Patience) -> Step:
 def _pixels(frame: Frame, previous: Frame | None) -> Any:
     del previous
     return frame.rgb.copy()
-
-
-def _sampling(rule: SamplingRule) -> Sampling:
-    return Sampling(rule.fps, rule.every, rule.keyframes, rule.start_s, rule.end_s)
 
 
 def _signature(tallies: Mapping[str, Tally]) -> str:

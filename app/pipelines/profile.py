@@ -15,6 +15,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
+from app.errors import InvalidParameter
+from app.media.video_sampling import Sampling
+
 SCHEMA_VERSION = 1
 # How the reader of files treats these classes: no key that isn't here, no NaN, nothing changed afterwards.
 _STRICT = MappingProxyType({"extra": "forbid", "allow_inf_nan": False})
@@ -40,15 +43,14 @@ class SamplingRule:
     end_s: float | None = None
 
     def __post_init__(self) -> None:
-        if self.fps is not None and self.every is not None:
-            raise ValueError("fps and every exclude each other")
-        if self.fps is not None and not 0 < self.fps <= 1000:
-            raise ValueError("fps is greater than 0 and at most 1000")
-        if self.every is not None:
-            _within("every", self.every, 1)
-        _within("start_s", self.start_s, 0)
-        if self.end_s is not None and self.end_s <= self.start_s:
-            raise ValueError("end_s is greater than start_s")
+        try:
+            self.sampling()
+        except InvalidParameter as error:
+            raise ValueError(error.detail) from error
+
+    def sampling(self) -> Sampling:
+        """The same for the decoder, which has the bounds."""
+        return Sampling(self.fps, self.every, self.keyframes, self.start_s, self.end_s)
 
 
 @dataclass(frozen=True, slots=True)

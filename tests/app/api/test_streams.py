@@ -129,7 +129,13 @@ def test_content_decides_that_it_is_a_video(everything: TestClient, video: bytes
     ("query", "words"),
     [
         ("fps=2&every=3", "fps and every"),
-        ("start=3&end=2", "end must come after"),
+        ("start=3&end=2", "end is 2; it has to lie after start"),
+        ("every=" + "9" * 30, "every has to lie between"),
+        ("every=" + "9" * 4000, "every has to lie between"),
+        ("every=1" + "0" * 400, "every has to lie between"),
+        ("start=1e400", "start has to lie between"),
+        ("end=1" + "0" * 400, "end has to lie between"),
+        ("fps=1e-9", "fps has to lie between"),
         ("timestamp=1", "session"),
     ],
 )

@@ -117,6 +117,13 @@ def test_ranges_side_by_side_share_nothing_and_lose_nothing(gaps: list[int], at:
         ({"end_s": 0.0}, "end"),
         ({"start_s": 2.0, "end_s": 2.0}, "end"),
         ({"end_s": float("nan")}, "end"),
+        ({"every": 10**30}, "every"),
+        ({"every": 10**5000}, "every"),
+        ({"every": 10**9 + 1}, "every"),
+        ({"fps": 1e-5}, "fps"),
+        ({"fps": 1001.0}, "fps"),
+        ({"start_s": 1.1e9}, "start"),
+        ({"end_s": 1e300}, "end"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(fields: dict[str, float], said: str) -> None:
