@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from export.artifacts import write_if_changed
-from export.manifest import LABELS_FILE, VERSION_FOLDER
 from routing.catalogue import Branch, Catalogue, ModelSpec, TensorSpec
 
 CONFIG_FILE = "config.pbtxt"
@@ -33,7 +32,7 @@ parameters {
 def configs(catalogue: Catalogue) -> dict[str, str]:
     """The text of every `config.pbtxt`, by model."""
     return {
-        model.name: _config(model, branch, labels=bool(catalogue[branch.family].labels))
+        model.name: _config(model, branch)
         for branch in catalogue.branches.values()
         for model in branch.models
     }
@@ -61,25 +60,23 @@ def _holds(path: Path, text: str) -> bool:
     return path.is_file() and path.read_text(encoding="utf-8") == text
 
 
-def _config(model: ModelSpec, branch: Branch, *, labels: bool) -> str:
+def _config(model: ModelSpec, branch: Branch) -> str:
     kind = 'platform: "ensemble"' if model.kind == "ensemble" else 'backend: "onnxruntime"'
     head = f'{_HEADER}name: "{model.name}"\n{kind}\n{_BATCH}'
     tensors = [
         *(_tensor("input", t) for t in model.inputs),
-        *(_tensor("output", t, labels=labels and model.kind == "onnx") for t in model.outputs),
+        *(_tensor("output", t) for t in model.outputs),
     ]
     tail = _scheduling(branch) if model.kind == "ensemble" else _instance()
     return "".join([head, *tensors, tail])
 
 
-def _tensor(side: str, tensor: TensorSpec, *, labels: bool = False) -> str:
+def _tensor(side: str, tensor: TensorSpec) -> str:
     lines = [
         f'name: "{tensor.name}"',
         f"data_type: TYPE_{tensor.datatype}",
         f"dims: [ {', '.join(map(str, tensor.shape))} ]",
     ]
-    if labels:  # in the version's folder, beside the weights whose classes it names: git holds neither
-        lines.append(f'label_filename: "{VERSION_FOLDER}/{LABELS_FILE}"')
     return _block(side, lines)
 
 

@@ -70,10 +70,9 @@ def test_models_run_on_onnxruntime_gpu_safely(spec: ModelSpec, branch: Branch) -
 
 
 @pytest.mark.parametrize(("spec", "branch"), CASES)
-def test_class_names_lie_beside_the_weights(spec: ModelSpec, branch: Branch) -> None:
-    """Where a family has classes, its ONNX model names the labels.txt that export writes beside the weights."""
-    expected = "1/labels.txt" if CATALOGUE[branch.family].labels and spec.kind == "onnx" else ""
-    assert {output.label_filename for output in _parse(spec.name).output} == {expected}
+def test_no_configuration_names_a_file_of_one_version(spec: ModelSpec, branch: Branch) -> None:
+    """Another version of a model may be served alone, so no configuration needs a file of version 1."""
+    assert {output.label_filename for output in _parse(spec.name).output} == {""}
 
 
 @pytest.mark.parametrize(("spec", "branch"), ENSEMBLES)
