@@ -9,8 +9,9 @@ import socket
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
@@ -62,7 +63,8 @@ from app.state.base import SessionStore
 from app.state.memory import MemoryStore
 from app.vision.prompts import Tokenizer
 from routing import catalogue as catalogues
-from routing.catalogue import Catalogue
+from routing import reachable
+from routing.catalogue import Branch, Catalogue
 from routing.policy import Readiness
 
 if TYPE_CHECKING:
@@ -103,17 +105,39 @@ def create_engine(settings: Settings, catalogue: Catalogue) -> Engine:
         raise RuntimeError(
             "the embedded engine needs ONNX Runtime: pip install '.[embedded]' (or '.[gpu]')"
         ) from error
-    patterns = tuple(pattern.strip() for pattern in settings.models.split(","))
     embedded = EmbeddedOptions(
         settings.leases,
         settings.max_waiting,
         settings.embedded_threads,
-        patterns,
+        loaded_branches(settings, catalogue, settings.repository),
         warmup_s=settings.warmup_timeout_s if settings.warmup else 0.0,
         rescan_s=settings.rescan_s,
         mend_longest_s=settings.reload_longest_s,
     )
     return EmbeddedEngine(catalogue, settings.repository, book, embedded)
+
+
+def loaded_branches(settings: Settings, catalogue: Catalogue, repository: Path) -> tuple[str, ...]:
+    """Names of the branches that the embedded engine loads, in this order."""
+    if settings.models == "auto":
+        there = {
+            name
+            for name, branch in catalogue.branches.items()
+            if all((repository / model.name / "config.pbtxt").is_file() for model in branch.models)
+            and (repository / branch.weights_model / "1" / "model.onnx").is_file()
+        }
+        return tuple(branch.name for branch in usual_branches(settings, catalogue, there))
+    chosen = inventory.matching(catalogue, inventory.patterns(settings.models))
+    return tuple(branch.name for branch in reachable.loading_order(catalogue, chosen, settings.variant))
+
+
+def usual_branches(settings: Settings, catalogue: Catalogue, there: Iterable[str] = ()) -> tuple[Branch, ...]:
+    """The branches that requests reach without naming one, and those that are required, the usual ones first."""
+    required = inventory.required_branches(catalogue, inventory.patterns(settings.require_ready))
+    by_bytes = settings.engine == "triton" and settings.detect_input == "auto"
+    compact = settings.detect_input == "uint8" or by_bytes
+    service = reachable.Service(settings.variant, compact, frozenset(required), frozenset(there))
+    return reachable.of_service(catalogue, service)
 
 
 def triton_tls(settings: Settings) -> Tls | None:
@@ -360,7 +384,11 @@ async def _keep_watch(watch: Watch) -> None:
 async def _announce(gateway: Gateway) -> None:
     """Once loading is over, say what is served, with which weights, and where to post."""
     engine, settings = gateway.router.engine, gateway.settings
-    branches = gateway.router.catalogue.branches
+    usual = {branch.name for branch in usual_branches(settings, gateway.router.catalogue)}
+    branches = [
+        name for name, state in engine.ready().items()
+        if name in gateway.router.catalogue.branches and (name in usual or state.readiness is not Readiness.UNAVAILABLE)
+    ]  # fmt: skip
     while any(engine.ready()[name].readiness is Readiness.LOADING for name in branches):
         await asyncio.sleep(0.1)
     states = [engine.ready()[name] for name in branches]

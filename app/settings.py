@@ -106,7 +106,10 @@ class Settings(BaseSettings):
         description="Digests by model name, for a gateway that can't see the repository's files.",
     )
     models: str = Field(
-        "*", description="Which branches the embedded engine loads: shell patterns, separated by commas."
+        "auto",
+        description="Branches that the embedded engine loads: shell patterns, separated by commas; *: all. auto: those "
+        "that requests reach without naming one (of each family its default variant, see GATEWAY_VARIANT and "
+        "GATEWAY_DETECT_INPUT), and those of GATEWAY_REQUIRE_READY.",
     )
     variant: OptionalText = Field(
         None,

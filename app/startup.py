@@ -56,7 +56,7 @@ def _variant(settings: Settings, catalogue: Catalogue) -> Iterator[str]:
 def _patterns(settings: Settings, catalogue: Catalogue) -> Iterator[str]:
     asked = {"require_ready": (settings.require_ready, {"", "checklist"})}
     if settings.engine == "embedded":
-        asked["models"] = settings.models, {""}
+        asked["models"] = settings.models, {"", "auto"}
     for name, (text, known) in asked.items():
         for pattern in (word.strip() for word in text.split(",")):
             if pattern not in known and not fnmatch.filter(catalogue.branches, pattern):

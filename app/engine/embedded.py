@@ -7,7 +7,6 @@ that ran out of memory is taken out, and loaded anew once its sessions are gone.
 
 from __future__ import annotations
 
-import fnmatch
 import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -47,22 +46,24 @@ from routing.catalogue import Branch, Catalogue, ModelSpec
 from routing.policy import Readiness
 
 _log = logging.getLogger(__name__)
+_LEFT_OUT = "not among the models that are loaded (GATEWAY_MODELS says which are)"
 _RUN_S = 60.0  # of the run that ends a quarantine, where no time of a first run is set
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedOptions:
-    """How many leases a branch has, threads of one inference (0: all cores), and which models are loaded.
+    """How many leases a branch has, threads of one inference (0: all cores), and which branches are loaded.
 
-    `models` are shell patterns of branch names; `max_waiting` requests may queue for a branch. `warmup_s`: time for
-    the first run of a branch, before it is served (0: none); `rescan_s` between two looks at the files (0: one look).
+    `branches` are their names in the order of loading (None: all, small ones first); `max_waiting` requests may queue
+    for a branch. `warmup_s`: time for the first run of a branch, before it is served (0: none); `rescan_s` between two
+    looks at the files (0: one look).
     `mend_pause_s`, `mend_longest_s`: pauses before a branch that ran out of memory is loaded anew.
     """
 
     leases: int = 2
     max_waiting: int = 64
     threads: int = 0
-    models: tuple[str, ...] = ("*",)
+    branches: tuple[str, ...] | None = None
     warmup_s: float = 0.0
     rescan_s: float = 0.0
     mend_pause_s: float = 1.0
@@ -99,6 +100,7 @@ class EmbeddedEngine:
         self._states: Mapping[str, ModelState] = {
             name: self._state(name, *self._found(name)) for name in catalogue.models
         }
+        self._leave_out()
         # These three belong to who holds the lock. Stamps: as of the branch's loading; looks: as of the last look.
         self._loading = threading.RLock()
         self._sessions: dict[str, _Loaded] = {}
@@ -159,14 +161,38 @@ class EmbeddedEngine:
         self._states = {**self._states, **{state.name: state for state in states}}
 
     def _load_all(self) -> None:
-        branches = sorted(self._catalogue.branches.values(), key=lambda b: (b.size or 0, b.name))
-        for branch in branches:
+        branches = self._in_order()
+        for number, branch in enumerate(branches, 1):
             if self._closing.is_set():
                 break
+            _log.info("loading %d of %d: %s", number, len(branches), branch.name)
             self._bring(branch)
         self.loaded.set()
         while self._options.rescan_s and not self._closing.wait(self._options.rescan_s):
             self._rescan(branches)
+
+    def _in_order(self) -> list[Branch]:
+        """The branches to load; the others say that they are left out."""
+        known = self._catalogue.branches
+        if self._options.branches is None:
+            return sorted(known.values(), key=lambda branch: (branch.size or 0, branch.name))
+        return [known[name] for name in self._options.branches]
+
+    def _leave_out(self) -> None:
+        """Say of branches that aren't in `_in_order`, and of models that only they have, that nobody loads them."""
+        wanted = {model.name for branch in self._in_order() for model in branch.models}
+        for branch in self._catalogue.branches.values():
+            parts = [self._states[model.name] for model in branch.models if model.name not in wanted]
+            missing = next((part for part in parts if part.readiness in NOT_THERE), None)
+            if branch.name not in wanted and missing is not None:
+                self._set(replace(missing, name=branch.name))
+            self._set(
+                *(
+                    replace(part, readiness=Readiness.UNAVAILABLE, reason=_LEFT_OUT)
+                    for part in parts
+                    if self._states[part.name].readiness is Readiness.LOADING
+                )
+            )
 
     def _rescan(self, branches: Sequence[Branch]) -> None:
         """Load what has changed since it was loaded, unless it is still changing between two looks."""
@@ -254,8 +280,6 @@ class EmbeddedEngine:
 
     def _attempt(self, branch: Branch, parts: dict[str, ModelState]) -> ModelState:
         """The branch's own state; the parts that have been loaded are READY in `parts`."""
-        if not any(fnmatch.fnmatchcase(branch.name, pattern) for pattern in self._options.models):
-            return self._state(branch.name, Readiness.UNAVAILABLE, "not among the models that are loaded")
         for missing in parts.values():
             if missing.readiness in NOT_THERE:
                 return self._state(branch.name, missing.readiness, missing.reason)

@@ -10,7 +10,7 @@ from typing import Any
 from app.engine.base import ModelState
 from app.errors import GatewayError
 from app.pipelines.base import Router
-from routing.catalogue import Branch, Family, Prepare, TensorSpec
+from routing.catalogue import Branch, Catalogue, Family, Prepare, TensorSpec
 from routing.policy import FrameFacts, Readiness, Wishes
 
 
@@ -72,18 +72,33 @@ def patterns(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def required_models(router: Router, required: Sequence[str]) -> set[str]:
-    """The models of the branches that must be READY; see `not_ready`."""
-    must = _required_branches(router, required)
-    return {model.name for name in must for model in router.catalogue.branches[name].models}
+def matching(catalogue: Catalogue, patterns: Sequence[str]) -> list[Branch]:
+    """The branches and twins that one of the shell patterns names."""
+    return [
+        branch
+        for name, branch in catalogue.branches.items()
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+    ]
 
 
-def _required_branches(router: Router, required: Sequence[str]) -> set[str]:
+def required_branches(catalogue: Catalogue, required: Sequence[str]) -> set[str]:
+    """Names of the branches that `GATEWAY_REQUIRE_READY` asks for.
+
+    Args:
+        catalogue: of all branches.
+        required: shell patterns; `checklist` stands for the required ones of the READY checklist.
+    """
     return {
         name
-        for name, branch in router.catalogue.branches.items()
+        for name, branch in catalogue.branches.items()
         if any(branch.required if p == "checklist" else _names(p, branch) for p in required)
     }
+
+
+def required_models(catalogue: Catalogue, required: Sequence[str]) -> set[str]:
+    """The models of `required_branches`."""
+    must = required_branches(catalogue, required)
+    return {model.name for name in must for model in catalogue.branches[name].models}
 
 
 def _names(pattern: str, branch: Branch) -> bool:
@@ -100,7 +115,7 @@ def not_ready(router: Router, required: Sequence[str]) -> list[dict[str, str]]:
     """
     states = router.engine.ready()
     catalogue = router.catalogue.branches
-    must = _required_branches(router, required)
+    must = required_branches(router.catalogue, required)
     faults = [
         {"name": name, "readiness": states[name].readiness.value, "reason": states[name].reason or ""}
         for name in catalogue

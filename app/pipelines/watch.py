@@ -34,7 +34,7 @@ class Watch:
         self, suite: Suite, required: Sequence[str], jobs: VideoJobs | None, occupancy: Occupancy
     ) -> None:
         self._suite = suite
-        self._required = required_models(suite.router, required or ("checklist",))
+        self._required = required_models(suite.router.catalogue, required or ("checklist",))
         self._jobs = jobs
         self._occupancy = occupancy
         self._lock = threading.Lock()
