@@ -83,7 +83,7 @@ class PromptTooLong(InvalidInput):
 class UnsupportedMediaType(InvalidInput):
     code = "unsupported_media_type"
     title = "This kind of content is not supported"
-    hint = "Send a JPEG, PNG, WebP or BMP picture; what it is, its bytes decide, not its name."
+    hint = "Send a JPEG, PNG, WebP or BMP picture; the type is detected from the content, not the name."
 
 
 class TooLarge(GatewayError):

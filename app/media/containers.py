@@ -8,44 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from app.errors import InvalidVideo, UnsupportedMediaType
+from app.media.kinds import PICTURE_BRANDS, kind_of
 
 MOV, MATROSKA, AVI = "mov", "matroska", "avi"
-HEAD_BYTES = 4096
-HINT = "Send an MP4, MOV, Matroska, WebM or AVI file; what it is, its bytes decide, not its name."
+HEAD_BYTES = 4096  # enough for `sniff_container`
+HINT = "Send an MP4, MOV, Matroska, WebM or AVI file; the type is detected from the content, not the name."
 
 # The second four bytes of a QuickTime or MP4 file: its first box.
 _MOV_FIRST = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp", b"uuid")
-_PICTURE_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis", b"crx ")
 _EBML = b"\x1aE\xdf\xa3"
-# First bytes -> what to call it. Ordered: the first that fits.
-_OTHERS: tuple[tuple[bytes, str], ...] = (
-    (b"#EXTM3U", "an HLS playlist"),
-    (b"ffconcat", "a concat playlist"),
-    (b"[playlist]", "a playlist"),
-    (b"v=0", "a session description"),
-    (b"<?xml", "XML"),
-    (b"<MPD", "a DASH manifest"),
-    (b"\xff\xd8\xff", "a JPEG picture"),
-    (b"\x89PNG\r\n\x1a\n", "a PNG picture"),
-    (b"BM", "a BMP picture"),
-    (b"GIF8", "a GIF"),
-    (b"II*\x00", "a TIFF picture"),
-    (b"MM\x00*", "a TIFF picture"),
-    (b"ID3", "an MP3 audio file"),
-    (b"\xff\xfb", "an MP3 audio file"),
-    (b"fLaC", "a FLAC audio file"),
-    (b"OggS", "an Ogg file"),
-    (b"FLV", "an FLV file"),
-    (b"0&\xb2u\x8ef\xcf\x11", "a Windows Media file"),
-    (b"\x00\x00\x01\xba", "an MPEG program stream"),
-    (b"\x00\x00\x01\xb3", "a raw MPEG video stream"),
-    (b"\x00\x00\x00\x01", "a raw H.264 or H.265 stream"),
-    (b".RMF", "a RealMedia file"),
-    (b"%PDF", "a PDF document"),
-    (b"PK\x03\x04", "a ZIP archive"),
-)
-_RIFF = {b"WAVE": "a WAVE audio file", b"WEBP": "a WebP picture"}
-_TS_PACKET = 188
 
 
 def sniff_container(head: bytes) -> str:
@@ -63,30 +34,15 @@ def sniff_container(head: bytes) -> str:
     """
     if not head:
         raise InvalidVideo("the file is empty")
-    if head[4:8] in _MOV_FIRST and head[8:12] not in _PICTURE_BRANDS:
+    if head[4:8] in _MOV_FIRST and head[8:12] not in PICTURE_BRANDS:
         return MOV
     if head.startswith(_EBML) and (b"matroska" in head[:128] or b"webm" in head[:128]):
         return MATROSKA
     if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
         return AVI
     raise UnsupportedMediaType(
-        f"the content is {_guess(head)}, not an MP4, MOV, Matroska, WebM or AVI video", hint=HINT
+        f"the content is {kind_of(head)}, not an MP4, MOV, Matroska, WebM or AVI video", hint=HINT
     )
-
-
-def _guess(head: bytes) -> str:
-    if head[4:8] == b"ftyp":
-        return "a HEIC or AVIF picture"
-    if head[:4] == b"RIFF" and head[8:12] in _RIFF:
-        return _RIFF[head[8:12]]
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
-    for magic, name in _OTHERS:
-        if text.startswith(magic):
-            return name
-    if head[:1] == b"\x47" == head[_TS_PACKET : _TS_PACKET + 1]:
-        return "an MPEG transport stream"
-    printable = all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in head[:64])
-    return "text" if printable else "of an unknown kind"
 
 
 # The boxes, elements and chunks that are walked to find a file's end; a file of more is taken as it is.

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from app.errors import GatewayError, ImageTooLarge, InvalidImage, UnsupportedMediaType
+from app.media.kinds import is_bmp, kind_of
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow's guess at a bomb: our own limit is checked from the header
 # Each damaged EXIF block would print a line of its own and be remembered for ever; the picture is answered for.
@@ -25,10 +26,8 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xd8\xff", "JPEG"),
     (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"BM", "BMP"),
 )
-_VIDEO_BRANDS = (b"ftyp", b"moov", b"mdat")
-_PICTURE_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis")
+_HEAD_BYTES = 4096  # enough for `kind_of`
 # EXIF's APP1 segment comes first or after other APP segments, in any case early.
 _EXIF_REACH = 1 << 16
 _ORIENTATION = 0x0112
@@ -56,21 +55,11 @@ def sniff(data: bytes) -> str:
             return name
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
-    raise UnsupportedMediaType(f"the content is {_guess(data)}, not a JPEG, PNG, WebP or BMP picture")
-
-
-def _guess(data: bytes) -> str:
-    if data[4:8] == b"ftyp" and data[8:12] in _PICTURE_BRANDS:
-        return "a HEIC or AVIF picture"
-    if data[4:8] in _VIDEO_BRANDS or data[:4] in (b"\x1aE\xdf\xa3", b"RIFF"):
-        return "a video or audio file"
-    if data[:4] == b"GIF8":
-        return "a GIF"
-    if data[:4] in (b"II*\x00", b"MM\x00*"):
-        return "a TIFF"
-    head = data[:64]
-    printable = all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in head)
-    return "text" if printable else "of an unknown kind"
+    if is_bmp(data):
+        return "BMP"
+    raise UnsupportedMediaType(
+        f"the content is {kind_of(data[:_HEAD_BYTES])}, not a JPEG, PNG, WebP or BMP picture"
+    )
 
 
 def decode_image(data: bytes, limits: ImageLimits | None = None) -> NDArray[np.uint8]:
