@@ -7,6 +7,7 @@ work to another thread lets it run in a copy of the context (`here`).
 from __future__ import annotations
 
 import contextvars
+import random
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
@@ -70,6 +71,11 @@ class CurrentRequest:
         """Family and branch that served: empty where none did, `several` where it wasn't one."""
         families = {family for family, _ in self.served}
         return _one(families), _one({branch for _, branch in self.served})
+
+
+def new_request_id() -> str:
+    """An id for a request that brought none."""
+    return f"{random.getrandbits(128):032x}"  # a name, no secret; uuid4 asks the kernel for it
 
 
 def _one(names: set[str]) -> str:

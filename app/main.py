@@ -34,8 +34,10 @@ from app.api import (
 from app.api.access import Guard
 from app.api.admission import Admission, AdmissionLimits
 from app.api.gateway import Gateway
+from app.api.head import HeadAsGet
 from app.api.headers import SecurityHeaders, cors
 from app.api.middleware import RequestContext, Templates
+from app.api.request_head import HeadCheck
 from app.api.route import Shortcut
 from app.api.streams import video_limits
 from app.api.turns import Turns
@@ -243,6 +245,7 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
         version=__version__,
         summary="Frames in, results out, with what produced them.",
         lifespan=lifespan,
+        redirect_slashes=False,  # to the Host that the caller names
         # `app.tracing`, `app.metrics` and `app.logs` are ours.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
@@ -254,6 +257,7 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
         app.include_router(router)
     problems.install(app)
     app.add_middleware(Shortcut, routes=[route for router in routers for route in router.routes])
+    app.add_middleware(HeadAsGet)
     _guard(app, settings, metrics)
     traced = None if tracer is None else tracer.request
     app.add_middleware(RequestContext, metrics=metrics, templates=templates, traced=traced)
@@ -274,6 +278,7 @@ def _guard(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     app.add_middleware(Guard, keys=allowed, apart=settings.operate_port is not None)
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, **cors(settings.cors_origins))
+    app.add_middleware(HeadCheck)
     app.add_middleware(SecurityHeaders)
     openapi_access.describe(app, needed=allowed is not None)
 

@@ -20,6 +20,7 @@ WEB = {
     "pydantic",
     "pydantic_settings",
     "uvicorn",
+    "httptools",
     "python_multipart",
 }
 # Package -> the only modules that may import it (prefixes).

@@ -5,6 +5,9 @@ A body has the request's own deadline (`receive` in `app.api.requests`). Everyth
 
 It also says two things in fewer steps than ASGI has for them: a short body when it is complete, and not packet by
 packet; and that the caller has gone away, as a future in the scope, so that nobody needs a task that waits for it.
+
+An offered upgrade is declined (RFC 9110, 7.8): the request is answered as if the offer weren't there. A request that
+can't be parsed is refused after the answers to those before it.
 """
 
 from __future__ import annotations
@@ -13,13 +16,17 @@ import asyncio
 import math
 from collections.abc import Iterable
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from app.api import raw_problems
 
 # A head has at most this many bytes; what chunks and trailers cost beside a body counts too.
 MAX_HEAD_BYTES = 65_536
 _OVERHEAD = 8  # times the body: its chunks' own bytes, down to a chunk a byte
 _LEAST_BYTES_S = 1024  # an answer that is taken more slowly is worth less than the memory that it holds
 WHOLE_BYTES = 1 << 20  # a body that is announced as no longer is given to the application in one piece
+MAX_LENGTH_DIGITS = 20  # of Content-Length: 2**64 has as many
 # Key of the scope: a future that is done when the caller's connection has ended.
 GONE = "gateway.gone"
 
@@ -37,6 +44,7 @@ class Connection(HttpToolsProtocol):
         self._completed = False
         self._overhead = self._body_bytes = self._bodies_bytes = 0
         self._whole = False
+        self._refusal: bytes | None = None
         self._gone: asyncio.Future[None] = self.loop.create_future()
         super().connection_made(transport)
         self._await_head()
@@ -48,9 +56,12 @@ class Connection(HttpToolsProtocol):
         self._gone.set_result(None)
 
     def data_received(self, data: bytes) -> None:
+        if self._refusal is not None:  # what follows what can't be parsed can't be understood either
+            return
         self._completed, before = False, self._bodies_bytes
-        super().data_received(data)
-        if self.transport.is_closing():
+        self._unset_keepalive_if_required()
+        self._parse(data)
+        if self.transport.is_closing() or self._refusal is not None:
             return
         cycle: RequestResponseCycle | None = (
             self.cycle
@@ -62,8 +73,66 @@ class Connection(HttpToolsProtocol):
             return
         self._overhead += len(data) - (self._bodies_bytes - before)
         if self._overhead > MAX_HEAD_BYTES + _OVERHEAD * self._body_bytes:
-            self.logger.warning("A request's head is too large.")
             self.send_400_response("The head of the request is too large.")
+
+    def _parse(self, data: bytes) -> None:
+        rest: bytes | memoryview = data
+        while self._refusal is None:
+            try:
+                self.parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as pause:
+                rest = memoryview(rest)[pause.args[0] :]
+                self._decline_upgrade()
+            except httptools.HttpParserError:
+                self.send_400_response("This is no HTTP/1.1 request.")
+            else:
+                return
+
+    def _decline_upgrade(self) -> None:
+        """Go on with the request whose head has just ended, without its offer.
+
+        The parser takes everything after such a head for another protocol's, so a new one gets the head again.
+        """
+        method = self.parser.get_method()
+        if method == b"CONNECT":  # what follows belongs to the tunnel that the caller asks for
+            self._refuse(405, "method_not_allowed", "Not with this method", "CONNECT isn't served here.")
+            return
+        lines = [b"%s %s HTTP/%s" % (method, self.url, self.parser.get_http_version().encode())]
+        lines += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn
+        self.parser.feed_data(b"\r\n".join([*lines, b"", b""]))
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(400, "invalid_request", "The request breaks HTTP", msg)
+
+    def _refuse(self, status: int, code: str, title: str, detail: str) -> None:
+        """Answer what is no request, once all before it is answered, and close."""
+        self.logger.warning("Refused: %s", detail)
+        self._refusal = STATUS_LINE[status] + raw_problems.answer(
+            status, code, title, detail, self.server_state.default_headers
+        )
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is None or cycle.response_complete:
+            self._send_refusal()
+        elif cycle.more_body:  # its own body is at fault
+            self._end_cycle(cycle)
+
+    def _end_cycle(self, cycle: RequestResponseCycle) -> None:
+        if self.pipeline and self.pipeline[0][0] is cycle:  # it hasn't begun: the refusal is its answer
+            self.pipeline.popleft()
+            return
+        cycle.disconnected = True
+        cycle.message_event.set()
+        if cycle.response_started:
+            self.transport.close()
+        else:
+            self._send_refusal()
+
+    def _send_refusal(self) -> None:
+        assert self._refusal is not None  # noqa: S101  # for mypy
+        self.transport.write(self._refusal)
+        self.transport.close()
 
     def on_message_begin(self) -> None:
         self._in_head = True
@@ -75,6 +144,10 @@ class Connection(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():  # see _decline_upgrade
+            return
+        if self.expect_100_continue and self.parser.get_http_version() == "1.0":
+            self.expect_100_continue = False  # such a caller knows no 100 (RFC 9110, 10.1.1)
         self._in_head = self._whole = False
         self._body_bytes = 0
         self._stop_head_timer()
@@ -92,11 +165,16 @@ class Connection(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         self._completed = True
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
+        last = not self.pipeline
         super().on_response_complete()
+        if last and self._refusal is not None and not self.transport.is_closing():
+            self._send_refusal()
         if self.transport.is_closing():
             self._await_taker()
 
@@ -146,6 +224,6 @@ def header_of(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | No
 
 
 def announced(headers: Iterable[tuple[bytes, bytes]]) -> float:
-    """Bytes of the body; infinite where nobody says."""
+    """Bytes of the body; infinite where nobody says, or by a number of absurdly many digits."""
     length = header_of(headers, b"content-length") or b""
-    return int(length) if length.isdigit() else math.inf
+    return int(length) if length.isdigit() and len(length) <= MAX_LENGTH_DIGITS else math.inf

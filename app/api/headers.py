@@ -54,9 +54,12 @@ def cors(origins: str) -> dict[str, Any]:
 
     Keys travel in headers, never in cookies, so credentials stay off: no other site can spend a visitor's access.
     """
+    named = [origin.strip() for origin in origins.split(",")]
     return {
-        "allow_origins": [origin.strip() for origin in origins.split(",")],
-        "allow_methods": ["GET", "POST", "DELETE"],
+        "allow_origins": named,
+        # A public page may reach a gateway in a private network only if its origin is named.
+        "allow_private_network": "*" not in named,
+        "allow_methods": ["GET", "HEAD", "POST", "DELETE"],
         "allow_headers": [
             "Authorization", "X-API-Key", "Content-Type", "X-Request-Timeout", "X-Request-Id",
             "traceparent", "tracestate",

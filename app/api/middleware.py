@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -114,7 +113,8 @@ class _Watched:
         self._receive = receive
         self._send = send
         self._unread = _has_body(headers)
-        self._short = announced(headers.items()) <= _DISCARDED
+        # A caller that waits for 100 may leave its body out after a refusal: nothing says what comes next then.
+        self._short = announced(headers.items()) <= _DISCARDED and b"expect" not in headers
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -139,13 +139,9 @@ class _Watched:
 
 def _request(headers: Mapping[bytes, bytes]) -> CurrentRequest:
     wished = headers.get(b"x-request-id", b"")
-    request_id = wished.decode() if _REQUEST_ID.fullmatch(wished) else _made_up()
+    request_id = wished.decode() if _REQUEST_ID.fullmatch(wished) else context.new_request_id()
     traceparent = headers.get(b"traceparent", b"").decode("latin-1")
     return CurrentRequest(request_id, traceparent, headers.get(b"tracestate", b"").decode("latin-1"))
-
-
-def _made_up() -> str:
-    return f"{random.getrandbits(128):032x}"  # a name, no secret; uuid4 asks the kernel for it
 
 
 def _has_body(headers: Mapping[bytes, bytes]) -> bool:

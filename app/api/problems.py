@@ -46,6 +46,7 @@ STATUS: Mapping[type[errors.GatewayError], int] = {
     errors.DeadlineExceeded: 504,
 }
 _HTTP = {
+    400: ("invalid_request", "The request breaks HTTP", "Send requests as RFC 9112 defines them."),
     404: ("not_found", "No such path", "GET /docs lists the paths."),
     405: ("method_not_allowed", "Not with this method", "GET /docs lists the methods of every path."),
     406: ("not_acceptable", "No such form of the answer", "Ask for application/json in Accept."),
