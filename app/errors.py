@@ -32,6 +32,8 @@ GatewayError
 
 from __future__ import annotations
 
+LONGEST_DETAIL = 2000  # characters; a caller's own words may be part of it
+
 
 class GatewayError(Exception):
     """Base of all that the gateway raises on purpose.
@@ -45,11 +47,18 @@ class GatewayError(Exception):
     hint: str
 
     def __init__(self, detail: str, *, hint: str | None = None, retry_after: float | None = None) -> None:
-        super().__init__(detail)
-        self.detail = detail
+        self.detail = _sayable(detail)
+        super().__init__(self.detail)
         self.retry_after = retry_after
         if hint is not None:
             self.hint = hint
+
+
+def _sayable(detail: str) -> str:
+    """The text, cut to a length that an answer can have, and without what UTF-8 can't write."""
+    if len(detail) > LONGEST_DETAIL:
+        detail = f"{detail[:LONGEST_DETAIL]}…"
+    return detail if detail.isascii() else detail.encode("utf-8", "replace").decode("utf-8")
 
 
 class InvalidInput(GatewayError):

@@ -174,13 +174,18 @@ class Settings(BaseSettings):
         "less than 1 KiB a second of its answer is cut off.",
     )
     max_body_bytes: int = Field(64 << 20, ge=1024, description="Largest request body in bytes.")
+    max_json_bytes: int = Field(
+        1 << 20,
+        ge=1024,
+        description="Largest JSON body that holds no picture, and largest sum of prompt parts.",
+    )
     max_pixels: int = Field(
         64_000_000,
         ge=1,
         description="Largest picture in pixels, from its header: a small file can unpack into gigabytes.",
     )
     max_parts: int = Field(64, ge=1, description="Most `file` parts of one request.")
-    max_prompts: int = Field(1000, ge=1, description="Most prompts of one request.")
+    max_prompts: int = Field(1000, ge=1, description="Most prompts of one request or one profile.")
     text_cache_bytes: int = Field(
         64 << 20, ge=0, description="Memory for embeddings of prompts, in bytes; 0: none are remembered."
     )

@@ -191,7 +191,7 @@ def _variant(family: Family, wishes: Wishes, default_variant: str | None) -> str
         if wishes.variant not in family.variants:
             known = ", ".join(family.variants) or "none"
             raise RoutingError(
-                "invalid_parameter", f"{family.name} has no variant {wishes.variant!r}; it has {known}"
+                "invalid_parameter", f"{family.name} has no variant {wishes.variant[:100]!r}; it has {known}"
             )
         return wishes.variant
     if wishes.branch is not None:
@@ -206,7 +206,7 @@ def _override(family: Family, branches: tuple[Branch, ...], wishes: Wishes) -> D
         names = ", ".join(branch.name for branch in with_twins(branches))
         raise RoutingError(
             "model_not_found",
-            f"{family.name} has no branch {wishes.branch!r}; it has {names}",
+            f"{family.name} has no branch {wishes.branch[:100]!r}; it has {names}",
             wishes.branch,
         )
     if wishes.tier is not None and wishes.tier not in TIERS:

@@ -42,7 +42,7 @@ ONLY_IN = {
     "app.tracing": ("app.main",),
     "app.state.redis": ("app.main",),
     "app.state.memory": ("app.main",),
-    "yaml": ("app.profiles",),
+    "yaml": ("app.documents",),
 }
 # Room -> what it may import beyond itself (prefixes); rooms without an entry are free within ONLY_IN.
 ALLOWED = {
@@ -57,6 +57,7 @@ ALLOWED = {
         "app.media",
         "app.engine.base",
         "app.errors",
+        "app.hints",
         "app.metrics",
         "app.context",
         "app.state.base",
@@ -64,14 +65,17 @@ ALLOWED = {
         "app.__version__",
     },
     "app.state": {"app.errors", "redis"},
-    "app.profiles": {"app.errors", "app.pipelines.profile", "pydantic", "yaml"},
+    "app.documents": {"app.errors", "yaml"},
+    "app.profiles": {"app.documents", "app.errors", "app.pipelines.profile", "pydantic"},
     "app.access": {"app.errors"},
     "app.rates": {"app.access"},
     "app.api": {
         "app.access",
+        "app.documents",
         "app.pipelines",
         "app.profiles",
         "app.errors",
+        "app.hints",
         "app.settings",
         "app.metrics",
         "app.context",
@@ -79,6 +83,7 @@ ALLOWED = {
         *WEB,
     },
     "app.errors": set(),
+    "app.hints": set(),
     "app.metrics": {"prometheus_client"},
     "app.context": set(),
     "app.logs": {"app.context"},

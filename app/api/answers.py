@@ -36,9 +36,19 @@ def json_answer(body: Mapping[str, Any], timings: Timings) -> Response:
 
 def fresh_json(body: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """JSON about what may change the next moment: no cache keeps it."""
-    return Response(
-        orjson.dumps(body), status, media_type=JSON, headers={"Cache-Control": "no-store", **(headers or {})}
-    )
+    said = {"Cache-Control": "no-store", **(headers or {})}
+    return Response(lasting_json(body), status, media_type=JSON, headers=said)
+
+
+def lasting_json(body: object) -> bytes:
+    """JSON of what may have been stored by an earlier version: what orjson can't write is no error.
+
+    Integers beyond 64 bits are written as they are, lone surrogates as question marks.
+    """
+    try:
+        return orjson.dumps(body)
+    except TypeError:
+        return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
 
 
 def binary_answer(

@@ -14,8 +14,9 @@ from app.api.admission import Call
 from app.api.answers import JSON, NPY, binary_answer, describe, json_answer, total
 from app.api.batches import answer_batch
 from app.api.gateway import Gateway, gateway_of
-from app.api.prompts import calls_of, embed_all, read_prompts, read_texts
-from app.api.requests import deadline_of, negotiate, read_body, read_parts
+from app.api.json_body import read_model
+from app.api.prompts import Prompts, calls_of, embed_all, read_texts
+from app.api.requests import deadline_of, negotiate, read_parts
 from app.api.route import DirectRoute
 from app.api.steering import FrameQuery
 from app.api.streams import Line, SamplingQuery, Streamed, only_frame, read_frames_or_video, stream
@@ -74,7 +75,7 @@ async def clip_text(request: Request, query: Annotated[TextQuery, Query()], gate
     form = negotiate(request, (JSON, NPY))
     deadline = deadline_of(request, gateway.settings)
     gateway.admission.check("clip_text")
-    prompts = read_prompts(await read_body(request, gateway.settings.max_body_bytes, deadline))
+    prompts = (await read_model(request, gateway, Prompts, deadline, '{"prompts": ["…"]}')).prompts
     found = await embed_all(request, gateway, prompts, deadline, strict=query.tokens == "strict")
     vectors = normalized([one.vector for one in found], normalize=query.normalize)
     served = [one.served for one in found]
@@ -145,7 +146,7 @@ async def clip_similarity(
     gateway.admission.check("clip_image")
     limits = {"file": gateway.settings.max_parts, "prompt": gateway.settings.max_prompts}
     parts = await read_parts(request, gateway.settings, deadline, limits)
-    prompts = read_texts(parts["prompt"])
+    prompts = read_texts(parts["prompt"], gateway.settings.max_json_bytes)
     if not parts["file"] or not prompts:
         raise InvalidParameter("send at least one part 'file' and one part 'prompt'")
     calls = [_image_call(gateway, data, query) for data in parts["file"]]

@@ -11,7 +11,9 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from app.api.connections import header_of
+from app.documents import clipped
 from app.errors import InvalidParameter, PayloadTooLarge
+from app.hints import did_you_mean
 
 # It warns of every damaged body, which whoever sends it is told anyway: a caller could fill the log.
 logging.getLogger("python_multipart").setLevel(logging.ERROR)
@@ -137,7 +139,10 @@ class FormReader(Generic[S]):
     def _open(self, raw: bytes | None) -> None:
         name = (raw or b"").decode("utf-8", "replace")
         if name not in self._most:
-            raise InvalidParameter(f"unknown part {name!r}; this route takes {', '.join(self._most)}")
+            hint = did_you_mean(name, self._most)
+            raise InvalidParameter(
+                f"unknown part {clipped(name)!r}; this route takes {', '.join(self._most)}{hint}"
+            )
         if len(self.parts[name]) >= self._most[name]:
             raise PayloadTooLarge(f"more than {self._most[name]} parts named {name!r}")
         self._sink = self._make(name)

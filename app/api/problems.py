@@ -16,8 +16,10 @@ from starlette.types import Scope
 from app import errors
 from app.api.headers import SECURITY
 from app.context import note_problem
+from app.documents import clipped
 
 _log = logging.getLogger(__name__)
+_MOST_FAULTS = 10  # that one answer lists
 
 STATUS: Mapping[type[errors.GatewayError], int] = {
     errors.InvalidImage: 400,
@@ -125,12 +127,14 @@ async def _gateway_error(request: Request, error: Exception) -> Response:
 
 async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101  # how Starlette calls handlers
+    found = error.errors()
     faults = [
-        {"where": ".".join(str(part) for part in fault["loc"]), "what": fault["msg"]}
-        for fault in error.errors()
+        {"where": ".".join(clipped(str(part)) for part in fault["loc"]), "what": clipped(fault["msg"], 200)}
+        for fault in found[:_MOST_FAULTS]
     ]
+    more = [f"and {len(found) - _MOST_FAULTS} more"] if len(found) > _MOST_FAULTS else []
     body = _problem(request, 422, "validation_failed", "The request doesn't fit its description")
-    body["detail"] = "; ".join(f"{fault['where']}: {fault['what']}" for fault in faults)
+    body["detail"] = "; ".join([*(f"{fault['where']}: {fault['what']}" for fault in faults), *more])
     body["errors"] = faults
     body["what_to_do"] = "GET /docs says what each parameter takes."
     return answer(body)

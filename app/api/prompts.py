@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Annotated
 
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from app.api.gateway import Gateway
 from app.errors import InvalidParameter, ModelNotReady, PayloadTooLarge
@@ -29,31 +29,20 @@ class Prompts(BaseModel):
     )
 
 
-def read_prompts(body: bytes) -> list[str]:
-    """The prompts of a JSON body.
-
-    Raises:
-        InvalidParameter: it isn't `{"prompts": ["…"]}`.
-    """
-    try:
-        return Prompts.model_validate_json(body).prompts
-    except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, f['loc'])) or 'body'}: {f['msg']}" for f in error.errors()[:3]
-        )
-        raise InvalidParameter(f'the body must be {{"prompts": ["…"]}}: {faults[:500]}') from error
-
-
-def read_texts(parts: Sequence[bytes]) -> list[str]:
+def read_texts(parts: Sequence[bytes], most_bytes: int) -> list[str]:
     """The prompts of multipart parts.
 
     Raises:
+        PayloadTooLarge: together they have more than `most_bytes`.
         InvalidParameter: one is not UTF-8.
     """
+    nbytes = sum(map(len, parts))
+    if nbytes > most_bytes:
+        raise PayloadTooLarge(f"the prompts have {nbytes} bytes; the limit is {most_bytes}")
     try:
         return [part.decode("utf-8") for part in parts]
     except UnicodeDecodeError as error:
-        raise InvalidParameter(f"a prompt is not UTF-8: {error}") from error
+        raise InvalidParameter(f"a prompt is not UTF-8 at byte {error.start}") from error
 
 
 async def embed_all(

@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api import problems
 from app.api.gateway import Gateway, gateway_of
+from app.api.query_text import check_query, decoded, with_hint
 from app.errors import InvalidParameter
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -50,7 +51,15 @@ class Shortcut:
                 self._handlers |= {(method, route.path): handler for method in route.methods or ()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        handler = self._handlers.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            check_query(scope["query_string"])
+        except InvalidParameter as error:
+            await (await problems.refusal(scope, error))(scope, receive, send)
+            return
+        handler = self._handlers.get((scope["method"], scope["path"]))
         if handler is None:
             await self._app(scope, receive, send)
             return
@@ -115,7 +124,7 @@ def with_fields(request: Request, query: Q, fields: Mapping[str, Sequence[str]])
     """
     if not fields:
         return query
-    asked = QueryParams(request.scope["query_string"]).multi_items()
+    asked = QueryParams(decoded(request.scope["query_string"])).multi_items()
     names = {name for name, _ in asked}
     both = [name for name in fields if name in names]
     if both:
@@ -125,7 +134,7 @@ def with_fields(request: Request, query: Q, fields: Mapping[str, Sequence[str]])
 
 
 def _checked(text: bytes, model: type[BaseModel]) -> BaseModel:
-    return _validated(QueryParams(text).multi_items(), model)
+    return _validated(QueryParams(decoded(text)).multi_items(), model)
 
 
 _known = functools.lru_cache(_REMEMBERED)(_checked)
@@ -143,7 +152,10 @@ def _validated(pairs: Sequence[tuple[str, str]], model: type[Q], in_form: frozen
         faults = error.errors(include_url=False)
         raise RequestValidationError(
             [
-                {**fault, "loc": ("form" if fault["loc"][0] in in_form else "query", *fault["loc"])}
+                {
+                    **with_hint(dict(fault), model.model_fields),
+                    "loc": ("form" if fault["loc"][0] in in_form else "query", *fault["loc"]),
+                }
                 for fault in faults
             ]
         ) from error

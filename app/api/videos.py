@@ -35,6 +35,7 @@ Parts = Annotated[Gateway, Depends(gateway_of)]
 VideoId = Annotated[str, PathParameter(description="As `POST /v1/videos` answered it.", alias="id")]
 _TYPES = {".npz": "application/zip", ".json": JSON, ".mp4": "video/mp4"}
 _LOOK_S = 0.3
+_NAME_BYTES = 1000
 _NAME = re.compile(r"[^\w .()+-]")
 _SEND_A_VIDEO = (
     "Send one complete MP4, MOV, Matroska, WebM or AVI file; what it is, its bytes decide, not its name."
@@ -137,8 +138,10 @@ def _jobs(gateway: Gateway) -> VideoJobs:
     return gateway.jobs
 
 
-def _text(upload: Upload, name: str) -> str | None:
+def _text(upload: Upload, name: str, most_bytes: int) -> str | None:
     for part in upload.parts.get(name, ()):
+        if len(part) > most_bytes:
+            raise InvalidParameter(f"the part {name!r} has {len(part)} bytes; the limit is {most_bytes}")
         try:
             return part.decode("utf-8").strip()
         except UnicodeDecodeError as error:
@@ -147,7 +150,7 @@ def _text(upload: Upload, name: str) -> str | None:
 
 
 def _profile(upload: Upload, query: VideoQuery, settings: Settings) -> Profile:
-    text = _text(upload, "profile")
+    text = _text(upload, "profile", profiles.MAX_BYTES)
     if text is not None and query.profile is not None:
         raise InvalidParameter("the profile stands in the query and in the form")
     asked = text if text is not None else query.profile
@@ -155,13 +158,13 @@ def _profile(upload: Upload, query: VideoQuery, settings: Settings) -> Profile:
         known = ", ".join(profiles.names(settings.profiles_folder)) or "none"
         raise InvalidParameter(f"name a profile (there are {known}), or send one as the part 'profile'")
     if re.fullmatch(r"[A-Za-z0-9._-]+", asked):
-        return profiles.named(settings.profiles_folder, asked, environment())
-    return profiles.parse(asked)
+        return profiles.named(settings.profiles_folder, asked, environment(), settings.max_prompts)
+    return profiles.parse(asked, settings.max_prompts)
 
 
 def _name(upload: Upload, query: VideoQuery) -> str:
     """What the caller calls the video: words for people, never a path."""
-    return _NAME.sub("_", (_text(upload, "name") or query.name or "video"))[:200]
+    return _NAME.sub("_", (_text(upload, "name", _NAME_BYTES) or query.name or "video"))[:200]
 
 
 async def _view(jobs: VideoJobs, video_id: str) -> dict[str, Any]:

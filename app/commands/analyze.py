@@ -68,9 +68,10 @@ def analyze(parsed: argparse.Namespace) -> int:
     """Run the command; answers the exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     try:
-        profile = profiles.load(parsed.profile_path, environment())
+        profile = profiles.load(parsed.profile_path, environment(), sys.maxsize)
         videos = found_videos(parsed.video_path)
         settings = _settings(parsed, profile)
+        profiles.check_prompts(profile, settings.max_prompts)
         with _suite(settings) as suite:
             options = analysis_options(settings)
             analyzer = _Analyzer(suite, profile, options, force=parsed.force, render=parsed.render)

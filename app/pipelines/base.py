@@ -14,6 +14,7 @@ from app import context
 from app.engine.base import Deadline as Deadline  # noqa: PLC0414  # for the routes, which know no engine
 from app.engine.base import Engine, Lease, ModelState
 from app.errors import InsufficientGpuMemory, by_code
+from app.hints import did_you_mean
 from app.metrics import Metrics
 from routing.catalogue import TIERS, Branch, Catalogue, Family
 from routing.policy import Decision, FrameFacts, Readiness, RoutingError, instead, route
@@ -196,7 +197,8 @@ class Router:
             detail = error.detail
             state = states.get(error.branch or "")
             if state is None:
-                raise by_code(error.code)(detail) from error
+                hint = did_you_mean(error.branch or "", [b.name for b in self.catalogue[family].branches])
+                raise by_code(error.code)(detail + hint) from error
             if state.reason:
                 detail = f"{detail}: {state.reason}"
             raise by_code(error.code)(detail, retry_after=state.wait_s) from error

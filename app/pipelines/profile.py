@@ -17,8 +17,12 @@ from typing import Any, ClassVar, Literal
 
 from app.errors import InvalidParameter
 from app.media.video_sampling import Sampling
+from app.vision.tracks import TrackParameters
 
 SCHEMA_VERSION = 1
+LONGEST_PROMPT = 4096  # characters; the tokenizer reads no more of one
+LONGEST_BUFFER_S = 60.0  # as `track_buffer` of the routes
+MOST_CLASSES = 1000
 # How the reader of files treats these classes: no key that isn't here, no NaN, nothing changed afterwards.
 _STRICT = MappingProxyType({"extra": "forbid", "allow_inf_nan": False})
 _SET_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -69,7 +73,7 @@ class AnalysisSize:
 
 @dataclass(frozen=True, slots=True)
 class ClipComponent:
-    """Embeddings of frames, and their cosine with sets of prompts."""
+    """Embeddings of frames, and their cosine with sets of prompts of up to 4,096 characters each."""
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _STRICT
     branch: str | None = None
@@ -80,9 +84,14 @@ class ClipComponent:
     def __post_init__(self) -> None:
         for name, prompts in self.prompts.items():
             if not _SET_NAME.fullmatch(name):
-                raise ValueError(f"{name!r} is no name of a prompt set: a letter, then letters, digits, _")
+                raise ValueError(
+                    f"{name[:64]!r} is no name of a prompt set: a letter, then letters, digits, _"
+                )
             if not prompts:
                 raise ValueError(f"the prompt set {name} is empty")
+            longest = max(map(len, prompts))
+            if longest > LONGEST_PROMPT:
+                raise ValueError(f"a prompt has {longest} characters; the limit is {LONGEST_PROMPT}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +129,8 @@ class TrackingRule:
     class_aware: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("high", "low", "new", "match"):
-            _within(name, getattr(self, name), 0, 1)
-        if self.low > self.high:
-            raise ValueError("low is at most high")
-        _within("buffer_s", self.buffer_s, 0, 3600)
+        TrackParameters(**dataclasses.asdict(self))
+        _within("buffer_s", self.buffer_s, 0, LONGEST_BUFFER_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +151,7 @@ class DetectComponent:
         _within("conf", self.conf, 0, 1)
         _within("iou", self.iou, 0, 1)
         _within("max_det", self.max_det, 1, 3000)
+        _within("the number of classes", len(self.classes or ()), 0, MOST_CLASSES)
 
     @property
     def tracking(self) -> TrackingRule | None:

@@ -31,7 +31,8 @@ from support.gateway import client, png, scene
 import numpy as np
 from app import profiles
 from app.api.multipart import FormReader, Memory
-from app.api.prompts import read_prompts
+from app.api.json_body import parsed
+from app.api.prompts import Prompts
 from app.errors import GatewayError
 from app.media.image import ImageLimits, decode_image
 from app.media.video import Sampling, VideoLimits, VideoReader
@@ -236,7 +237,13 @@ def main() -> int:
         (
             "prompts",
             0.1,
-            lambda n: fuzz("prompts", [b'{"prompts": ["a", "\\u00e4"]}'], read_prompts, n, random),
+            lambda n: fuzz(
+                "prompts",
+                [b'{"prompts": ["a", "\\u00e4"]}'],
+                lambda data: parsed(data, Prompts, "prompts"),
+                n,
+                random,
+            ),
         ),
         ("tracker states", 0.1, lambda n: fuzz("tracker states", states(), restore, n, random)),
         ("profiles", 0.05, lambda n: fuzz("profiles", [profile], read_profile, n, random)),

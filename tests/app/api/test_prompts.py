@@ -131,9 +131,12 @@ def test_a_thousand_prompts_are_answered_in_order(gateway: TestClient, slow: Slo
 @pytest.mark.parametrize(
     "body",
     [
-        pytest.param(b'{"prompts": [' + b",".join([b"1"] * 1_000_000) + b"]}", id="numbers"),
-        pytest.param(b'{"prompts": [' + b",".join([b"[]"] * 1_000_000) + b"]}", id="lists"),
-        pytest.param(b'{"' + b"x" * 2_000_000 + b'": 1}', id="a long name"),
+        pytest.param(b'{"prompts": [' + b",".join([b"1"] * 500_000) + b"]}", id="numbers"),
+        pytest.param(b'{"prompts": [' + b",".join([b"[]"] * 340_000) + b"]}", id="lists"),
+        pytest.param(b'{"' + b"x" * 1_000_000 + b'": 1}', id="a long name"),
+        pytest.param(b"{" + b",".join(b'"%x":0' % i for i in range(90_000)) + b"}", id="unknown keys"),
+        pytest.param(b"{" + b'"prompts":[],' * 70_000 + b'"prompts":[]}', id="one key again and again"),
+        pytest.param(b'{"prompts": [' + b"9" * 1_000_000 + b"]}", id="a long number"),
         pytest.param(b"[" * 1_000_000, id="depth"),
     ],
 )
@@ -176,3 +179,44 @@ def test_similarity_takes_the_same_care(gateway: TestClient, slow: Slow) -> None
     assert answered.status_code == 200, answered.text
     assert slow.calls == 1
     assert np.shape(json.loads(answered.content)["cosine"]) == (2, 2)
+
+
+@pytest.mark.parametrize("size", [1_048_577, 9_900_000])
+def test_json_beyond_its_limit_is_refused_unread(gateway: TestClient, size: int) -> None:
+    """JSON without a picture has a limit of its own, and who sends more reads why."""
+    response = gateway.post("/v1/clip/text", content=b" " * size)
+    assert (response.status_code, response.json()["code"]) == (413, "payload_too_large")
+    assert response.json()["detail"] == f"the body has {size} bytes; the limit for JSON is 1048576"
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"prompts": ["a"], "prompts": ["b"]}', "the key 'prompts' is given twice"),
+        (b'{"prompts": ["\\ud83d"]}', "lone surrogate"),
+        (b'{"prompt": ["a"]}', "unknown key 'prompt'; did you mean 'prompts'?"),
+        (b'{"prompts": [NaN]}', "NaN is not a number"),
+        (b'{"prompts": ["a"], "x": 1' + b"0" * 5000 + b"}", "a number of 5001 characters"),
+        (b'{"prompts": [1, 2, 3]}', "prompts.0: Input should be a valid string"),
+    ],
+)
+def test_json_with_two_meanings_is_refused(gateway: TestClient, body: bytes, words: str) -> None:
+    """What other readers would read otherwise, or can't be written again, is a 400 that says so."""
+    response = gateway.post("/v1/clip/text", content=body)
+    assert (response.status_code, response.json()["code"]) == (400, "invalid_parameter")
+    assert words in response.json()["detail"]
+
+
+def test_json_with_a_byte_order_mark_is_read(gateway: TestClient) -> None:
+    """Some editors write one; it says nothing."""
+    response = gateway.post("/v1/clip/text", content=b'\xef\xbb\xbf{"prompts": ["a cat", "\\ud83d\\ude00"]}')
+    assert response.status_code == 200
+    assert response.json()["embeddings"] == _post(gateway, ["a cat", "\U0001f600"]).json()["embeddings"]
+
+
+def test_prompt_parts_are_bounded_in_bytes(gateway: TestClient) -> None:
+    """Prompts in a form have the limit of prompts in JSON."""
+    files = [("file", ("a.png", b"x")), *(("prompt", (None, "x" * 600_000)) for _ in range(2))]
+    response = gateway.post("/v1/clip/similarity", files=files)
+    assert (response.status_code, response.json()["code"]) == (413, "payload_too_large")
+    assert response.json()["detail"] == "the prompts have 1200000 bytes; the limit is 1048576"
