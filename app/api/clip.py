@@ -13,13 +13,14 @@ from app.api import openapi
 from app.api.admission import Call
 from app.api.answers import JSON, NPY, binary_answer, describe, json_answer, total
 from app.api.batches import answer_batch
+from app.api.frame_bodies import only_frame, read_frames_or_video, read_pictures
 from app.api.gateway import Gateway, gateway_of
 from app.api.json_body import read_model
 from app.api.prompts import Prompts, calls_of, embed_all, read_texts
-from app.api.requests import deadline_of, negotiate, read_parts
+from app.api.requests import deadline_of, negotiate
 from app.api.route import DirectRoute
 from app.api.steering import FrameQuery
-from app.api.streams import Line, SamplingQuery, Streamed, only_frame, read_frames_or_video, stream
+from app.api.streams import Line, SamplingQuery, Streamed, stream
 from app.errors import InvalidParameter
 from app.pipelines.base import Deadline, Framed, Served, Timings, provenance
 from app.pipelines.clip import LOGIT_SCALE, Embedding, embedding_bytes, encoded, normalized, similarity
@@ -96,7 +97,7 @@ async def clip_image(request: Request, query: Annotated[ImageQuery, Query()], ga
     """CLIP's projected image feature, 512 numbers; of a video, of each sampled frame."""
     forms = (JSON, NPY)
     gateway.admission.check("clip_image")
-    upload, deadline = await read_frames_or_video(request, gateway, query, forms)
+    upload, query, deadline = await read_frames_or_video(request, gateway.settings, query, forms)
     if upload.video is not None:
 
         def run(frame: Frame, previous: Frame | None, framed: Framed) -> Line:
@@ -104,8 +105,10 @@ async def clip_image(request: Request, query: Annotated[ImageQuery, Query()], ga
             found = gateway.clip_image.on_frame(frame.rgb, framed, query.fit)
             return Line(_image_body(found, query), found.served)
 
-        what = Streamed("clip_image", run, query.wishes(), query.analysis())
-        return await stream(request, gateway, upload.video, query, what)
+        return await stream(
+            request, gateway, upload.video, query,
+            lambda: Streamed("clip_image", run, query.wishes(), query.analysis()),
+        )  # fmt: skip
     form = negotiate(request, forms)
 
     def line(data: bytes, deadline: Deadline) -> Line:
@@ -140,12 +143,18 @@ def _image_body(found: Embedding, query: ImageQuery) -> dict[str, Any]:
 async def clip_similarity(
     request: Request, query: Annotated[SimilarityQuery, Query()], gateway: Parts
 ) -> Response:
-    """Multipart `file` and `prompt` parts: cosine of every frame with every prompt, and softmax over the prompts."""
+    """Multipart `file` and `prompt` parts: cosine of every frame with every prompt, and softmax over the prompts.
+
+    JSON does it too: `{"image": "<base64>", "prompts": ["…"]}`.
+    """
     negotiate(request, (JSON,))
     deadline = deadline_of(request, gateway.settings)
     gateway.admission.check("clip_image")
     limits = {"file": gateway.settings.max_parts, "prompt": gateway.settings.max_prompts}
-    parts = await read_parts(request, gateway.settings, deadline, limits)
+    upload, query = await read_pictures(request, gateway.settings, query, deadline, limits)
+    if not upload.form:
+        raise InvalidParameter(f"send multipart/form-data with the parts {', '.join(limits)}, or JSON")
+    parts = upload.parts
     prompts = read_texts(parts["prompt"], gateway.settings.max_json_bytes)
     if not parts["file"] or not prompts:
         raise InvalidParameter("send at least one part 'file' and one part 'prompt'")
@@ -173,7 +182,7 @@ async def clip_similarity(
 async def places(request: Request, query: Annotated[PlacesQuery, Query()], gateway: Parts) -> Response:
     """Places365: the `k` most probable of 365 categories; of a video, of each sampled frame."""
     gateway.admission.check("places")
-    upload, deadline = await read_frames_or_video(request, gateway, query, (JSON,))
+    upload, query, deadline = await read_frames_or_video(request, gateway.settings, query, (JSON,))
     if upload.video is not None:
 
         def run(frame: Frame, previous: Frame | None, framed: Framed) -> Line:
@@ -181,8 +190,10 @@ async def places(request: Request, query: Annotated[PlacesQuery, Query()], gatew
             found = gateway.places.on_frame(frame.rgb, framed, query.fit)
             return Line(_places_body(found, query.k), found.served)
 
-        what = Streamed("places", run, query.wishes(), query.analysis())
-        return await stream(request, gateway, upload.video, query, what)
+        return await stream(
+            request, gateway, upload.video, query,
+            lambda: Streamed("places", run, query.wishes(), query.analysis()),
+        )  # fmt: skip
 
     def line(data: bytes, deadline: Deadline) -> Line:
         found = gateway.places(data, query.wishes(), deadline, query.fit, query.analysis())

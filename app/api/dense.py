@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -10,11 +11,12 @@ from pydantic import Field
 from app.api import openapi
 from app.api.answers import FLO, JSON, NPY, PNG, binary_answer, describe, json_answer
 from app.api.batches import answer_batch
+from app.api.frame_bodies import only_frame, read_frames_or_video
 from app.api.gateway import Gateway, gateway_of
 from app.api.requests import negotiate
 from app.api.route import DirectRoute
 from app.api.steering import FrameQuery
-from app.api.streams import Line, SamplingQuery, Streamed, only_frame, read_frames_or_video, stream
+from app.api.streams import Line, SamplingQuery, Streamed, stream
 from app.errors import InvalidParameter
 from app.pipelines.base import Deadline, Framed, Wishes, wishes_of
 from app.pipelines.depth import DepthMap
@@ -63,9 +65,10 @@ async def depth(request: Request, query: Annotated[DepthQuery, Query()], gateway
     """
     forms = (JSON, NPY, PNG)
     gateway.admission.check("depth")
-    upload, deadline = await read_frames_or_video(request, gateway, query, forms)
+    upload, query, deadline = await read_frames_or_video(request, gateway.settings, query, forms)
     if upload.video is not None:
-        return await stream(request, gateway, upload.video, query, _depth_stream(gateway, query))
+        streamed = functools.partial(_depth_stream, gateway, query)
+        return await stream(request, gateway, upload.video, query, streamed)
     form = negotiate(request, forms)
 
     def find(data: bytes, deadline: Deadline) -> DepthMap:
@@ -125,12 +128,15 @@ async def flow(request: Request, query: Annotated[FlowQuery, Query()], gateway: 
     forms = (JSON, NPY, FLO, PNG)
     most = {"frame0": 1, "frame1": 1, "file": 1}
     gateway.admission.check("flow")
-    upload, deadline = await read_frames_or_video(request, gateway, query, forms, most)
+    upload, query, deadline = await read_frames_or_video(request, gateway.settings, query, forms, most)
     if upload.video is not None:
-        return await stream(request, gateway, upload.video, query, _flow_stream(gateway, query))
+        streamed = functools.partial(_flow_stream, gateway, query)
+        return await stream(request, gateway, upload.video, query, streamed)
     form = negotiate(request, forms)
-    if not upload.multipart:
-        raise InvalidParameter("send multipart/form-data with the parts 'frame0' and 'frame1', or a video")
+    if not upload.form:
+        raise InvalidParameter(
+            "send multipart/form-data with the parts 'frame0' and 'frame1', JSON with both in base64, or a video"
+        )
     parts = upload.parts
     if not (parts.get("frame0") and parts.get("frame1")):
         raise InvalidParameter("send one part 'frame0' and one part 'frame1', or one video")

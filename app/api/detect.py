@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Any, Literal
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import Field
@@ -14,19 +15,22 @@ from pydantic import Field
 from app.api import openapi
 from app.api.answers import JSON, PNG, binary_answer
 from app.api.detections import all_answers, frame_body, one_answer
+from app.api.frame_bodies import read_frames_or_video, read_pictures
 from app.api.gateway import Gateway, gateway_of
 from app.api.problems import request_id_of
-from app.api.requests import deadline_of, negotiate, read_frames
+from app.api.requests import deadline_of, negotiate
 from app.api.route import DirectRoute
 from app.api.steering import FrameQuery, words_of
-from app.api.streams import Line, SamplingQuery, Streamed, read_frames_or_video, stream
+from app.api.streams import Line, SamplingQuery, Streamed, stream
 from app.api.tracking import TrackQuery
+from app.api.turns import Turn
+from app.api.uploads import Upload
 from app.errors import GatewayError, InvalidParameter
 from app.pipelines.base import Deadline, Framed, Wishes, wishes_of
 from app.pipelines.component_detect import class_ids
 from app.pipelines.detect import Detections, DetectParameters, without_pixels
 from app.pipelines.frames import Frame, Sample
-from app.pipelines.session import Tracked
+from app.pipelines.session import SessionCall, Tracked
 from app.pipelines.tracking import VideoTracker
 
 router = APIRouter(tags=["detection"], route_class=DirectRoute)
@@ -70,21 +74,21 @@ async def detect(
 
     A video is answered line by line (NDJSON) as its frames are done, with ids of a tracker of its own.
     """
-    parameters = _parameters(query, gateway.detect.labels())
-    wishes = wishes_of(query.branch, query.variant, fallback=query.fallback)
+    wished = _wished(gateway, query)  # a wrong parameter is told before the body is read
     if query.session is not None:
-        query.refuse_for_pictures()
-        form, deadline = negotiate(request, _FORMS), deadline_of(request, gateway.settings)
-        return await _in_session(request, gateway, query, _Asked(parameters, wishes, form, deadline))
-    query.refuse_times_without_session()
+        return await _in_session(request, gateway, query)
     gateway.admission.check("detect")
-    upload, deadline = await read_frames_or_video(request, gateway, query, _FORMS)
+    upload, query, deadline = await read_frames_or_video(request, gateway.settings, query, _FORMS)
+    with upload.closed_on_error():
+        query.refuse_times_without_session()
     if upload.video is not None:
-        return await stream(
-            request, gateway, upload.video, query, _stream(gateway, query, parameters, wishes)
-        )
+        return await stream(request, gateway, upload.video, query, functools.partial(_stream, gateway, query))
+    if query.session is not None:  # the form names it
+        return await _in_turn(request, gateway, query, upload, deadline)
     query.refuse_without_session()
-    asked = _Asked(parameters, wishes, negotiate(request, _FORMS), deadline)
+    if upload.fields:
+        wished = _wished(gateway, query)
+    asked = _Asked(*wished, negotiate(request, _FORMS), deadline)
     frames, batch = _batched(upload.frames, asked)
     if not batch:
         one = functools.partial(_one, gateway, frames[0], asked)
@@ -92,8 +96,15 @@ async def detect(
     return all_answers(await _found(request, gateway, frames, asked), request_id_of(request))
 
 
-def _stream(gateway: Gateway, query: DetectQuery, parameters: DetectParameters, wishes: Wishes) -> Streamed:
-    """Boxes of each sampled frame, followed by a tracker in the frames' order."""
+def _stream(gateway: Gateway, query: DetectQuery) -> Streamed:
+    """Boxes of each sampled frame, followed by a tracker in the frames' order.
+
+    Raises:
+        InvalidParameter: the form names a session, which a video can't have.
+    """
+    if query.session is not None:
+        raise InvalidParameter("only for pictures: session; a video has a tracker of its own")
+    parameters, wishes = _wished(gateway, query)
     tracker = VideoTracker(parameters, asdict(query.tracking()))
 
     def run(frame: Frame, previous: Frame | None, framed: Framed) -> Detections:
@@ -118,8 +129,9 @@ class _Asked:
     deadline: Deadline
 
 
-def _parameters(query: DetectQuery, labels: Any) -> DetectParameters:
-    return DetectParameters(
+def _wished(gateway: Gateway, query: DetectQuery) -> tuple[DetectParameters, Wishes]:
+    labels = gateway.detect.labels()
+    parameters = DetectParameters(
         conf=query.conf,
         iou=query.iou,
         max_det=query.max_det,
@@ -128,12 +140,13 @@ def _parameters(query: DetectQuery, labels: Any) -> DetectParameters:
         analysis_width=query.analysis_width,
         analysis_height=query.analysis_height,
     )
+    return parameters, wishes_of(query.branch, query.variant, fallback=query.fallback)
 
 
 def _batched(frames: list[bytes], asked: _Asked) -> tuple[list[bytes], bool]:
     """The frames in order, and whether they are to be answered as a batch."""
     if not frames:
-        raise InvalidParameter("the multipart body has no part named 'file'")
+        raise InvalidParameter("the form has no part named 'file'")
     batch = len(frames) > 1
     if batch and asked.form == PNG:
         raise InvalidParameter("image/png answers one frame; send one part, or ask for application/json")
@@ -165,25 +178,58 @@ def _answer(frame: Detections | Tracked, asked: _Asked, session_id: str | None =
     return binary_answer(content, PNG, frame.served)
 
 
-async def _in_session(request: Request, gateway: Gateway, query: DetectQuery, asked: _Asked) -> Response:
-    """Frames are inferred as they come, and tracked when it is the request's turn."""
+async def _in_session(request: Request, gateway: Gateway, query: DetectQuery) -> Response:
+    """Take a place in the session's line, then read the frames."""
+    query.refuse_for_pictures()
+    negotiate(request, _FORMS)
+    deadline = deadline_of(request, gateway.settings)
     gateway.sessions.store()  # a service without one says so before it reads the body
     gateway.admission.check("detect")
+    call, asked = _session_call(request, gateway, query, deadline)
+    with _turn(gateway, call) as turn:
+        upload, query = await read_pictures(request, gateway.settings, query, deadline)
+        if not upload.fields:
+            return await _tracked(request, gateway, call, asked, upload, turn)
+    return await _in_turn(request, gateway, query, upload, deadline)
+
+
+async def _in_turn(
+    request: Request, gateway: Gateway, query: DetectQuery, upload: Upload, deadline: Deadline
+) -> Response:
+    """Answer frames whose form has parameters: its timestamp, too, may say which place in the line is theirs."""
+    query.refuse_for_pictures()
+    call, asked = _session_call(request, gateway, query, deadline)
+    with _turn(gateway, call) as turn:
+        return await _tracked(request, gateway, call, asked, upload, turn)
+
+
+def _session_call(
+    request: Request, gateway: Gateway, query: DetectQuery, deadline: Deadline
+) -> tuple[SessionCall, _Asked]:
+    parameters, wishes = _wished(gateway, query)
     family = gateway.router.catalogue["detect"]
-    variant = gateway.router.variant or family.default_variant
-    call = query.session_call(asked.parameters, asked.wishes, variant)
-    asked = replace(asked, parameters=call.detector(asked.parameters))
-    with gateway.turns.join(call.session_id, call.timestamps[0] if call.timestamps else None) as turn:
-        frames, batch = _batched((await read_frames(request, gateway.settings, asked.deadline))[0], asked)
-        call.check_count(len(frames))
-        outcomes = await _found(request, gateway, frames, asked)
-        del frames  # no encoded frame waits for its turn
-        with _queued(outcomes):
-            await turn.come(asked.deadline)
-        update = functools.partial(gateway.sessions.update, call, outcomes, asked.deadline)
-        if batch:
-            return await gateway.work(lambda: all_answers(update(), request_id_of(request), call.session_id))
-        return await gateway.work(lambda: _answer(_only(update()), asked, call.session_id))
+    call = query.session_call(parameters, wishes, gateway.router.variant or family.default_variant)
+    return call, _Asked(call.detector(parameters), wishes, negotiate(request, _FORMS), deadline)
+
+
+def _turn(gateway: Gateway, call: SessionCall) -> AbstractContextManager[Turn]:
+    return gateway.turns.join(call.session_id, call.timestamps[0] if call.timestamps else None)
+
+
+async def _tracked(
+    request: Request, gateway: Gateway, call: SessionCall, asked: _Asked, upload: Upload, turn: Turn
+) -> Response:
+    """Frames are inferred as they come, and tracked when it is the request's turn."""
+    frames, batch = _batched(upload.frames, asked)
+    call.check_count(len(frames))
+    outcomes = await _found(request, gateway, frames, asked)
+    upload.parts["file"].clear()  # no encoded frame waits for its turn
+    with _queued(outcomes):
+        await turn.come(asked.deadline)
+    update = functools.partial(gateway.sessions.update, call, outcomes, asked.deadline)
+    if batch:
+        return await gateway.work(lambda: all_answers(update(), request_id_of(request), call.session_id))
+    return await gateway.work(lambda: _answer(_only(update()), asked, call.session_id))
 
 
 @contextlib.contextmanager

@@ -9,8 +9,10 @@ from typing import TypeVar
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
+from app.api.content_encoding import chunks_of
 from app.api.gateway import Gateway
 from app.api.requests import check_announced, receiving
+from app.api.text_bodies import json_text
 from app.documents import clipped, read_json
 from app.errors import InvalidParameter, PayloadTooLarge
 from app.hints import did_you_mean
@@ -44,7 +46,7 @@ def parsed(body: bytes, model: type[M], like: str) -> M:
         InvalidParameter: no JSON, or not as the model describes it; at most ten faults are told.
     """
     try:
-        document = read_json(body, MOST_VALUES)
+        document = read_json(json_text(body), MOST_VALUES)
         if isinstance(document, dict):
             _refuse_unknown(document.keys() - model.model_fields.keys(), model)
         return model.model_validate(document)
@@ -74,7 +76,7 @@ async def _received(request: Request, settings: Settings, deadline: Deadline) ->
     limit, size, kept = settings.max_json_bytes, 0, bytearray()
     with receiving():
         async with asyncio.timeout(deadline.remaining()):
-            async for chunk in request.stream():
+            async for chunk in chunks_of(request, settings.max_body_bytes):
                 size += len(chunk)
                 if size > settings.max_body_bytes:
                     raise PayloadTooLarge(f"the body has more than {settings.max_body_bytes} bytes")

@@ -1,4 +1,4 @@
-"""Reading requests: bodies within limits, parts, deadlines, and which form the answer takes."""
+"""Reading requests: bodies within limits, deadlines, and the form of the answer."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from app.api.connections import GONE, announced, header_of
-from app.api.multipart import FormReader, Memory, boundary_of
+from app.api.content_encoding import chunks_of, codings_of, encoded_limit
 from app.api.problems import CallerGone, NotAcceptable
 from app.errors import DeadlineExceeded, InvalidParameter, PayloadTooLarge
 from app.pipelines.base import Deadline
@@ -106,9 +106,14 @@ def check_announced(request: Request, limit: int) -> None:
     Raises:
         PayloadTooLarge: it says that it is longer than `limit`.
     """
-    nbytes = announced(request.scope["headers"])
-    if limit < nbytes < math.inf:
+    headers = request.scope["headers"]
+    nbytes = announced(headers)
+    if nbytes <= limit or nbytes == math.inf:
+        return
+    if not codings_of(headers):
         raise PayloadTooLarge(f"the body has {nbytes} bytes; the limit is {limit}")
+    if nbytes > encoded_limit(limit):
+        raise PayloadTooLarge(f"the encoded body has {nbytes} bytes; the limit is {limit} once decoded")
 
 
 @contextlib.contextmanager
@@ -128,10 +133,11 @@ def receiving() -> Iterator[None]:
 
 
 async def read_body(request: Request, limit: int, deadline: Deadline) -> bytes:
-    """The whole body, counted while it comes.
+    """The whole body, decoded, counted while it comes.
 
     Raises:
         PayloadTooLarge: more than `limit` bytes, announced or sent.
+        UnsupportedMediaType, InvalidParameter: see `chunks_of`.
         DeadlineExceeded: the sender was too slow (stage `receive`).
     """
     check_announced(request, limit)
@@ -139,66 +145,12 @@ async def read_body(request: Request, limit: int, deadline: Deadline) -> bytes:
     size = 0
     with receiving():
         async with asyncio.timeout(deadline.remaining()):
-            async for chunk in request.stream():
+            async for chunk in chunks_of(request, limit):
                 size += len(chunk)
                 if size > limit:
                     raise PayloadTooLarge(f"the body has more than {limit} bytes")
                 chunks.append(chunk)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-
-async def read_frames(request: Request, settings: Settings, deadline: Deadline) -> tuple[list[bytes], bool]:
-    """The frames of a request in order, and whether they came as multipart (a batch).
-
-    Raises:
-        PayloadTooLarge, DeadlineExceeded: see `read_body`; too many parts.
-        InvalidParameter: a multipart body that isn't one, or with other parts than `file`.
-    """
-    body = await read_body(request, settings.max_body_bytes, deadline)
-    parts = _multipart(request, body, {"file": settings.max_parts})
-    if parts is None:
-        return [body], False
-    if not parts["file"]:
-        raise InvalidParameter("the multipart body has no part named 'file'")
-    return parts["file"], True
-
-
-async def read_one(request: Request, settings: Settings, deadline: Deadline) -> bytes:
-    """The one frame of a request, raw or as the part `file`.
-
-    Raises:
-        InvalidParameter: several parts; see also `read_frames`.
-    """
-    frames, _ = await read_frames(request, settings, deadline)
-    if len(frames) > 1:
-        raise InvalidParameter(f"this route takes one frame a request, not {len(frames)}")
-    return frames[0]
-
-
-async def read_parts(
-    request: Request, settings: Settings, deadline: Deadline, most: Mapping[str, int]
-) -> dict[str, list[bytes]]:
-    """The parts of a multipart request by name; `most` says which there may be and how many of each.
-
-    Raises:
-        PayloadTooLarge, DeadlineExceeded: see `read_body`; too many parts.
-        InvalidParameter: no multipart body, a damaged one, or one with other parts.
-    """
-    body = await read_body(request, settings.max_body_bytes, deadline)
-    parts = _multipart(request, body, most)
-    if parts is None:
-        raise InvalidParameter(f"send multipart/form-data with the parts {', '.join(most)}")
-    return parts
-
-
-def _multipart(request: Request, body: bytes, most: Mapping[str, int]) -> dict[str, list[bytes]] | None:
-    """The parts of a multipart body; None where the request is none."""
-    boundary = boundary_of(request)
-    if boundary is None:
-        return None
-    form = FormReader(boundary, most, lambda _: Memory())
-    form.feed(body)
-    return {name: [part.value() for part in parts] for name, parts in form.finish().items()}
 
 
 def negotiate(request: Request, offered: tuple[str, ...]) -> str:

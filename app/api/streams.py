@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -22,8 +22,8 @@ from app.api.answers import JSON, describe
 from app.api.gateway import Gateway
 from app.api.handover import Handover
 from app.api.problems import problem, request_id_of
-from app.api.requests import deadline_of, negotiate, timeout_of
-from app.api.uploads import Spooled, Upload, read_upload
+from app.api.requests import negotiate, timeout_of
+from app.api.uploads import Spooled
 from app.context import here
 from app.errors import GatewayError, InvalidParameter, Overloaded
 from app.metrics import Metrics
@@ -110,46 +110,10 @@ def video_limits(settings: Settings) -> VideoLimits:
     )
 
 
-async def read_frames_or_video(
-    request: Request,
-    gateway: Gateway,
-    query: SamplingQuery,
-    forms: tuple[str, ...],
-    most: Mapping[str, int] | None = None,
-) -> tuple[Upload, Deadline]:
-    """The body of a route that takes pictures and videos, and the time that is left for pictures.
-
-    `forms` are what a picture is answered in.
-
-    Raises:
-        InvalidParameter: sampling of a picture; see also `read_upload` and `negotiate`.
-    """
-    settings = gateway.settings
-    negotiate(request, (*forms, NDJSON))
-    deadline = deadline_of(request, settings)
-    video_deadline = Deadline.after(timeout_of(request, settings.video_timeout_s))
-    upload = await read_upload(request, settings, deadline, video_deadline, most)
-    if upload.video is None:
-        query.refuse_for_pictures()
-        negotiate(request, forms)
-    return upload, deadline
-
-
-def only_frame(upload: Upload) -> bytes:
-    """The one picture of a request, raw or as the part `file`.
-
-    Raises:
-        InvalidParameter: there are several, or none.
-    """
-    if len(upload.frames) != 1:
-        raise InvalidParameter(f"this route takes one frame a request, not {len(upload.frames)}")
-    return upload.frames[0]
-
-
 async def stream(
-    request: Request, gateway: Gateway, video: Spooled, query: SamplingQuery, what: Streamed
+    request: Request, gateway: Gateway, video: Spooled, query: SamplingQuery, make: Callable[[], Streamed]
 ) -> Response:
-    """Answer a video: a line a frame, the fault if there was one, a summary.
+    """Answer a video: a line a frame, the fault if there was one, a summary. The video is closed in the end.
 
     What can be known before the first frame (no video, no branch, too many videos at once) is a problem with its own
     status; what happens later is a line.
@@ -159,7 +123,7 @@ async def stream(
     with contextlib.ExitStack() as undo:
         undo.callback(video.file.close)
         negotiate(request, (NDJSON, JSON))
-        sampling = query.sampling()
+        sampling, what = query.sampling(), make()
         undo.enter_context(_slot(gateway))
         deadline = Deadline.after(timeout_of(request, settings.video_timeout_s))
         options = StreamOptions(

@@ -1,18 +1,23 @@
-"""Bodies that may be videos: what begins like one goes to a file as it comes, everything else stays in memory."""
+"""The bodies of requests with pictures or videos, raw or as a form.
+
+A video goes to a file as it comes, everything else stays in memory.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 from fastapi import Request
 
 from app.api.connections import WHOLE_BYTES, announced, header_of
+from app.api.content_encoding import chunks_of, codings_of
 from app.api.multipart import FormReader, boundary_of
 from app.api.requests import check_announced, read_body, receiving
 from app.errors import GatewayError, InvalidParameter, PayloadTooLarge, VideosUnavailable
@@ -22,36 +27,53 @@ from app.settings import Settings
 
 _SNIFF_BYTES = 4096
 _PIECE = 1 << 20
+_FORM_BYTES = 1 << 21  # of a form around its parts
 OpenFile = Callable[[], BinaryIO]
 
 
 @dataclass(frozen=True, slots=True)
 class Spooled:
-    """A video in a file of its own: its length in bytes and its SHA-256 in hex. Close the file when done."""
+    """A video in a file of its own: its length in bytes and its SHA-256 in hex. Close the file when done.
+
+    `name` is the file name that a form gives it, as it was sent.
+    """
 
     file: BinaryIO
     nbytes: int
     sha256: str
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """What came: a video, or other parts in memory, by name. A raw body is the part `file`."""
+    """A video, or other parts in memory, by name; a raw body is the part `file`. `fields` are those of a form."""
 
     video: Spooled | None
     parts: Mapping[str, list[bytes]]
-    multipart: bool
+    form: bool
+    fields: Mapping[str, list[str]] = field(default_factory=dict)
 
     @property
     def frames(self) -> list[bytes]:
         return self.parts["file"]
 
+    @contextlib.contextmanager
+    def closed_on_error(self) -> Iterator[None]:
+        """Close the video if what is done inside fails."""
+        try:
+            yield
+        except BaseException:
+            if self.video is not None:
+                self.video.file.close()
+            raise
+
 
 class _Part:
     """One body or part, in memory until its first bytes say that it is a video."""
 
-    def __init__(self, receiver: _Receiver, *, may_be_video: bool) -> None:
+    def __init__(self, receiver: _Receiver, filename: str | None, *, may_be_video: bool) -> None:
         self._receiver = receiver
+        self._filename = filename
         self._undecided = may_be_video
         self._pieces: list[bytes] = []
         self.size = 0
@@ -96,15 +118,18 @@ class _Part:
         await self.flush(0)
         assert self.file is not None  # noqa: S101  # asked of videos only
         await asyncio.to_thread(self.file.flush)
-        return Spooled(self.file, self.size, self._digest.hexdigest())
+        return Spooled(self.file, self.size, self._digest.hexdigest(), self._filename)
 
 
 class _Receiver:
     """Takes one request's body."""
 
-    def __init__(self, request: Request, settings: Settings, open_file: OpenFile | None) -> None:
+    def __init__(
+        self, request: Request, settings: Settings, open_file: OpenFile | None, *, videos: bool
+    ) -> None:
         self.limit = settings.max_body_bytes
-        self.video_limit = settings.video_max_bytes
+        self.video_limit = settings.video_max_bytes if videos else 0
+        self._videos = videos
         self._declared = (header_of(request.scope["headers"], b"content-type") or b"").startswith(b"video/")
         self._open_file = open_file or (lambda: _anonymous(settings))
         self._parts: list[_Part] = []
@@ -128,10 +153,20 @@ class _Receiver:
         self.has_video = True
         return self._open_file()
 
-    def part(self, name: str) -> _Part:
-        part = _Part(self, may_be_video=name == "file")
+    def part(self, name: str, filename: str | None = None) -> _Part:
+        part = _Part(self, filename, may_be_video=self._videos and name == "file")
         self._parts.append(part)
         return part
+
+    def check(self, taken: int) -> None:
+        """Count what is no part's content too, such as a preamble without end.
+
+        Raises:
+            PayloadTooLarge: far more bytes than the content may have.
+        """
+        limit = self.video_limit if self.has_video else self.limit
+        if taken > limit + _FORM_BYTES:
+            raise PayloadTooLarge(f"the body has more than {limit} bytes")
 
     async def flush(self) -> None:
         """At most the part at hand has something to flush; the memory of all others is counted together."""
@@ -161,48 +196,50 @@ async def read_upload(
     request: Request,
     settings: Settings,
     deadline: Deadline,
-    video_deadline: Deadline,
+    video_deadline: Deadline | None = None,
     most: Mapping[str, int] | None = None,
     open_file: OpenFile | None = None,
+    fields: Collection[str] = (),
 ) -> Upload:
-    """The body, counted while it comes.
+    """Read the body, decoded, and count it while it comes.
 
     Args:
-        request: raw, or multipart with the parts of `most`.
+        request: raw, or a form with the parts of `most` and the fields of `fields`.
         settings: the limits.
         deadline: for what isn't a video.
-        video_deadline: once it is one.
+        video_deadline: once it is one (default: there are no videos here).
         most: which parts there may be, and how many of each (default: `file`, as often as the settings allow).
         open_file: makes the file that a video goes to (default: one without a name).
+        fields: names of the fields that a form may have.
 
     Raises:
         PayloadTooLarge: more bytes than the kind of content may have, or too many parts.
         DeadlineExceeded: the sender was too slow (stage `receive`).
-        InvalidParameter: a damaged form, unknown parts, or more than one video.
-        UnsupportedMediaType: it is said to be a video and is none that is read.
+        InvalidParameter: damaged data, a damaged form, unknown parts, or more than one video.
+        UnsupportedMediaType: it is said to be a video and is none that is read; an unknown Content-Encoding.
         VideosUnavailable: the video can't be written.
     """
     most = most or {"file": settings.max_parts}
-    receiver = _Receiver(request, settings, open_file)
+    receiver = _Receiver(request, settings, open_file, videos=video_deadline is not None)
     check_announced(request, max(receiver.limit, receiver.video_limit))
     try:
         boundary = boundary_of(request)
+        if boundary is None and _comes_whole(request, receiver.limit):
+            whole = await read_body(request, receiver.limit, deadline)
+            if video_deadline is None or is_picture(
+                whole
+            ):  # most bodies are, and need nothing of what follows
+                return Upload(None, {"file": [whole]}, form=False)
+            body = receiver.part("file")
+            body.write(whole)
+            return await _upload({"file": [body]}, form=False)
         if boundary is None:
             body = receiver.part("file")
-            # A short one has come whole, or comes so, see `app.api.connections`.
-            if announced(request.scope["headers"]) <= min(WHOLE_BYTES, receiver.limit):
-                whole = await read_body(request, receiver.limit, deadline)
-                if is_picture(whole):  # most bodies are, and need nothing of what follows
-                    return Upload(None, {"file": [whole]}, multipart=False)
-                body.write(whole)
-            else:
-                await _receive(request, receiver, body.write, deadline, video_deadline)
-            parts = {"file": [body]}
-        else:
-            form = FormReader(boundary, most, receiver.part)
-            await _receive(request, receiver, form.feed, deadline, video_deadline)
-            parts = form.finish()
-        return await _upload(parts, multipart=boundary is not None)
+            await _receive(request, receiver, body.write, deadline, video_deadline)
+            return await _upload({"file": [body]}, form=False)
+        reader = FormReader(boundary, most, receiver.part, fields)
+        await _receive(request, receiver, reader.feed, deadline, video_deadline)
+        return await _upload(reader.finish(), form=True, fields=reader.fields())
     except OSError as error:
         receiver.abandon()
         raise VideosUnavailable(
@@ -213,31 +250,42 @@ async def read_upload(
         raise
 
 
+def _comes_whole(request: Request, limit: int) -> bool:
+    """A short body has come whole, or comes so, see `app.api.connections`."""
+    headers = request.scope["headers"]
+    return announced(headers) <= min(WHOLE_BYTES, limit) and not codings_of(headers)
+
+
 async def _receive(
     request: Request,
     receiver: _Receiver,
     feed: Callable[[bytes], None],
     deadline: Deadline,
-    video_deadline: Deadline,
+    video_deadline: Deadline | None,
 ) -> None:
     loop = asyncio.get_running_loop()
+    most, taken = max(receiver.limit, receiver.video_limit), 0
     with receiving():
         async with asyncio.timeout(deadline.remaining()) as limit:
-            async for chunk in request.stream():
+            async for chunk in chunks_of(request, most):
+                taken += len(chunk)
+                receiver.check(taken)
                 feed(chunk)
-                if receiver.has_video:
+                if receiver.has_video and video_deadline is not None:
                     limit.reschedule(loop.time() + video_deadline.remaining())
                 await receiver.flush()
 
 
-async def _upload(parts: Mapping[str, list[_Part]], *, multipart: bool) -> Upload:
+async def _upload(
+    parts: Mapping[str, list[_Part]], *, form: bool, fields: Mapping[str, list[str]] | None = None
+) -> Upload:
     for part in parts.get("file", ()):
         part.decide()
     videos = [part for part in parts.get("file", ()) if part.file is not None]
     memory = {name: [part.value() for part in found if part.file is None] for name, found in parts.items()}
     if videos and memory["file"]:
         raise InvalidParameter("send either pictures or one video, not both")
-    return Upload(await videos[0].spooled() if videos else None, memory, multipart)
+    return Upload(await videos[0].spooled() if videos else None, memory, form, fields or {})
 
 
 def named_file(folder: Path) -> BinaryIO:

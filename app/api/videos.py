@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import re
+import unicodedata
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +24,7 @@ from app.api.answers import JSON, fresh_json
 from app.api.gateway import Gateway, gateway_of
 from app.api.requests import deadline_of, timeout_of
 from app.api.route import DirectRoute
-from app.api.uploads import Upload, named_file, read_upload
+from app.api.uploads import Spooled, Upload, named_file, read_upload
 from app.errors import InvalidParameter, UnsupportedMediaType, VideoNotFound, VideosUnavailable
 from app.pipelines.base import Deadline
 from app.pipelines.jobs import VideoJobs
@@ -36,7 +37,8 @@ VideoId = Annotated[str, PathParameter(description="As `POST /v1/videos` answere
 _TYPES = {".npz": "application/zip", ".json": JSON, ".mp4": "video/mp4"}
 _LOOK_S = 0.3
 _NAME_BYTES = 1000
-_NAME = re.compile(r"[^\w .()+-]")
+_LONGEST_NAME = 200
+_UNSAFE = re.compile(r"""[/\\<>:"'|?*`&$;]""")
 _SEND_A_VIDEO = (
     "Send one complete MP4, MOV, Matroska, WebM or AVI file; what it is, its bytes decide, not its name."
 )
@@ -84,7 +86,7 @@ async def submit(request: Request, query: Annotated[VideoQuery, Query()], gatewa
         raise UnsupportedMediaType("the body is no MP4, MOV, Matroska, WebM or AVI video", hint=_SEND_A_VIDEO)
     try:
         profile = await gateway.work(lambda: _profile(upload, query, settings))
-        name = _name(upload, query)
+        name = _name(upload, query, video)
         await gateway.work(lambda: jobs.check(video.file, profile))
         job = await gateway.work(lambda: jobs.submit(video.file, name, video.nbytes, video.sha256, profile))
     finally:
@@ -162,9 +164,24 @@ def _profile(upload: Upload, query: VideoQuery, settings: Settings) -> Profile:
     return profiles.parse(asked, settings.max_prompts)
 
 
-def _name(upload: Upload, query: VideoQuery) -> str:
-    """What the caller calls the video: words for people, never a path."""
-    return _NAME.sub("_", (_text(upload, "name", _NAME_BYTES) or query.name or "video"))[:200]
+def _name(upload: Upload, query: VideoQuery, video: Spooled) -> str:
+    """The name that the caller gives the video, or else its file's."""
+    text = _text(upload, "name", _NAME_BYTES)
+    if text is not None and query.name is not None:
+        raise InvalidParameter("name: given in the query and in the form; send it once")
+    asked = query.name if text is None else text
+    file = re.split(r"[/\\]", video.name or "")[-1]
+    return clean_name(asked or "") or clean_name(file) or "video"
+
+
+def clean_name(text: str) -> str:
+    """Return words for people, never a path: what can't be seen is left out, separators and quotes become `_`.
+
+    Control characters, bidirectional overrides and lone surrogates are among what can't be seen.
+    """
+    kinds = [(one, unicodedata.category(one)[0]) for one in unicodedata.normalize("NFC", text)]
+    seen = "".join(" " if kind == "Z" else one for one, kind in kinds if kind != "C")
+    return _UNSAFE.sub("_", seen).strip(" .")[:_LONGEST_NAME].strip()
 
 
 async def _view(jobs: VideoJobs, video_id: str) -> dict[str, Any]:

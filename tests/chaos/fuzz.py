@@ -101,7 +101,7 @@ def forms() -> list[bytes]:
 
 
 def read_form(data: bytes) -> None:
-    reader = FormReader(b"XX", {"file": 4, "prompt": 4}, lambda _: Memory())
+    reader = FormReader(b"XX", {"file": 4, "prompt": 4}, lambda *_: Memory(), {"conf"})
     for at in range(0, len(data), 7):
         reader.feed(data[at : at + 7])
     reader.finish()
