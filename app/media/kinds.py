@@ -135,6 +135,14 @@ _TEXTS: tuple[tuple[bytes, str], ...] = (
     (b"[", "JSON text"),
     (b"--", "text that begins like a multipart form"),
 )
+# The marker of a JPEG's frame (ITU-T T.81, table B.1; T.87) -> a process that few decoders know.
+JPEG_PROCESSES: dict[int, str] = {
+    **dict.fromkeys((0xC3, 0xCB), "a lossless JPEG picture"),
+    **dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF), "a hierarchical JPEG picture"),
+    0xF7: "a JPEG-LS picture",
+}
+# The compression of a BMP that no decoder here knows.
+BMP_COMPRESSIONS: dict[int, str] = {4: "a BMP picture that holds a JPEG", 5: "a BMP picture that holds a PNG"}
 _BOMS = ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"), (b"\xef\xbb\xbf", "utf-8"))
 PICTURE_BRANDS = frozenset(brand for brand, name in _BRANDS.items() if name.endswith("picture"))
 # Sizes of a BMP's second header: OS/2 1 and 2, Windows 3 to 5.

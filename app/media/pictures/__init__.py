@@ -1,0 +1,1 @@
+"""One module per picture format: its header, what of a file is metadata, and its pixels."""

@@ -1,0 +1,96 @@
+"""PNG (W3C, third edition): the chunks that make pixels, as a file of their own for the decoder.
+
+Every ancillary chunk is left out unread, but for eXIf (orientation) and acTL (animation), which count if their CRC is
+right.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field
+
+from app.errors import InvalidImage
+from app.media.pictures.base import ANIMATED, Header, Pixels, cut_off, damaged, opencv, too_many
+from app.media.pictures.exif import UPRIGHT, orientation
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+MOST_CHUNKS = 100_000  # the smallest usual image data chunk has 4 kB: 400 MB of them
+_FIRST_CHUNK = 33
+_PALETTE = 3
+_PIXEL_BYTES = 6
+
+
+def read(data: bytes) -> Header:
+    """Read the IHDR chunk.
+
+    Raises:
+        InvalidImage: it is missing or damaged.
+    """
+    if len(data) < _FIRST_CHUNK:
+        raise cut_off("PNG")
+    if data[8:16] != b"\x00\x00\x00\x0dIHDR" or not _intact(data, 8, 13):
+        raise damaged("PNG", "its header chunk can't be read")
+    width, height = int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
+    if not (width and height):
+        raise damaged("PNG", f"its size is {width}x{height}")
+    return Header(width, height, _PIXEL_BYTES)
+
+
+@dataclass(slots=True)
+class _Chunks:
+    """What is kept of a file: the palette's chunk, the parts of the image data, EXIF, and the number of frames."""
+
+    palette: bytes = b""
+    pixels: list[memoryview] = field(default_factory=list)
+    exif: bytes = b""
+    frames: int = 1
+
+
+def decode(data: bytes, header: Header) -> tuple[Pixels, int]:
+    """Pixels as stored, and their orientation.
+
+    Raises:
+        InvalidImage: damaged, cut off, animated, or too many chunks.
+    """
+    del header
+    chunks = _walk(data)
+    if chunks.frames > 1:
+        raise InvalidImage(ANIMATED)
+    if not chunks.pixels:
+        raise cut_off("PNG")
+    palette = chunks.palette if data[25] == _PALETTE else b""
+    body = b"".join((b"IDAT", *chunks.pixels))
+    image_data = ((len(body) - 4).to_bytes(4), body, zlib.crc32(body).to_bytes(4))
+    rgb = opencv(b"".join((data[:_FIRST_CHUNK], palette, *image_data, _chunk(b"IEND"))))
+    if rgb is None:
+        raise damaged("PNG", "its image data is incomplete or wrong")
+    return rgb, orientation(chunks.exif) if chunks.exif else UPRIGHT
+
+
+def _walk(data: bytes) -> _Chunks:
+    """Collect the chunks up to IEND or the end of the file, which may cut the last one."""
+    view, kept, at = memoryview(data), _Chunks(), _FIRST_CHUNK
+    for _ in range(MOST_CHUNKS):
+        length, kind = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
+        if kind == b"IDAT":
+            kept.pixels.append(view[at + 8 : at + 8 + length])
+        elif kind == b"PLTE" and not kept.palette:
+            kept.palette = data[at : at + 12 + length]
+        elif kind == b"eXIf" and not kept.exif and _intact(data, at, length):
+            kept.exif = data[at + 8 : at + 8 + length]
+        elif kind == b"acTL" and _intact(data, at, length):
+            kept.frames = int.from_bytes(data[at + 8 : at + 12])
+        elif kind in (b"IEND", b""):
+            return kept
+        at += 12 + length
+    raise too_many("PNG", "chunks", MOST_CHUNKS)
+
+
+def _intact(data: bytes, at: int, length: int) -> bool:
+    """Check the CRC of the chunk at `at`, which covers its type and its data."""
+    end = at + 8 + length
+    return zlib.crc32(data[at + 4 : end]).to_bytes(4) == data[end : end + 4]
+
+
+def _chunk(kind: bytes) -> bytes:
+    return b"\0\0\0\0" + kind + zlib.crc32(kind).to_bytes(4)
