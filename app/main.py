@@ -9,7 +9,7 @@ import socket
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,6 +56,7 @@ from app.pipelines.detect import DetectPipeline
 from app.pipelines.flow import FlowPipeline
 from app.pipelines.jobs import JobOptions, VideoJobs
 from app.pipelines.places import PlacesPipeline
+from app.pipelines.readiness import ReadyProbe
 from app.pipelines.sessions import Sessions
 from app.pipelines.suite import Suite
 from app.pipelines.watch import Watch
@@ -66,7 +67,7 @@ from app.state.memory import MemoryStore
 from app.vision.prompts import Tokenizer
 from routing import catalogue as catalogues
 from routing import reachable
-from routing.catalogue import Branch, Catalogue
+from routing.catalogue import Catalogue
 from routing.policy import Readiness
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ def create_engine(settings: Settings, catalogue: Catalogue) -> Engine:
             warmup_s=settings.warmup_timeout_s if settings.warmup else 0.0,
             mend_longest_s=settings.reload_longest_s,
             tls=triton_tls(settings),
+            order=first_branches(settings, catalogue),
         )
         return TritonEngine(catalogue, settings.triton.grpc, book, options)
     if settings.repository is None:
@@ -111,7 +113,7 @@ def create_engine(settings: Settings, catalogue: Catalogue) -> Engine:
         settings.leases,
         settings.max_waiting,
         settings.embedded_threads,
-        loaded_branches(settings, catalogue, settings.repository),
+        first_branches(settings, catalogue),
         warmup_s=settings.warmup_timeout_s if settings.warmup else 0.0,
         rescan_s=settings.rescan_s,
         mend_longest_s=settings.reload_longest_s,
@@ -119,27 +121,26 @@ def create_engine(settings: Settings, catalogue: Catalogue) -> Engine:
     return EmbeddedEngine(catalogue, settings.repository, book, embedded)
 
 
-def loaded_branches(settings: Settings, catalogue: Catalogue, repository: Path) -> tuple[str, ...]:
-    """Names of the branches that the embedded engine loads, in this order."""
-    if settings.models == "auto":
-        there = {
-            name
-            for name, branch in catalogue.branches.items()
-            if all((repository / model.name / "config.pbtxt").is_file() for model in branch.models)
-            and (repository / branch.weights_model / "1" / "model.onnx").is_file()
-        }
-        return tuple(branch.name for branch in usual_branches(settings, catalogue, there))
-    chosen = inventory.matching(catalogue, inventory.patterns(settings.models))
-    return tuple(branch.name for branch in reachable.loading_order(catalogue, chosen, settings.variant))
+def first_branches(settings: Settings, catalogue: Catalogue) -> tuple[str, ...]:
+    """Names of the branches that the embedded engine loads, or that are run first on Triton, in this order."""
+    if settings.engine == "embedded" and settings.models != "auto":
+        chosen = inventory.matching(catalogue, inventory.patterns(settings.models))
+        return tuple(branch.name for branch in reachable.loading_order(catalogue, chosen, settings.variant))
+    service = reachable.Service(
+        settings.variant,
+        settings.detect_input == "uint8" or (settings.detect_input == "auto" and settings.engine == "triton"),
+        frozenset(inventory.required_branches(catalogue, inventory.patterns(settings.require_ready))),
+        _built(settings.repository, catalogue),
+    )
+    return tuple(branch.name for branch in reachable.of_service(catalogue, service))
 
 
-def usual_branches(settings: Settings, catalogue: Catalogue, there: Iterable[str] = ()) -> tuple[Branch, ...]:
-    """The branches that requests reach without naming one, and those that are required, the usual ones first."""
-    required = inventory.required_branches(catalogue, inventory.patterns(settings.require_ready))
-    by_bytes = settings.engine == "triton" and settings.detect_input == "auto"
-    compact = settings.detect_input == "uint8" or by_bytes
-    service = reachable.Service(settings.variant, compact, frozenset(required), frozenset(there))
-    return reachable.of_service(catalogue, service)
+def _built(repository: Path | None, catalogue: Catalogue) -> frozenset[str]:
+    """Names of the branches whose weights are in the repository."""
+    if repository is None:
+        return frozenset()
+    weights = {name: repository / branch.weights_model for name, branch in catalogue.branches.items()}
+    return frozenset(name for name, folder in weights.items() if (folder / "1" / "model.onnx").is_file())
 
 
 def triton_tls(settings: Settings) -> Tls | None:
@@ -365,6 +366,8 @@ def _gateway(
     store: SessionStore | None,
     jobs: VideoJobs | None,
 ) -> Gateway:
+    required = inventory.patterns(settings.require_ready)
+    probe = ReadyProbe(suite.router, required, first_branches(settings, suite.router.catalogue))
     return Gateway(
         settings=settings,
         suite=suite,
@@ -375,7 +378,8 @@ def _gateway(
         admission=admission,
         decoders=threading.Semaphore(settings.video_decoders),
         jobs=jobs,
-        watch=Watch(suite, inventory.patterns(settings.require_ready), jobs, admission.occupancy),
+        watch=Watch(suite, required, jobs, admission.occupancy),
+        probe=probe,
     )
 
 
@@ -389,10 +393,10 @@ async def _keep_watch(watch: Watch) -> None:
 async def _announce(gateway: Gateway) -> None:
     """Once loading is over, say what is served, with which weights, and where to post."""
     engine, settings = gateway.router.engine, gateway.settings
-    usual = {branch.name for branch in usual_branches(settings, gateway.router.catalogue)}
+    usual = first_branches(settings, gateway.router.catalogue)
     branches = [
-        name for name, state in engine.ready().items()
-        if name in gateway.router.catalogue.branches and (name in usual or state.readiness is not Readiness.UNAVAILABLE)
+        name for name in gateway.router.catalogue.branches
+        if name in usual or engine.ready()[name].readiness is not Readiness.UNAVAILABLE
     ]  # fmt: skip
     while any(engine.ready()[name].readiness is Readiness.LOADING for name in branches):
         await asyncio.sleep(0.1)

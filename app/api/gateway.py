@@ -24,6 +24,7 @@ from app.pipelines.detect import DetectPipeline
 from app.pipelines.flow import FlowPipeline
 from app.pipelines.jobs import VideoJobs
 from app.pipelines.places import PlacesPipeline
+from app.pipelines.readiness import ReadyProbe
 from app.pipelines.sessions import Sessions
 from app.pipelines.suite import Suite
 from app.pipelines.watch import Watch
@@ -46,6 +47,7 @@ class Gateway:
     decoders: threading.Semaphore  # one permit a video that is streamed
     jobs: VideoJobs | None  # None: the service has no folder for them
     watch: Watch
+    probe: ReadyProbe
 
     async def work(self, function: Callable[[], T]) -> T:
         """Run `function`, which is no inference, on a worker thread."""

@@ -69,8 +69,7 @@ async def readyz(request: Request, gateway: Parts) -> Response:
 
     Where the gateway has API keys, that takes one with the scope `operate`; the status doesn't.
     """
-    required = inventory.patterns(gateway.settings.require_ready)
-    faults = inventory.not_ready(gateway.router, required)
+    faults = gateway.probe.faults()
     told = faults if request.scope.get(DETAILS, True) else []
     return _json({"status": "not ready" if faults else "ok", "failing": told}, 503 if faults else 200)
 

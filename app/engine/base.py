@@ -78,7 +78,10 @@ class Weights:
 
 @dataclass(frozen=True)
 class ModelState:
-    """One model as an engine sees it. `reason` says why it isn't ready, `retry_after` for how many seconds at least."""
+    """One model as an engine sees it. `reason` says why it isn't ready, `retry_after` for how many seconds at least.
+
+    `settling`: it is being loaded or run for the first time by this process, and will soon be READY or given up.
+    """
 
     name: str
     readiness: Readiness
@@ -89,6 +92,7 @@ class ModelState:
     weights: Weights = field(default_factory=Weights)
     preprocess_digest: str | None = None
     retry_after: float | None = None
+    settling: bool = False
 
     @property
     def ready(self) -> bool:

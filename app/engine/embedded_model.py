@@ -90,13 +90,13 @@ class EmbeddedLease:
             with translated_errors(self._name):
                 session.run_with_iobinding(binding)
 
-    def first_run(self, limit_s: float) -> None:
-        """Run what the arrays hold, to pay the first run's price; ended after `limit_s`.
+    def first_run(self, limit_s: float, options: ort.RunOptions) -> None:
+        """Run what the arrays hold, to pay the first run's price; ended after `limit_s`, or through `options`.
 
         Raises:
             DeadlineExceeded, InsufficientGpuMemory, InferenceFailed.
         """
-        deadline, options = Deadline.after(limit_s), ort.RunOptions()
+        deadline = Deadline.after(limit_s)
         timer = threading.Timer(limit_s, setattr, (options, "terminate", True))
         timer.start()
         try:

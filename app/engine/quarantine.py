@@ -168,8 +168,8 @@ class Quarantine:
             self._closed = True
             self._wake.notify()
 
-    def join(self) -> None:
-        self._thread.join()
+    def join(self, timeout_s: float | None = None) -> None:
+        self._thread.join(timeout_s)
 
     def _refuse(self, name: str, cause: Exception | None = None) -> None:
         case = self._cases.get(name)

@@ -64,7 +64,8 @@ class TritonOptions:
 
     `warmup_s`: time for the first run of a branch, before it is served; 0: it is served without one. `mend_pause_s` and
     `mend_longest_s`: the first and the longest pause before a branch that ran out of memory is loaded anew.
-    `silence_s`: a poll without an answer for so long, and another one, mean that the server hangs.
+    `order`: branches whose first runs come first. `silence_s`: a poll without an answer for so long, and another one,
+    mean that the server hangs.
     """
 
     leases: int = 4
@@ -77,6 +78,7 @@ class TritonOptions:
     tls: Tls | None = None
     mend_pause_s: float = 1.0
     mend_longest_s: float = 60.0
+    order: tuple[str, ...] = ()
 
 
 class TritonEngine:
@@ -105,7 +107,8 @@ class TritonEngine:
         self._closing = threading.Event()
         self._poll_now = threading.Event()
         limit_s = self._options.warmup_s
-        self._warmer = Warmer(self._first_run, limit_s, self._poll_now.set) if limit_s else None
+        order = self._options.order
+        self._warmer = Warmer(self._first_run, limit_s, self._poll_now.set, order) if limit_s else None
         self._reload = Reloader(self._client, self._run_once, self._closing, limit_s or _RUN_S)
         pauses = self._options.mend_pause_s, self._options.mend_longest_s
         self._quarantine = Quarantine(self._mend, self._judge, *pauses)

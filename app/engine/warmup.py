@@ -1,11 +1,11 @@
-"""First runs of branches, before anybody waits for one: it costs more than later ones, and shows whether they run."""
+"""First runs of branches, before a caller waits for one: a first run takes longer, and shows whether a branch runs."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from app.engine.base import Deadline, ModelState
@@ -15,6 +15,13 @@ from routing.policy import Readiness
 
 _log = logging.getLogger(__name__)
 RETRY_S, RETRY_MAX_S = 30.0, 600.0
+_AWAY_RETRY_S = 1.0  # after a run that only says that the server is away
+# Runs at a time. One that takes longer than its patience no longer counts, and nobody waits for it.
+AT_ONCE = 4
+PATIENCE_S = 5.0
+_MOST = 32  # runs at a time, those that hang included
+# An operator may load and unload a branch all the time.
+_LINES_A_MINUTE, _MINUTE_S = 4, 60.0
 
 
 def failed(state: ModelState, error: GatewayError, limit_s: float) -> ModelState:
@@ -25,9 +32,12 @@ def failed(state: ModelState, error: GatewayError, limit_s: float) -> ModelState
     return replace(state, readiness=Readiness.UNAVAILABLE, reason=f"first run failed: {said}")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Trial:
-    """One branch on its way: `error` None and `done` is warm. `again`: it was warm before, and serves meanwhile."""
+    """One branch on its way: `error` None and `done` is warm. `again`: it was warm before, and serves meanwhile.
+
+    `due` on the monotonic clock: it isn't run before. `begun` likewise: when its run under way began.
+    """
 
     branch: Branch
     version: str
@@ -35,25 +45,36 @@ class _Trial:
     done: bool = False
     error: GatewayError | None = None
     failures: int = 0
-    retry_at: float = 0.0
+    due: float = 0.0
+    begun: float = 0.0
 
 
 class Warmer:
-    """Runs branches that have become ready, one after another, in a thread of its own.
+    """Runs branches that have become ready, several side by side, each in a thread of its own.
+
+    Branches that have failed come last. A run that hangs delays no other branch.
 
     Args:
         run: one inference of a branch; it raises an error of ours, by the deadline at the latest.
         limit_s: time for one branch.
         changed: called after every run: `verdict` may answer something else now.
+        order: names of branches, the ones to run first; the others follow.
     """
 
     def __init__(
-        self, run: Callable[[Branch, Deadline], None], limit_s: float, changed: Callable[[], None]
+        self,
+        run: Callable[[Branch, Deadline], None],
+        limit_s: float,
+        changed: Callable[[], None],
+        order: Sequence[str] = (),
     ) -> None:
         self._run = run
         self._limit_s = limit_s
         self._changed = changed
+        self._rank = {name: place for place, name in enumerate(order)}
         self._trials: dict[str, _Trial] = {}
+        self._running: dict[str, tuple[_Trial, threading.Thread]] = {}
+        self._said: dict[str, tuple[str, list[float]]] = {}
         self._wake = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="warm-up", daemon=True)
@@ -71,10 +92,12 @@ class Warmer:
                 return failed(state, trial.error, self._limit_s)
             if trial.done or trial.again:
                 return state
-        return replace(state, readiness=Readiness.LOADING, reason="waits for its first run")
+            hangs = self._overdue(branch.name)
+        reason = f"its first run takes longer than {PATIENCE_S:g} s" if hangs else "waits for its first run"
+        return replace(state, readiness=Readiness.LOADING, reason=reason, settling=not hangs)
 
     def again(self, name: str) -> None:
-        """The server has loaded the branch, or a part of it, anew: it serves, and is run once more meanwhile."""
+        """The server has loaded the branch, or a part of it, again: it serves, and is run once more meanwhile."""
         with self._wake:
             old = self._trials.get(name)
             if old is not None:
@@ -98,51 +121,97 @@ class Warmer:
             self._trials.clear()
 
     def close(self) -> None:
-        """No run begins any more; `join` waits for the one under way."""
+        """No run begins any more; `join` waits for those under way."""
         with self._wake:
             self._closed = True
             self._wake.notify()
 
-    def join(self) -> None:
+    def join(self, timeout_s: float | None = None) -> None:
+        """Wait for the runs under way, at most so many seconds."""
         self._thread.join()
+        with self._wake:
+            threads = [thread for _, thread in self._running.values()]
+        limit = None if timeout_s is None else time.monotonic() + timeout_s
+        for thread in threads:
+            thread.join(None if limit is None else max(0.0, limit - time.monotonic()))
+
+    def _overdue(self, name: str) -> bool:
+        """Whether a run of the branch has used up its patience; the caller holds the lock."""
+        running = self._running.get(name)
+        return running is not None and time.monotonic() - running[0].begun > PATIENCE_S
 
     def _work(self) -> None:
-        while (trial := self._next()) is not None:
-            error: GatewayError | None = None
-            started = time.monotonic()
-            try:
-                self._run(trial.branch, Deadline.after(self._limit_s))
-            except GatewayError as caught:
-                error = caught
-            self._finish(trial, error, time.monotonic() - started)
-            self._changed()
-
-    def _next(self) -> _Trial | None:
-        """The next branch to run; None: closed."""
         with self._wake:
             while not self._closed:
-                now = time.monotonic()
-                for trial in self._trials.values():
-                    if not trial.done or (trial.error is not None and trial.retry_at <= now):
-                        return trial
-                self._wake.wait(1)
-        return None
+                trial = self._next()
+                if trial is None:
+                    self._wake.wait(0.5)
+                else:
+                    self._begin(trial)
+
+    def _next(self) -> _Trial | None:
+        """The next branch to run, if there is one and room for its run."""
+        patient = sum(not self._overdue(name) for name in self._running)
+        if patient >= AT_ONCE or len(self._running) >= _MOST:
+            return None
+        now = time.monotonic()
+        waiting = (
+            trial
+            for name, trial in self._trials.items()
+            if name not in self._running and trial.due <= now and (not trial.done or trial.error is not None)
+        )
+        return min(waiting, key=self._precedence, default=None)
+
+    def _precedence(self, trial: _Trial) -> tuple[int, int]:
+        return trial.failures, self._rank.get(trial.branch.name, len(self._rank))
+
+    def _begin(self, trial: _Trial) -> None:
+        trial.begun = time.monotonic()
+        name = trial.branch.name
+        thread = threading.Thread(target=self._try, args=(trial,), name=f"first-run-{name}", daemon=True)
+        self._running[name] = trial, thread
+        thread.start()
+
+    def _try(self, trial: _Trial) -> None:
+        error: GatewayError | None = None
+        try:
+            self._run(trial.branch, Deadline.after(self._limit_s))
+        except GatewayError as caught:
+            error = caught
+        except Exception as caught:  # noqa: BLE001  # a defect here mustn't leave a branch waiting for ever
+            _log.exception("%s could not be run", trial.branch.name)
+            error = GatewayError(type(caught).__name__)
+        self._finish(trial, error, time.monotonic() - trial.begun)
+        self._changed()
 
     def _finish(self, trial: _Trial, error: GatewayError | None, seconds: float) -> None:
         name = trial.branch.name
         with self._wake:
+            del self._running[name]
+            self._wake.notify()
             if self._closed or self._trials.get(name) is not trial:
                 return
-            if isinstance(
-                error, TritonUnavailable
-            ):  # says nothing of the branch: asked again once it is back
-                del self._trials[name]
+            now = time.monotonic()
+            if isinstance(error, TritonUnavailable):  # says nothing of the branch
+                trial.due = now + _AWAY_RETRY_S
                 return
             trial.done, trial.error = True, error
             if error is not None:
-                trial.retry_at = time.monotonic() + min(RETRY_S * 2 ** min(trial.failures, 32), RETRY_MAX_S)
+                trial.due = now + min(RETRY_S * 2 ** min(trial.failures, 32), RETRY_MAX_S)
                 trial.failures += 1
         if error is None:
-            _log.info("%s: first run in %.0f ms", name, seconds * 1000)
+            self._say(name, logging.INFO, "first run in %.0f ms", seconds * 1000)
         else:
-            _log.warning("%s isn't served: first run: %s", name, error)
+            self._say(name, logging.WARNING, "not served: first run: %s", error)
+
+    def _say(self, name: str, level: int, words: str, value: object) -> None:
+        """Log a line about a branch where it says something new; one that changes all the time gets few lines."""
+        now = time.monotonic()
+        before, times = self._said.get(name, ("", []))
+        key = words if level == logging.INFO else words % value
+        times = [at for at in times if now - at < _MINUTE_S]
+        if key == before or len(times) >= _LINES_A_MINUTE:
+            level = logging.DEBUG
+        else:
+            self._said[name] = key, [*times, now]
+        _log.log(level, f"%s: {words}", name, value)

@@ -106,40 +106,6 @@ def _names(pattern: str, branch: Branch) -> bool:
     return fnmatch.fnmatchcase(branch.name, pattern) if branch.twin_of is None else pattern == branch.name
 
 
-def not_ready(router: Router, required: Sequence[str]) -> list[dict[str, str]]:
-    """What keeps the service from being ready: empty when it is.
-
-    Args:
-        router: whose engine is asked.
-        required: shell patterns of branches that must be READY; `checklist` stands for the required ones.
-    """
-    states = router.engine.ready()
-    catalogue = router.catalogue.branches
-    must = required_branches(router.catalogue, required)
-    faults = [
-        {"name": name, "readiness": states[name].readiness.value, "reason": states[name].reason or ""}
-        for name in catalogue
-        if (name in must and not states[name].ready) or states[name].readiness is Readiness.LOADING
-    ]
-    faults += [
-        {
-            "name": pattern,
-            "readiness": Readiness.MISSING.value,
-            "reason": "no branch of the catalogue has this name",
-        }
-        for pattern in required
-        if pattern != "checklist" and not fnmatch.filter(catalogue, pattern)
-    ]
-    if not faults and not any(states[name].ready for name in catalogue):
-        first = states[next(iter(catalogue))]
-        unreachable = first.readiness is Readiness.UNREACHABLE
-        reason = first.reason if unreachable else "no branch is ready; `make models` builds some"
-        faults.append(
-            {"name": router.engine.name, "readiness": first.readiness.value, "reason": reason or ""}
-        )
-    return faults
-
-
 def _row(state: ModelState) -> dict[str, Any]:
     return {
         "name": state.name,

@@ -17,7 +17,8 @@ from support.triton_server import TritonServer
 
 from app.api import schemas
 from app.engine.fake import FakeEngine
-from app.pipelines.inventory import not_ready, patterns
+from app.pipelines.inventory import patterns
+from app.pipelines.readiness import ReadyProbe
 
 NAME, TWIN = "yolo11n_640", "yolo11n_640_uint8"
 # Larger than the square, so that it is resized; patches on the cells of the square.
@@ -141,7 +142,7 @@ def test_what_reaches_the_twin_is_the_letterboxed_frame(models: Path) -> None:
 
 def test_the_embedded_engine_keeps_fp32_unless_the_twin_is_named(models: Path) -> None:
     """In one process nothing is copied into messages; the twin's boxes are the same there, too."""
-    with client(models) as http:
+    with client(models, models="*") as http:
         own, twin = detect(http), detect(http, f"?branch={TWIN}")
     assert (own["branch"]["name"], twin["branch"]["name"]) == (NAME, TWIN)
     assert own["detections"] == twin["detections"]
@@ -152,4 +153,4 @@ def test_readiness_asks_for_a_twin_by_its_whole_name(models: Path, required: str
     """A pattern means branches: their twins may be missing, as before there were any."""
     with client(models) as ready:
         router = ready.app.state.gateway.router  # type: ignore[attr-defined]  # a FastAPI
-        assert {row["name"] for row in not_ready(router, patterns(required))} == failing
+        assert {row["name"] for row in ReadyProbe(router, patterns(required)).faults()} == failing

@@ -166,16 +166,16 @@ def test_a_branch_is_ready_once_it_can_be_leased(
     """Until its tensors can be leased a branch says `loading`, and leasing it is model_not_ready."""
     seen: list[Readiness] = []
     refused: list[type[BaseException]] = []
-    serve = EmbeddedEngine._serve
+    leases = EmbeddedEngine._leases
 
-    def watched(engine: EmbeddedEngine, branch: Branch, graphs: Any) -> ModelState:
+    def watched(engine: EmbeddedEngine, branch: Branch, graphs: Any) -> Any:
         seen.append(state(engine, branch.name).readiness)
         with pytest.raises(Exception, match=branch.name) as failure, engine.lease(branch, Deadline.after(1)):
             pass
         refused.append(failure.type)
-        return serve(engine, branch, graphs)
+        return leases(engine, branch, graphs)
 
-    monkeypatch.setattr(EmbeddedEngine, "_serve", watched)
+    monkeypatch.setattr(EmbeddedEngine, "_leases", watched)
     assert state(load(models)).ready
     assert seen == [Readiness.LOADING] * 2
     assert refused == [ModelNotReady] * 2
@@ -188,6 +188,7 @@ def test_an_engine_closes_while_it_loads(models: Path) -> None:
     closing.start()
     closing.join(60)
     assert not closing.is_alive()
+    engine._loader.join(60)  # the model at hand is read to its end
     assert not engine._loader.is_alive()
     assert not any(model.ready for model in engine.ready().values())
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 MODEL = Path(__file__).with_name("timed_model.py")
 # What lets a request's own timeout end its waiting in Triton's queue.
@@ -34,3 +37,16 @@ class Timed:
         fresh = self._folder / ".pause"
         fresh.write_text(str(seconds))
         fresh.rename(self._folder / "pause")
+
+    @contextlib.contextmanager
+    def held(self, what: Literal["load", "run"]) -> Iterator[None]:
+        """Meanwhile it loads without an end, or no run of it ends."""
+        (self._folder / f"hold_{what}").touch()
+        try:
+            yield
+        finally:
+            self.release(what)
+
+    def release(self, what: Literal["load", "run"]) -> None:
+        """End that, also before the end of `held`."""
+        (self._folder / f"hold_{what}").unlink(missing_ok=True)

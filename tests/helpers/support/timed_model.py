@@ -1,6 +1,7 @@
 """A model for Triton's Python backend that answers the `timeout` it was given, in seconds, in every element.
 
-Each run takes as many seconds as the file `pause` in the model's folder says; without one none.
+Each run takes as many seconds as the file `pause` in the model's folder says; without one none. As long as the file
+`hold_load` is there it is loading, and as long as `hold_run` is there no run ends.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Note the outputs' names and shapes."""
-        self._pause = Path(args["model_repository"]) / "pause"
+        folder = Path(args["model_repository"])
+        self._pause, self._hold_run = folder / "pause", folder / "hold_run"
+        _wait_while(folder / "hold_load")
         self._outputs = json.loads(args["model_config"])["output"]
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -29,6 +32,7 @@ class TritonPythonModel:
     def _answer(self, request: Any) -> Any:
         if self._pause.exists():
             time.sleep(float(self._pause.read_text()))
+        _wait_while(self._hold_run)
         seconds = request.timeout() / 1e6
         return pb_utils.InferenceResponse(
             [
@@ -36,3 +40,8 @@ class TritonPythonModel:
                 for row in self._outputs
             ]
         )
+
+
+def _wait_while(path: Path) -> None:
+    while path.exists():
+        time.sleep(0.02)
