@@ -57,7 +57,7 @@ class Warmer:
     Args:
         run: one inference of a branch; it raises an error of ours, by the deadline at the latest.
         limit_s: time for one branch.
-        changed: called after every run: `verdict` may answer something else now.
+        changed: called after every run, and when one hangs: `verdict` may answer something else now.
         order: names of branches, the ones to run first; the others follow.
     """
 
@@ -141,13 +141,17 @@ class Warmer:
         return running is not None and time.monotonic() - running[0].begun > PATIENCE_S
 
     def _work(self) -> None:
-        with self._wake:
-            while not self._closed:
+        late: set[str] = set()
+        while not self._closed:
+            with self._wake:
                 trial = self._next()
-                if trial is None:
-                    self._wake.wait(0.5)
-                else:
+                if trial is not None:
                     self._begin(trial)
+                elif not self._closed:
+                    self._wake.wait(0.5)
+                before, late = late, {name for name in self._running if self._overdue(name)}
+            if late - before:
+                self._changed()
 
     def _next(self) -> _Trial | None:
         """The next branch to run, if there is one and room for its run."""

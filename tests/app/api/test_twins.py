@@ -151,6 +151,6 @@ def test_the_embedded_engine_keeps_fp32_unless_the_twin_is_named(models: Path) -
 @pytest.mark.parametrize(("required", "failing"), [("yolo11n_*", {"yolo11n_960"}), (TWIN, set())])
 def test_readiness_asks_for_a_twin_by_its_whole_name(models: Path, required: str, failing: set[str]) -> None:
     """A pattern means branches: their twins may be missing, as before there were any."""
-    with client(models) as ready:
+    with client(models, models="*") as ready:
         router = ready.app.state.gateway.router  # type: ignore[attr-defined]  # a FastAPI
         assert {row["name"] for row in ReadyProbe(router, patterns(required)).faults()} == failing

@@ -57,8 +57,8 @@ def make(runs: Runs) -> Iterator[Make]:
     """Makes warmers; at the end every gate is opened and they are closed."""
     made: list[Warmer] = []
 
-    def build(order: tuple[str, ...] = ()) -> Warmer:
-        made.append(Warmer(runs, 60.0, lambda: None, order))
+    def build(order: tuple[str, ...] = (), changed: Callable[[], object] = lambda: None) -> Warmer:
+        made.append(Warmer(runs, 60.0, changed, order))
         return made[-1]
 
     yield build
@@ -114,13 +114,15 @@ def test_a_run_that_hangs_delays_no_other_branch(
 def test_a_run_that_hangs_is_no_longer_awaited(
     runs: Runs, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At first the branch is settling; once its patience is over it is not, and says why."""
+    """At first the branch is settling; once its patience is over it is not, says why, and the engine is told."""
     branch = BRANCHES[0]
     hold(runs, branch)
-    warmer = make()
+    told = threading.Event()
+    warmer = make(changed=told.set)
     assert verdict(warmer, branch).settling
     monkeypatch.setattr(warmup, "PATIENCE_S", 0.0)
-    eventually(lambda: not verdict(warmer, branch).settling)
+    assert told.wait(60)
+    assert not verdict(warmer, branch).settling
     state = verdict(warmer, branch)
     assert state.readiness is Readiness.LOADING
     assert "longer than" in (state.reason or "")
