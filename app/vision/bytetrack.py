@@ -9,6 +9,8 @@ What is different, and why:
 - The reference counts frames; here time is the frames' own. The motion model's unit of time is the video's typical
   interval (the median of the latest), so a uniformly sampled video of any stride is tracked as the reference tracks it;
   where frames were dropped or come at a varying rate, the prediction goes over the time that really passed.
+- Network cameras deliver frames in bursts, a millisecond apart, and stamp them so. No camera takes pictures like that:
+  `app.vision.intervals` recognises bursts, and each of their frames counts as one typical interval.
 - Ids belong to the tracker, and every row of the input gets its own.
 - All tracks are columns of one table: a frame costs about the same number of array operations however many there are.
 """
@@ -16,6 +18,7 @@ What is different, and why:
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +27,7 @@ from numpy.typing import NDArray
 from app.vision import kalman
 from app.vision.association import DUPLICATE_IOU, associate, duplicates
 from app.vision.boxes import areas, iou
+from app.vision.intervals import Pace, pace_of
 from app.vision.tracks import (
     CLASS_ID,
     FIRST,
@@ -147,26 +151,27 @@ class ByteTracker:
             elapsed = time_s - memory.last_time_s
             if not 0 < elapsed < math.inf:
                 raise ValueError(f"time_s must be after {memory.last_time_s}, not {time_s}")
-            unit = self._learn_unit(elapsed)
+            pace = self._learn_pace(elapsed)
+            unit = pace.unit_s
             memory.keep(time_s - memory.table[LAST] <= self.parameters.buffer_s + GRACE * unit)
             if memory.known:  # new tracks are at rest
                 memory.table[kalman.HEIGHT_VELOCITY, memory.tracked : memory.known] = 0
-                kalman.predict(memory.table[:, : memory.known], elapsed / unit)
+                kalman.predict(memory.table[:, : memory.known], pace.passed_s / unit)
         memory.last_time_s = time_s
         memory.frames += 1
 
-    def _learn_unit(self, elapsed: float) -> float:
-        """The typical interval between frames, in seconds, now that this one has passed."""
+    def _learn_pace(self, elapsed: float) -> Pace:
+        """The typical interval between frames, now that this one has passed, and the time that counts as passed."""
         memory = self._memory
         memory.intervals = [*memory.intervals[1 - INTERVALS :], elapsed]
-        typical = sorted(memory.intervals)[(len(memory.intervals) - 1) // 2]
-        typical = min(max(typical, SHORTEST_S), LONGEST_S)
-        if memory.unit_s is None:
-            memory.unit_s = typical
-        elif abs(typical - memory.unit_s) > JITTER * memory.unit_s:
-            kalman.rescale(memory.table, typical / memory.unit_s)
-            memory.unit_s = typical
-        return memory.unit_s
+        pace = pace_of(memory.intervals)
+        unit_s = min(max(pace.unit_s, SHORTEST_S), LONGEST_S)
+        if memory.unit_s is not None and abs(unit_s - memory.unit_s) <= JITTER * memory.unit_s:
+            unit_s = memory.unit_s
+        elif memory.unit_s is not None and not pace.burst:
+            kalman.rescale(memory.table, unit_s / memory.unit_s)
+        memory.unit_s = unit_s
+        return replace(pace, unit_s=unit_s)
 
     def _take(self, found: NDArray[np.float64]) -> NDArray[np.int32]:
         """Ids `(m,)` of detections `(6, m)` that stand best first."""
