@@ -13,6 +13,7 @@ from app.pipelines.base import Served, Timings, provenance
 
 JSON = "application/json"
 PNG = "image/png"
+JPEG = "image/jpeg"
 NPY = "application/x-npy"
 FLO = "application/x-flo"
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import Field
 
 from app.api import openapi
-from app.api.answers import FLO, JSON, NPY, PNG, binary_answer, describe, json_answer
+from app.api.answers import FLO, JPEG, JSON, NPY, PNG, binary_answer, describe, json_answer
 from app.api.batches import answer_batch
 from app.api.frame_bodies import only_frame, read_frames_or_video
 from app.api.gateway import Gateway, gateway_of
@@ -31,7 +31,8 @@ class DepthQuery(FrameQuery, SamplingQuery):
     """Query parameters of `POST /v1/depth`."""
 
     render: Literal["gray16", "color"] = Field(
-        "gray16", description="What image/png shows: numbers, or a picture."
+        "gray16",
+        description="What image/png shows: numbers, or a picture. image/jpeg always shows a picture.",
     )
     size: Literal["source", "branch"] = Field(
         "source", description="The map's size: the frame's or the branch's."
@@ -42,7 +43,7 @@ class FlowQuery(FrameQuery, SamplingQuery):
     """Query parameters of `POST /v1/flow`."""
 
     render: Literal["color"] = Field(
-        "color", description="What image/png shows: the Middlebury colour wheel."
+        "color", description="What image/png and image/jpeg show: the Middlebury colour wheel."
     )
     size: Literal["source", "branch"] = Field(
         "source",
@@ -61,9 +62,10 @@ async def depth(request: Request, query: Annotated[DepthQuery, Query()], gateway
     """MiDaS / DPT: greater is nearer, without unit.
 
     JSON has statistics; `application/x-npy` the map as float32 `[H, W]`; `image/png` 16-bit grey, where
-    `value = X-Depth-Min + level / 65535 * (X-Depth-Max - X-Depth-Min)`, or with `render=color` a picture to look at.
+    `value = X-Depth-Min + level / 65535 * (X-Depth-Max - X-Depth-Min)`, or with `render=color` a picture to look at;
+    `image/jpeg` always a picture to look at.
     """
-    forms = (JSON, NPY, PNG)
+    forms = (JSON, NPY, PNG, JPEG)
     gateway.admission.check("depth")
     upload, query, deadline = await read_frames_or_video(request, gateway.settings, query, forms)
     if upload.video is not None:
@@ -110,8 +112,8 @@ def _depth_answer(found: DepthMap, form: str, render: str) -> Response:
     with timings.stage("encode"):
         if form == NPY:
             content = found.npy()
-        elif render == "color":
-            content = found.picture()
+        elif render == "color" or form == JPEG:
+            content = found.picture(jpeg=form == JPEG)
         else:
             content, least, greatest = found.png16()
             headers = {"X-Depth-Min": repr(least), "X-Depth-Max": repr(greatest)}
@@ -123,9 +125,9 @@ async def flow(request: Request, query: Annotated[FlowQuery, Query()], gateway: 
     """RAFT on the multipart parts `frame0` and `frame1`: how far each pixel of `frame0` moves, in source pixels.
 
     JSON has statistics; `application/x-npy` the field as float32 `[2, H, W]` (x, y); `application/x-flo` Middlebury's
-    format; `image/png` its colour wheel.
+    format; `image/png` and `image/jpeg` its colour wheel.
     """
-    forms = (JSON, NPY, FLO, PNG)
+    forms = (JSON, NPY, FLO, PNG, JPEG)
     most = {"frame0": 1, "frame1": 1, "file": 1}
     gateway.admission.check("flow")
     upload, query, deadline = await read_frames_or_video(request, gateway.settings, query, forms, most)
@@ -170,7 +172,10 @@ def _flow_answer(found: FlowField, form: str) -> Response:
     if form == JSON:
         return json_answer({**_flow_body(found), **describe(found.served)}, timings)
     with timings.stage("encode"):
-        content = {NPY: found.npy, FLO: found.flo, PNG: found.picture}[form]()
+        if form in (PNG, JPEG):
+            content = found.picture(jpeg=form == JPEG)
+        else:
+            content = found.npy() if form == NPY else found.flo()
     return binary_answer(content, form, found.served)
 
 

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import Field
 
 from app.api import openapi
-from app.api.answers import JSON, PNG, binary_answer
+from app.api.answers import JPEG, JSON, PNG, binary_answer
 from app.api.detections import all_answers, frame_body, one_answer
 from app.api.frame_bodies import read_frames_or_video, read_pictures
 from app.api.gateway import Gateway, gateway_of
@@ -34,7 +34,8 @@ from app.pipelines.session import SessionCall, Tracked
 from app.pipelines.tracking import VideoTracker
 
 router = APIRouter(tags=["detection"], route_class=DirectRoute)
-_FORMS = (JSON, PNG)
+_PICTURES = (PNG, JPEG)
+_FORMS = (JSON, *_PICTURES)
 
 
 class DetectQuery(FrameQuery, TrackQuery, SamplingQuery):
@@ -148,8 +149,8 @@ def _batched(frames: list[bytes], asked: _Asked) -> tuple[list[bytes], bool]:
     if not frames:
         raise InvalidParameter("the form has no part named 'file'")
     batch = len(frames) > 1
-    if batch and asked.form == PNG:
-        raise InvalidParameter("image/png answers one frame; send one part, or ask for application/json")
+    if batch and asked.form in _PICTURES:
+        raise InvalidParameter(f"{asked.form} answers one frame; send one part, or ask for {JSON}")
     return frames, batch
 
 
@@ -163,7 +164,7 @@ async def _found(
 
 def _detect(gateway: Gateway, data: bytes, asked: _Asked, deadline: Deadline) -> Detections:
     found = gateway.detect(data, asked.parameters, asked.wishes, deadline)
-    return found if asked.form == PNG else without_pixels(found)
+    return found if asked.form in _PICTURES else without_pixels(found)
 
 
 def _one(gateway: Gateway, data: bytes, asked: _Asked, deadline: Deadline) -> Response:
@@ -171,11 +172,11 @@ def _one(gateway: Gateway, data: bytes, asked: _Asked, deadline: Deadline) -> Re
 
 
 def _answer(frame: Detections | Tracked, asked: _Asked, session_id: str | None = None) -> Response:
-    if asked.form != PNG:
+    if asked.form not in _PICTURES:
         return one_answer(frame, session_id)
     with frame.served.timings.stage("encode"):
-        content = frame.picture()
-    return binary_answer(content, PNG, frame.served)
+        content = frame.picture(jpeg=asked.form == JPEG)
+    return binary_answer(content, asked.form, frame.served)
 
 
 async def _in_session(request: Request, gateway: Gateway, query: DetectQuery) -> Response:

@@ -82,10 +82,10 @@ _FRAME_OR_VIDEO_BODY = {**_FRAME_BODY, "content": {**_FRAME_BODY["content"], **_
 DETECT: dict[str, Any] = {
     "responses": {
         200: {
-            "description": "Boxes of the frame; of each frame under `results` when several were sent; as image/png the "
-            "frame with its boxes drawn.",
+            "description": "Boxes of the frame; of each frame under `results` when several were sent; as image/png or "
+            "image/jpeg the frame with its boxes drawn.",
             "model": schemas.DetectAnswer | schemas.DetectBatch,
-            "content": {"image/png": _BINARY, **_NDJSON},
+            "content": {"image/png": _BINARY, "image/jpeg": _BINARY, **_NDJSON},
             "headers": {**_TIMING, **_PROVENANCE},
         },
         **problems_of(*_PROBLEMS),
@@ -164,14 +164,14 @@ def _form(*names: str, text: tuple[str, ...] = ()) -> dict[str, Any]:
     return {"multipart/form-data": {"schema": schema}}
 
 
-_NPY, _FLO, _PNG = "application/x-npy", "application/x-flo", "image/png"
+_NPY, _FLO, _PNG, _JPEG = "application/x-npy", "application/x-flo", "image/png", "image/jpeg"
 _HERE = "'http://127.0.0.1:8080/v1"
 _PHOTO = "--data-binary @docs/astronaut.jpg"
 _VIDEO = "--data-binary @docs/astronaut.mp4"
 
 DEPTH = _frame_route(
     schemas.DepthAnswer | schemas.DepthBatch,
-    (_NPY, _PNG),
+    (_NPY, _PNG, _JPEG),
     f"curl {_PHOTO} {_HERE}/depth'",
     f"curl -H 'Accept: image/png' {_PHOTO} -o depth.png {_HERE}/depth?render=color'",
     f"curl {_VIDEO} {_HERE}/depth?fps=2'",
@@ -187,7 +187,7 @@ DEPTH["responses"][200]["headers"] |= {
 FLOW = _with_body(
     _frame_route(
         schemas.FlowAnswer,
-        (_NPY, _FLO, _PNG),
+        (_NPY, _FLO, _PNG, _JPEG),
         f"curl -F frame0=@docs/astronaut.jpg -F frame1=@docs/astronaut.jpg {_HERE}/flow'",
         f"curl -F frame0=@docs/astronaut.jpg -F frame1=@docs/astronaut.jpg {_HERE}/flow?variant=large'",
         f"curl {_VIDEO} {_HERE}/flow?fps=5'",

@@ -17,7 +17,7 @@ from app.commands.smoke_inputs import PROMPTS, Arrays, picture
 from app.commands.smoke_report import Check
 from app.commands.smoke_triton import CONTROL_TIMEOUT_S, Answer, Found, Models, timed_check
 from app.errors import InferenceFailed, ModelNotReady
-from app.media.encodings import rgb_png_bytes
+from app.media.encodings import rgb_bytes
 from routing.catalogue import Branch
 
 _NPY = {"Accept": "application/x-npy"}
@@ -128,9 +128,9 @@ def _request(branch: Branch, number: int) -> tuple[bytes, dict[str, str]]:
         prompt = f"{PROMPTS[number]}, {secrets.token_hex(4)}"
         return json.dumps({"prompts": [prompt]}).encode(), {"Content-Type": "application/json", **_NPY}
     rgb = picture(branch.size or 0, number)
-    frame = rgb_png_bytes(rgb)
+    frame = rgb_bytes(rgb)
     if branch.family == "flow":
-        moved = rgb_png_bytes(np.roll(rgb, 8, axis=1))
+        moved = rgb_bytes(np.roll(rgb, 8, axis=1))
         body, kind = multipart({"frame0": frame, "frame1": moved})
         return body, {"Content-Type": kind, **_NPY}
     json_only = branch.family in ("detect", "places")

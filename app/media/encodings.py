@@ -1,4 +1,4 @@
-"""Arrays to bytes: npy, 16-bit PNG, .flo, pictures to look at."""
+"""Arrays to bytes: npy, 16-bit PNG, .flo, and PNG or JPEG to look at."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from app.errors import InferenceFailed
+from app.errors import InferenceFailed, InvalidParameter
 
 _FLO_MAGIC = 202021.25
+_JPEG_QUALITY = 90
+_LONGEST_JPEG = 65_500  # libjpeg's JPEG_MAX_DIMENSION
 
 
 def npy_bytes(array: NDArray[Any]) -> bytes:
@@ -51,17 +53,30 @@ def png16_bytes(values: NDArray[np.float32]) -> tuple[bytes, float, float]:
     return _png(np.round(levels).astype(np.uint16)), least, greatest
 
 
-def colour_png_bytes(values: NDArray[np.float32]) -> bytes:
+def colour_bytes(values: NDArray[np.float32], *, jpeg: bool = False) -> bytes:
     """A map `[H, W]` to look at: dark is least, bright is greatest (the perceptually even map `inferno`)."""
     least, greatest = float(values.min()), float(values.max())
     span = greatest - least
     levels = ((values - least) * (255 / span if span > 0 else 0)).astype(np.uint8)
-    return _png(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO))
+    return (_jpeg if jpeg else _png)(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO))
 
 
-def rgb_png_bytes(rgb: NDArray[np.uint8]) -> bytes:
-    """`[H, W, 3]` uint8 RGB as PNG."""
-    return _png(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+def rgb_bytes(rgb: NDArray[np.uint8], *, jpeg: bool = False) -> bytes:
+    """`[H, W, 3]` uint8 RGB as PNG, or as JPEG.
+
+    Raises:
+        InvalidParameter: a side is too long for a JPEG.
+    """
+    return (_jpeg if jpeg else _png)(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+
+
+def _jpeg(pixels: NDArray[Any]) -> bytes:
+    if max(pixels.shape[:2]) > _LONGEST_JPEG:
+        raise InvalidParameter(f"a JPEG has at most {_LONGEST_JPEG} pixels a side; ask for image/png")
+    done, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    if not done:
+        raise InferenceFailed("the answer can't be written as JPEG")
+    return bytes(data)
 
 
 def _png(pixels: NDArray[Any]) -> bytes:

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from app.media.encodings import rgb_bytes
+
 # Paul Tol's "bright" qualitative scheme: told apart with colour-blind eyes too.
 _COLOURS = (
     (68, 119, 170), (238, 102, 119), (34, 136, 51), (204, 187, 68), (102, 204, 238), (170, 51, 119),
@@ -43,6 +45,15 @@ def draw_boxes(
         draw.rectangle(tag, fill=colour)
         draw.text((x1 + stroke - left, y + stroke - top), label, fill=_ink(colour), font=font)
     return picture
+
+
+def picture_bytes(picture: Image.Image, *, jpeg: bool = False) -> bytes:
+    """A drawn frame as PNG, or as JPEG.
+
+    Raises:
+        InvalidParameter: a side is too long for a JPEG.
+    """
+    return rgb_bytes(np.asarray(picture), jpeg=True) if jpeg else png_bytes(picture)
 
 
 def png_bytes(picture: Image.Image) -> bytes:

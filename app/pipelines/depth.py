@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from app.media.encodings import colour_png_bytes, npy_bytes, png16_bytes
+from app.media.encodings import colour_bytes, npy_bytes, png16_bytes
 from app.media.fit import resize_map
 from app.pipelines.base import Deadline, Framed, Served, Timings, Wishes
 from app.pipelines.dense import Analysis, DensePipeline
@@ -44,9 +44,9 @@ class DepthMap:
         """See `png16_bytes`."""
         return png16_bytes(self.values)
 
-    def picture(self) -> bytes:
-        """PNG to look at: bright is near."""
-        return colour_png_bytes(self.values)
+    def picture(self, *, jpeg: bool = False) -> bytes:
+        """PNG or JPEG to look at: bright is near."""
+        return colour_bytes(self.values, jpeg=jpeg)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from app.engine.base import Deadline
 from app.media.image import ImageLimits, decode_image
-from app.media.overlays import draw_boxes, png_bytes
+from app.media.overlays import draw_boxes, picture_bytes
 from app.media.resize import letterbox_into, letterbox_pixels_into
 from app.metrics import Metrics
 from app.pipelines.base import Framed, Router, Served, Timings, leased, observe, on_branch
@@ -54,13 +54,13 @@ class Detections:
     def class_name(self, class_id: int) -> str:
         return self.labels[class_id] if class_id < len(self.labels) else f"class {class_id}"
 
-    def picture(self) -> bytes:
-        """PNG of the frame with boxes, class names and scores drawn."""
+    def picture(self, *, jpeg: bool = False) -> bytes:
+        """PNG or JPEG of the frame with boxes, class names and scores drawn."""
         labels = [
             f"{self.class_name(int(class_id))} {score:.2f}"
             for class_id, score in zip(self.class_ids, self.scores, strict=True)
         ]
-        return png_bytes(draw_boxes(self.rgb, self.boxes, self.class_ids, labels))
+        return picture_bytes(draw_boxes(self.rgb, self.boxes, self.class_ids, labels), jpeg=jpeg)
 
 
 def without_pixels(found: Detections) -> Detections:

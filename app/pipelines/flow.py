@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import InvalidParameter
-from app.media.encodings import flo_bytes, npy_bytes, rgb_png_bytes
+from app.media.encodings import flo_bytes, npy_bytes, rgb_bytes
 from app.media.fit import resize_map
 from app.pipelines.base import Deadline, Framed, Served, Timings, Wishes
 from app.pipelines.dense import Analysis, DensePipeline
@@ -36,8 +36,8 @@ class FlowField:
     def flo(self) -> bytes:
         return flo_bytes(self.values)
 
-    def picture(self) -> bytes:
-        """PNG in the Middlebury colours.
+    def picture(self, *, jpeg: bool = False) -> bytes:
+        """PNG or JPEG in the Middlebury colours.
 
         Made strip by strip, or a photo of 12 million pixels would take a gigabyte. The longest displacement goes with
         every strip as a last row: it is what saturation is relative to.
@@ -49,7 +49,7 @@ class FlowField:
         for top in range(0, height, _STRIP):
             strip = np.concatenate([self.values[:, top : top + _STRIP], reference], axis=1)
             picture[top : top + _STRIP] = flows.colours(strip)[:-1]
-        return rgb_png_bytes(picture)
+        return rgb_bytes(picture, jpeg=jpeg)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.media.overlays import draw_boxes, png_bytes
+from app.media.overlays import draw_boxes, picture_bytes
 from app.pipelines.base import Served
 from app.pipelines.detect import Detections, DetectParameters
 from app.vision.bytetrack import ByteTracker, TrackParameters
@@ -43,9 +43,10 @@ class Tracked:
             for track, class_id, score in zip(self.track_ids, found.class_ids, found.scores, strict=True)
         ]
 
-    def picture(self) -> bytes:
-        """PNG of the frame with boxes, track ids, class names and scores drawn."""
-        return png_bytes(draw_boxes(self.found.rgb, self.found.boxes, self.found.class_ids, self.labels()))
+    def picture(self, *, jpeg: bool = False) -> bytes:
+        """PNG or JPEG of the frame with boxes, track ids, class names and scores drawn."""
+        drawn = draw_boxes(self.found.rgb, self.found.boxes, self.found.class_ids, self.labels())
+        return picture_bytes(drawn, jpeg=jpeg)
 
 
 class VideoTracker:
