@@ -24,6 +24,7 @@ GatewayError
 ├── DeadlineExceeded            deadline_exceeded
 └── BackendError
     ├── TritonUnavailable       triton_unavailable
+    ├── SeveralServers          several_servers
     ├── ModelNotReady           model_not_ready
     ├── WeightsMissing          weights_missing
     ├── InsufficientGpuMemory   insufficient_gpu_memory
@@ -199,6 +200,15 @@ class TritonUnavailable(BackendError):
     hint = "Check that Triton runs at the configured address; GET /readyz says what fails."
 
 
+class SeveralServers(BackendError):
+    code = "several_servers"
+    title = "Several Tritons answer at one address"
+    hint = (
+        "Tell who runs the gateway: one gateway needs the address of one Triton. "
+        "A balancer belongs in front of several gateways."
+    )
+
+
 class ModelNotReady(BackendError):
     code = "model_not_ready"
     title = "The model is not ready"
@@ -240,5 +250,6 @@ _BY_CODE: dict[str, type[GatewayError]] = {
         WeightsMissing,
         InsufficientGpuMemory,
         TritonUnavailable,
+        SeveralServers,
     )
 }

@@ -25,6 +25,7 @@ class Readiness(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     MISSING = "missing"
     UNREACHABLE = "unreachable"
+    SEVERAL_SERVERS = "several_servers"
 
 
 # Readiness of the branch that was asked for -> code of the error, and its words in a reason.
@@ -36,6 +37,7 @@ ERROR_CODES: Mapping[Readiness, tuple[str, str]] = {
     Readiness.OUT_OF_MEMORY: ("insufficient_gpu_memory", "out of memory"),
     Readiness.MISSING: ("model_not_found", "not in the repository"),
     Readiness.UNREACHABLE: ("triton_unavailable", "the backend can't be reached"),
+    Readiness.SEVERAL_SERVERS: ("several_servers", "several servers answer at one address"),
 }
 
 

@@ -35,9 +35,10 @@ _PROBLEMS = {
     422: "validation_failed",
     429: "overloaded; Retry-After says when to come again",
     502: "inference_failed",
-    503: "triton_unavailable, model_not_ready, weights_missing; insufficient_gpu_memory: the branch ran out of memory "
-    "and is loaded anew in the background, Retry-After says when that is tried; "
-    "sessions_unavailable, videos_unavailable",
+    503: "triton_unavailable, model_not_ready, weights_missing; several_servers: several Tritons answer at one "
+    "address, so nothing could be said about the model behind an answer; insufficient_gpu_memory: the branch ran out "
+    "of memory and is loaded again in the background, Retry-After says when that is tried; sessions_unavailable, "
+    "videos_unavailable",
     504: "deadline_exceeded; `stage` says which stage used the time",
 }
 

@@ -40,6 +40,7 @@ STATUS: Mapping[type[errors.GatewayError], int] = {
     errors.Overloaded: 429,
     errors.InferenceFailed: 502,
     errors.TritonUnavailable: 503,
+    errors.SeveralServers: 503,
     errors.ModelNotReady: 503,
     errors.WeightsMissing: 503,
     errors.InsufficientGpuMemory: 503,

@@ -15,6 +15,7 @@ Readiness = Literal[
     "out_of_memory",
     "missing",
     "unreachable",
+    "several_servers",
 ]
 
 

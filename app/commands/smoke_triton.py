@@ -148,7 +148,7 @@ class GrpcTriton:
         self._close = self._close_all
         states = self._engine.ready()
         found = {name: Found(name, state.readiness, state.reason) for name, state in states.items()}
-        foreign = {name: Found(name, Readiness.READY) for name, (ready, *_) in index.items() if ready}
+        foreign = {name: Found(name, Readiness.READY) for name, row in index.items() if row.ready}
         return by_checklist(self._catalogue, {**foreign, **found}, self._variant)
 
     def shapes(self, branch: Branch) -> Mapping[str, tuple[int, ...]]:

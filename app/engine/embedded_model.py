@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from app.engine.base import NUMPY_DTYPES, Deadline, ModelState, Weights, allocate, is_out_of_memory
+from app.engine.contracts import difference
 from app.errors import DeadlineExceeded, InferenceFailed, InsufficientGpuMemory
 from routing.catalogue import Branch, ModelSpec, TensorSpec
 
@@ -138,10 +139,9 @@ def specs(arguments: Sequence[ort.NodeArg]) -> tuple[TensorSpec, ...]:
 
 
 def same(model: str, where: str, actual: Sequence[TensorSpec], expected: Sequence[TensorSpec]) -> None:
-    if {t.name: t for t in actual} != {t.name: t for t in expected}:
-        found = "; ".join(f"{t.name} {t.datatype} {list(t.shape)}" for t in actual)
-        wanted = "; ".join(f"{t.name} {t.datatype} {list(t.shape)}" for t in expected)
-        raise ContractError(f"{model}: {where} has {found}; the catalogue says {wanted}")
+    fault = difference(where, actual, expected)
+    if fault is not None:
+        raise ContractError(f"{model}: {fault}")
 
 
 def device() -> str:

@@ -1,67 +1,42 @@
 """Which weights a server has loaded, as far as that can be known from outside it.
 
-Triton names no digest: what the exporter wrote down beside the files (or in the manifest) is believed for what was
-loaded while it stood there. Files may change while the server goes on with what it has, and a model that is loaded anew
-under the same version never leaves READY; but its counters begin again at zero, and that is seen.
+Triton names no digest: the files that lie there when a load is seen are what was loaded. Files may change while the
+server goes on with what it has: then nothing is known until it loads again.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable
 
 from app.engine.base import Weights
-from app.engine.weights import WeightsBook
-from routing.provenance import UNKNOWN
-
-_log = logging.getLogger(__name__)
-Counters = tuple[int, int]
+from app.engine.weights_files import Stamp, WeightsFiles
 
 
 class ServedWeights:
-    """What `book` said of each model when the server was seen to load it."""
+    """The files of each model as of its last load."""
 
-    def __init__(self, book: WeightsBook) -> None:
-        self._book = book
-        self._at_load: dict[str, Weights] = {}
-        self._counters: Mapping[str, Counters] = {}
-        self._versions: Mapping[str, str] = {}
+    def __init__(self, files: WeightsFiles) -> None:
+        self._files = files
+        self._pins: dict[str, tuple[str, Stamp]] = {}
+        self._since: dict[str, float] = {}
 
-    def of(self, model: str) -> Weights:
-        """What the server has loaded; all `unknown` once another digest is written down than at that time."""
-        now = self._book.lookup(model, self._versions.get(model, "1"))
-        then = self._at_load.setdefault(model, now)
-        if then.digest == UNKNOWN:  # first knowledge
-            self._at_load[model] = now
-            return now
-        return now if now.digest == then.digest else Weights()
-
-    def reloaded(self, counters: Mapping[str, Counters], versions: Mapping[str, str]) -> list[str]:
-        """The models that the server has loaded anew since the last call; their weights are taken from the book again.
-
-        Args:
-            counters: by model, inferences and the time of the last one, as the server counts them.
-            versions: by model, the one that serves.
-        """
-        before, self._counters = self._counters, counters
-        old, self._versions = self._versions, versions
-        found = [
-            name
-            for name, (count, last) in counters.items()
-            if name in before
-            and (count < before[name][0] or last < before[name][1] or versions.get(name) != old.get(name))
-        ]
-        for name in found:
-            _log.info("%s: Triton has loaded it anew", name)
-        self.forget(found)
-        return found
+    def of(self, model: str, version: str) -> Weights:
+        """What the server has loaded; all `unknown` once other files lie there than at that time. Never blocks."""
+        facts = self._files.of(model, version, self._since.get(model, 0.0))
+        if facts is None:
+            return Weights()
+        pin = self._pins.get(model)
+        if pin is None or pin[0] != version or not pin[1]:
+            self._pins[model] = pin = (version, facts.stamp)
+        return facts.weights if facts.stamp == pin[1] else Weights()
 
     def forget(self, models: Iterable[str]) -> None:
-        """They aren't loaded any more, or are loaded anew."""
+        """These models aren't loaded any more, or have been loaded again."""
         for name in models:
-            self._at_load.pop(name, None)
+            self._pins.pop(name, None)
+            self._since[name] = time.monotonic()
 
     def forget_all(self) -> None:
-        """The server is away."""
-        self._at_load.clear()
-        self._counters = {}
+        """The server has ended."""
+        self.forget([*self._pins])

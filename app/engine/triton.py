@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from app.engine import shared_memory
@@ -21,14 +21,13 @@ from app.engine.base import (
     Lease,
     LeasePool,
     ModelState,
-    is_out_of_memory,
     not_served,
 )
 from app.engine.breaker import RETRY_AFTER_S, Breaker
 from app.engine.model_control import Reloader
 from app.engine.quarantine import Mended, Quarantine
 from app.engine.retries import Retries
-from app.engine.served_weights import ServedWeights
+from app.engine.server_view import ServerView, refused, unattributed
 from app.engine.triton_client import (
     RegionLost,
     Tls,
@@ -38,6 +37,7 @@ from app.engine.triton_client import (
 from app.engine.triton_leases import BytesLease, SharedMemoryLease, TritonLease
 from app.engine.warmup import Warmer
 from app.engine.weights import WeightsBook
+from app.engine.weights_files import WeightsFiles
 from app.errors import (
     DeadlineExceeded,
     GatewayError,
@@ -54,6 +54,9 @@ _ABANDON_S = 1.0
 Transport = Literal["shared_memory", "bytes"]
 # A server that is away is asked so often, so that it is served from within a second of its return.
 _AWAY_INTERVAL_S = 0.1
+_LEAST_PAUSE_S = 0.05
+# At the start, digests are waited for so long.
+_FIRST_FILES_S = 1.0
 # Time of the run that ends a quarantine, where no time of a first run is set.
 _RUN_S = 60.0
 
@@ -63,9 +66,9 @@ class TritonOptions:
     """Leases a branch, how many requests may queue for one, the transport (`auto` tries), and the timing in seconds.
 
     `warmup_s`: time for the first run of a branch, before it is served; 0: it is served without one. `mend_pause_s` and
-    `mend_longest_s`: the first and the longest pause before a branch that ran out of memory is loaded anew.
-    `order`: branches whose first runs come first. `silence_s`: a poll without an answer for so long, and another one,
-    mean that the server hangs.
+    `mend_longest_s`: the first and the longest pause before a branch that ran out of memory is loaded again. `order`:
+    branches whose first runs come first. `file_timeout_s`: time for one file of the repository. `silence_s`: a poll
+    without an answer for so long, and another one, mean that the server hangs.
     """
 
     leases: int = 4
@@ -79,6 +82,7 @@ class TritonOptions:
     mend_pause_s: float = 1.0
     mend_longest_s: float = 60.0
     order: tuple[str, ...] = ()
+    file_timeout_s: float = 5.0
 
 
 class TritonEngine:
@@ -91,21 +95,23 @@ class TritonEngine:
     ) -> None:
         self.url = url
         self._catalogue = catalogue
-        self._weights = ServedWeights(book)
         self._options = options or TritonOptions()
-        self._client = TritonClient(url, self._options.control_timeout_s, self._options.tls)
+        self._closing = threading.Event()
+        self._poll_now = threading.Event()
+        poll = self._poll_now.set
+        self._client = TritonClient(url, self._options.control_timeout_s, self._options.tls, poll)
+        self._files = WeightsFiles(book, poll, limit_s=self._options.file_timeout_s)
+        self._view = ServerView(self._client, catalogue, self._files, self._poll_s)
         self._breaker = Breaker()
         self._retries = Retries(self._breaker, retry_reason)
         self._instance = _claim(self._options.transport)
         self.transport: Transport | None = None  # None: not tried since the server was last away
-        self._checked: dict[str, ModelState] = {}
         self._states: Mapping[str, ModelState] = self._all(Readiness.UNREACHABLE, "not asked yet")
         self._pools: dict[str, LeasePool[TritonLease]] = {}
         self._pools_lock = threading.Lock()
         self._connected = self._was_connected = False
         self._reconnects = 0
-        self._closing = threading.Event()
-        self._poll_now = threading.Event()
+        self._several: str | None = None
         limit_s = self._options.warmup_s
         order = self._options.order
         self._warmer = Warmer(self._first_run, limit_s, self._poll_now.set, order) if limit_s else None
@@ -113,6 +119,8 @@ class TritonEngine:
         pauses = self._options.mend_pause_s, self._options.mend_longest_s
         self._quarantine = Quarantine(self._mend, self._judge, *pauses)
         self.refresh()
+        self._files.wait(_FIRST_FILES_S)
+        self._watch_states()
         self._watcher = threading.Thread(target=self._watch, name="triton-watcher", daemon=True)
         self._watcher.start()
 
@@ -152,6 +160,7 @@ class TritonEngine:
         self._closing.set()
         self._poll_now.set()
         self._watcher.join()
+        self._files.close()
         self._quarantine.close()
         if self._warmer is not None:
             self._warmer.close()
@@ -187,24 +196,46 @@ class TritonEngine:
     def refresh(self) -> None:
         """Ask the server now what is ready."""
         try:
-            index = self._client.index(min(self._options.silence_s, self._options.control_timeout_s))
+            self._note_reloads(self._view.look())
             self._client.settle()
-            self._note_reloads(index)
             if self.transport is None:
                 self.transport = self._try_transport()
-            self._breaker.answered()
-            states = {name: self._state_of(spec, index) for name, spec in self._catalogue.models.items()}
         except DeadlineExceeded:
             self._poll_failed("it is silent: polls get no answer in time", silent=True)
             return
         except (GatewayError, RegionLost) as error:
             self._poll_failed(str(error), silent=False)
             return
-        self._states = self._quarantine.verdicts(states)
+        self._breaker.answered()
+        self._watch_states()
         if not self._connected:
             self._quarantine.try_now()
         self._reconnects += self._was_connected and not self._connected
         self._connected = self._was_connected = True
+
+    @property
+    def _poll_s(self) -> float:
+        """Time for a call that says if the server is there."""
+        return min(self._options.silence_s, self._options.control_timeout_s)
+
+    def _watch_states(self) -> None:
+        """Work out the states from the last look; a state that stays equal stays the same object."""
+        if self._breaker.open:
+            return
+        several = self._view.several()
+        if several != self._several and several is not None:
+            _log.warning("several Tritons answer at %s: %s", self.url, several)
+        self._several = several
+        fresh: Mapping[str, ModelState] = (
+            {name: self._state_of(spec) for name, spec in self._catalogue.models.items()}
+            if several is None
+            else refused(self._catalogue, several, self.url)
+        )
+        old = self._states
+        self._states = {
+            name: old[name] if old[name] == state else state
+            for name, state in self._quarantine.verdicts(fresh).items()
+        }
 
     def _watch(self) -> None:
         while not self._closing.is_set():
@@ -212,7 +243,9 @@ class TritonEngine:
             self._poll_now.wait(interval if self._connected else min(interval, _AWAY_INTERVAL_S))
             self._poll_now.clear()
             if not self._closing.is_set():
+                self._files.tend()
                 self.refresh()
+                self._closing.wait(_LEAST_PAUSE_S)  # whoever asks for a poll, and how often
 
     def _poll_failed(self, reason: str, *, silent: bool) -> None:
         was_open = self._breaker.open
@@ -228,8 +261,7 @@ class TritonEngine:
             _log.warning("Triton at %s is away: %s", self.url, reason)
         self.transport = None
         self._connected = False
-        self._checked.clear()
-        self._weights.forget_all()
+        self._view.lost(ended="refused" in reason.lower())
         if self._warmer is not None:
             self._warmer.forget_all()
         self._states = self._all(Readiness.UNREACHABLE, reason)
@@ -244,39 +276,26 @@ class TritonEngine:
             for name in self._catalogue.models
         }
 
-    def _state_of(self, spec: ModelSpec, index: Mapping[str, tuple[bool, str, str]]) -> ModelState:
-        if spec.name not in index:
+    def _state_of(self, spec: ModelSpec) -> ModelState:
+        state = self._view.state(spec)
+        if not state.ready:
             self._gone(spec.name)
-            return ModelState(spec.name, Readiness.MISSING, "not in Triton's repository index")
-        ready, version, reason = index[spec.name]
-        if not ready:
-            self._gone(spec.name)
-            return ModelState(spec.name, _not_ready(reason), reason or "not loaded")
-        known = self._checked.get(spec.name)
-        if known is None or known.version != version:
-            known = self._checked[spec.name] = self._check(spec, version)
-        state = self._with_weights(known)
+            return state
         branch = self._catalogue.branches.get(spec.name)
-        if self._warmer is None or branch is None or not state.ready or self._quarantine.holds(spec.name):
+        if self._warmer is None or branch is None or self._quarantine.holds(spec.name):
             return state
         return self._warmer.verdict(branch, state)
 
     def _gone(self, name: str) -> None:
         """The server doesn't serve it any more as it was known here."""
         self._quarantine.note_reloads((name,))
-        self._checked.pop(name, None)
-        self._weights.forget([name])
+        self._view.gone(name)
         if self._warmer is not None:
             self._warmer.forget(name)
 
-    def _note_reloads(self, index: Mapping[str, tuple[bool, str, str]]) -> None:
-        """What the server has loaded anew without a moment in which it wasn't READY is checked and run again."""
-        reloaded = {
-            *self._weights.reloaded(self._client.counters(), {name: row[1] for name, row in index.items()})
-        }
+    def _note_reloads(self, reloaded: set[str]) -> None:
+        """What has been loaded again, without a moment in which it wasn't READY, is run again."""
         self._quarantine.note_reloads(reloaded)
-        for name in reloaded:
-            self._checked.pop(name, None)
         for branch in self._catalogue.branches.values():
             if self._warmer is not None and not reloaded.isdisjoint(model.name for model in branch.models):
                 self._warmer.again(branch.name)
@@ -305,28 +324,6 @@ class TritonEngine:
         self._states = {**self._states, name: self._quarantine.verdict(self._states[name])}
         self._poll_now.set()
 
-    def _check(self, spec: ModelSpec, version: str) -> ModelState:
-        """A model that has just become READY: does it keep the contract, and on what device does it run?"""
-        inputs, outputs = self._client.tensors(spec.name)
-        if {*inputs} != {*spec.inputs} or {*outputs} != {*spec.outputs}:
-            reason = f"Triton has {inputs} -> {outputs}, the catalogue says {spec.inputs} -> {spec.outputs}"
-            return ModelState(spec.name, Readiness.CONTRACT_MISMATCH, reason, version)
-        working = spec.name
-        if spec.kind == "ensemble":
-            working = self._catalogue.branches[spec.name].weights_model
-        return ModelState(spec.name, Readiness.READY, None, version, self._client.device(working))
-
-    def _with_weights(self, state: ModelState) -> ModelState:
-        branch = self._catalogue.branches.get(state.name)
-        if branch is None:
-            return replace(state, weights=self._weights.of(state.name))
-        preprocess = branch.preprocess_model
-        return replace(
-            state,
-            weights=self._weights.of(branch.weights_model),
-            preprocess_digest=self._weights.of(preprocess).digest if preprocess else None,
-        )
-
     def _pool(self, branch: Branch) -> LeasePool[TritonLease]:
         with self._pools_lock:
             if branch.name not in self._pools:
@@ -340,14 +337,29 @@ class TritonEngine:
         state = self._states[branch.name]
         if self.transport == "shared_memory" and self._instance is not None:
             try:
-                return SharedMemoryLease(self._client, self._retries, self._instance, branch, state)
+                return SharedMemoryLease(
+                    self._client, self._retries, self._attribute, self._instance, branch, state
+                )
             except (OSError, RegionLost, InferenceFailed) as error:
                 if self._options.transport == "shared_memory":
                     raise TritonUnavailable(f"shared memory was asked for and failed: {error}") from error
                 _log.warning("%s goes by bytes: %s", branch.name, error)
             except DeadlineExceeded as error:  # no caller's
                 raise TritonUnavailable("it is silent: no answer to a new region", retry_after=1) from error
-        return BytesLease(self._client, self._retries, branch, state)
+        return BytesLease(self._client, self._retries, self._attribute, branch, state)
+
+    def _attribute(self, before: ModelState, version: str) -> ModelState:
+        """The model that has just answered: as it was known before the run, if nothing has changed since."""
+        view, now = self._view, self._states[before.name]
+        view.ran(before.name)
+        if version == before.version and now is before and self._client.doubts == view.doubts:
+            return before
+        if version != before.version:
+            view.answered(before.name, version)
+            self._poll_now.set()
+            return unattributed(before, version)
+        sure = now.used == before.used and self._client.doubts == view.doubts
+        return before if sure else unattributed(before)
 
     def _try_transport(self) -> Transport:
         """Let Triton map a region with a random name: it can only if it shares this host's memory."""
@@ -390,10 +402,3 @@ def _claim(transport: str) -> shared_memory.Instance | None:
     except OSError as error:
         _log.info("no shared memory on this host, tensors go as bytes: %s", error)
         return None
-
-
-def _not_ready(reason: str) -> Readiness:
-    """What Triton's reason says of a model that isn't READY."""
-    if is_out_of_memory(reason):
-        return Readiness.OUT_OF_MEMORY
-    return Readiness.LOADING if reason == "loading" else Readiness.UNAVAILABLE

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 from tritonclient.grpc import service_pb2 as pb
@@ -14,6 +16,7 @@ from tritonclient.grpc import service_pb2_grpc
 
 from app.context import trace_headers
 from app.engine.base import is_out_of_memory
+from app.engine.model_checks import IndexRow, ServedConfig
 from app.engine.model_control import NoModelControl
 from app.engine.shared_memory import Region
 from app.errors import (
@@ -26,6 +29,7 @@ from app.errors import (
     TritonUnavailable,
 )
 from routing.catalogue import TensorSpec
+from routing.provenance import UNKNOWN
 
 # tritonclient sets the same message sizes; passing options of one's own drops them, and 4 MB would return.
 _CHANNEL_OPTIONS = (
@@ -141,11 +145,35 @@ def _trace_metadata() -> tuple[tuple[str, str], ...] | None:
     return None if headers is None else tuple(headers.items())
 
 
+def _rank(row: IndexRow) -> tuple[bool, int]:
+    return row.ready, int(row.version) if row.version.isdecimal() else 0
+
+
+def _device(groups: Iterable[Any]) -> str:
+    """`cuda:<n>` or `cpu`, from the instance groups of a model."""
+    for group in groups:
+        kind = type(group).Kind.Name(group.kind)
+        if kind == "KIND_GPU":
+            return f"cuda:{group.gpus[0] if group.gpus else 0}"
+        if kind == "KIND_CPU":
+            return "cpu"
+    return UNKNOWN
+
+
 class TritonClient:
     """The gRPC calls that the engine makes; every failure is one of `translated_errors`."""
 
-    def __init__(self, url: str, control_timeout_s: float, tls: Tls | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        control_timeout_s: float,
+        tls: Tls | None = None,
+        changed: Callable[[], None] | None = None,
+    ) -> None:
         self._url = url
+        self._changed = changed
+        self.connections = 0  # how often a connection has ended
+        self.doubts = 0  # that, and every call that ended as if another server were there
         self._credentials = None if tls is None else tls.credentials()
         self._timeout = control_timeout_s
         self._owed: deque[str] = deque()  # threads add while the watcher settles
@@ -158,18 +186,45 @@ class TritonClient:
             else grpc.insecure_channel(self._url, options=_CHANNEL_OPTIONS)
         )
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        if self._changed is not None:
+            self._channel.subscribe(functools.partial(self._connectivity, [False]))
         # No (de)serialisers: what goes over the wire is made once a lease, and not always read.
         self._infer = self._channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+
+    def _connectivity(self, connected: list[bool], state: grpc.ChannelConnectivity) -> None:
+        """A channel connects again by itself, to the server that the address leads to then."""
+        ready = state is grpc.ChannelConnectivity.READY
+        if connected[0] and not ready:
+            self.connections += 1
+            self.doubts += 1
+        elif ready and self.connections and self._changed is not None:
+            self._changed()
+        connected[0] = ready
+
+    def doubt(self) -> None:
+        """The next call may reach another server than the last."""
+        self.doubts += 1
+        if self._changed is not None:
+            self._changed()
 
     def reconnect(self) -> None:
         """End every call that waits for an answer (TritonUnavailable), and go on over a new connection."""
         old = self._channel
+        self.connections += 1
+        self.doubts += 1
         self._connect()
         old.close()
 
     def infer(self, model: str, request: bytes, timeout_s: float) -> bytes:
-        with translated_errors(model):
-            response: bytes = self._infer(request, timeout=timeout_s, metadata=_trace_metadata())
+        try:
+            with translated_errors(model):
+                response: bytes = self._infer(request, timeout=timeout_s, metadata=_trace_metadata())
+        except TritonUnavailable:
+            self.doubts += 1
+            raise
+        except RegionLost:
+            self.doubt()
+            raise
         return response
 
     def health(self) -> tuple[bool, bool]:
@@ -178,23 +233,24 @@ class TritonClient:
             live = self._stub.ServerLive(pb.ServerLiveRequest(), timeout=self._timeout).live
             return live, self._stub.ServerReady(pb.ServerReadyRequest(), timeout=self._timeout).ready
 
-    def server(self) -> tuple[str, str]:
+    def server(self, timeout_s: float | None = None) -> tuple[str, str]:
         """The server's name and version."""
         with translated_errors("server metadata"):
-            reply = self._stub.ServerMetadata(pb.ServerMetadataRequest(), timeout=self._timeout)
+            reply = self._stub.ServerMetadata(pb.ServerMetadataRequest(), timeout=timeout_s or self._timeout)
         return reply.name, reply.version
 
-    def index(self, timeout_s: float | None = None) -> dict[str, tuple[bool, str, str]]:
-        """Every model in the repository: name -> (is READY, version, reason)."""
+    def index(self, timeout_s: float | None = None) -> dict[str, IndexRow]:
+        """Every model in the repository, by name; of several versions that are READY the newest, which serves."""
         with translated_errors("repository index"):
             reply = self._stub.RepositoryIndex(
                 pb.RepositoryIndexRequest(), timeout=timeout_s or self._timeout
             )
-        index: dict[str, tuple[bool, str, str]] = {}
+        index: dict[str, IndexRow] = {}
         for row in reply.models:
-            if row.name not in index or row.state == "READY":
-                reason = row.reason or ("loading" if row.state == "LOADING" else "")
-                index[row.name] = (row.state == "READY", row.version or "1", reason)
+            reason = row.reason or ("loading" if row.state == "LOADING" else "")
+            fresh = IndexRow(row.state == "READY", row.version or "1", reason)
+            if row.name not in index or _rank(fresh) > _rank(index[row.name]):
+                index[row.name] = fresh
         return index
 
     def model_states(self) -> dict[str, str]:
@@ -227,10 +283,12 @@ class TritonClient:
         with _controlled(f"unloading {model}"):
             self._stub.RepositoryModelUnload(request, timeout=self._timeout)
 
-    def counters(self) -> dict[str, tuple[int, int]]:
+    def counters(self, timeout_s: float | None = None) -> dict[str, tuple[int, int]]:
         """Of every loaded model, over its versions: inferences since it was loaded, and when the last one was (ms)."""
         with translated_errors("statistics"):
-            reply = self._stub.ModelStatistics(pb.ModelStatisticsRequest(), timeout=self._timeout)
+            reply = self._stub.ModelStatistics(
+                pb.ModelStatisticsRequest(), timeout=timeout_s or self._timeout
+            )
         counters: dict[str, tuple[int, int]] = {}
         for row in reply.model_stats:
             count, last = counters.get(row.name, (0, 0))
@@ -247,17 +305,15 @@ class TritonClient:
         )
         return inputs, outputs
 
-    def device(self, model: str) -> str:
-        """`cuda:<n>` or `cpu`, from the instance group that Triton settled on."""
+    def config(self, model: str) -> ServedConfig:
+        """The configuration that Triton settled on."""
         with translated_errors(model):
             reply = self._stub.ModelConfig(pb.ModelConfigRequest(name=model), timeout=self._timeout)
-        for group in reply.config.instance_group:
-            kind = type(group).Kind.Name(group.kind)
-            if kind == "KIND_GPU":
-                return f"cuda:{group.gpus[0] if group.gpus else 0}"
-            if kind == "KIND_CPU":
-                return "cpu"
-        return "unknown"
+        steps = tuple(
+            (step.model_name, None if step.model_version < 0 else str(step.model_version))
+            for step in reply.config.ensemble_scheduling.step
+        )
+        return ServedConfig(_device(reply.config.instance_group), steps)
 
     def register(self, region: Region, timeout_s: float | None = None) -> None:
         request = pb.SystemSharedMemoryRegisterRequest(

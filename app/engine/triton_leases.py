@@ -8,6 +8,7 @@ latest, then the lease is as good as before; what would have come after the run 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from app.engine.triton_client import RegionLost, TritonClient
 from app.engine.triton_messages import (
     by_reference_request,
     by_value_request,
+    check_reference,
     read_response,
     timeout_parameter,
     with_contents,
@@ -27,6 +29,8 @@ from app.errors import DeadlineExceeded, TritonUnavailable
 from routing.catalogue import Branch
 
 _log = logging.getLogger(__name__)
+# Model as it was known before a run, version that answered -> model that the answer is attributed to.
+Attribute = Callable[[ModelState, str], ModelState]
 
 
 class BytesLease:
@@ -34,7 +38,9 @@ class BytesLease:
 
     transport = "bytes"
 
-    def __init__(self, client: TritonClient, retries: Retries, branch: Branch, model: ModelState) -> None:
+    def __init__(
+        self, client: TritonClient, retries: Retries, attribute: Attribute, branch: Branch, model: ModelState
+    ) -> None:
         self.inputs = allocate(branch.inputs)
         self.outputs = allocate(branch.outputs)
         self.workspace: dict[str, Any] = {}
@@ -42,6 +48,8 @@ class BytesLease:
         self.broken = False
         self._client = client
         self._retries = retries
+        self._attribute = attribute
+        self._specs = branch.outputs
         self._request = by_value_request(branch)
 
     def run(self, deadline: Deadline) -> None:
@@ -50,7 +58,8 @@ class BytesLease:
     def _attempt(self, deadline: Deadline) -> None:
         left = deadline.remaining()
         request = with_contents(self._request, self.inputs, left)
-        read_response(self._client.infer(self.model.name, request, left), self.outputs)
+        reply = self._client.infer(self.model.name, request, left)
+        self.model = self._attribute(self.model, read_response(reply, self.outputs, self._specs))
 
     def close(self) -> None:
         """Nothing to release."""
@@ -72,16 +81,19 @@ class SharedMemoryLease:
         self,
         client: TritonClient,
         retries: Retries,
+        attribute: Attribute,
         instance: shared_memory.Instance,
         branch: Branch,
         model: ModelState,
     ) -> None:
         self._client = client
         self._retries = retries
+        self._attribute = attribute
         self._instance = instance
         self._branch = branch
         self.inputs: dict[str, NDArray[Any]] = {}
         self.outputs: dict[str, NDArray[Any]] = {}
+        self._checked = b"", ""  # the last answer that was right, and the version in it
         self._take(self._fresh())
         self.workspace: dict[str, Any] = {}
         self.model = model
@@ -124,7 +136,10 @@ class SharedMemoryLease:
 
     def _send(self, deadline: Deadline) -> None:
         left = deadline.remaining()
-        self._client.infer(self._branch.name, self._request + timeout_parameter(left), left)
+        reply = self._client.infer(self._branch.name, self._request + timeout_parameter(left), left)
+        if reply != self._checked[0]:  # the same run after run: without contents it is parsed once
+            self._checked = reply, check_reference(reply, self._branch.outputs)
+        self.model = self._attribute(self.model, self._checked[1])
 
     def _fresh(self, timeout_s: float | None = None) -> shared_memory.Region:
         """A region that Triton knows, made within the time if there is a limit.
@@ -147,6 +162,7 @@ class SharedMemoryLease:
         self.inputs.update({spec.name: arrays[spec.name] for spec in self._branch.inputs})
         self.outputs.update({spec.name: arrays[spec.name] for spec in self._branch.outputs})
         self._request = by_reference_request(self._branch, region)
+        self._checked = b"", ""
 
     def _move(self, deadline: Deadline) -> None:
         """Go on in a fresh region, with the same inputs; what was kept of the old one's tensors is dropped."""

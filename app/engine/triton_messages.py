@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # it has no stubs
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2 as pb
 
 from app.engine.shared_memory import Region
 from app.errors import InferenceFailed
-from routing.catalogue import Branch
+from routing.catalogue import Branch, TensorSpec
 
 
 def timeout_parameter(seconds: float) -> bytes:
@@ -60,16 +61,52 @@ def with_contents(request: Any, inputs: Mapping[str, NDArray[Any]], timeout_s: f
     return serialised
 
 
-def read_response(reply: bytes, outputs: Mapping[str, NDArray[Any]]) -> None:
-    """Copy a response's tensors into `outputs`.
+def read_response(reply: bytes, outputs: Mapping[str, NDArray[Any]], specs: Sequence[TensorSpec]) -> str:
+    """Copy a response's tensors into `outputs`; return the version of the model that answered.
 
     Raises:
-        InferenceFailed: a tensor is missing or has another size.
+        InferenceFailed: a tensor is missing, or isn't what `specs` say.
     """
-    response = pb.ModelInferResponse.FromString(reply)
+    response = _parsed(reply)
+    _check(response, specs)
     contents = dict(zip((t.name for t in response.outputs), response.raw_output_contents, strict=False))
     for name, target in outputs.items():
         raw = contents.get(name, b"")
         if len(raw) != target.nbytes:
             raise InferenceFailed(f"{name} came back with {len(raw)} bytes, expected {target.nbytes}")
         target[...] = np.frombuffer(raw, dtype=target.dtype).reshape(target.shape)
+    version: str = response.model_version
+    return version
+
+
+def check_reference(reply: bytes, specs: Sequence[TensorSpec]) -> str:
+    """Check the response of a model that wrote into shared memory; return the version of the model that answered.
+
+    Raises:
+        InferenceFailed: a tensor is missing, or isn't what `specs` say: the region would hold values of an earlier run.
+    """
+    response = _parsed(reply)
+    _check(response, specs)
+    version: str = response.model_version
+    return version
+
+
+def _parsed(reply: bytes) -> Any:
+    try:
+        return pb.ModelInferResponse.FromString(reply)
+    except DecodeError as error:
+        raise InferenceFailed("the answer is no message of the inference protocol") from error
+
+
+def _check(response: Any, specs: Sequence[TensorSpec]) -> None:
+    """Compare type and shape, which give the size: Triton doesn't say how many bytes it wrote into a region."""
+    found = {t.name: (t.datatype, tuple(t.shape)) for t in response.outputs}
+    for spec in specs:
+        if spec.name not in found:
+            raise InferenceFailed(f"{spec.name} is missing from the answer")
+        if found[spec.name] != (spec.datatype, spec.shape):
+            datatype, shape = found[spec.name]
+            raise InferenceFailed(
+                f"{spec.name} came back as {datatype} {list(shape)}, "
+                f"expected {spec.datatype} {list(spec.shape)}"
+            )

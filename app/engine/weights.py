@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+import stat
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from app.engine.base import Weights
 from routing.provenance import UNKNOWN
 
-_NOT_WEIGHTS = {"weights.json", "labels.txt"}
+NOTE = "weights.json"
+_NOT_WEIGHTS = {NOTE, "labels.txt"}
+_MOST_BYTES = 64 * 2**20  # of a note or a manifest; more is no such thing
+_CHUNK = 2**20
 
 
 class WeightsBook:
@@ -23,67 +28,92 @@ class WeightsBook:
     """
 
     def __init__(self, repository: Path | None, manifest: Path | None) -> None:
-        self._repository = repository
+        self.repository = repository
         self._manifest = manifest
-        self._read: dict[Path, tuple[tuple[int, int], Mapping[str, Any]]] = {}
+        self._read: dict[Path, tuple[tuple[int, int, int], Mapping[str, Any]]] = {}
 
     def lookup(self, model: str, version: str = "1") -> Weights:
         """What is written down of a version; every field `unknown` where nothing is.
 
         The manifest knows the version that the exporter makes, 1.
         """
-        document: Mapping[str, Any] = {}
-        if self._repository is not None:
-            document = self._load(self._repository / model / version / "weights.json")
-        if not document and self._manifest is not None and version == "1":
-            document = _mapping(_mapping(self._load(self._manifest).get("models")).get(model))
-        return _weights(document)
+        return self.note(model, version)[0]
+
+    def note(self, model: str, version: str = "1") -> tuple[Weights, int | None]:
+        """`lookup`, and when weights.json was written (ns); None: what is known isn't from there."""
+        if self.repository is not None:
+            document, written = self._load(self.repository / model / version / NOTE)
+            if document:
+                return _weights(document), written
+        document = {}
+        if self._manifest is not None and version == "1":
+            document = _mapping(_mapping(self._load(self._manifest)[0].get("models")).get(model))
+        return _weights(document), None
 
     def verified(self, folder: Path, model: str) -> Weights:
-        """As `lookup`, for files that are about to be loaded: the digest is computed from them.
+        """As `lookup`, for files that are about to be loaded; all `unknown` unless the files have the digest noted.
 
-        Where it is not the one written down, only the digest is known.
+        So a model has one signature, in whatever order its files and weights.json appear.
         """
-        actual = files_digest(folder)
         written = self.lookup(model)
-        return written if written.digest == actual else Weights(digest=actual)
+        return written if written.digest == files_digest(folder) else Weights()
 
-    def _load(self, path: Path) -> Mapping[str, Any]:
+    def _load(self, path: Path) -> tuple[Mapping[str, Any], int]:
+        """A JSON file and its time of writing (ns); only regular files are opened, so none is waited for."""
         try:
-            stat = path.stat()
-            stamp = (stat.st_mtime_ns, stat.st_size)
+            found = path.stat()
+            stamp = (found.st_ino, found.st_mtime_ns, found.st_size)
             known = self._read.get(path)
             if known is None or known[0] != stamp:
-                known = (stamp, _mapping(json.loads(path.read_text(encoding="utf-8"))))
+                known = (stamp, _mapping(json.loads(_text_of(path))))
                 self._read[path] = known
-            return known[1]
+            return known[1], found.st_mtime_ns
         except (OSError, ValueError, RecursionError):
-            return {}
+            return {}, 0
 
 
-def files_digest(folder: Path) -> str:
+def files_digest(folder: Path, beat: Callable[[], None] = lambda: None) -> str:
     """`sha256:<hex>` of the model's files in a version folder.
 
     Of the file itself when there is one; of the sorted lines `<hex>  <name>` when there are several (external data).
 
+    Args:
+        folder: of the version.
+        beat: called after each piece that is read.
+
     Raises:
         OSError: a file can't be read.
     """
-    files = sorted(p for p in folder.iterdir() if p.is_file() and not _ignored(p.name))
-    hashes = [(_sha256(path), path.name) for path in files]
+    files = sorted(p for p in folder.iterdir() if p.is_file() and not is_note(p.name))
+    hashes = [(_sha256(path, beat), path.name) for path in files]
     if len(hashes) == 1:
         return f"sha256:{hashes[0][0]}"
     lines = "".join(sorted(f"{digest}  {name}\n" for digest, name in hashes))
     return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
 
 
-def _ignored(name: str) -> bool:
+def is_note(name: str) -> bool:
+    """Tell if a file of a version folder holds no weights."""
     return name in _NOT_WEIGHTS or name.startswith(".")
 
 
-def _sha256(path: Path) -> str:
+def _text_of(path: Path) -> str:
+    """The text of a regular file; a FIFO would block whoever opens it."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_size > _MOST_BYTES:
+            raise ValueError("no regular file of a reasonable size")
+        return file.read().decode("utf-8")
+
+
+def _sha256(path: Path, beat: Callable[[], None]) -> str:
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            beat()
+    return digest.hexdigest()
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -18,13 +18,21 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from app.errors import GatewayError, InsufficientGpuMemory, ModelNotReady, Overloaded, TritonUnavailable
+from app.errors import (
+    GatewayError,
+    InsufficientGpuMemory,
+    ModelNotReady,
+    Overloaded,
+    SeveralServers,
+    TritonUnavailable,
+)
 from app.metrics import Metrics
 from app.pipelines.base import Deadline
 
 _REASONS: Mapping[type[GatewayError], str] = {
     Overloaded: "overloaded",
     TritonUnavailable: "backend_away",
+    SeveralServers: "backend_away",
     ModelNotReady: "model_not_ready",
     InsufficientGpuMemory: "out_of_memory",
 }

@@ -21,6 +21,7 @@ from app.errors import (
     InsufficientGpuMemory,
     ModelNotReady,
     Overloaded,
+    SeveralServers,
     TritonUnavailable,
     VideoNotFound,
     VideosUnavailable,
@@ -37,7 +38,13 @@ _RETENTION_S = 30.0
 _REPORT_S = 0.3
 _RETRY_S = 30.0
 _MOST_ATTEMPTS, _MOST_LATE = 100, 20
-_PASSING = (TritonUnavailable, ModelNotReady, InsufficientGpuMemory, Overloaded)  # worth coming back for
+_PASSING = (
+    TritonUnavailable,
+    SeveralServers,
+    ModelNotReady,
+    InsufficientGpuMemory,
+    Overloaded,
+)  # worth coming back for
 
 ReadProfile = Callable[[str], Profile]
 

@@ -11,6 +11,7 @@ from app.pipelines.inventory import required_branches
 from routing.policy import Readiness
 
 Fault = dict[str, str]
+_AWAY = (Readiness.UNREACHABLE, Readiness.SEVERAL_SERVERS)  # no model can be asked anything
 
 
 class ReadyProbe:
@@ -56,7 +57,7 @@ class ReadyProbe:
 
     def _away(self, states: Mapping[str, ModelState]) -> list[Fault]:
         first = states[self._names[0]]
-        if any(states[name].readiness is not Readiness.UNREACHABLE for name in self._names):
+        if any(states[name].readiness not in _AWAY for name in self._names):
             return []
         return [_fault(self._router.engine.name, first.readiness, first.reason)]
 

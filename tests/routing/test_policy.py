@@ -152,6 +152,7 @@ def test_large_detection_is_passed_over_while_it_is_not_ready() -> None:
         (Readiness.CONTRACT_MISMATCH, "model_not_ready"),
         (Readiness.OUT_OF_MEMORY, "insufficient_gpu_memory"),
         (Readiness.UNREACHABLE, "triton_unavailable"),
+        (Readiness.SEVERAL_SERVERS, "several_servers"),
     ],
 )
 def test_a_branch_that_cannot_serve_fails_fast_unless_a_fallback_is_allowed(

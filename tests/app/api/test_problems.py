@@ -42,6 +42,7 @@ STATUS_OF_CODE = {
     "overloaded": 429,
     "inference_failed": 502,
     "triton_unavailable": 503,
+    "several_servers": 503,
     "model_not_ready": 503,
     "weights_missing": 503,
     "insufficient_gpu_memory": 503,

@@ -173,7 +173,7 @@ def test_a_model_that_appears_is_run_and_served(models: Path, server: TritonServ
     with grpcclient.InferenceServerClient(server.grpc_url) as client:
         client.load_model(fresh.name)
     eventually(lambda: engine.ready()[fresh.name].ready)
-    assert engine.ready()[fresh.name].weights.digest == files_digest(models / fresh.name / "1")
+    eventually(lambda: engine.ready()[fresh.name].weights.digest == files_digest(models / fresh.name / "1"))
 
 
 def test_a_model_that_vanishes_is_refused(models: Path, server: TritonServer, start: Start) -> None:
@@ -231,6 +231,7 @@ def test_another_version_changes_version_and_digest(models: Path, server: Triton
     with grpcclient.InferenceServerClient(server.grpc_url) as client:
         client.load_model(BRANCH.name)
     eventually(lambda: engine.ready()[BRANCH.name].version == "2" and engine.ready()[BRANCH.name].ready)
+    eventually(lambda: digest(engine) == files_digest(second))
     assert answer(engine) == (7.0, files_digest(second))
     (second / "weights.json").unlink()
     eventually(lambda: digest(engine) == "unknown")

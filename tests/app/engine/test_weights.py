@@ -113,14 +113,33 @@ def test_no_json_stops_a_lookup(tmp_path_factory: pytest.TempPathFactory, docume
         assert weights.source is None or isinstance(weights.source, str)
 
 
-def test_files_are_believed_before_notes(tmp_path: Path) -> None:
-    """What is written down counts if its digest is that of the files; else the digest is all that is known."""
-    folder = _note(tmp_path, "m", weights="pretrained").parent
+def test_a_digest_is_known_once_note_and_files_agree(tmp_path: Path) -> None:
+    """Without a note, with one of other files, or with one that has no digest, nothing is known; in any order."""
+    folder = tmp_path / "m" / "1"
+    folder.mkdir(parents=True)
     (folder / "model.onnx").write_bytes(b"graph")
     digest = files_digest(folder)
-    assert WeightsBook(tmp_path, None).verified(folder, "m") == Weights(digest=digest)
+    book = WeightsBook(tmp_path, None)
+    assert book.verified(folder, "m") == Weights()
+    _note(tmp_path, "m", weights="pretrained")
+    assert book.verified(folder, "m") == Weights()
+    _note(tmp_path, "m", weights="pretrained", digest="sha256:aa")
+    assert book.verified(folder, "m") == Weights()
     _note(tmp_path, "m", weights="pretrained", digest=digest)
-    assert WeightsBook(tmp_path, None).verified(folder, "m") == Weights(digest=digest, kind="pretrained")
+    assert book.verified(folder, "m") == Weights(digest=digest, kind="pretrained")
+    (folder / "model.onnx").write_bytes(b"other graph")
+    assert book.verified(folder, "m") == Weights()
+
+
+def test_a_note_that_is_no_file_blocks_nobody(tmp_path: Path) -> None:
+    """A FIFO without a writer, and a folder, are no notes."""
+    folder = tmp_path / "m" / "1"
+    folder.mkdir(parents=True)
+    os.mkfifo(folder / "weights.json")
+    assert WeightsBook(tmp_path, None).lookup("m") == Weights()
+    (folder / "weights.json").unlink()
+    (folder / "weights.json").mkdir()
+    assert WeightsBook(tmp_path, None).lookup("m") == Weights()
 
 
 def test_the_digest_of_several_files_is_that_of_their_list(tmp_path: Path) -> None:
