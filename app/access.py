@@ -56,6 +56,28 @@ class ApiKey:
     expires: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whose sessions and jobs a request sees: those of the key of this name; all of them with `sees_all`.
+
+    `name` is None where no keys are needed. `others` are the names of all keys, for who sees all.
+    """
+
+    name: str | None = None
+    sees_all: bool = True
+    others: tuple[str, ...] = ()
+
+    @property
+    def owners(self) -> tuple[str | None, ...]:
+        """Whose sessions the caller sees, its own first; None: those made without keys."""
+        return (self.name, None, *self.others) if self.sees_all else (self.name,)
+
+    @property
+    def only(self) -> str | None:
+        """The name of the key whose sessions and jobs alone exist for this caller; None: all do."""
+        return None if self.sees_all else self.name
+
+
 def new_key() -> str:
     """A key that nobody has had before: 256 random bits, recognisable by its prefix to scanners for secrets."""
     return PREFIX + secrets.token_urlsafe(32)
@@ -276,6 +298,12 @@ class Access:
             self._observe(key.name, "expired")
             raise Unauthorized(f"the API key {key.name} has expired")
         return key
+
+    def caller(self, key: ApiKey) -> Caller:
+        """The holder of a key, known by the key's name, which a rotation keeps."""
+        if "operate" not in key.scopes:
+            return Caller(key.name, sees_all=False)
+        return Caller(key.name, sees_all=True, others=tuple(other.name for other in self._keys()))
 
     def admit(self, presented: bytes | None, scopes: frozenset[Scope]) -> ApiKey:
         """The key that is presented, if it has one of these scopes and a request left.

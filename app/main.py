@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import socket
-import sqlite3
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -338,21 +337,18 @@ def analysis_options(settings: Settings) -> Options:
 
 
 def create_jobs(settings: Settings, suite: Suite) -> VideoJobs | None:
-    """The video jobs, running; None where the settings name no folder, or one that can't be written."""
+    """The video jobs, running; None where the settings name no folder."""
     if settings.videos_folder is None:
         return None
     options = JobOptions(
         analysis_options(settings),
         settings.video_jobs,
         settings.max_jobs_waiting,
+        settings.videos_waiting_bytes,
         settings.videos_keep_s,
         settings.videos_keep_bytes,
     )
-    try:
-        jobs = VideoJobs(settings.videos_folder, suite, profiles.restored, options)
-    except (OSError, sqlite3.Error) as error:
-        _log.warning("no video jobs: %s can't be written: %s", settings.videos_folder, error)
-        return None
+    jobs = VideoJobs(settings.videos_folder, suite, profiles.restored, options)
     jobs.start()
     return jobs
 

@@ -227,6 +227,12 @@ class Settings(BaseSettings):
     )
     video_jobs: int = Field(1, ge=1, description="Jobs that run at once in one worker.")
     max_jobs_waiting: int = Field(1000, ge=1, description="Jobs that may wait; the next one is refused.")
+    videos_waiting_bytes: int = Field(
+        20 << 30,
+        ge=1024,
+        description="Room for videos that wait or run, and for uploads on their way, in bytes; beyond it "
+        "POST /v1/videos is refused (429).",
+    )
     videos_keep_s: float = Field(7 * 86400.0, gt=0, description="Finished videos are kept so many seconds.")
     videos_keep_bytes: int = Field(
         20 << 30, ge=0, description="Room for finished videos; the oldest are removed first."

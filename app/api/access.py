@@ -28,11 +28,11 @@ RULES: Mapping[str, frozenset[access.Scope]] = {
     "/v1/clip/image": _INFER,
     "/v1/clip/similarity": _INFER,
     "/v1/places": _INFER,
-    "/v1/videos": _INFER,
-    "/v1/videos/{id}": _INFER,
-    "/v1/videos/{id}/events": _INFER,
-    "/v1/videos/{id}/artifacts/{name:path}": _INFER,
-    "/v1/sessions/{id}": _INFER,
+    "/v1/videos": _ANY,  # reading and deleting; see `_POST`
+    "/v1/videos/{id}": _ANY,
+    "/v1/videos/{id}/events": _ANY,
+    "/v1/videos/{id}/artifacts/{name:path}": _ANY,
+    "/v1/sessions/{id}": _ANY,
     "/v1/branches": _ANY,  # who sends frames has to know what is served
     "/v1/repository": _OPERATE,
     "/metrics": _OPERATE,
@@ -45,9 +45,13 @@ RULES: Mapping[str, frozenset[access.Scope]] = {
     "/redoc": OPEN,
     "/openapi.json": OPEN,
 }
+# Templates that need another scope for POST than for reading: whoever operates sees all jobs, but runs none.
+_POST: Mapping[str, frozenset[access.Scope]] = {"/v1/videos": _INFER}
 # What goes to the port for operation, where there is one, and is then nowhere else.
 PROBES = frozenset({"/livez", "/readyz", "/metrics"})
-OPERATE_PORT, DETAILS = "gateway.operate_port", "gateway.details"  # in the ASGI scope
+# Keys of the ASGI scope.
+OPERATE_PORT, DETAILS, CALLER = "gateway.operate_port", "gateway.details", "gateway.caller"
+_ANYBODY = access.Caller()
 _KEY_HEADERS = frozenset({b"authorization", b"x-api-key"})
 _CHALLENGE = 'Bearer realm="gateway"'
 _NOT_FOUND = HTTPException(404, "Not Found")
@@ -88,14 +92,14 @@ class Guard:
             raise _NOT_FOUND
         if self._keys is None:
             return
-        rule = RULES.get(template)
+        rule = rule_of(template, scope["method"])
         if rule is None:
             self._keys.identify(presented(scope))  # who has no key isn't told which paths there are
             raise _NOT_FOUND
         if rule == OPEN:
             scope[DETAILS] = template == "/readyz" and self._may_operate(scope)
         else:
-            self._keys.admit(presented(scope), rule)
+            scope[CALLER] = self._keys.caller(self._keys.admit(presented(scope), rule))
         # Nothing behind this needs the key, so nothing behind this can write it down.
         scope["headers"] = [header for header in scope["headers"] if header[0] not in _KEY_HEADERS]
 
@@ -104,6 +108,18 @@ class Guard:
             return self._keys is not None and "operate" in self._keys.identify(presented(scope)).scopes
         except Unauthorized:
             return False
+
+
+def rule_of(template: str, method: str) -> frozenset[access.Scope] | None:
+    """Scopes, one of which a key must have; None: nobody may."""
+    rule = RULES.get(template)
+    return _POST.get(template, rule) if method == "POST" else rule
+
+
+def caller_of(request: Request) -> access.Caller:
+    """Whose sessions and jobs the request may see."""
+    found: access.Caller = request.scope.get(CALLER, _ANYBODY)
+    return found
 
 
 def presented(scope: Scope) -> bytes | None:

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import Field
 
 from app.api import openapi
+from app.api.access import caller_of
 from app.api.answers import JPEG, JSON, PNG, binary_answer
 from app.api.detections import all_answers, frame_body, one_answer
 from app.api.frame_bodies import read_frames_or_video, read_pictures
@@ -209,12 +210,13 @@ def _session_call(
 ) -> tuple[SessionCall, _Asked]:
     parameters, wishes = _wished(gateway, query)
     family = gateway.router.catalogue["detect"]
-    call = query.session_call(parameters, wishes, gateway.router.variant or family.default_variant)
+    variant = gateway.router.variant or family.default_variant
+    call = query.session_call(parameters, wishes, variant, caller_of(request).name)
     return call, _Asked(call.detector(parameters), wishes, negotiate(request, _FORMS), deadline)
 
 
 def _turn(gateway: Gateway, call: SessionCall) -> AbstractContextManager[Turn]:
-    return gateway.turns.join(call.session_id, call.timestamps[0] if call.timestamps else None)
+    return gateway.turns.join(call.key, call.timestamps[0] if call.timestamps else None)
 
 
 async def _tracked(

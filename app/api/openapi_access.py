@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from app.api import schemas
-from app.api.access import OPEN, RULES
+from app.api.access import RULES, rule_of
 
 _SCHEMES = {
     "bearer": {
@@ -47,10 +47,11 @@ def _add(document: dict[str, Any], needed: bool) -> None:
     document.setdefault("components", {})["securitySchemes"] = _SCHEMES
     either: list[dict[str, list[str]]] = [{name: []} for name in _SCHEMES]
     for path, operations in document["paths"].items():
-        rule = RULES.get(path) or RULES.get(path.replace("{name}", "{name:path}"), OPEN)
-        if rule == OPEN:
-            continue
-        for operation in operations.values():
+        template = path if path in RULES else path.replace("{name}", "{name:path}")
+        for method, operation in operations.items():
+            rule = rule_of(template, method.upper())
+            if not rule:
+                continue
             operation["security"] = either if needed else [{}, *either]
             operation["x-scopes"] = sorted(rule)
             for status, said in _SAID.items():

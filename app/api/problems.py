@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 from collections.abc import Mapping
@@ -48,6 +49,9 @@ STATUS: Mapping[type[errors.GatewayError], int] = {
     errors.VideosUnavailable: 503,
     errors.DeadlineExceeded: 504,
 }
+# Errors of the operating system that pass, wherever they are met: no descriptors, no memory, no room on a disk.
+_SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT}
+_SHORT = "the service is out of file descriptors, memory or room on its disk"
 _HTTP = {
     400: ("invalid_request", "The request breaks HTTP", "Send requests as RFC 9112 defines them."),
     404: ("not_found", "No such path", "GET /docs lists the paths."),
@@ -150,7 +154,12 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _bug(request: Request, error: Exception) -> Response:
-    """What nobody foresaw; the log has the trace under the request's id."""
+    """Answer what nobody foresaw; the log has the trace under the request's id."""
+    if isinstance(error, OSError) and error.errno in _SHORTAGES:
+        short = errors.Overloaded(_SHORT, hint="Send it again after the time in Retry-After.", retry_after=5)
+        response = await _gateway_error(request, short)
+        response.headers.update({"X-Request-Id": request_id_of(request), **SECURITY})
+        return response
     _log.error("request %s failed", request_id_of(request), exc_info=error)
     body = _problem(request, 500, "internal_error", "The gateway has a defect")
     body |= {"detail": type(error).__name__, "what_to_do": "Report it with the request_id and the log."}

@@ -235,6 +235,9 @@ class Session(Schema):
     """A tracking session; times are UTC."""
 
     id: str
+    owner: str | None = Field(
+        description="Name of the API key whose session it is; null where none was needed."
+    )
     created_at: str
     updated_at: str
     clock: Literal["timestamp", "service"] = Field(description="Whether its frames came with timestamps.")

@@ -12,7 +12,7 @@ State = Literal["queued", "running", "done", "failed"]
 
 
 class JobError(Schema):
-    """What failed, or what a queued job waits for."""
+    """What failed, what a queued job waits for, or why a result is only partial."""
 
     code: str = Field(examples=["triton_unavailable"])
     detail: str
@@ -29,7 +29,9 @@ class Video(Schema):
 
     id: str
     state: State
+    partial: bool = Field(description="Done as far as the video could be read; `error` says why not further.")
     name: str
+    owner: str | None = Field(description="Name of the API key that made it; null where none was needed.")
     profile: str
     bytes: int
     sha256: str
@@ -51,7 +53,9 @@ class Video(Schema):
 class VideoRow(Schema):
     id: str
     state: State
+    partial: bool
     name: str
+    owner: str | None
     created: str
 
 

@@ -77,10 +77,12 @@ class TrackQuery(BaseModel):
         if given and self.session is None:
             raise InvalidParameter(f"only with a session or a video: {', '.join(given)}")
 
-    def session_call(self, parameters: DetectParameters, wishes: Wishes, variant: str | None) -> SessionCall:
+    def session_call(
+        self, parameters: DetectParameters, wishes: Wishes, variant: str | None, owner: str | None
+    ) -> SessionCall:
         """What these parameters, and those of detection, say of the session that is named.
 
-        `variant` is the one that serves where the wishes name none.
+        `variant` is the one that serves where the wishes name none; `owner` the name of the caller's key.
 
         Raises:
             InvalidParameter: no session id, no timestamps, or thresholds that contradict each other.
@@ -94,7 +96,7 @@ class TrackQuery(BaseModel):
             **{f"track_{name.removesuffix('_s')}": value for name, value in asdict(tracking).items()},
         }
         return SessionCall(
-            check_id(self.session or ""), parameters.conf, tracking, fixed, _timestamps(self.timestamp)
+            check_id(self.session or ""), parameters.conf, tracking, fixed, _timestamps(self.timestamp), owner
         )
 
     def tracking(self) -> TrackParameters:

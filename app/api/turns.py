@@ -69,17 +69,21 @@ class Turns:
         self._arrivals = count()
 
     @contextmanager
-    def join(self, session_id: str, timestamp: float | None) -> Iterator[Turn]:
+    def join(self, key: str, timestamp: float | None) -> Iterator[Turn]:
         """Take a place in the line: by `timestamp` in seconds where the caller gives one, else as they arrive.
+
+        `key` names the session among those of all API keys, see `SessionCall.key`.
 
         Connections may overtake each other, so the order of arrival alone would turn a client's frames around.
 
         Raises:
             Overloaded: too many requests of this session are in flight.
         """
-        line = self._lines.setdefault(session_id, _Line())
+        line = self._lines.setdefault(key, _Line())
         if len(line.turns) >= self._most:
-            raise Overloaded(f"session {session_id} has {self._most} requests in flight", retry_after=1)
+            raise Overloaded(
+                f"session {key.rpartition('/')[2]} has {self._most} requests in flight", retry_after=1
+            )
         turn = Turn(line, (0.0 if timestamp is None else timestamp, next(self._arrivals)))
         bisect.insort(line.turns, turn, key=lambda other: other.key)
         try:
@@ -87,4 +91,4 @@ class Turns:
         finally:
             line.leave(turn)
             if not line.turns:
-                del self._lines[session_id]
+                del self._lines[key]

@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import io
 import tempfile
+import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from fastapi import Request
 
@@ -24,6 +26,9 @@ from app.errors import GatewayError, InvalidParameter, PayloadTooLarge, VideosUn
 from app.pipelines.base import Deadline
 from app.pipelines.stream import is_picture, sniff_container
 from app.settings import Settings
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
 
 _SNIFF_BYTES = 4096
 _PIECE = 1 << 20
@@ -179,7 +184,8 @@ class _Receiver:
         """Nothing of what came is kept."""
         for part in self._parts:
             if part.file is not None:
-                part.file.close()
+                with contextlib.suppress(OSError):  # what is buffered finds no room either
+                    part.file.close()
                 if isinstance(part.file.name, str):  # an anonymous file's is its descriptor
                     Path(part.file.name).unlink(missing_ok=True)
 
@@ -288,7 +294,27 @@ async def _upload(
     return Upload(await videos[0].spooled() if videos else None, memory, form, fields or {})
 
 
-def named_file(folder: Path) -> BinaryIO:
-    """A file with a name of ours in `folder`, for a video that is to be kept; the caller renames or removes it."""
+class _Admitted(io.BufferedRandom):
+    """A file that asks before it grows by another piece."""
+
+    def __init__(self, path: str, admit: Callable[[int], None]) -> None:
+        super().__init__(io.FileIO(path, "x+"))
+        self._admit = admit
+        self._left = 0
+
+    def write(self, data: Buffer) -> int:
+        length = memoryview(data).nbytes
+        if length > self._left:
+            self._left = max(_PIECE, length)
+            self._admit(length)
+        self._left -= length
+        return super().write(data)
+
+
+def named_file(folder: Path, admit: Callable[[int], None]) -> BinaryIO:
+    """A file with a name of ours in `folder`, for a video that is to be kept; the caller renames or removes it.
+
+    `admit` is called with a number of bytes about once per MB that is written, and raises where there may be no more.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    return tempfile.NamedTemporaryFile(dir=folder, suffix=".upload", delete=False)  # type: ignore[return-value]  # a real file on this platform
+    return _Admitted(str(folder / f"{uuid.uuid4().hex}.upload"), admit)

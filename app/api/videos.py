@@ -5,22 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import re
 import unicodedata
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi import Path as PathParameter
-from fastapi.responses import FileResponse
 from pydantic import BaseModel, ConfigDict, Field
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from app import profiles
 from app.api import openapi_videos as openapi
+from app.api.access import caller_of
 from app.api.answers import JSON, fresh_json
+from app.api.connections import announced
+from app.api.files import OpenedFile
 from app.api.gateway import Gateway, gateway_of
 from app.api.requests import deadline_of, timeout_of
 from app.api.route import DirectRoute
@@ -71,7 +74,9 @@ async def submit(request: Request, query: Annotated[VideoQuery, Query()], gatewa
 
     Answered as soon as the video is kept and its container, its profile and its branches have been looked at.
     """
-    jobs, settings = _jobs(gateway), gateway.settings
+    jobs, settings, caller = _jobs(gateway), gateway.settings, caller_of(request)
+    length = announced(request.scope["headers"])
+    await gateway.work(lambda: jobs.admit(int(length) if length < math.inf else 0))
     deadline = Deadline.after(timeout_of(request, settings.video_timeout_s))
     upload = await read_upload(
         request,
@@ -79,59 +84,72 @@ async def submit(request: Request, query: Annotated[VideoQuery, Query()], gatewa
         deadline_of(request, settings),
         deadline,
         {"file": 1, "profile": 1, "name": 1},
-        lambda: named_file(jobs.incoming),
+        lambda: named_file(jobs.incoming, jobs.admit),
     )
     video = upload.video
     if video is None:
         raise UnsupportedMediaType("the body is no MP4, MOV, Matroska, WebM or AVI video", hint=_SEND_A_VIDEO)
     try:
-        profile = await gateway.work(lambda: _profile(upload, query, settings))
-        name = _name(upload, query, video)
-        await gateway.work(lambda: jobs.check(video.file, profile))
-        job = await gateway.work(lambda: jobs.submit(video.file, name, video.nbytes, video.sha256, profile))
+        with _stored():
+            profile = await gateway.work(lambda: _profile(upload, query, settings))
+            name = _name(upload, query, video)
+            await gateway.work(lambda: jobs.check(video.file, profile))
+            job = await gateway.work(
+                lambda: jobs.submit(video.file, name, video.nbytes, video.sha256, profile, caller.name)
+            )
     finally:
-        video.file.close()
+        with contextlib.suppress(OSError):  # what is buffered finds no room
+            video.file.close()
         await asyncio.to_thread(Path(video.file.name).unlink, missing_ok=True)
     location = f"/v1/videos/{job.id}"
     return fresh_json(await _view(jobs, job.id), 202, {"Location": location})
 
 
 @router.get("/v1/videos", summary="The newest videos", **openapi.LIST)
-async def newest(query: Annotated[ListQuery, Query()], gateway: Parts) -> Response:
-    """Id, state, name and time of the newest jobs."""
-    rows = await asyncio.to_thread(_jobs(gateway).newest, query.limit)
+async def newest(request: Request, query: Annotated[ListQuery, Query()], gateway: Parts) -> Response:
+    """Id, state, name and time of the newest jobs that the caller may see."""
+    rows = await asyncio.to_thread(_jobs(gateway).newest, query.limit, caller_of(request).only)
     return fresh_json({"videos": [row | {"created": _moment(row["created"])} for row in rows]})
 
 
 @router.get("/v1/videos/{id}", summary="How far a video is", **openapi.GET)
-async def get(video_id: VideoId, gateway: Parts) -> Response:
+async def get(request: Request, video_id: VideoId, gateway: Parts) -> Response:
     """State (`queued`, `running`, `done`, `failed`), progress, the error if there was one, the manifest once done."""
-    return fresh_json(await _view(_jobs(gateway), video_id))
+    return fresh_json(await _view(_jobs(gateway), video_id, caller_of(request).only))
 
 
 @router.get("/v1/videos/{id}/events", summary="Progress as events", **openapi.EVENTS)
-async def events(video_id: VideoId, gateway: Parts) -> Response:
+async def events(request: Request, video_id: VideoId, gateway: Parts) -> Response:
     """Server-sent events: `progress` whenever something changes, then one `done`, `failed` or `removed`."""
     jobs = _jobs(gateway)
-    await _view(jobs, video_id)
+    await _view(jobs, video_id, caller_of(request).only)
     return EventSourceResponse(_events(jobs, video_id), ping=15)
 
 
 @router.get("/v1/videos/{id}/artifacts/{name:path}", summary="One artefact", **openapi.ARTIFACT)
-async def artifact(video_id: VideoId, name: str, gateway: Parts) -> Response:
+async def artifact(request: Request, video_id: VideoId, name: str, gateway: Parts) -> Response:
     """A file that the manifest lists, such as `core_clip/embeddings.npz`, or `manifest.json`."""
-    path = await asyncio.to_thread(_jobs(gateway).artifact, video_id, name)
+    path = await asyncio.to_thread(_jobs(gateway).artifact, video_id, name, caller_of(request).only)
     filename = f"{video_id[:12]}-{name.replace('/', '-')}"
-    return FileResponse(
-        path, media_type=_TYPES.get(path.suffix, "application/octet-stream"), filename=filename
-    )
+    kind = _TYPES.get(path.suffix, "application/octet-stream")
+    with _stored():
+        return await asyncio.to_thread(OpenedFile, path, media_type=kind, filename=filename)
 
 
 @router.delete("/v1/videos/{id}", status_code=204, summary="Cancel and remove", **openapi.DELETE)
-async def delete(video_id: VideoId, gateway: Parts) -> Response:
+async def delete(request: Request, video_id: VideoId, gateway: Parts) -> Response:
     """The job stops if it runs, and all its files go."""
-    await asyncio.to_thread(_jobs(gateway).delete, video_id)
+    await asyncio.to_thread(_jobs(gateway).delete, video_id, caller_of(request).only)
     return Response(status_code=204)
+
+
+@contextlib.contextmanager
+def _stored() -> Iterator[None]:
+    """Say that the videos' files can't be used now: no room, no descriptor, a disk that fails."""
+    try:
+        yield
+    except OSError as error:
+        raise VideosUnavailable("the files of videos can't be read or written now", retry_after=10) from error
 
 
 def _jobs(gateway: Gateway) -> VideoJobs:
@@ -184,8 +202,9 @@ def clean_name(text: str) -> str:
     return _UNSAFE.sub("_", seen).strip(" .")[:_LONGEST_NAME].strip()
 
 
-async def _view(jobs: VideoJobs, video_id: str) -> dict[str, Any]:
-    view = await asyncio.to_thread(jobs.get, video_id)
+async def _view(jobs: VideoJobs, video_id: str, only: str | None = None) -> dict[str, Any]:
+    """A job for its reader; `only`: the key whose jobs alone exist for the caller."""
+    view = await asyncio.to_thread(jobs.get, video_id, only)
     for moment in ("created", "started", "finished"):
         view[moment] = _moment(view[moment])
     here = f"/v1/videos/{view['id']}"
@@ -200,7 +219,11 @@ async def _events(jobs: VideoJobs, video_id: str) -> AsyncIterator[ServerSentEve
     before = ""
     with contextlib.suppress(VideoNotFound):
         while True:
-            view = await _view(jobs, video_id)
+            try:
+                view = await _view(jobs, video_id)
+            except VideosUnavailable:  # busy or short of something: what changes is told afterwards
+                await asyncio.sleep(_LOOK_S)
+                continue
             over = view["state"] in ("done", "failed")
             now = json.dumps(view, sort_keys=True)
             if now != before:

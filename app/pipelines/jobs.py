@@ -1,61 +1,43 @@
-"""Videos as jobs: kept on disk with their input, run by threads of the service, gone on with after a crash."""
+"""Videos as jobs: kept on disk with their input, run by threads of the service, resumed after a crash."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
-import os
-import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from app.errors import (
-    DeadlineExceeded,
-    GatewayError,
-    InsufficientGpuMemory,
-    ModelNotReady,
-    Overloaded,
-    SeveralServers,
-    TritonUnavailable,
-    VideoNotFound,
-    VideosUnavailable,
-)
+from app.errors import ModelNotReady, Overloaded, PayloadTooLarge, VideoNotFound, VideosUnavailable
 from app.pipelines import manifest as manifests
-from app.pipelines.analysis import Cancelled, Input, Options, Progress, VideoAnalysis
+from app.pipelines.analysis import Options, VideoAnalysis
+from app.pipelines.job_files import JobFiles
+from app.pipelines.job_runner import LOOK_S, PASSING, JobRunner, ReadProfile
 from app.pipelines.profile import Profile
 from app.pipelines.suite import Suite
-from app.state.jobs import Job, JobIndex
+from app.state.jobs import FINISHED, Job, JobIndex
 
 _log = logging.getLogger(__name__)
-_LOOK_S = 0.5  # how soon a deleted job stops, and a job of another worker's is seen
 _RETENTION_S = 30.0
-_REPORT_S = 0.3
-_RETRY_S = 30.0
-_MOST_ATTEMPTS, _MOST_LATE = 100, 20
-_PASSING = (
-    TritonUnavailable,
-    SeveralServers,
-    ModelNotReady,
-    InsufficientGpuMemory,
-    Overloaded,
-)  # worth coming back for
-
-ReadProfile = Callable[[str], Profile]
+_UPLOAD_S = 86400.0  # no upload takes longer
+_ORPHAN_S = 600.0  # no submission takes longer, once its upload is there
+_RETRY_AFTER_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class JobOptions:
-    """`concurrency` jobs run at once, `most_waiting` may wait; finished ones are kept `keep_s`, up to `keep_bytes`."""
+    """`concurrency` jobs run at once; `most_waiting` may wait, and inputs may have `most_input_bytes` together.
+
+    Finished ones are kept `keep_s`, up to `keep_bytes`.
+    """
 
     analysis: Options
     concurrency: int = 1
     most_waiting: int = 1000
+    most_input_bytes: int = 20 << 30
     keep_s: float = 7 * 86400.0
     keep_bytes: int = 20 << 30
 
@@ -63,249 +45,221 @@ class JobOptions:
 class VideoJobs:
     """See the module; safe to call from many threads. `start` once, `close` at the end.
 
+    Methods raise VideosUnavailable where the folder can't be used now. Reading works on a full disk, and so does
+    deleting. `only` is the name of an API key whose jobs alone exist for the caller; None: all do.
+
     Args:
         folder: of the jobs: `<id>/input`, `<id>/profile.json`, and `<id>/output` as `VideoAnalysis` writes it.
         suite: runs them.
         read_profile: what `profile.json` says.
         options: see there.
-
-    Raises:
-        OSError, sqlite3.Error: the folder can't be written.
     """
 
     def __init__(self, folder: Path, suite: Suite, read_profile: ReadProfile, options: JobOptions) -> None:
         self._folder = folder
+        self._files = JobFiles(folder)
         self._suite = suite
-        self._read_profile = read_profile
         self._options = options
-        self._index = JobIndex(folder)
-        self._running: dict[str, VideoAnalysis] = {}
-        self._lock = threading.Lock()
+        self._opening = threading.Lock()
+        self._opened: JobIndex | None = None
+        self._submitting: set[str] = set()
         self._closing = threading.Event()
-        self._wake = threading.Event()
-        names = [f"video-job-{number}" for number in range(options.concurrency)]
-        self._threads = [threading.Thread(target=self._work, name=name, daemon=True) for name in names]
-        self._threads.append(threading.Thread(target=self._keep_house, name="video-keeper", daemon=True))
+        self._runner = JobRunner(
+            self._open, self._files, read_profile, self._analysis, options.concurrency, suite.metrics
+        )
+        self._keeper = threading.Thread(target=self._keep_house, name="video-keeper", daemon=True)
 
     @property
     def incoming(self) -> Path:
         """Where an upload waits to become a job: on the same disk as the jobs."""
-        return self._folder / ".incoming"
+        return self._files.incoming
 
     def start(self) -> None:
-        for thread in self._threads:
-            thread.start()
+        """Begin with what waits, as soon as the folder can be used."""
+        with contextlib.suppress(VideosUnavailable, OSError):
+            if self._index.alone():  # what was on its way when the last service ended
+                self._files.remove_uploads()
+        self._runner.start()
+        self._keeper.start()
 
     def close(self) -> None:
         """Stop; what runs waits on disk for the next start."""
         self._closing.set()
-        self._wake.set()
-        with self._lock:
-            for analysis in self._running.values():
-                analysis.cancel()
-        for thread in self._threads:
-            if thread.ident is not None:
-                thread.join()
-        self._index.close()
+        self._runner.close()
+        if self._keeper.ident is not None:
+            self._keeper.join()
+        if self._opened is not None:
+            self._opened.close()
 
     def check(self, file: BinaryIO, profile: Profile) -> None:
-        """Whether the video can be read and the profile's branches serve it; a backend that is away may come back.
+        """Check that the video can be read and the profile's branches serve it; a backend that is away may come back.
 
         Raises:
             GatewayError: it will never work like this.
         """
         try:
             self._analysis("check", profile).check(file)
-        except _PASSING as error:
-            if isinstance(error, ModelNotReady) and error.retry_after is None:  # nobody is loading it
+        except PASSING as error:
+            if isinstance(error, Overloaded) or (  # no decoder can be started now
+                isinstance(error, ModelNotReady) and error.retry_after is None  # nobody is loading it
+            ):
                 raise
 
-    def submit(self, file: BinaryIO, name: str, nbytes: int, sha256: str, profile: Profile) -> Job:
+    def admit(self, nbytes: int) -> None:
+        """Refuse `nbytes` more of uploads where the inputs on disk would become too many.
+
+        Raises:
+            Overloaded: those that wait are too large together.
+            PayloadTooLarge: these alone are.
+        """
+        most = self._options.most_input_bytes
+        if nbytes > most:
+            raise PayloadTooLarge(f"the video has more than {most} bytes")
+        if self._index.input_bytes() + self._files.incoming_bytes() + nbytes > most:
+            raise Overloaded(f"the videos that wait have {most} bytes together", retry_after=60)
+
+    def submit(
+        self,
+        file: BinaryIO,
+        name: str,
+        nbytes: int,
+        sha256: str,
+        profile: Profile,
+        made_by: str | None = None,
+    ) -> Job:
         """A new job; `file` is a named one in `incoming` and becomes the job's.
 
         Raises:
             Overloaded: too many wait.
             VideosUnavailable: it can't be kept.
         """
-        job = Job(uuid.uuid4().hex, "queued", name, profile.name, nbytes, sha256, time.time())
-        folder = self._folder / job.id
+        job = Job(
+            uuid.uuid4().hex, "queued", name, profile.name, nbytes, sha256, time.time(), made_by=made_by
+        )
+        self._submitting.add(job.id)
         try:
-            folder.mkdir()
-            (folder / "profile.json").write_text(json.dumps(profile.to_dict()), encoding="utf-8")
-            file.flush()
-            os.fsync(file.fileno())
-            Path(file.name).replace(folder / "input")
-            taken = self._index.add(job, self._options.most_waiting)
-        except OSError as error:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise VideosUnavailable(f"the video can't be kept: {error.strerror or error}") from error
+            taken = self._keep(job, file, profile)
+        finally:
+            self._submitting.discard(job.id)
         if not taken:
-            shutil.rmtree(folder, ignore_errors=True)
             raise Overloaded(f"{self._options.most_waiting} videos wait already", retry_after=60)
-        self._wake.set()
+        self._runner.wake()
         return job
 
-    def get(self, job_id: str) -> dict[str, Any]:
+    def _keep(self, job: Job, file: BinaryIO, profile: Profile) -> bool:
+        """Keep the job's files and its row, or nothing of it."""
+        taken = False
+        try:
+            self._files.keep(job.id, file, profile)
+            taken = self._index.add(job, self._options.most_waiting)
+        except OSError as error:
+            words = f"the video can't be kept: {error.strerror or 'no room'}"
+            raise VideosUnavailable(words, retry_after=_RETRY_AFTER_S) from error
+        finally:
+            if not taken:
+                self._files.remove(job.id)
+        return taken
+
+    def get(self, job_id: str, only: str | None = None) -> dict[str, Any]:
         """A job as the caller sees it.
 
         Raises:
             VideoNotFound: there is none.
         """
-        job = self._job(job_id)
+        job = self._job(job_id, only)
         view = asdict(job)
-        for hidden in ("owner", "not_before", "kept_bytes", "code", "detail"):
+        for hidden in ("not_before", "kept_bytes", "code", "detail", "made_by"):
             del view[hidden]
+        view["owner"] = job.made_by
+        view["partial"] = _partial(job)
         view["error"] = None if job.code is None else {"code": job.code, "detail": job.detail}
         view["position"] = self._index.waiting_before(job) if job.state == "queued" else None
-        view["manifest"] = manifests.read(self._output(job_id)) if job.state == "done" else None
+        view["manifest"] = self._manifest(job_id) if job.state == "done" else None
         return view
 
-    def newest(self, most: int) -> list[dict[str, Any]]:
-        """The newest jobs, as `get` answers them but for the manifest."""
+    def newest(self, most: int, only: str | None = None) -> list[dict[str, Any]]:
+        """The newest jobs, in short."""
         return [
-            {"id": job.id, "state": job.state, "name": job.name, "created": job.created}
-            for job in self._index.newest(most)
-        ]
+            {
+                "id": job.id, "state": job.state, "partial": _partial(job), "name": job.name,
+                "owner": job.made_by, "created": job.created,
+            }
+            for job in self._index.newest(most, only)
+        ]  # fmt: skip
 
-    def artifact(self, job_id: str, name: str) -> Path:
+    def artifact(self, job_id: str, name: str, only: str | None = None) -> Path:
         """A file that the job's manifest lists, or the manifest.
 
         Raises:
             VideoNotFound: there is no such job or file.
         """
-        output = self._output(self._job(job_id).id)
-        manifest = manifests.read(output)
+        self._job(job_id, only)
+        manifest = self._manifest(job_id)
         known = {row["name"] for row in manifest["artifacts"]} | {manifests.NAME} if manifest else set()
         if name not in known:
             raise VideoNotFound(
                 f"video {job_id} has no artefact {name[:100]!r}; it has {', '.join(sorted(known)) or 'none'}"
             )
-        return output / name
+        return self._files.output(job_id) / name
 
-    def delete(self, job_id: str) -> None:
+    def delete(self, job_id: str, only: str | None = None) -> None:
         """Cancel the job if it isn't over, and remove all that belongs to it.
 
         Raises:
             VideoNotFound: there is none.
         """
-        self._job(job_id)
-        self._index.mark_deleted(job_id)
-        self._stop_deleted()
-        self._remove_deleted()
+        job = self._job(job_id, only)
+        try:
+            self._index.mark_deleted(job_id)
+        except VideosUnavailable:
+            if job.state not in FINISHED:
+                raise
+            self._files.remove(job_id)  # which makes room for writing so
+            self._index.mark_deleted(job_id)
+        with contextlib.suppress(VideosUnavailable):  # the keeper goes on with it
+            self._runner.stop_deleted()
+            self._runner.remove_deleted()
 
     def counts(self) -> dict[str, int]:
         """Jobs by state."""
         return self._index.counts()
 
-    def _job(self, job_id: str) -> Job:
+    @property
+    def _index(self) -> JobIndex:
+        return self._open()
+
+    def _open(self) -> JobIndex:
+        with self._opening:
+            if self._opened is None:
+                self._opened = JobIndex(self._folder)
+            return self._opened
+
+    def _job(self, job_id: str, only: str | None) -> Job:
         job = self._index.get(job_id)
-        if job is None:
+        if job is None or only not in (None, job.made_by):
             raise VideoNotFound(f"there is no video {job_id[:64]!r}")
         return job
 
-    def _output(self, job_id: str) -> Path:
-        return self._folder / job_id / "output"
+    def _manifest(self, job_id: str) -> dict[str, Any] | None:
+        try:
+            return manifests.read(self._files.output(job_id))
+        except OSError as error:
+            raise VideosUnavailable("the results can't be read now", retry_after=_RETRY_AFTER_S) from error
 
     def _analysis(self, job_id: str, profile: Profile) -> VideoAnalysis:
-        return VideoAnalysis(self._suite, profile, self._output(job_id), job_id, self._options.analysis)
-
-    def _work(self) -> None:
-        """On each of the job threads: one job after another."""
-        while not self._closing.is_set():
-            try:
-                job = self._index.claim(time.time())
-                if job is not None:
-                    self._run(job)
-                    continue
-            except Exception:  # noqa: BLE001  # the thread must outlive whatever a job meets
-                _log.exception("a video job's thread failed; it goes on")
-            self._wake.wait(_LOOK_S)
-            self._wake.clear()
-
-    def _run(self, job: Job) -> None:
-        try:
-            profile = self._read_profile((self._folder / job.id / "profile.json").read_text(encoding="utf-8"))
-            with (
-                self._at_work(job, profile) as analysis,
-                (self._folder / job.id / "input").open("rb") as file,
-            ):
-                analysis.run(Input(file, job.name, job.bytes, job.sha256), self._reporter(job))
-        except Cancelled:
-            self._cancelled(job)
-        except (*_PASSING, DeadlineExceeded) as error:
-            self._come_back(job, error)
-        except GatewayError as error:
-            self._over(job, "failed", (error.code, error.detail))
-        except OSError as error:
-            self._over(job, "failed", (VideosUnavailable.code, str(error)))
-        except Exception as error:  # noqa: BLE001  # a defect fails its own job, not those that wait
-            _log.exception("video %s failed", job.id)
-            self._over(job, "failed", ("internal_error", type(error).__name__))
-        else:
-            self._over(job, "done", None)
-
-    @contextlib.contextmanager
-    def _at_work(self, job: Job, profile: Profile) -> Iterator[VideoAnalysis]:
-        analysis = self._analysis(job.id, profile)
-        with self._lock:
-            self._running[job.id] = analysis
-        try:
-            if self._closing.is_set():
-                analysis.cancel()
-            yield analysis
-        finally:
-            with self._lock:
-                del self._running[job.id]
-
-    def _reporter(self, job: Job) -> Callable[[Progress], None]:
-        last = 0.0
-
-        def report(progress: Progress) -> None:
-            nonlocal last
-            if time.monotonic() - last > _REPORT_S:
-                self._index.progress(job.id, progress.frames, progress.expected, progress.fraction)
-                last = time.monotonic()
-
-        return report
-
-    def _cancelled(self, job: Job) -> None:
-        if self._index.is_deleted(job.id):
-            self._index.let_go(job.id)
-            self._remove_deleted()
-        else:  # the service stops; the next one goes on at once
-            self._index.put_back(job.id, 0.0, None, None)
-
-    def _come_back(self, job: Job, error: GatewayError) -> None:
-        """Later: what stood in the way may pass, also a backend that was too slow; not a file that can't be decoded."""
-        most = _MOST_ATTEMPTS
-        if isinstance(error, DeadlineExceeded):
-            most = 0 if error.stage == "decode" else _MOST_LATE
-        if job.attempts >= most:
-            self._over(job, "failed", (error.code, error.detail))
-            return
-        _log.warning("video %s waits: %s", job.id, error.detail)
-        self._suite.metrics.retries.labels("job_postponed").inc()
-        self._index.put_back(job.id, time.time() + _RETRY_S, error.code, error.detail)
-
-    def _over(self, job: Job, state: str, error: tuple[str, str] | None) -> None:
-        (self._folder / job.id / "input").unlink(missing_ok=True)
-        manifest = manifests.read(self._output(job.id)) if state == "done" else None
-        if manifest is not None:
-            frames = manifest["frames"]["sampled"]
-            self._index.progress(job.id, frames, frames, 1.0)
-        self._index.finish(job.id, state, time.time(), _size(self._folder / job.id), error)
-        if self._index.is_deleted(job.id):
-            self._cancelled(job)
+        return VideoAnalysis(self._suite, profile, self._files.output(job_id), job_id, self._options.analysis)
 
     def _keep_house(self) -> None:
-        """On a thread of its own: deleted jobs stop and go, old ones too."""
-        swept = 0.0
-        while not self._closing.wait(_LOOK_S):
+        """On a thread of its own: deleted jobs stop and go, old ones too, and what belongs to none."""
+        swept = -_RETENTION_S
+        while not self._closing.wait(LOOK_S):
             try:
-                self._stop_deleted()
+                self._runner.stop_deleted()
                 if time.monotonic() - swept > _RETENTION_S:
-                    self._sweep()
                     swept = time.monotonic()
+                    self._sweep()
+            except VideosUnavailable as error:
+                self._runner.say(error)
             except Exception:  # noqa: BLE001  # a full disk passes
                 _log.exception("keeping the videos' folder failed; it is tried again")
 
@@ -313,25 +267,21 @@ class VideoJobs:
         for job_id in self._index.expired(time.time(), self._options.keep_s, self._options.keep_bytes):
             _log.info("video %s is removed: it is too old, or there is too much", job_id)
             self._index.mark_deleted(job_id)
-        self._remove_deleted()
-        abandoned = time.time() - 86400  # an upload takes less than a day
-        for path in self.incoming.glob("*.upload"):
-            with contextlib.suppress(OSError):
-                if path.stat().st_mtime < abandoned:
-                    path.unlink()
+        self._runner.remove_deleted()
+        self._files.remove_uploads(time.time() - _UPLOAD_S)
+        self._remove_orphans()
+        self._index.reserve()
 
-    def _stop_deleted(self) -> None:
-        with self._lock:
-            running = dict(self._running)
-        for job_id, analysis in running.items():
-            if self._index.is_deleted(job_id):
-                analysis.cancel()
-
-    def _remove_deleted(self) -> None:
-        for job_id in self._index.removable():
-            shutil.rmtree(self._folder / job_id, ignore_errors=True)
-            self._index.remove(job_id)
+    def _remove_orphans(self) -> None:
+        """Remove the folders of jobs that the index doesn't know: those of submissions that a crash cut off."""
+        folders = self._files.folders() - self._submitting
+        unknown = folders - self._index.ids()
+        if unknown:  # another worker may be about to submit one; looked at after the folders were
+            older_than = None if self._index.alone() else time.time() - _ORPHAN_S
+            for job_id in self._files.remove_orphans(unknown, older_than):
+                _log.info("video %s is removed: no job belongs to this folder", job_id)
 
 
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+def _partial(job: Job) -> bool:
+    """The job is done as far as its video could be read; `code` and `detail` say why not further."""
+    return job.state == "done" and job.code is not None

@@ -108,11 +108,15 @@ def file_row(output: Path, name: str) -> dict[str, Any]:
 
 
 def read(output: Path) -> dict[str, Any] | None:
-    """The manifest of an output folder; None where there is none, or it can't be read."""
+    """The manifest of an output folder; None where there is none, or it is damaged.
+
+    Raises:
+        OSError: it can't be read now.
+    """
     try:
         document = json.loads((output / NAME).read_bytes())
         return document if set(document) >= _NEEDED else None
-    except (OSError, ValueError, TypeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
         return None
 
 

@@ -19,13 +19,18 @@ _FORMAT = 1
 _TICK_S = 0.001
 
 
+def key_of(session_id: str, owner: str | None) -> str:
+    """Name of a session among those of all keys; neither ids nor names of keys have a slash."""
+    return session_id if owner is None else f"{owner}/{session_id}"
+
+
 @dataclass(frozen=True, slots=True)
 class SessionCall:
     """What a request says of its session.
 
     `conf`: the answer has boxes with a greater score. `fixed`: parameters by their name in the API, in values that
     JSON knows; they stay as they were in the session's first request. `timestamps`: one a frame, in seconds,
-    ascending; None: the service's clock says when.
+    ascending; None: the service's clock says when. `owner`: name of the API key whose session it is; None: nobody's.
     """
 
     session_id: str
@@ -33,6 +38,12 @@ class SessionCall:
     tracking: TrackParameters
     fixed: Mapping[str, Any]
     timestamps: Sequence[float] | None = None
+    owner: str | None = None
+
+    @property
+    def key(self) -> str:
+        """What the session is called in the store and in the order of requests."""
+        return key_of(self.session_id, self.owner)
 
     def detector(self, parameters: DetectParameters) -> DetectParameters:
         """What the detector runs with: the tracker wants boxes down to `low`, whatever the caller sees of them."""

@@ -24,8 +24,8 @@ from app.errors import (
 )
 from app.metrics import Metrics
 from app.pipelines.detect import Detections
-from app.pipelines.session import Session, SessionCall, Tracked
-from app.state.base import SessionStore
+from app.pipelines.session import Session, SessionCall, Tracked, key_of
+from app.state.base import SessionStore, Snapshot
 
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 # About 4,000 tracks: what is more is no camera, but a buffer that is too long, and would slow every frame down.
@@ -104,7 +104,7 @@ class Sessions:
         fixed = {**call.fixed, "frame_size": _one_size(found)}
         while True:
             deadline.check("finish")
-            snapshot = store.load(call.session_id)
+            snapshot = store.load(call.key)
             if snapshot is None:
                 session = Session.begin(call, fixed, self._clock())
             else:
@@ -114,22 +114,25 @@ class Sessions:
             value = session.encode()
             if len(value) > _MOST_BYTES:
                 raise self._conflict(call.session_id, "size", "it has too many tracks; shorten track_buffer")
-            if store.save(call.session_id, value, None if snapshot is None else snapshot.token):
+            if store.save(call.key, value, None if snapshot is None else snapshot.token):
                 return tracked
             self._metrics.session_retries.inc()
 
-    def export(self, session_id: str) -> dict[str, Any]:
+    def export(self, session_id: str, owners: Sequence[str | None] = (None,)) -> dict[str, Any]:
         """All that is known of a session; `state` is the tracker's, in base64.
+
+        Args:
+            session_id: as its frames name it.
+            owners: names of the keys whose session it may be (None: nobody's); see `_found`.
 
         Raises:
             SessionNotFound, SessionsUnavailable, InvalidParameter.
         """
-        snapshot = self.store().load(check_id(session_id))
-        if snapshot is None:
-            raise _not_found(session_id)
+        owner, snapshot = self._found(session_id, owners)
         session = self._decode(session_id, snapshot.value)
         return {
             "id": session_id,
+            "owner": owner,
             "created_at": _moment(session.head["created"]),
             "updated_at": _moment(session.head["updated"]),
             "clock": session.head["clock"],
@@ -140,14 +143,33 @@ class Sessions:
             "state": base64.b64encode(session.tracker.state()).decode(),
         }
 
-    def delete(self, session_id: str) -> None:
-        """End a session.
+    def delete(self, session_id: str, owners: Sequence[str | None] = (None,)) -> None:
+        """End a session; see `export` for the arguments.
 
         Raises:
             SessionNotFound, SessionsUnavailable, InvalidParameter.
         """
-        if not self.store().delete(check_id(session_id)):
+        owner, _ = self._found(session_id, owners)
+        if not self.store().delete(key_of(session_id, owner)):
             raise _not_found(session_id)
+
+    def _found(self, session_id: str, owners: Sequence[str | None]) -> tuple[str | None, Snapshot]:
+        """The one session of this id that one of the owners has: the first owner's, else it must be the only one."""
+        store = self.store()
+        check_id(session_id)
+        found = {}
+        for owner in dict.fromkeys(owners):
+            snapshot = store.load(key_of(session_id, owner))
+            if snapshot is not None:
+                found[owner] = snapshot
+                if owner == owners[0]:
+                    break
+        if not found:
+            raise _not_found(session_id)
+        if len(found) > 1:
+            names = ", ".join(sorted(owner or "nobody" for owner in found))
+            raise InvalidParameter(f"several have a session {session_id}: {names}; say which with owner=")
+        return next(iter(found.items()))
 
     def close(self) -> None:
         """Close the store."""

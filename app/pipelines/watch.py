@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
 from app import __version__
 from app.engine.base import EngineUsage, ModelState, PoolUsage
+from app.errors import VideosUnavailable
 from app.metrics import Metrics
 from app.pipelines.inventory import required_models
 from app.pipelines.jobs import VideoJobs
@@ -105,6 +107,11 @@ class Watch:
         metrics.text_cache_bytes.set(cache.nbytes)
         metrics.text_cache_entries.set(cache.entries)
         if self._jobs is not None:
-            counts = self._jobs.counts()
+            self._look_at_jobs(self._jobs)
+
+    def _look_at_jobs(self, jobs: VideoJobs) -> None:
+        """Keep the last numbers where the jobs' index can't be read now."""
+        with contextlib.suppress(VideosUnavailable):
+            counts = jobs.counts()
             for state in _JOB_STATES:
-                metrics.video_jobs.labels(state).set(counts.get(state, 0))
+                self._metrics.video_jobs.labels(state).set(counts.get(state, 0))

@@ -1,21 +1,21 @@
 """The index of video jobs: SQLite in the jobs' folder, shared by all workers of a host.
 
-Who runs a job holds a lock on a file of its own; the kernel gives it back when the process dies, however it dies, so a
-job of a dead worker is known at once and without a clock.
+A worker that runs jobs holds a lock on a file of its own. The kernel releases the lock when the process dies, however
+it dies, so the jobs of a dead worker are known at once and without a clock.
 """
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import sqlite3
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import IO, Any
 
-SCHEMA_VERSION = 1
+from app.errors import VideosUnavailable
+from app.state.sqlite_file import RETRY_S, SqliteFile
+
 ACTIVE = ("queued", "running")
 FINISHED = ("done", "failed")
 _SCHEMA = """
@@ -37,17 +37,22 @@ CREATE TABLE IF NOT EXISTS jobs (
     code TEXT,
     detail TEXT,
     owner TEXT,
-    kept_bytes INTEGER NOT NULL DEFAULT 0
+    kept_bytes INTEGER NOT NULL DEFAULT 0,
+    made_by TEXT
 );
-CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, created);
+CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, created)
 """
+# Columns that earlier versions did not have.
+_ADDED = {"made_by": "TEXT"}
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """One row. `state`: queued, running, done, failed, or deleted (its files are about to go).
 
-    Times in seconds since 1970; `code` and `detail` say what failed, or what a queued job waits for.
+    Times in seconds since 1970; `code` and `detail` say what failed, what a queued job waits for, or where a partial
+    result breaks off. `owner` is the worker that runs it, `made_by` the name of the API key that made it (None: made
+    without keys).
     """
 
     id: str
@@ -68,6 +73,7 @@ class Job:
     detail: str | None = None
     owner: str | None = None
     kept_bytes: int = 0
+    made_by: str | None = None
 
 
 _COLUMNS = ", ".join(entry.name for entry in fields(Job))
@@ -80,27 +86,47 @@ class JobIndex:
         folder: where the index and the owners' lock files lie; made if it isn't there.
 
     Raises:
-        OSError, sqlite3.Error: it can't be written.
+        VideosUnavailable: it can't be used now (as every method).
     """
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / "jobs.sqlite3"
         self._owners = folder / ".owners"
-        self._owners.mkdir(parents=True, exist_ok=True)
-        self.owner = uuid.uuid4().hex
-        self._lock: IO[bytes] = (self._owners / self.owner).open("wb")
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        with self._writing() as connection:
-            connection.executescript(_SCHEMA)
+        self._file = SqliteFile(folder / "jobs.sqlite3")
+        try:
+            self._owners.mkdir(parents=True, exist_ok=True)
+            self.owner, self._lock = _locked_file(self._owners)
+        except OSError as error:
+            raise VideosUnavailable(
+                "the folder of the video jobs can't be written", retry_after=RETRY_S
+            ) from error
+        try:
+            self._migrate()
+        except BaseException:
+            self.close()
+            raise
+
+    def _migrate(self) -> None:
+        with self._file.writing() as connection:
+            for statement in _SCHEMA.split(";"):
+                connection.execute(statement)
+            present = {row[1] for row in connection.execute("PRAGMA table_info(jobs)")}
+            for name, kind in _ADDED.items():
+                if name not in present:
+                    connection.execute(f"ALTER TABLE jobs ADD COLUMN {name} {kind}")
+
+    def reserve(self) -> None:
+        """Keep room for the changes that must work on a full disk, such as deleting."""
+        self._file.reserve()
 
     def close(self) -> None:
-        """What this owner still runs can be taken by others."""
+        """Release the jobs that this owner still runs."""
         (self._owners / self.owner).unlink(missing_ok=True)
         self._lock.close()
+        self._file.close()
 
     def add(self, job: Job, most_waiting: int) -> bool:
         """Keep a new job; False: as many wait as may."""
-        with self._writing() as connection:
+        with self._file.writing() as connection:
             (waiting,) = connection.execute("SELECT count(*) FROM jobs WHERE state = 'queued'").fetchone()
             if waiting >= most_waiting:
                 return False
@@ -112,22 +138,42 @@ class JobIndex:
     def get(self, job_id: str) -> Job | None:
         return next(iter(self._select("id = ? AND state != 'deleted'", job_id)), None)
 
-    def newest(self, most: int) -> list[Job]:
-        """Jobs, the newest first."""
-        return self._select("state != 'deleted' ORDER BY created DESC, id LIMIT ?", most)
+    def newest(self, most: int, made_by: str | None = None) -> list[Job]:
+        """Jobs, the newest first; those that `made_by` made, or all."""
+        return self._select(
+            "state != 'deleted' AND (? IS NULL OR made_by = ?) ORDER BY created DESC, id LIMIT ?",
+            made_by, made_by, most,
+        )  # fmt: skip
 
     def waiting_before(self, job: Job) -> int:
-        """How many queued jobs come before this one."""
+        """Number of queued jobs that come before this one."""
         return len(self._select("state = 'queued' AND (created, id) < (?, ?)", job.created, job.id))
 
     def counts(self) -> dict[str, int]:
         """Jobs by state."""
-        with self._reading() as connection:
+        with self._file.reading() as connection:
             return dict(connection.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall())
+
+    def input_bytes(self) -> int:
+        """Bytes of the videos of all jobs that wait or run."""
+        with self._file.reading() as connection:
+            query = "SELECT coalesce(sum(bytes), 0) FROM jobs WHERE state IN ('queued', 'running')"
+            (total,) = connection.execute(query).fetchone()
+        return int(total)
+
+    def ids(self) -> set[str]:
+        """All jobs that the index knows, deleted ones too."""
+        with self._file.reading() as connection:
+            return {row[0] for row in connection.execute("SELECT id FROM jobs")}
+
+    def alone(self) -> bool:
+        """No other worker uses the folder now."""
+        others = [path.name for path in self._owners.iterdir() if path.name != self.owner]
+        return all(self._is_dead(other) for other in others)
 
     def claim(self, now: float) -> Job | None:
         """The oldest job that may run now, or that a dead worker left; it is this owner's then."""
-        with self._writing() as connection:
+        with self._file.writing() as connection:
             rows = self._rows(
                 connection,
                 "state = 'running' OR (state = 'queued' AND not_before <= ?) ORDER BY created, id",
@@ -144,25 +190,29 @@ class JobIndex:
             return self._rows(connection, "id = ?", job.id)[0]
 
     def progress(self, job_id: str, frames: int, expected: int | None, fraction: float | None) -> None:
-        """How far a job of this owner's is."""
+        """Progress of a job of this owner."""
         self._update(job_id, frames=frames, expected=expected, fraction=fraction)
 
     def finish(
         self, job_id: str, state: str, now: float, kept_bytes: int, error: tuple[str, str] | None
     ) -> None:
-        """A job of this owner's is over."""
+        """A job of this owner is over; `error` says why it failed, or where a partial result breaks off."""
         code, detail = error or (None, None)
         self._update(
             job_id, state=state, finished=now, kept_bytes=kept_bytes, code=code, detail=detail, owner=None
         )
 
-    def put_back(self, job_id: str, not_before: float, code: str | None, detail: str | None) -> None:
-        """A job of this owner's waits again."""
-        self._update(job_id, state="queued", not_before=not_before, code=code, detail=detail, owner=None)
+    def put_back(
+        self, job_id: str, not_before: float, code: str | None, detail: str | None, attempts: int
+    ) -> None:
+        """A job of this owner waits again; `attempts` is what it has had so far."""
+        self._update(
+            job_id, state="queued", not_before=not_before, code=code, detail=detail, attempts=attempts, owner=None
+        )  # fmt: skip
 
     def mark_deleted(self, job_id: str) -> Job | None:
-        """Nobody sees the job any more; answers what it was before."""
-        with self._writing() as connection:
+        """Hide the job; return what it was before."""
+        with self._file.writing() as connection:
             rows = self._rows(connection, "id = ? AND state != 'deleted'", job_id)
             if not rows:
                 return None
@@ -182,14 +232,14 @@ class JobIndex:
 
     def let_go(self, job_id: str) -> None:
         """This owner no longer runs a deleted job."""
-        with self._writing() as connection:
+        with self._file.writing() as connection:
             connection.execute(
                 "UPDATE jobs SET owner = NULL WHERE id = ? AND owner = ?", (job_id, self.owner)
             )
 
     def remove(self, job_id: str) -> None:
         """The job's files are gone; forget it."""
-        with self._writing() as connection:
+        with self._file.writing() as connection:
             connection.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
 
     def expired(self, now: float, keep_s: float, keep_bytes: int) -> list[str]:
@@ -205,14 +255,14 @@ class JobIndex:
     def _update(self, job_id: str, **values: Any) -> None:
         """Only while this owner runs it and nobody deleted it."""
         names = ", ".join(f"{name} = ?" for name in values)
-        with self._writing() as connection:
+        with self._file.writing() as connection:
             connection.execute(
                 f"UPDATE jobs SET {names} WHERE id = ? AND owner = ? AND state = 'running'",  # noqa: S608  # our own names
                 (*values.values(), job_id, self.owner),
             )
 
     def _select(self, where: str, *values: Any) -> list[Job]:
-        with self._reading() as connection:
+        with self._file.reading() as connection:
             return self._rows(connection, where, *values)
 
     @staticmethod
@@ -221,7 +271,7 @@ class JobIndex:
         return [Job(*row) for row in connection.execute(query, values)]
 
     def _is_dead(self, owner: str | None) -> bool:
-        """Whether nobody holds the owner's lock any more."""
+        """Nobody holds the owner's lock any more."""
         if owner is None:
             return True
         if owner == self.owner:
@@ -233,27 +283,17 @@ class JobIndex:
                 path.unlink(missing_ok=True)
         except FileNotFoundError:
             return True
-        except BlockingIOError:
+        except OSError:  # held, or it can't be looked at now
             return False
         return True
 
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        connection = sqlite3.connect(self._path, timeout=10, isolation_level=None)
-        try:
-            yield connection
-        finally:
-            connection.close()
 
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction, which waits for that of other processes."""
-        with self._reading() as connection:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-            except BaseException:
-                connection.rollback()
-                raise
-            connection.commit()
+def _locked_file(folder: Path) -> tuple[str, IO[bytes]]:
+    """A new file of this worker, locked; its name says whose it is."""
+    while True:
+        name = uuid.uuid4().hex
+        file = (folder / name).open("wb")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if (folder / name).exists():  # nobody took it for a dead worker's before it was locked
+            return name, file
+        file.close()

@@ -102,8 +102,8 @@ def test_a_named_profile_and_a_raw_body(gateway: TestClient, video: bytes) -> No
 
 
 def _kept(folder: Path) -> set[str]:
-    """What lies there, but for the two files that SQLite has beside its own while anybody has it open."""
-    return {path.name for path in folder.iterdir()} - {"jobs.sqlite3-shm", "jobs.sqlite3-wal"}
+    """What lies there, but for the journal that SQLite keeps beside its own file."""
+    return {path.name for path in folder.iterdir()} - {"jobs.sqlite3-journal"}
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,8 @@ def test_events_tell_the_progress(gateway: TestClient, tmp_path: Path) -> None:
     job = submit(gateway, long)
     response = gateway.get(f"/v1/videos/{job['id']}/events")
     assert response.headers["content-type"].startswith("text/event-stream")
-    events = [block.splitlines() for block in response.text.replace("\r\n", "\n").strip().split("\n\n")]
+    blocks = response.text.replace("\r\n", "\n").strip().split("\n\n")
+    events = [block.splitlines() for block in blocks if not block.startswith(":")]  # a ping on a slow machine
     kinds = [rows[0] for rows in events]
     assert kinds[-1] == "event: done"
     assert set(kinds[:-1]) == {"event: progress"}

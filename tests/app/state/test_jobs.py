@@ -50,7 +50,7 @@ def test_a_job_that_comes_back_later_lets_others_pass(tmp_path: Path) -> None:
     index.add(job("a", 0), 9)
     index.add(job("b", 1), 9)
     index.claim(0.0)
-    index.put_back("a", 50.0, "triton_unavailable", "away")
+    index.put_back("a", 50.0, "triton_unavailable", "away", 1)
     later = [index.claim(10.0), index.claim(10.0), index.claim(60.0)]
     assert [row.id if row else None for row in later] == ["b", None, "a"]
     index.close()
@@ -120,7 +120,7 @@ def test_a_worker_that_lost_its_job_changes_nothing(tmp_path: Path) -> None:
     first = JobIndex(tmp_path)
     first.add(job("a"), 9)
     first.claim(0.0)
-    first.put_back("a", 0.0, None, None)
+    first.put_back("a", 0.0, None, None, 1)
     second = JobIndex(tmp_path)
     second.claim(0.0)
     first.progress("a", 99, 99, 1.0)

@@ -1,0 +1,112 @@
+"""A SQLite file that a full disk leaves readable, and small changes possible.
+
+The journal is a rollback journal that stays on the disk (PERSIST): a reader makes no file, and a writer has its room
+already. WAL would make two files anew for whoever opens the database. `reserve` keeps free pages in both files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from app.errors import VideosUnavailable
+
+RETRY_S = 10.0
+_SPARE_PAGES = 16
+_FULL, _CANNOT_OPEN, _BUSY, _LOCKED = 13, 14, 5, 6
+_WORDS = {
+    _FULL: "the disk of the video jobs is full",
+    _CANNOT_OPEN: "the index of the video jobs can't be opened",
+    _BUSY: "the index of the video jobs is busy",
+    _LOCKED: "the index of the video jobs is busy",
+}
+_RESERVE = """
+CREATE TABLE IF NOT EXISTS reserve (id INTEGER PRIMARY KEY, room BLOB);
+DELETE FROM reserve
+"""
+
+
+class SqliteFile:
+    """One connection to one file, shared by the threads of this process; other processes have their own.
+
+    Every method raises VideosUnavailable where the file can't be used now; the cause of the exception is SQLite's.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+
+    def close(self) -> None:
+        """Close the connection; the next use opens another."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+            self._connection = None
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """The connection, for this thread alone."""
+        with self._lock, self._translated():
+            yield self._opened()
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction; it waits for those of other processes."""
+        with self.reading() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                connection.rollback()
+                raise
+
+    def reserve(self) -> None:
+        """Keep room for small changes while the disk isn't full: free pages in the file, and a journal of that size."""
+        with self.reading() as connection:
+            (free,) = connection.execute("PRAGMA freelist_count").fetchone()
+            (page,) = connection.execute("PRAGMA page_size").fetchone()
+        if free >= _SPARE_PAGES // 2 and self._journal_bytes() >= page * _SPARE_PAGES // 2:
+            return
+        with self.writing() as connection:
+            for statement in _RESERVE.split(";"):
+                connection.execute(statement)
+            rows = [(page - 600,)] * (2 * _SPARE_PAGES)  # a page each
+            connection.executemany("INSERT INTO reserve (room) VALUES (zeroblob(?))", rows)
+        with self.writing() as connection:  # every page of the table goes through the journal
+            connection.execute("UPDATE reserve SET room = zeroblob(?)", (page - 599,))
+        with self.writing() as connection:
+            connection.execute("DELETE FROM reserve")
+
+    def _journal_bytes(self) -> int:
+        try:
+            return self._path.with_name(f"{self._path.name}-journal").stat().st_size
+        except OSError:
+            return 0
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._connection is None:
+            connection = sqlite3.connect(
+                self._path, timeout=10, isolation_level=None, check_same_thread=False
+            )
+            self._connection = connection
+            with contextlib.suppress(sqlite3.OperationalError):  # an older version has it open: WAL for now
+                connection.execute("PRAGMA journal_mode = PERSIST").fetchall()
+        return self._connection
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+            raise  # defects of ours
+        except sqlite3.Error as error:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code not in _WORDS:
+                self.close()
+            words = _WORDS.get(code, "the index of the video jobs can't be read or written")
+            raise VideosUnavailable(words, retry_after=RETRY_S) from error
