@@ -17,6 +17,7 @@ WEB = {
     "fastapi",
     "starlette",
     "sse_starlette",
+    "anyio",
     "pydantic",
     "pydantic_settings",
     "uvicorn",

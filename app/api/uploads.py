@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from fastapi import Request
 
@@ -26,9 +26,6 @@ from app.errors import GatewayError, InvalidParameter, PayloadTooLarge, VideosUn
 from app.pipelines.base import Deadline
 from app.pipelines.stream import is_picture, sniff_container
 from app.settings import Settings
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer as Buffer
 
 _SNIFF_BYTES = 4096
 _PIECE = 1 << 20
@@ -302,8 +299,8 @@ class _Admitted(io.BufferedRandom):
         self._admit = admit
         self._left = 0
 
-    def write(self, data: Buffer) -> int:
-        length = memoryview(data).nbytes
+    def write(self, data: bytes) -> int:  # type: ignore[override]  # the pieces of a body are bytes
+        length = len(data)
         if length > self._left:
             self._left = max(_PIECE, length)
             self._admit(length)
