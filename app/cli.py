@@ -18,9 +18,11 @@ from pydantic import ValidationError
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
-from app import ending, heap, logs, serving, startup
+from app import __version__, ending, extras, heap, logs, serving, startup
 from app.commands import keys as keys_command
+from app.commands import routes as routes_command
 from app.commands import smoke_options
+from app.commands.parser import Parser
 from app.settings import (
     Settings,
     environment,
@@ -31,7 +33,6 @@ from app.settings import (
     variable,
 )
 from routing import catalogue as catalogues
-from routing.policy import FrameFacts, Readiness, RoutingError, Wishes, route
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,6 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `| head`: nobody reads the rest
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE  # as the shell has it; 0 would say that smoke found all well
+    except ModuleNotFoundError as error:
+        said = extras.explained(error)
+        if said is None:
+            raise
+        print(f"gateway: {said}", file=sys.stderr)
+        return 2
     except ValidationError as error:
         for fault in error.errors(include_input=False):  # the input may be a password
             said = fault["msg"].removeprefix("Value error, ")
@@ -56,7 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="gateway", description=__doc__)
+    parser = Parser(prog="gateway", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"gateway {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serve = commands.add_parser("serve", help="run the service")
     _add_flags(serve)
@@ -78,11 +86,8 @@ def _parser() -> argparse.ArgumentParser:
     metrics = commands.add_parser("metrics", help="print what /metrics has, as docs/metrics.md")
     metrics.set_defaults(command=_metrics)
     routes = commands.add_parser("routes", help="print which branch each frame size takes, and why")
-    routes.add_argument("--family", default="detect", choices=list(catalogues.load().families))
-    routes.add_argument("--variant", help="variant: of detect n s m l x, of flow small large")
-    routes.add_argument("--not-ready", default="", help="branches to treat as not ready, separated by commas")
-    routes.add_argument("sizes", nargs="*", type=_size, help="W or WxH in pixels (default: 64 to 4096)")
-    routes.set_defaults(command=_routes)
+    routes_command.add_options(routes)
+    routes.set_defaults(command=routes_command.routes)
     return parser
 
 
@@ -258,54 +263,6 @@ def _metrics(_: argparse.Namespace) -> int:
     print(markdown(Metrics(triton=True).described), end="")
     return 0
 
-
-def _size(text: str) -> tuple[int, int]:
-    width, _, height = text.partition("x")
-    size = int(width), int(height or width)
-    if min(size) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no size")
-    return size
-
-
-def _routes(parsed: argparse.Namespace) -> int:
-    family = catalogues.load()[parsed.family]
-    away = {name.strip() for name in parsed.not_ready.split(",")}
-    ready = {
-        branch.name: Readiness.UNAVAILABLE if branch.name in away else Readiness.READY
-        for branch in family.branches
-    }
-    for width, height in parsed.sizes or [(side, side) for side in _SIDES]:
-        try:
-            decision = route(family, FrameFacts(width, height), Wishes(variant=parsed.variant), ready)
-        except RoutingError as error:
-            print(f"{width}x{height:<6} {error.code}: {error.detail}")
-            continue
-        print(f"{width}x{height:<6} {decision.branch.name:24} {decision.why}")
-    return 0
-
-
-_SIDES = (
-    64,
-    128,
-    224,
-    256,
-    320,
-    321,
-    384,
-    448,
-    449,
-    512,
-    640,
-    641,
-    720,
-    960,
-    1080,
-    1280,
-    1920,
-    2160,
-    3840,
-    4096,
-)
 
 if __name__ == "__main__":
     sys.exit(main())

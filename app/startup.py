@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import fnmatch
-import importlib.util
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from app import extras
+from app.hints import did_you_mean
 from app.settings import Settings, variable
 from routing.catalogue import Catalogue
 
@@ -50,7 +51,8 @@ def warnings(settings: Settings) -> list[str]:
 def _variant(settings: Settings, catalogue: Catalogue) -> Iterator[str]:
     variants = catalogue["detect"].variants
     if settings.variant is not None and settings.variant not in variants:
-        yield f"GATEWAY_VARIANT: is one of {', '.join(variants)}"
+        hint = did_you_mean(settings.variant, variants)
+        yield f"GATEWAY_VARIANT: is one of {', '.join(variants)}{hint}"
 
 
 def _patterns(settings: Settings, catalogue: Catalogue) -> Iterator[str]:
@@ -60,18 +62,20 @@ def _patterns(settings: Settings, catalogue: Catalogue) -> Iterator[str]:
     for name, (text, known) in asked.items():
         for pattern in (word.strip() for word in text.split(",")):
             if pattern not in known and not fnmatch.filter(catalogue.branches, pattern):
-                yield f"{variable(name)}: no branch is called {pattern} (`gateway routes` prints their names)"
+                hint = did_you_mean(pattern, catalogue.branches) or " (`gateway routes` prints their names)"
+                yield f"{variable(name)}: no branch is called {pattern}{hint}"
 
 
 def _not_installed(settings: Settings) -> Iterator[str]:
-    if settings.tracing_endpoint is None:
-        return
-    try:
-        there = importlib.util.find_spec("opentelemetry.exporter.otlp.proto.http")
-    except ModuleNotFoundError:
-        there = None
-    if there is None:
-        yield "GATEWAY_TRACING_ENDPOINT: needs OpenTelemetry: pip install '.[tracing]'"
+    needed = {
+        "engine": ("embedded", settings.engine == "embedded"),
+        "session_store": ("redis", settings.session_store != "memory"),
+        "tracing_endpoint": ("tracing", settings.tracing_endpoint is not None),
+    }
+    for name, (extra, wanted) in needed.items():
+        said = extras.missing(extra) if wanted else None
+        if said is not None:
+            yield f"{variable(name)}: {said}"
 
 
 def _unreadable(settings: Settings) -> Iterator[str]:

@@ -30,6 +30,7 @@ from bench_report import print_comparison
 from bench_results import Results, load
 from bench_targets import EngineTarget, GatewayTarget, JsonTarget, Target
 
+from app import extras
 from app.commands.smoke_http import key_headers
 from app.settings import Settings
 from routing import catalogue as catalogues
@@ -43,6 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    said = extras.missing("bench") if options.plot else None
+    if said is not None:
+        print(f"run_bench: {said}", file=sys.stderr)
+        return 2
     try:
         if options.compare and len(options.compare) == 2:
             before, after = (load(path) for path in options.compare)

@@ -9,7 +9,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from export import artifacts, build, plan, repository
+try:
+    from export import artifacts, build, plan, repository
+except ModuleNotFoundError as error:
+    sys.exit(f"error: {error.name} is missing: pip install '.[repository]', and '.[export]' to make models")
 from export.errors import ExportError
 from routing import catalogue
 

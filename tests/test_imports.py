@@ -95,6 +95,7 @@ ALLOWED = {
     },
     "app.errors": set(),
     "app.hints": set(),
+    "app.extras": set(),
     "app.metrics": {"prometheus_client"},
     "app.context": set(),
     "app.logs": {"app.context"},
@@ -197,6 +198,7 @@ HABITS = {
     "os.environ": ("app.settings",),
     "os.getenv": ("app.settings",),
     "print": (
+        "app.commands.routes",
         "app.cli",
         "app.commands.analyze",
         "app.commands.config",

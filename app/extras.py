@@ -1,0 +1,34 @@
+"""Packages that only some features need: which extra of this project brings each."""
+
+from __future__ import annotations
+
+import importlib.util
+from types import MappingProxyType
+
+# Extra -> what it is for, and the module that it brings.
+EXTRAS = MappingProxyType(
+    {
+        "embedded": ("the embedded engine needs ONNX Runtime", "onnxruntime"),
+        "redis": ("sessions in Redis need its client", "redis"),
+        "tracing": ("tracing needs OpenTelemetry", "opentelemetry.exporter.otlp.proto.http"),
+        "bench": ("pictures of benchmarks need matplotlib", "matplotlib"),
+        "repository": ("building a model repository needs onnx", "onnx"),
+    }
+)
+
+
+def missing(extra: str) -> str | None:
+    """One line that says what to install for an extra; None where its package is there."""
+    words, module = EXTRAS[extra]
+    try:
+        there = importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # a parent of it isn't there
+        there = False
+    return None if there else f"{words}: pip install '.[{extra}]'"
+
+
+def explained(error: ModuleNotFoundError) -> str | None:
+    """The same line for an import that failed; None where no extra brings the module."""
+    root = (error.name or "").partition(".")[0]
+    brought = {module.partition(".")[0]: extra for extra, (_, module) in EXTRAS.items()}
+    return missing(brought[root]) if root in brought else None
