@@ -130,10 +130,14 @@ class Server:
         sweep()
         with claim() as name:
             self._id = name
+            backends = _plain(backends, SHM / f"{name}-backends")
+            repository = _plain(self._options.repository.resolve(), SHM / f"{name}-repository")
+            libraries = _plain(self._site / "nvidia_pytriton.libs", SHM / f"{name}-libraries")
+            self._environment["LD_LIBRARY_PATH"] = str(libraries)
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._stop)
             process = self._process = subprocess.Popen(
-                self._command(backends, models, f"{name}-"),
+                self._command(backends, repository, models, f"{name}-"),
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 process_group=0,  # its stubs are in it, and Ctrl-C goes to this launcher alone
@@ -161,12 +165,12 @@ class Server:
         signal.signal(signal.SIGALRM, lambda *_: process.kill())
         signal.alarm(STOP_SECONDS)
 
-    def _command(self, backends: Path, models: list[str], prefix: str) -> list[str]:
+    def _command(self, backends: Path, repository: Path, models: list[str], prefix: str) -> list[str]:
         options = self._options
         command = [
             str(self._binary),
             f"--id={self._id}",
-            f"--model-repository={options.repository.resolve()}",
+            f"--model-repository={repository}",
             f"--backend-directory={backends}",
             "--model-control-mode=explicit",
             *(f"--load-model={name}" for name in models),
@@ -292,6 +296,17 @@ def claim() -> Iterator[str]:
         _remove(name)
         lock.unlink(missing_ok=True)
         os.close(fd)
+
+
+def _plain(folder: Path, link: Path) -> Path:
+    """The folder, or a link to it where its path holds characters that a shell or a list of paths acts on.
+
+    Triton's Python backend starts its stub through an unquoted shell line.
+    """
+    if re.fullmatch(r"[\w@%+=,./-]+", str(folder), re.ASCII):
+        return folder
+    link.symlink_to(folder)
+    return link
 
 
 def sweep() -> None:

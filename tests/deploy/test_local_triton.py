@@ -18,7 +18,7 @@ import psutil
 import pytest
 import tritonclient.grpc as grpcclient
 from onnx import TensorProto, helper
-from support.triton_server import LAUNCHER, TritonServer, free_ports
+from support.triton_server import LAUNCHER, ROOT, TritonServer, free_ports
 
 pytestmark = pytest.mark.triton
 SHM = Path("/dev/shm")
@@ -99,6 +99,24 @@ def test_an_ensemble_of_uint8_nhwc_answers_what_numpy_computes(server: TritonSer
         tensor.set_data_from_numpy(picture)
         answer = client.infer("whole", [tensor]).as_numpy("y")
     np.testing.assert_allclose(answer[0, :, 0, 0], picture.mean(axis=(0, 1, 2)), rtol=1e-6)
+
+
+def test_it_serves_from_folders_whose_paths_hold_spaces(repository: Path, tmp_path: Path) -> None:
+    """The project and the model repository may lie in folders with spaces and other characters a shell acts on."""
+    project = tmp_path / "a folder; with $(spaces)"
+    shutil.copytree(LAUNCHER.parent, project / "deploy" / "local")
+    (project / ".venv-triton").symlink_to(ROOT / ".venv-triton")
+    shutil.copytree(repository, project / "my models")
+    before = {*SHM.iterdir()}
+    launcher = project / "deploy" / "local" / LAUNCHER.name
+    with (
+        TritonServer(project / "my models", tmp_path / "log", ["whole"], launcher=launcher) as server,
+        grpcclient.InferenceServerClient(server.grpc_url) as client,
+    ):
+        assert client.is_model_ready("whole")
+        links = [path for path in {*SHM.iterdir()} - before if path.is_symlink()]
+    assert links
+    assert not any(path.is_symlink() for path in links)
 
 
 def test_a_broken_model_keeps_no_other_from_being_ready(server: TritonServer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -23,7 +24,8 @@ START_SECONDS = 120
 class TritonServer:
     """Start with `with TritonServer(repository, log):`; `load` names the models (default: all that are there).
 
-    `ports`: of HTTP, gRPC and metrics; default: free ones.
+    `ports`: of HTTP, gRPC and metrics; default: free ones. Leaving the block kills the server, which takes no time;
+    `stop` is polite and takes seconds.
     """
 
     def __init__(
@@ -33,10 +35,11 @@ class TritonServer:
         load: Sequence[str] | None = None,
         extra: Sequence[str] = (),
         ports: Sequence[int] | None = None,
+        launcher: Path = LAUNCHER,
     ) -> None:
         self.log = log
         self._ports = list(ports or free_ports(3))
-        self._command = [sys.executable, str(LAUNCHER), "--repository", str(repository)]
+        self._command = [sys.executable, str(launcher), "--repository", str(repository)]
         for name, port in zip(("http", "grpc", "metrics"), self._ports, strict=True):
             self._command += [f"--{name}-port", str(port)]
         if load is not None:
@@ -63,7 +66,7 @@ class TritonServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()
+        self.kill()
 
     def start(self) -> None:
         """Return once the launcher says that it is ready."""
@@ -156,9 +159,19 @@ class TritonServer:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on at this moment."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        return [sock.getsockname()[1] for sock in sockets]
+    """Ports that nothing listens on at this moment.
+
+    They lie below the range from which the kernel takes the ports of outgoing connections. Each parallel test process
+    draws from a part of its own.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = 10_000 + worker % 10 * 2_000
+    free: list[int] = []
+    for port in random.sample(range(first, first + 2_000), 2_000):
+        with contextlib.suppress(OSError), socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(("127.0.0.1", port))
+            free.append(port)
+        if len(free) == count:
+            return free
+    raise RuntimeError("no free ports")
