@@ -10,6 +10,7 @@ BENCH_ARGS ?=
 CHAOS ?= hostile
 CHAOS_ARGS ?=
 GUARD_ARGS ?=
+URL ?= http://127.0.0.1:8080
 PIP = -m pip install --disable-pip-version-check
 SAY = @printf '\033[1m==> %s\033[0m\n'
 
@@ -28,6 +29,7 @@ help:
 	@echo 'make smoke | bench-matrix          is what stands there well, and how fast is it? (SMOKE_ARGS=… BENCH_ARGS=…)'
 	@echo 'make bench-speed | bench-guard      beside the limit and six peers; slower than the committed ratios?'
 	@echo 'make bench-growth                   cost by picture, callers, prompts, boxes, workers and video length'
+	@echo 'make client URL=http://127.0.0.1:8080   a Python client from the OpenAPI of a running gateway (clients/README.md)'
 	@echo 'make lint | format | repository | bench'
 
 # --- virtual environments: a stamp is written when an installation is complete ---------------------------------
@@ -57,6 +59,16 @@ help:
 
 .PHONY: .venv-fuzz
 .venv-fuzz: .venv-fuzz/.complete
+
+# Clients of other libraries, and the generator of clients, for tests/clients and `make client`.
+.venv-clients/.complete: clients/requirements.txt
+	$(SAY) 'installing client libraries and openapi-python-client into .venv-clients (about 20 seconds)'
+	@test -x .venv-clients/bin/python || $(PYTHON) -m venv .venv-clients
+	@.venv-clients/bin/python $(PIP) -q -r clients/requirements.txt
+	@touch $@
+
+.PHONY: .venv-clients
+.venv-clients: .venv-clients/.complete
 
 .PHONY: .venv-triton
 .venv-triton:
@@ -104,9 +116,14 @@ stack: .venv/.dev .venv-triton redis-server prometheus
 
 # --- checks ----------------------------------------------------------------------------------------------------
 
-test: .venv/.dev .venv-triton redis-server prometheus
+test: .venv/.dev .venv-triton .venv-clients redis-server prometheus
 	$(SAY) 'tests'
 	@.venv/bin/pytest -m 'not export and not reference and not containers'
+
+.PHONY: client
+client: .venv-clients
+	@.venv-clients/bin/openapi-python-client generate --url '$(URL)/openapi.json' \
+	  --config clients/openapi-python-client.yaml --output-path out/gateway-client --overwrite --fail-on-warning
 
 test-containers: .venv/.dev
 	$(SAY) 'the image, built by hand from the lines of the Dockerfile (about 3 minutes; needs root)'

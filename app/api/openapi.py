@@ -5,6 +5,9 @@ from __future__ import annotations
 from types import UnionType
 from typing import Any
 
+from fastapi import Response
+
+from app.api import openapi_examples as examples
 from app.api import schemas
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -43,11 +46,14 @@ _PROBLEMS = {
 }
 
 
+PROBLEM = {"schema": {"$ref": "#/components/schemas/Problem"}}  # FastAPI adds it with the batches' models
+
+
 def problems_of(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {
         status: {
             "description": _PROBLEMS[status],
-            "content": {"application/problem+json": {"schema": schemas.Problem.model_json_schema()}},
+            "content": {"application/problem+json": PROBLEM},
         }
         for status in statuses
     }
@@ -61,13 +67,30 @@ _NDJSON = {
             "description": "Of a video: a line a sampled frame (the JSON answer with `frame`, its own `branch` and "
             "`timings_ms`; an `error` in place of what failed), the error that ended the video early, if one did, and "
             "`summary`.",
-        }
+        },
+        "example": examples.NDJSON,
     }
 }
+_BASE64 = {"type": "string", "description": "Base64, or a data URI."}
+
+
+def _picture_json(*names: str, **more: Any) -> dict[str, Any]:
+    """JSON with pictures under these names; query parameters may stand beside them."""
+    schema = {
+        "type": "object",
+        "required": [*names, *more],
+        "properties": {**dict.fromkeys(names, _BASE64), **more},
+    }
+    return {"application/json": {"schema": schema}}
+
+
 _FRAME_BODY: dict[str, Any] = {
     "required": True,
+    "description": "What it is, its bytes decide. Query parameters may also be fields of a form or members of JSON. "
+    "Base64 or a data URI may also be sent as it is. Content-Encoding gzip and deflate are decoded.",
     "content": {
         **{f"image/{kind}": _BINARY for kind in ("jpeg", "png", "webp", "bmp")},
+        **_picture_json("image"),
         "multipart/form-data": {
             "schema": {
                 "type": "object",
@@ -81,12 +104,17 @@ _FRAME_BODY: dict[str, Any] = {
 _FRAME_OR_VIDEO_BODY = {**_FRAME_BODY, "content": {**_FRAME_BODY["content"], **_VIDEO_BODIES}}
 
 DETECT: dict[str, Any] = {
+    "operation_id": "detect",
     "responses": {
         200: {
             "description": "Boxes of the frame; of each frame under `results` when several were sent; as image/png or "
             "image/jpeg the frame with its boxes drawn.",
             "model": schemas.DetectAnswer | schemas.DetectBatch,
-            "content": {"image/png": _BINARY, "image/jpeg": _BINARY, **_NDJSON},
+            "content": {
+                "image/png": _BINARY,
+                "image/jpeg": _BINARY,
+                **_NDJSON,
+            },
             "headers": {**_TIMING, **_PROVENANCE},
         },
         **problems_of(*_PROBLEMS),
@@ -129,16 +157,24 @@ def _shell(source: str) -> dict[str, Any]:
 
 
 def _frame_route(
-    model: type[schemas.Schema] | UnionType, forms: tuple[str, ...], *samples: str, video: bool = False
+    name: str,
+    model: type[schemas.Schema] | UnionType,
+    forms: tuple[str, ...],
+    *samples: str,
+    video: bool = False,
 ) -> dict[str, Any]:
     """A route that takes one frame, or a video; `forms` are its answers beside JSON."""
     return {
+        "operation_id": name,
         "responses": {
             200: {
                 "description": "The answer with its provenance; in other forms than JSON that stands in X-Provenance. "
                 "Where a batch of frames can be sent, its answers stand under `results`.",
                 "model": model,
-                "content": {**dict.fromkeys(forms, _BINARY), **(_NDJSON if video else {})},
+                "content": {
+                    **dict.fromkeys(forms, _BINARY),
+                    **(_NDJSON if video else {}),
+                },
                 "headers": {**_TIMING, **(_PROVENANCE if forms else {})},
             },
             **_FRAME_PROBLEMS,
@@ -171,6 +207,7 @@ _PHOTO = "--data-binary @docs/astronaut.jpg"
 _VIDEO = "--data-binary @docs/astronaut.mp4"
 
 DEPTH = _frame_route(
+    "depth",
     schemas.DepthAnswer | schemas.DepthBatch,
     (_NPY, _PNG, _JPEG),
     f"curl {_PHOTO} {_HERE}/depth'",
@@ -187,6 +224,7 @@ DEPTH["responses"][200]["headers"] |= {
 }
 FLOW = _with_body(
     _frame_route(
+        "flow",
         schemas.FlowAnswer,
         (_NPY, _FLO, _PNG, _JPEG),
         f"curl -F frame0=@docs/astronaut.jpg -F frame1=@docs/astronaut.jpg {_HERE}/flow'",
@@ -194,10 +232,11 @@ FLOW = _with_body(
         f"curl {_VIDEO} {_HERE}/flow?fps=5'",
         video=True,
     ),
-    {**_form("frame0", "frame1"), **_VIDEO_BODIES},
+    {**_form("frame0", "frame1"), **_picture_json("frame0", "frame1"), **_VIDEO_BODIES},
 )
 CLIP_TEXT = _with_body(
     _frame_route(
+        "clip_text",
         schemas.TextAnswer,
         (_NPY,),
         f"""curl -H 'Content-Type: application/json' -d '{{"prompts": ["a photo of a cat"]}}' {_HERE}/clip/text'""",
@@ -215,6 +254,7 @@ CLIP_TEXT = _with_body(
     },
 )
 CLIP_IMAGE = _frame_route(
+    "clip_image",
     schemas.EmbeddingAnswer | schemas.EmbeddingBatch,
     (_NPY,),
     f"curl {_PHOTO} {_HERE}/clip/image'",
@@ -224,31 +264,44 @@ CLIP_IMAGE = _frame_route(
 )
 SIMILARITY = _with_body(
     _frame_route(
+        "similarity",
         schemas.SimilarityAnswer,
         (),
         f"curl -F file=@docs/astronaut.jpg -F prompt='an astronaut' -F prompt='a cat' {_HERE}/clip/similarity'",
     ),
-    _form("file", text=("prompt",)),
+    {
+        **_form("file", text=("prompt",)),
+        **_picture_json("image", prompts={"type": "array", "items": {"type": "string"}}),
+    },
 )
 PLACES = _frame_route(
+    "places",
     schemas.PlacesAnswer | schemas.PlacesBatch,
     (),
     f"curl {_PHOTO} {_HERE}/places?k=3'",
     f"curl {_VIDEO} {_HERE}/places?keyframes=true'",
     video=True,
 )
+
+
 SESSION: dict[str, Any] = {
+    "operation_id": "get_session",
     "responses": {
         200: {"description": "The session", "model": schemas.Session},
-        **problems_of(400, 404, 409, 503),
+        **problems_of(400, 404, 409, 422, 503),
     },
     "openapi_extra": {"x-codeSamples": [_shell(f"curl {_HERE}/sessions/cam1'")]},
 }
 SESSION_DELETE: dict[str, Any] = {
-    "responses": {204: {"description": "It is gone"}, **problems_of(400, 404, 503)},
+    "operation_id": "delete_session",
+    "responses": {204: {"description": "It is gone"}, **problems_of(400, 404, 422, 503)},
 }
 BRANCHES: dict[str, Any] = {
-    "responses": {200: {"description": "Every family", "model": schemas.Branches}, **problems_of(400, 422)},
+    "operation_id": "branches",
+    "responses": {
+        200: {"description": "Every family", "model": schemas.Branches},
+        **problems_of(400, 422),
+    },
     "openapi_extra": {
         "x-codeSamples": [
             {"lang": "Shell", "source": "curl 'http://127.0.0.1:8080/v1/branches?width=810&height=1080'"}
@@ -256,15 +309,27 @@ BRANCHES: dict[str, Any] = {
     },
 }
 REPOSITORY: dict[str, Any] = {
+    "operation_id": "repository",
     "responses": {200: {"description": "The checklist", "model": schemas.Repository}},
 }
-LIVEZ: dict[str, Any] = {"responses": {200: {"description": "Alive", "model": schemas.Alive}}}
+LIVEZ: dict[str, Any] = {
+    "operation_id": "livez",
+    "responses": {200: {"description": "Alive", "model": schemas.Alive}},
+}
 READYZ: dict[str, Any] = {
+    "operation_id": "readyz",
     "responses": {
         200: {"description": "Ready", "model": schemas.Ready},
         503: {"description": "Not ready; `failing` names what fails", "model": schemas.Ready},
     },
 }
 METRICS: dict[str, Any] = {
-    "responses": {200: {"description": "Metrics", "content": {"text/plain": {"schema": {"type": "string"}}}}},
+    "operation_id": "metrics",
+    "response_class": Response,  # FastAPI would list JSON as well
+    "responses": {
+        200: {
+            "description": "Metrics",
+            "content": {"text/plain": {"schema": {"type": "string"}, "example": examples.METRICS}},
+        }
+    },
 }

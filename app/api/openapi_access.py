@@ -1,4 +1,4 @@
-"""What OpenAPI says of API keys."""
+"""What OpenAPI says of API keys, and what FastAPI can't say: `null` in examples."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from app.api import schemas
+from app.api import openapi_examples
 from app.api.access import RULES, rule_of
+from app.api.openapi import PROBLEM
 
 _SCHEMES = {
     "bearer": {
@@ -38,6 +39,7 @@ def describe(app: FastAPI, *, needed: bool) -> None:
         document = make()
         if not known:
             _add(document, needed)
+            openapi_examples.add(document)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's documentation does
@@ -62,5 +64,5 @@ def _answer(responses: dict[str, Any], status: str, said: str) -> None:
     if status in responses:
         responses[status]["description"] += f"; {said}"
     else:
-        content = {"application/problem+json": {"schema": schemas.Problem.model_json_schema()}}
+        content = {"application/problem+json": PROBLEM}
         responses[status] = {"description": said, "content": content}

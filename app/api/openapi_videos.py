@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastapi import Response
+
+from app.api import openapi_examples as examples
 from app.api import schemas_videos as schemas
 from app.api.openapi import problems_of
 
@@ -16,9 +19,10 @@ def _shell(*sources: str) -> list[dict[str, str]]:
 
 
 def _route(
-    answer: dict[int | str, dict[str, Any]], problems: tuple[int, ...], *samples: str
+    name: str, answer: dict[int | str, dict[str, Any]], problems: tuple[int, ...], *samples: str
 ) -> dict[str, Any]:
     return {
+        "operation_id": name,
         "responses": {**answer, **problems_of(*problems)},
         "openapi_extra": {"x-codeSamples": _shell(*samples)},
     }
@@ -34,6 +38,7 @@ _FORM = {
     },
 }
 SUBMIT = _route(
+    "submit_video",
     {202: {"description": "Kept; `Location` says where to look", "model": schemas.Video}},
     (400, 404, 413, 415, 422, 429, 503, 504),
     f"curl --data-binary @docs/astronaut.mp4 '{_HERE}?profile=detect_embedded'",
@@ -47,17 +52,44 @@ SUBMIT["openapi_extra"]["requestBody"] = {
     },
 }
 LIST = _route(
-    {200: {"description": "The newest first", "model": schemas.Videos}}, (422, 503), f"curl '{_HERE}'"
+    "list_videos",
+    {200: {"description": "The newest first", "model": schemas.Videos}},
+    (400, 422, 503),
+    f"curl '{_HERE}'",
 )
-GET = _route({200: {"description": "The job", "model": schemas.Video}}, (404, 503), f"curl '{_HERE}/ID'")
+GET = _route(
+    "get_video",
+    {200: {"description": "The job", "model": schemas.Video}},
+    (404, 422, 503),
+    f"curl '{_HERE}/ID'",
+)
 EVENTS = _route(
-    {200: {"description": "Events", "content": {"text/event-stream": {"schema": {"type": "string"}}}}},
-    (404, 503),
+    "video_events",
+    {
+        200: {
+            "description": "Events",
+            "content": {"text/event-stream": {"schema": {"type": "string"}, "example": examples.EVENTS}},
+        }
+    },
+    (404, 422, 503),
     f"curl -N '{_HERE}/ID/events'",
 )
+EVENTS["response_class"] = Response  # FastAPI would list JSON as well
 ARTIFACT = _route(
-    {200: {"description": "The file", "content": {"application/zip": _BINARY, "application/json": {}}}},
-    (404, 503),
+    "video_artifact",
+    {
+        200: {
+            "description": "The file",
+            "content": {
+                "application/zip": _BINARY,
+                "video/mp4": _BINARY,
+                "application/json": {"schema": {"type": "object"}},
+            },
+        }
+    },
+    (404, 422, 503),
     f"curl -O '{_HERE}/ID/artifacts/core_object_detections/detections.npz'",
 )
-DELETE = _route({204: {"description": "Gone"}}, (404, 503), f"curl -X DELETE '{_HERE}/ID'")
+DELETE = _route(
+    "delete_video", {204: {"description": "Gone"}}, (404, 422, 503), f"curl -X DELETE '{_HERE}/ID'"
+)

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.api.openapi_examples import PROBLEM
+
 Readiness = Literal[
     "ready",
     "loading",
@@ -23,8 +25,17 @@ class Schema(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class Fault(BaseModel):
+    """One parameter that doesn't fit."""
+
+    where: str = Field(examples=["query.conf"])
+    what: str
+
+
 class Problem(BaseModel):
     """RFC 9457, with a code, the request's id and what to do."""
+
+    model_config = ConfigDict(json_schema_extra={"example": PROBLEM})
 
     type: str
     title: str
@@ -33,6 +44,8 @@ class Problem(BaseModel):
     code: str = Field(examples=["invalid_image"])
     what_to_do: str
     request_id: str
+    stage: str | None = Field(None, description="deadline_exceeded: the stage in which the time ran out.")
+    errors: list[Fault] | None = Field(None, description="validation_failed: each fault.")
 
 
 class PassedOver(Schema):
