@@ -13,6 +13,7 @@ What is different, and why:
   `app.vision.intervals` recognises bursts, and each of their frames counts as one typical interval.
 - Ids belong to the tracker, and every row of the input gets its own.
 - All tracks are columns of one table: a frame costs about the same number of array operations however many there are.
+- Work is bounded: the best 1,000 detections of a frame are linked, and the 2,000 tracks lost last are kept.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ from app.vision.tracks import TrackParameters as TrackParameters  # noqa: PLC041
 GRACE = 2.25
 # The unit of time changes when the typical interval has moved by more: rounded timestamps change nothing.
 JITTER = 0.1
+# A frame costs tracks times detections: the best so many are linked, and the so many that were lost last are kept.
+MOST_DETECTIONS, MOST_LOST = 1000, 2000
 DEFAULTS = TrackParameters()
 
 
@@ -97,7 +100,7 @@ class ByteTracker:
         detections = _detections(boxes, scores, class_ids)
         self._advance(float(time_s))
         ids = np.full(detections.shape[1], -1, dtype=np.int32)
-        order = _best_first(detections, self.parameters.low)
+        order = _best_first(detections, self.parameters.low)[:MOST_DETECTIONS]
         ids[order] = self._take(detections.take(order, axis=1))
         return ids
 
@@ -189,6 +192,9 @@ class ByteTracker:
         born = self._born(found[:, begins], measured[:, begins])
         if memory.frames == 1:  # as in the reference, the first frame's tracks need no second
             hit, rows, born = born, begins, hit
+        if missed.size > MOST_LOST:
+            latest = np.argsort(-memory.table[LAST, missed], kind="stable")[:MOST_LOST]
+            missed = missed[np.sort(latest)]
         memory.table = np.concatenate((hit, memory.table.take(missed, axis=1), born), axis=1)
         memory.tracked, memory.lost = hit.shape[1], missed.size
         kept = self._drop_duplicates()
