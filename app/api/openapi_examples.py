@@ -99,6 +99,7 @@ PLACES: dict[str, Any] = {
 }
 SESSION: dict[str, Any] = {
     "id": "cam1",
+    "owner": None,
     "created_at": _MOMENT,
     "updated_at": _MOMENT,
     "clock": "timestamp",
