@@ -35,6 +35,7 @@ from app.api.admission import Admission, AdmissionLimits
 from app.api.gateway import Gateway
 from app.api.head import HeadAsGet
 from app.api.headers import SecurityHeaders, cors
+from app.api.memory_budget import MemoryBudget
 from app.api.middleware import RequestContext, Templates
 from app.api.request_head import HeadCheck
 from app.api.route import Shortcut
@@ -220,7 +221,12 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
         inference = ThreadPoolExecutor(
             _running(settings) * len(catalogue.families), thread_name_prefix="inference"
         )
-        admission = Admission(catalogue.families, _admission_limits(settings), inference)
+        admission = Admission(
+            catalogue.families,
+            _admission_limits(settings),
+            inference,
+            MemoryBudget(settings.max_decoded_bytes, heap.give_back),
+        )
         app.state.gateway = _gateway(settings, suite, metrics, workers, admission, store, jobs)
         announcing = asyncio.create_task(_announce(app.state.gateway))
         watching = asyncio.create_task(_keep_watch(app.state.gateway.watch)) if metrics_folder() else None

@@ -184,6 +184,12 @@ class Settings(BaseSettings):
         ge=1,
         description="Largest picture in pixels, from its header: a small file can unpack into gigabytes.",
     )
+    max_decoded_bytes: int = Field(
+        1 << 30,
+        ge=1 << 20,
+        description="Memory in bytes that large pictures may take at once while they are decoded and answered, in each "
+        "worker; further ones wait. Pictures that take less than 1/64 of it aren't counted.",
+    )
     max_parts: int = Field(64, ge=1, description="Most `file` parts of one request.")
     max_prompts: int = Field(1000, ge=1, description="Most prompts of one request or one profile.")
     text_cache_bytes: int = Field(

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
+from app.api.memory_budget import MemoryBudget
 from app.context import begin, here
 from app.errors import DeadlineExceeded, Overloaded
 from app.pipelines.base import Deadline
@@ -86,7 +87,7 @@ class _Gate:
                 await place
         except BaseException as error:
             if place.done() and not place.cancelled():
-                self._hand_on()  # it was given a place, and doesn't take it
+                self.give_back()  # it was given a place, and doesn't take it
             else:
                 self._leave(request, place)
             if isinstance(error, TimeoutError):
@@ -96,9 +97,9 @@ class _Gate:
     def leave(self, seconds: float) -> None:
         """A place is free after so many seconds of work."""
         self._service_s += _NEWEST * (seconds - self._service_s)
-        self._hand_on()
+        self.give_back()
 
-    def _hand_on(self) -> None:
+    def give_back(self) -> None:
         """Give the place to the request whose turn it is."""
         while self._turns:
             request, places = self._turns.popitem(last=False)
@@ -125,11 +126,19 @@ class Admission:
         families: names, each with a queue of its own.
         limits: of each.
         workers: threads that carry the calls out; as many as all families together may run.
+        memory: that decoded pictures of all families share.
     """
 
-    def __init__(self, families: Iterable[str], limits: AdmissionLimits, workers: ThreadPoolExecutor) -> None:
+    def __init__(
+        self,
+        families: Iterable[str],
+        limits: AdmissionLimits,
+        workers: ThreadPoolExecutor,
+        memory: MemoryBudget,
+    ) -> None:
         self._gates = {family: _Gate(family, limits) for family in families}
         self._workers = workers
+        self._memory = memory
 
     def check(self, family: str) -> None:
         """Refuse before the body is read where it could only be refused afterwards.
@@ -143,7 +152,9 @@ class Admission:
         """By family: items that run, items that wait, bytes of their bodies."""
         return {name: (gate.running, gate.waiting, gate.nbytes) for name, gate in self._gates.items()}
 
-    async def run(self, family: str, call: Call[T], deadline: Deadline, nbytes: int = 0) -> T:
+    async def run(
+        self, family: str, call: Call[T], deadline: Deadline, nbytes: int = 0, memory: int = 0
+    ) -> T:
         """Carry out one call on a worker thread, when there is a place for it.
 
         Args:
@@ -151,6 +162,7 @@ class Admission:
             call: is given the deadline that it lives on; it ends with `deadline`, and knows how long it queued.
             deadline: of the request.
             nbytes: of the body that is in memory meanwhile.
+            memory: bytes that the decoded picture will take; a large one waits until there is room for it.
 
         Raises:
             Overloaded: the queue is full.
@@ -159,7 +171,7 @@ class Admission:
         gate = self._gates[family]
         gate.check(1, nbytes)
         with gate.counted(1, nbytes):
-            return await self._one(gate, object(), call, deadline)
+            return await self._one(gate, object(), call, deadline, memory)
 
     async def run_all(
         self,
@@ -167,11 +179,13 @@ class Admission:
         calls: Sequence[Call[T]],
         deadline: Deadline,
         nbytes: int = 0,
+        memory: Sequence[int] = (),
         *,
         whole: bool = False,
     ) -> list[T | BaseException]:
         """Carry out the calls of one request side by side; each has its result, or its exception, in its place.
 
+        `memory`: of each call, or none; see `run`.
         `whole`: the first exception is raised instead, and ends those that wait.
 
         Raises:
@@ -181,22 +195,35 @@ class Admission:
         gate.check(len(calls), nbytes)
         request = object()
         with gate.counted(len(calls), nbytes):
-            tasks = [asyncio.ensure_future(self._one(gate, request, call, deadline)) for call in calls]
+            each = zip(calls, memory or (0,) * len(calls), strict=True)
+            tasks = [
+                asyncio.ensure_future(self._one(gate, request, call, deadline, need)) for call, need in each
+            ]
             try:
                 return await asyncio.gather(*tasks, return_exceptions=not whole)
             finally:
                 for task in tasks:
                     task.cancel()
 
-    async def _one(self, gate: _Gate, request: object, call: Call[T], deadline: Deadline) -> T:
-        loop = asyncio.get_running_loop()
-        came, ending = loop.time(), begin("admission")
+    async def _enter(self, gate: _Gate, request: object, deadline: Deadline, memory: int) -> None:
+        """Wait for a place, then for memory."""
+        ending = begin("admission")
         try:
             await gate.enter(request, deadline)
+            try:
+                await self._memory.take(memory, deadline)
+            except BaseException:
+                gate.give_back()
+                raise
         finally:
             gate.waiting -= 1
             if ending is not None:
                 ending()
+
+    async def _one(self, gate: _Gate, request: object, call: Call[T], deadline: Deadline, memory: int) -> T:
+        loop = asyncio.get_running_loop()
+        came, memory = loop.time(), self._memory.counted(memory)
+        await self._enter(gate, request, deadline, memory)
         began = loop.time()
         mine = deadline.within(deadline.remaining())
         mine.queued_s = began - came
@@ -205,6 +232,7 @@ class Admission:
         def ended(result: T | None, error: BaseException | None) -> None:
             # A thread can't be interrupted: its place is free when it has ended, not when nobody waits any more.
             gate.leave(loop.time() - began)
+            self._memory.release(memory)
             if outcome.done():
                 return
             if error is None:

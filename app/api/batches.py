@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from fastapi import Request, Response
 
@@ -14,6 +14,8 @@ from app.api.streams import Line
 from app.errors import GatewayError, InvalidParameter
 from app.pipelines.base import Deadline, provenance
 
+# Bytes per pixel of an answer of the frame's size, with what making it takes.
+ANSWER_BYTES: Mapping[str, int] = {"depth": 12, "flow": 16}
 Answered = Callable[[bytes, Deadline], Line]
 
 
@@ -35,7 +37,7 @@ async def answer_batch(
     if form != JSON:
         raise InvalidParameter(f"{form} answers one frame; send one part, or ask for {JSON}")
     calls = [functools.partial(run, data) for data in frames]
-    lines = await gateway.run_all(request, family, calls, deadline, sum(map(len, frames)))
+    lines = await gateway.run_all(request, family, calls, deadline, frames, ANSWER_BYTES.get(family, 0))
     return batch_answer(lines, request_id_of(request))
 
 

@@ -119,7 +119,7 @@ async def clip_image(request: Request, query: Annotated[ImageQuery, Query()], ga
         return await answer_batch(request, gateway, "clip_image", line, upload.frames, deadline, form)
     data = only_frame(upload)
     call = _image_call(gateway, data, query)
-    found = await gateway.run(request, "clip_image", call, deadline, len(data))
+    found = await gateway.run(request, "clip_image", call, deadline, (data,))
     if form == NPY:
         vectors = normalized([found.vector], normalize=query.normalize)
         return binary_answer(embedding_bytes(vectors[0]), NPY, found.served)
@@ -160,8 +160,7 @@ async def clip_similarity(
         raise InvalidParameter("send at least one part 'file' and one part 'prompt'")
     calls = [_image_call(gateway, data, query) for data in parts["file"]]
     texts = await embed_all(request, gateway, prompts, deadline, strict=query.tokens == "strict")
-    nbytes = sum(map(len, parts["file"]))
-    frames = await gateway.run_whole(request, "clip_image", calls, deadline, nbytes)
+    frames = await gateway.run_whole(request, "clip_image", calls, deadline, parts["file"])
     cosine, probabilities = similarity([f.vector for f in frames], [t.vector for t in texts])
     served = [one.served for one in (*frames, *texts)]
     body = {
@@ -202,7 +201,7 @@ async def places(request: Request, query: Annotated[PlacesQuery, Query()], gatew
     if len(upload.frames) > 1:
         return await answer_batch(request, gateway, "places", line, upload.frames, deadline, JSON)
     data = only_frame(upload)
-    found = await gateway.run(request, "places", functools.partial(line, data), deadline, len(data))
+    found = await gateway.run(request, "places", functools.partial(line, data), deadline, (data,))
     return json_answer({**found.body, **describe(found.served)}, found.served.timings)
 
 

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from app.api import openapi
 from app.api.answers import FLO, JPEG, JSON, NPY, PNG, binary_answer, describe, json_answer
-from app.api.batches import answer_batch
+from app.api.batches import ANSWER_BYTES, answer_batch
 from app.api.frame_bodies import only_frame, read_frames_or_video
 from app.api.gateway import Gateway, gateway_of
 from app.api.requests import negotiate
@@ -87,7 +87,8 @@ async def depth(request: Request, query: Annotated[DepthQuery, Query()], gateway
     def call(deadline: Deadline) -> Response:
         return _depth_answer(find(data, deadline), form, query.render)
 
-    return await gateway.run(request, "depth", call, deadline, len(data))
+    answer = ANSWER_BYTES["depth"] if query.size == "source" else 0
+    return await gateway.run(request, "depth", call, deadline, (data,), answer)
 
 
 def _depth_stream(gateway: Gateway, query: DepthQuery) -> Streamed:
@@ -148,7 +149,8 @@ async def flow(request: Request, query: Annotated[FlowQuery, Query()], gateway: 
         found = gateway.flow(first, second, query.wishes(), deadline, query.size, query.analysis())
         return _flow_answer(found, form)
 
-    return await gateway.run(request, "flow", call, deadline, len(first) + len(second))
+    answer = ANSWER_BYTES["flow"] if query.size == "source" else 0
+    return await gateway.run(request, "flow", call, deadline, (first, second), answer)
 
 
 def _flow_stream(gateway: Gateway, query: FlowQuery) -> Streamed:

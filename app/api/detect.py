@@ -94,7 +94,7 @@ async def detect(
     frames, batch = _batched(upload.frames, asked)
     if not batch:
         one = functools.partial(_one, gateway, frames[0], asked)
-        return await gateway.run(request, "detect", one, deadline, len(frames[0]))
+        return await gateway.run(request, "detect", one, deadline, frames, asked.answer_bytes)
     return all_answers(await _found(request, gateway, frames, asked), request_id_of(request))
 
 
@@ -130,6 +130,11 @@ class _Asked:
     form: str
     deadline: Deadline
 
+    @property
+    def answer_bytes(self) -> int:
+        """Bytes per pixel of a picture with boxes: the copy that is drawn on, and its file."""
+        return 6 if self.form in _PICTURES else 0
+
 
 def _wished(gateway: Gateway, query: DetectQuery) -> tuple[DetectParameters, Wishes]:
     labels = gateway.detect.labels()
@@ -160,7 +165,7 @@ async def _found(
 ) -> list[Detections | GatewayError]:
     """Frames side by side, as many as there are places; each has its own boxes or its own error."""
     calls = [functools.partial(_detect, gateway, data, asked) for data in frames]
-    return await gateway.run_all(request, "detect", calls, asked.deadline, sum(map(len, frames)))
+    return await gateway.run_all(request, "detect", calls, asked.deadline, frames, asked.answer_bytes)
 
 
 def _detect(gateway: Gateway, data: bytes, asked: _Asked, deadline: Deadline) -> Detections:

@@ -26,6 +26,7 @@ from app.pipelines.jobs import VideoJobs
 from app.pipelines.places import PlacesPipeline
 from app.pipelines.readiness import ReadyProbe
 from app.pipelines.sessions import Sessions
+from app.pipelines.stream import decoded_bytes
 from app.pipelines.suite import Suite
 from app.pipelines.watch import Watch
 from app.settings import Settings
@@ -54,29 +55,55 @@ class Gateway:
         return await asyncio.get_running_loop().run_in_executor(self.workers, here(function))
 
     async def run(
-        self, request: Request, family: str, call: Call[T], deadline: Deadline, nbytes: int = 0
+        self,
+        request: Request,
+        family: str,
+        call: Call[T],
+        deadline: Deadline,
+        pictures: Sequence[bytes] = (),
+        answer: int = 0,
     ) -> T:
-        """`Admission.run` for as long as the caller is there: one hop to a worker thread a frame."""
+        """`Admission.run` for as long as the caller is there: one hop to a worker thread a frame.
+
+        `pictures` are those of the call; `answer` takes so many bytes per pixel.
+        """
+        nbytes, memory = sum(map(len, pictures)), sum(decoded_bytes(data, answer) for data in pictures)
         with listening(request, deadline):
-            return await self.admission.run(family, call, deadline, nbytes)
+            return await self.admission.run(family, call, deadline, nbytes, memory)
 
     async def run_all(
-        self, request: Request, family: str, calls: Sequence[Call[T]], deadline: Deadline, nbytes: int = 0
+        self,
+        request: Request,
+        family: str,
+        calls: Sequence[Call[T]],
+        deadline: Deadline,
+        pictures: Sequence[bytes],
+        answer: int = 0,
     ) -> list[T | GatewayError]:
-        """`Admission.run_all` for as long as the caller is there; each result, or its error of ours, in its place."""
+        """`Admission.run_all` for as long as the caller is there; each result, or its error of ours, in its place.
+
+        `pictures`: one per call; see `run`.
+        """
+        nbytes, memory = sum(map(len, pictures)), [decoded_bytes(data, answer) for data in pictures]
         with listening(request, deadline):
-            found = await self.admission.run_all(family, calls, deadline, nbytes)
+            found = await self.admission.run_all(family, calls, deadline, nbytes, memory)
         for outcome in found:
             if isinstance(outcome, BaseException) and not isinstance(outcome, GatewayError):
                 raise outcome
         return cast("list[T | GatewayError]", found)
 
     async def run_whole(
-        self, request: Request, family: str, calls: Sequence[Call[T]], deadline: Deadline, nbytes: int = 0
+        self,
+        request: Request,
+        family: str,
+        calls: Sequence[Call[T]],
+        deadline: Deadline,
+        pictures: Sequence[bytes] = (),
     ) -> list[T]:
-        """The results of all calls, or the first exception."""
+        """The results of all calls, or the first exception; `pictures`: one per call, or none."""
+        nbytes, memory = sum(map(len, pictures)), [decoded_bytes(data) for data in pictures]
         with listening(request, deadline):
-            found = await self.admission.run_all(family, calls, deadline, nbytes, whole=True)
+            found = await self.admission.run_all(family, calls, deadline, nbytes, memory, whole=True)
         return cast("list[T]", found)
 
     @property

@@ -85,13 +85,18 @@ def decode_image(data: bytes, limits: ImageLimits | None = None) -> Pixels:
         raise damaged(name, "it can't be decoded") from error
 
 
-def decoded_bytes(data: bytes) -> int:
-    """Estimate the memory in bytes that decoding takes, from the header; 0 for what is refused anyway."""
+def decoded_bytes(data: bytes, further: int = 0) -> int:
+    """Estimate the memory in bytes that a picture takes, from its header; 0 for what is refused anyway.
+
+    Args:
+        data: a picture file.
+        further: bytes per pixel beyond decoding, such as for an answer of the picture's size.
+    """
     try:
         header: Header = _CODECS[sniff(data)].read(data)
     except Exception:  # noqa: BLE001  # `decode_image` says what is wrong with it
         return 0
-    return header.width * header.height * header.pixel_bytes
+    return len(data) + header.width * header.height * (header.pixel_bytes + further)
 
 
 def _check_size(header: Header, limits: ImageLimits) -> None:

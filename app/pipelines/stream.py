@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 from app.errors import GatewayError, InvalidVideo
 from app.media import image
 from app.media.containers import sniff_container as sniff_container  # noqa: PLC0414  # for the routes
+from app.media.image import decoded_bytes as decoded_bytes  # noqa: PLC0414  # for the routes
 from app.media.video import Sampling as Sampling  # noqa: PLC0414  # for the routes
 from app.media.video import VideoLimits as VideoLimits  # noqa: PLC0414  # for the routes
 from app.media.video import VideoReader

@@ -101,7 +101,7 @@ def _layout(
     return Bmp(
         width=width,
         height=abs(height),
-        pixel_bytes=4,
+        pixel_bytes=7,
         top_down=height < 0,
         depth=depth,
         compression=compression,

@@ -20,7 +20,7 @@ from app.media.pictures.exif import UPRIGHT, orientation
 
 # Usual progressive pictures have 6 to 20 scans. A scan costs a pass over all coefficients: see docs/picture_files.md.
 MOST_SCANS = 40
-MOST_SEGMENTS = 10_000
+MOST_SEGMENTS = 2_000
 _SOS, _EOI, _DNL, _APP1 = 0xDA, 0xD9, b"\xff\xdc\x00\x04", 0xE1
 _FRAMES = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), 0xF7))
 _PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
@@ -133,7 +133,7 @@ def _frame(data: bytes, frame_at: int, scan_at: int, exif: tuple[int, int] | Non
 
 def _pixel_bytes(components: int, *, several: bool, turned: bool) -> int:
     """RGB, twice while it is turned; several scans keep all coefficients; CMYK is converted."""
-    return 3 + 3 * turned + 2 * components * several + (components == 4)
+    return 3 + 3 * turned + 2 * components * several + 4 * (components == 4)
 
 
 def _late_height(data: bytes, scan_at: int) -> int:

@@ -7,6 +7,7 @@ right.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from app.errors import InvalidImage
@@ -17,7 +18,7 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MOST_CHUNKS = 100_000  # the smallest usual image data chunk has 4 kB: 400 MB of them
 _FIRST_CHUNK = 33
 _PALETTE = 3
-_PIXEL_BYTES = 6
+_PIXEL_BYTES = 7
 
 
 def read(data: bytes) -> Header:
@@ -59,9 +60,9 @@ def decode(data: bytes, header: Header) -> tuple[Pixels, int]:
     if not chunks.pixels:
         raise cut_off("PNG")
     palette = chunks.palette if data[25] == _PALETTE else b""
-    body = b"".join((b"IDAT", *chunks.pixels))
-    image_data = ((len(body) - 4).to_bytes(4), body, zlib.crc32(body).to_bytes(4))
-    rgb = opencv(b"".join((data[:_FIRST_CHUNK], palette, *image_data, _chunk(b"IEND"))))
+    rgb = opencv(
+        b"".join((data[:_FIRST_CHUNK], palette, *_chunk(b"IDAT", chunks.pixels), *_chunk(b"IEND", ())))
+    )
     if rgb is None:
         raise damaged("PNG", "its image data is incomplete or wrong")
     return rgb, orientation(chunks.exif) if chunks.exif else UPRIGHT
@@ -92,5 +93,12 @@ def _intact(data: bytes, at: int, length: int) -> bool:
     return zlib.crc32(data[at + 4 : end]).to_bytes(4) == data[end : end + 4]
 
 
-def _chunk(kind: bytes) -> bytes:
-    return b"\0\0\0\0" + kind + zlib.crc32(kind).to_bytes(4)
+def _chunk(kind: bytes, parts: Sequence[memoryview]) -> Iterator[bytes | memoryview]:
+    """The pieces of one chunk whose data are all `parts`."""
+    crc = zlib.crc32(kind)
+    for part in parts:
+        crc = zlib.crc32(part, crc)
+    yield sum(map(len, parts)).to_bytes(4)
+    yield kind
+    yield from parts
+    yield crc.to_bytes(4)

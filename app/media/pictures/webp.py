@@ -15,7 +15,7 @@ from app.media.pictures.exif import UPRIGHT, orientation
 
 MOST_CHUNKS = 10_000
 _BITSTREAMS = (b"VP8 ", b"VP8L")
-_PIXEL_BYTES = {b"VP8 ": 4, b"VP8L": 8}
+_PIXEL_BYTES = {b"VP8 ": 7, b"VP8L": 8}
 _EXIF_FLAG = 0x08
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from app.api.admission import Admission, AdmissionLimits
+from app.api.memory_budget import MemoryBudget
 from app.errors import DeadlineExceeded, InvalidImage, Overloaded
 from app.pipelines.base import Deadline
 
@@ -23,7 +24,7 @@ def use(test: Callable[[Admission], Awaitable[Any]], limits: AdmissionLimits = L
 
     async def main() -> Any:
         with ThreadPoolExecutor(8) as workers:
-            admission = Admission(("detect", "depth"), limits, workers)
+            admission = Admission(("detect", "depth"), limits, workers, MemoryBudget(1 << 30))
             result = await test(admission)
             limit = time.monotonic() + 5
             while any(any(row) for row in admission.occupancy().values()):
