@@ -137,7 +137,9 @@ _ID = "0f9e8d7c6b5a4f3e2d1c0b9a8f7e6d5c"
 VIDEO: dict[str, Any] = {
     "id": _ID,
     "state": "running",
+    "partial": False,
     "name": "astronaut.mp4",
+    "owner": None,
     "profile": "detect_embedded",
     "bytes": 48_213,
     "sha256": _SIGNATURE,
@@ -154,7 +156,16 @@ VIDEO: dict[str, Any] = {
     "links": {"self": f"/v1/videos/{_ID}", "events": f"/v1/videos/{_ID}/events", "artifacts": []},
 }
 VIDEOS: dict[str, Any] = {
-    "videos": [{"id": _ID, "state": "done", "name": "astronaut.mp4", "created": _MOMENT}]
+    "videos": [
+        {
+            "id": _ID,
+            "state": "done",
+            "partial": False,
+            "name": "astronaut.mp4",
+            "owner": None,
+            "created": _MOMENT,
+        }
+    ]
 }
 EVENTS = 'event: progress\ndata: {"state": "running", "fraction": 0.5}\n\n'
 MANIFEST: dict[str, Any] = {"video_id": "astronaut", "components": {}, "artifacts": []}
