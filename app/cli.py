@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+from app import start
+
+if __name__ == "__main__":
+    start.end_when_told()
+
 import argparse
-import contextlib
-import logging
 import os
 import signal
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from pydantic import ValidationError
-from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors import Multiprocess
 
-from app import __version__, ending, extras, heap, logs, serving, startup
+from app import __version__, extras
 from app.commands import keys as keys_command
 from app.commands import routes as routes_command
 from app.commands import smoke_options
@@ -26,13 +25,9 @@ from app.commands.parser import Parser
 from app.settings import (
     Settings,
     environment,
-    metrics_folder,
-    pass_on,
-    share_metrics,
     unknown_variables,
     variable,
 )
-from routing import catalogue as catalogues
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -190,71 +185,9 @@ def _config(parsed: argparse.Namespace) -> int:
 
 def _serve(parsed: argparse.Namespace) -> int:
     settings = Settings(**_flags(parsed))
-    catalogue = catalogues.load()
-    wrong = [
-        *unknown_variables(environment()),
-        *startup.faults(settings, catalogue),
-        *serving.faults(settings),
-    ]
-    for fault in wrong:
-        print(f"gateway: {fault}", file=sys.stderr)
-    if wrong:
-        return 2
-    logs.configure(settings.log_level, settings.log_format)
-    for warning in (*startup.warnings(settings), *serving.warnings(settings)):
-        logging.getLogger("gateway").warning("%s", warning)
-    with _sharing(settings):
-        _run(settings)
-    return 0
+    from app.commands.serve import serve  # noqa: PLC0415  # `gateway --help` needs no server
 
-
-@contextlib.contextmanager
-def _sharing(settings: Settings) -> Iterator[None]:
-    """Several workers have the same settings, and write their metrics into one folder that is this run's alone."""
-    if settings.workers == 1:
-        yield
-        return
-    pass_on(settings)
-    with tempfile.TemporaryDirectory(
-        prefix="gateway-metrics-", dir=metrics_folder(), ignore_cleanup_errors=True
-    ) as folder:
-        share_metrics(Path(folder))
-        yield
-
-
-def _run(settings: Settings) -> None:
-    from app.main import create_app, serve_app  # noqa: PLC0415  # `gateway --help` needs no FastAPI
-
-    heap.keep_pages()
-    ending.cleanly()
-    config = uvicorn.Config(
-        create_app(settings) if settings.workers == 1 else f"{serve_app.__module__}:{serve_app.__name__}",
-        factory=settings.workers > 1,
-        workers=settings.workers,
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,  # see app.logs
-        timeout_graceful_shutdown=settings.shutdown_timeout_s,
-        **serving.options(settings),
-    )
-    if settings.workers > 1:
-        _Workers(config, sockets=[config.bind_socket()]).run()
-        return
-    server = uvicorn.Server(config)
-    with contextlib.suppress(KeyboardInterrupt):
-        server.run()
-    if not server.started:
-        sys.exit(STARTUP_FAILURE)
-
-
-class _Workers(Multiprocess):
-    """uvicorn's supervisor, which stops listening as soon as its workers do: nobody waits for an answer in vain."""
-
-    def terminate_all(self) -> None:
-        super().terminate_all()
-        for sock in self.sockets:
-            sock.close()
+    return serve(settings)
 
 
 def _metrics(_: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
 from collections.abc import Callable, Iterator
@@ -11,6 +12,8 @@ from typing import Any
 from app import access
 from app.api.connections import Connection
 from app.settings import Settings, variable
+
+_BACKLOG = 2048
 
 
 def options(settings: Settings) -> dict[str, Any]:
@@ -115,13 +118,48 @@ def operate_socket(settings: Settings, *, shared: bool) -> socket.socket:
     Raises:
         OSError: somebody else has the port.
     """
-    host = settings.operate_host or settings.host
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host, settings.operate_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    sock = socket.socket(family, kind, protocol)
+    address = _addresses(settings.operate_host or settings.host, settings.operate_port)[0]
+    return _bound(*address, shared=shared)
+
+
+def listen(settings: Settings) -> list[socket.socket]:
+    """Take the service's port on every address of its host; connections wait until somebody accepts them.
+
+    Raises:
+        OSError: it can't be had; the message is a sentence that begins with the variable.
+    """
+    sockets: list[socket.socket] = []
+    port = settings.port
+    try:
+        for family, address in _addresses(settings.host, port):
+            sockets.append(_bound(family, (address[0], port, *address[2:]), shared=False))
+            port = sockets[-1].getsockname()[1]  # of port 0: the same on every address
+            sockets[-1].listen(_BACKLOG)
+    except socket.gaierror as error:
+        raise OSError(f"GATEWAY_HOST: {settings.host}: {_words(error)}") from error
+    except OSError as error:
+        for sock in sockets:
+            sock.close()
+        where = "GATEWAY_HOST" if error.errno == errno.EADDRNOTAVAIL else "GATEWAY_PORT"
+        raise OSError(f"{where}: {settings.host}:{port}: {_words(error)}") from error
+    return sockets
+
+
+Address = tuple[Any, ...]
+
+
+def _addresses(host: str, port: int | None) -> list[tuple[int, Address]]:
+    """Family and address, each once."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+
+
+def _bound(family: int, address: Address, *, shared: bool) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if shared:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind(address)

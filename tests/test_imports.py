@@ -26,7 +26,7 @@ WEB = {
 }
 # Package -> the only modules that may import it (prefixes).
 ONLY_IN = {
-    **dict.fromkeys(WEB, ("app.api", "app.main", "app.settings", "app.cli")),
+    **dict.fromkeys(WEB, ("app.api", "app.main", "app.settings", "app.cli", "app.commands.serve")),
     "pydantic": ("app.api", "app.main", "app.settings", "app.cli", "app.profiles"),
     "grpc": ("app.engine.triton_client",),
     "tritonclient": ("app.engine.triton_client", "app.engine.triton_messages"),
@@ -35,6 +35,7 @@ ONLY_IN = {
     "torch": ("export",),
     "export": ("export",),
     "app.main": ("app.cli", "app.commands"),
+    "app.cli": ("app.start",),
     "app.engine.triton": ("app.engine.triton", "app.main"),
     "app.engine.embedded": ("app.main",),
     "app.engine.fake": (),
@@ -204,6 +205,7 @@ HABITS = {
         "app.commands.config",
         "app.commands.smoke",
         "app.commands.keys",
+        "app.commands.serve",
     ),
 }
 

@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-import numpy as np
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 from starlette.testclient import TestClient
 from support import repository as test_repository
+from support.endless import endless
 from support.gateway import client, png, scene
-from support.repository import CATALOGUE
 from support.timed import Timed
 from support.triton_server import TritonServer
 from support.waiting import eventually
@@ -163,40 +161,6 @@ def test_a_required_branch_that_is_unloaded_turns_it_red(server: TritonServer, m
         assert gateway.post(f"/v1/detect?branch={STEADY}", content=BODY).status_code == 200
         control(server, OPTIONAL, "load")
         eventually(lambda: gateway.get("/readyz").status_code == 200)
-
-
-def endless(models: Path, name: str) -> None:
-    """Replace a detector by one whose runs never end."""
-    spec = CATALOGUE.branches[name].models[0]
-    body = helper.make_graph(
-        [
-            helper.make_node("Identity", ["going"], ["go_on"]),
-            helper.make_node("Add", ["before", "one"], ["after"]),
-        ],
-        "body",
-        [
-            helper.make_tensor_value_info("step", TensorProto.INT64, []),
-            helper.make_tensor_value_info("going", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("before", TensorProto.FLOAT, []),
-        ],
-        [
-            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("after", TensorProto.FLOAT, []),
-        ],
-    )
-    nodes = [
-        helper.make_node("ReduceMean", ["images"], ["mean"], keepdims=0),
-        helper.make_node("Loop", ["steps", "yes", "mean"], ["sum"], body=body),
-        helper.make_node("Expand", ["sum", "shape"], ["output0"]),
-    ]
-    values = {
-        "steps": np.array(1 << 60),
-        "yes": np.array(True),
-        "one": np.array(1, np.float32),
-        "shape": np.array(spec.outputs[0].shape),
-    }
-    constants = [numpy_helper.from_array(value, key) for key, value in values.items()]
-    (models / name / "1" / "model.onnx").write_bytes(test_repository._serialise(spec, nodes, constants))
 
 
 def test_the_embedded_engine_s_first_runs_delay_nobody_either(
