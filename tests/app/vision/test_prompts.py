@@ -11,6 +11,7 @@ from pathlib import Path
 import ftfy
 import numpy as np
 import pytest
+import regex
 from hypothesis import given
 from hypothesis import strategies as st
 from support.triton_server import ROOT
@@ -20,6 +21,7 @@ from app.vision.prompts import END_OF_TEXT, START_OF_TEXT, Tokenizer, clean
 
 GOLDEN = ROOT / "tests" / "helpers" / "golden" / "clip_tokens.json.gz"
 TOKENIZER = Tokenizer(clip_merges())
+PATTERN = r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
 CONTROL = ("<|endoftext|>", "<|startoftext|>")
 
 
@@ -68,10 +70,90 @@ def test_truncation_is_exact() -> None:
 
 
 def test_length_is_capped_before_text_is_cleaned() -> None:
-    """Megabytes of broken text cost what 4,096 characters cost."""
-    started = time.perf_counter()
+    """Megabytes of broken text are cut, and say so."""
     assert TOKENIZER("Ã©" * 1_000_000).truncated
-    assert time.perf_counter() - started < 5
+
+
+FOLDED = {
+    "spaces before": " " * 5000 + "a cat",
+    "spaces behind": "a cat" + " " * 5000,
+    "newlines before": "\n" * 4096 + "a cat",
+    "white space of all kinds": " \t\r\n\x0b\x0c\x85\xa0\u2003\u3000" * 900 + "a cat",
+    "spaces between": "a" + " " * 100_000 + "cat",
+    "control characters": "\x01" * 5000 + "a cat",
+    "named entities": "&nbsp;" * 700 + "a cat",
+    "numbered entities": "&#32;&#xA0;" * 2000 + "a cat",
+    "entities escaped twice": "&amp;nbsp;" * 900 + "a cat",
+    "entities of a word": "&nbsp;" * 700 + "&#97; &#x63;at",
+    "an ampersand escaped 2,000 times": " " + "&" + "amp;" * 2000 + "nbsp;a cat",
+}
+
+
+@pytest.mark.parametrize("name", FOLDED)
+def test_white_space_and_entities_are_folded_before_a_prompt_is_cut(name: str) -> None:
+    """All of these are "a cat", whole."""
+    tokens = TOKENIZER(FOLDED[name])
+    np.testing.assert_array_equal(tokens.ids, TOKENIZER("a cat").ids)
+    assert not tokens.truncated
+
+
+def test_what_is_too_long_once_folded_is_cut() -> None:
+    """4,096 characters count, folded; a word beyond them is not seen, and the prompt says so."""
+    assert not TOKENIZER("&" + "amp;" * 900 + "amp;").truncated
+    assert TOKENIZER("\u0301" * 5000).truncated
+    assert TOKENIZER("a " * 3000).truncated
+
+
+def reference(text: str) -> list[int]:
+    """OpenAI's steps over the whole text, its first 75 tokens."""
+    whole = html.unescape(html.unescape(ftfy.fix_text(text))).strip()
+    lowered = regex.sub(r"\s+", " ", whole).strip().lower()
+    words = regex.findall(PATTERN, lowered, regex.IGNORECASE)
+    return [token for word in words for token in TOKENIZER._encode_word(word)][:75]
+
+
+COSTLY = {
+    "ampersands": "&" + "amp;" * 1000 + "lt;b&gt; cat",
+    "ampersands by number": "&" + "#38;" * 600 + "#x26;" * 100 + "eacute;t",
+    "ampersands beside <": "<i>&" + "amp;" * 1000 + "lt;",
+    "digits of entities": "a &#3&#56;;amp;amp;lt; b",
+    "combining marks": "e" + "\u0301\u0316" * 2000,
+    "marks in the wrong order": "e" + "\u0301" * 2000 + "\u0316" * 2000,
+    "Tibetan vowels": "\u0f71\u0f72\u0f74" * 1300,
+    "lines": "é\n" * 2000,
+    "lines of mojibake": "Ã©tÃ©\n" * 600,
+    "mojibake": "Ã©" * 2000,
+    "C1 controls": "\x80\x81" * 2000,
+    "ideographs": "漢字" * 2000,
+    "emoji": "😀🐱" * 2000,
+    "wide letters": "\uff21\uff42" * 2000,
+    "one word": "xy" * 2000,
+    "punctuation": "!?" * 2000,
+    "words": "ein schöner Hund läuft " * 150,
+}
+
+
+@pytest.mark.parametrize("name", COSTLY)
+def test_bounded_work_changes_no_token(name: str) -> None:
+    """The first 75 tokens are those of the whole text, as the reference makes them."""
+    tokens = TOKENIZER(COSTLY[name])
+    found = tokens.ids[1 : tokens.end].tolist()
+    assert found == reference(COSTLY[name])
+
+
+def test_no_prompt_costs_many_times_a_plain_one() -> None:
+    """At most 30 ms of CPU each, in the best of five runs; unbounded, some take over 100 ms."""
+    nested = {"nested digits": "&#5" * 700 + "4;" * 700, "nested escapes": "\x1b[" * 800 + "1m" * 800}
+    assert {name: ms for name, text in {**COSTLY, **nested}.items() if (ms := _cost_ms(text)) > 30} == {}
+
+
+def _cost_ms(text: str) -> float:
+    best = float("inf")
+    for _ in range(5):
+        began = time.process_time()
+        TOKENIZER(text)
+        best = min(best, (time.process_time() - began) * 1000)
+    return best
 
 
 def test_the_vocabulary_is_complete() -> None:
