@@ -29,13 +29,15 @@ class TritonPythonModel:
 
 
 class Shaped:
-    """One model of a repository; made before the server starts."""
+    """One model of a repository, made before the server loads it; an ensemble becomes one model without parts."""
 
     def __init__(self, repository: Path, model: str) -> None:
         self._folder = repository / model
         (self._folder / "1" / "model.py").write_text(_CODE)
         config = self._folder / "config.pbtxt"
         text = config.read_text().replace('backend: "onnxruntime"', 'backend: "python"')
+        text = text.replace('platform: "ensemble"', 'backend: "python"')
+        text = re.sub(r"ensemble_scheduling \{.*\n\}\n", "", text, flags=re.DOTALL)
         config.write_text(re.sub("default_model_filename:.*\n", "", text))
 
     def answers(self, *rows: tuple[str, str, list[int], float]) -> None:
