@@ -21,23 +21,61 @@ EVIDENCE = 3  # contradictions within WINDOW_S that mean several servers
 WINDOW_S = 10.0
 # After a contradiction so many more looks must agree.
 _SUSPICIOUS = -2 * LOOKS
-# Runs that may be in the counters and not in our tally, or the other way round: they are in flight.
+# An answer may be noted here so much later than the server counts its run, or the other way round.
+_LAG_S = 0.3
+# Fewer missing runs are a doubt, no contradiction: some were noted later still.
 _SLACK = 8
 # Inferences per second that other clients of the server may make.
 _OTHERS_PER_S = 200.0
 
 
 @dataclass(slots=True)
+class _Tally:
+    """Own runs of a model that its counter must contain, since the track began.
+
+    `count`, `own`: both at the beginning; `due`: own runs of at least `_LAG_S` ago; `next_at`, `next_own`: the snapshot
+    that comes due then; `missing`: runs that the counter lacks, noted at `missing_own` own runs.
+    """
+
+    at: float
+    count: int
+    own: int
+    due: int
+    next_at: float
+    next_own: int
+    missing: int = 0
+    missing_own: int = 0
+
+    @classmethod
+    def begin(cls, now: float, count: int, own: int) -> _Tally:
+        return cls(now, count, own, own, now, own)
+
+    def lacks(self, now: float, count: int, own: int) -> int:
+        """Own runs that the counter lacks at a look."""
+        if now - self.at < _LAG_S:
+            self.own = self.due = own
+        if now - self.next_at >= _LAG_S:
+            self.due, self.next_at, self.next_own = self.next_own, now, own
+        missing = max(0, self.due - self.own - (count - self.count))
+        if missing > self.missing:
+            self.missing, self.missing_own = missing, own
+        elif own - self.missing_own > _SLACK:
+            # No more have gone missing: what did was noted late, and belongs to the time before.
+            self.own += missing
+            missing = self.missing = 0
+        return missing
+
+
+@dataclass(slots=True)
 class _Track:
     """Counters of one model, as of the last look.
 
-    `base`: count and own runs when the track began; `own`: own runs at the last look; `latest`: the last inference seen
-    so far, also before a reset; `agreed`: looks in a row without a contradiction; `fresh`: a new connection since.
+    `own`: own runs at the last look; `latest`: the last inference seen so far, also before a reset; `agreed`: looks in
+    a row without a contradiction; `fresh`: a new connection since.
     """
 
-    base: tuple[int, int]
+    tally: _Tally
     count: int
-    last: int
     own: int
     at: float
     latest: int
@@ -119,22 +157,23 @@ class Identity:
     def _changed(self, name: str, now: float, count: int, last: int, own: int) -> bool:
         track = self._tracks.get(name)
         if track is None:
-            self._tracks[name] = _Track((count, own), count, last, own, now, last)
+            self._tracks[name] = _Track(_Tally.begin(now, count, own), count, own, now, last)
             return False
-        base_count, base_own = track.base
         backwards = 0 < last < track.latest or (track.reset and 0 < last == track.latest)
-        reset = count < max(track.count, base_count + track.own - base_own - _SLACK)
+        missing = track.tally.lacks(now, count, own)
+        reset = count < track.count or missing > _SLACK
+        if track.fresh:
+            self._tracks[name] = _Track(_Tally.begin(now, count, own), count, own, now, last)
+            return reset or backwards
         # A model that has been loaded again counts from zero; more runs than these can't have happened since.
         most = own - track.own + _SLACK
-        if track.fresh:
-            self._tracks[name] = _Track((count, own), count, last, own, now, last)
-            return reset or backwards
         if backwards or (reset and count > most + _OTHERS_PER_S * (now - track.at)):
             self._suspect(now, f"the counters of {name} contradict each other")
         if reset:
-            track.base, track.reset, track.agreed = (count, own), last < track.latest, 0
-        track.count, track.last, track.own, track.at = count, last, own, now
-        track.agreed += 1
+            track.tally = _Tally.begin(now, count, own)
+            track.reset, track.agreed = last < track.latest, 0
+        track.count, track.own, track.at = count, own, now
+        track.agreed = track.agreed + 1 if reset or not missing else min(0, track.agreed)
         if backwards or (reset and count > most):
             track.agreed = _SUSPICIOUS
         elif last > track.latest:

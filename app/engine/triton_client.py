@@ -292,7 +292,10 @@ class TritonClient:
         counters: dict[str, tuple[int, int]] = {}
         for row in reply.model_stats:
             count, last = counters.get(row.name, (0, 0))
-            counters[row.name] = (count + row.inference_count, max(last, row.last_inference))
+            runs = max(
+                row.inference_count, row.inference_stats.success.count
+            )  # the latter with cached answers
+            counters[row.name] = (count + runs, max(last, row.last_inference))
         return counters
 
     def tensors(self, model: str) -> tuple[list[TensorSpec], list[TensorSpec]]:

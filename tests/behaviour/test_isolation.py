@@ -1,4 +1,4 @@
-"""One odd model beside healthy ones on a real Triton: boxes go on, right and under the right digest; readiness stays."""
+"""One odd model beside healthy ones on a real Triton: boxes go on, right and under the right digest."""
 
 from __future__ import annotations
 

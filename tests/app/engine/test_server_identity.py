@@ -66,13 +66,38 @@ def test_a_reload_is_seen_and_identified_after_three_more_looks() -> None:
 
 def test_a_reload_that_our_own_runs_hide_is_seen() -> None:
     """The count has grown, but by less than the runs that this process has made."""
-    identity, server = Identity(), Server(1, 100)
-    looks(identity, 1.0, server, 1)
+    identity = Identity()
+    looks(identity, 1.0, Server(1, 100), 1)
     looks(identity, 1.5, Server(21, 1400), 21, 1)
-    server = Server(22, 1900)
-    assert identity.look(2.0, pair(server), {"m": 60}) == set()  # the runs may still be in flight
-    assert identity.look(2.5, pair(server), {"m": 60}) == {"m"}
+    assert (
+        identity.look(2.0, pair(Server(22, 1900)), {"m": 60}) == set()
+    )  # the runs may still be on their way
+    assert identity.look(2.5, pair(Server(22, 1900)), {"m": 60}) == {"m"}
     assert identity.several(2.5) is None
+
+
+def test_a_single_run_that_nobody_counted_is_a_doubt() -> None:
+    """One server idles, another one runs: the model isn't identified, however often the first is asked."""
+    identity, idle = Identity(), Server()
+    looks(identity, 1.0, idle, 0)
+    for number in range(20):
+        looks(identity, 2.0 + number, idle, 1)
+    assert not identity.identified("m")
+    assert identity.several(30.0) is None
+
+
+def test_a_run_that_was_noted_late_is_doubted_no_longer_than_the_next_ones() -> None:
+    """The counter had it before it was noted here: once more runs are all counted, nothing is missing."""
+    identity, server = Identity(), Server(1, 100)
+    looks(identity, 1.0, server, 0)
+    looks(identity, 1.5, server, 1)
+    looks(identity, 2.0, server, 1)
+    assert not identity.identified("m")
+    for number in range(20):
+        server.run(3.0 + number)
+        looks(identity, 3.1 + number, server, 2 + number)
+    assert identity.identified("m")
+    assert identity.several(30.0) is None
 
 
 def test_two_idle_servers_are_told_apart() -> None:

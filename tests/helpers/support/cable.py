@@ -29,6 +29,12 @@ class Cable:
         self._listening.close()
         self.cut()
 
+    def lead_to(self, target: str) -> None:
+        """Pass on to somewhere else from now on, as a name does whose server has changed."""
+        host, _, port = target.rpartition(":")
+        self._target = (host, int(port))
+        self.cut()
+
     def cut(self) -> None:
         """Every connection there is; new ones are passed on again."""
         with self._lock:

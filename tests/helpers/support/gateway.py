@@ -36,9 +36,9 @@ def wait_ready(get: Any, seconds: float = 60) -> None:
 
 @contextlib.contextmanager
 def client(
-    repository: Path, engine_factory: EngineFactory = create_engine, **settings: Any
+    repository: Path, engine_factory: EngineFactory = create_engine, *, wait: bool = True, **settings: Any
 ) -> Iterator[TestClient]:
-    """The app in this process, ready."""
+    """The app in this process, ready unless nobody waits for that."""
     defaults = {
         "repository": repository,
         "variant": "n",
@@ -48,7 +48,8 @@ def client(
     }
     app = create_app(Settings(**{**defaults, **settings}), engine_factory)
     with TestClient(app, raise_server_exceptions=False) as test_client:
-        wait_ready(test_client.get)
+        if wait:
+            wait_ready(test_client.get)
         yield test_client
 
 

@@ -70,6 +70,8 @@ class Witness:
     refused: Counter[str] = field(default_factory=Counter)
     seen: Counter[tuple[int, str, str]] = field(default_factory=Counter)
     signatures: dict[str, set[str]] = field(default_factory=dict)
+    last: int = -1  # the class of the last answer
+    known: bool = False  # if it named a digest
 
     def __post_init__(self) -> None:
         self._stop = threading.Event()
@@ -91,15 +93,19 @@ class Witness:
     def _asked(self) -> int:
         return self.answers + self.refused.total()
 
+    def ask(self) -> None:
+        """Make one request."""
+        answer = self.gateway.post(f"/v1/detect?branch={STEADY}", content=_BODY)
+        if answer.status_code == 200:
+            self._judge(answer.json())
+            self.red += self.gateway.get("/readyz").status_code != 200
+            self.answers += 1
+        else:
+            self.refused[f"{answer.status_code} {answer.json()['code']}"] += 1
+
     def _ask_on(self) -> None:
         while not self._stop.is_set():
-            answer = self.gateway.post(f"/v1/detect?branch={STEADY}", content=_BODY)
-            if answer.status_code == 200:
-                self._judge(answer.json())
-                self.red += self.gateway.get("/readyz").status_code != 200
-                self.answers += 1
-            else:
-                self.refused[f"{answer.status_code} {answer.json()['code']}"] += 1
+            self.ask()
 
     def _judge(self, answer: dict[str, object]) -> None:
         found = [box["class_id"] for box in answer["detections"]]  # type: ignore[attr-defined]  # JSON
@@ -108,6 +114,7 @@ class Witness:
             self.wrong.append(str(found))
             return
         digest = used["weights_digest"]
+        self.last, self.known = found[0], digest != "unknown"
         self.seen[found[0], used["model_version"], digest] += 1
         if digest != "unknown":
             self.signatures.setdefault(digest, set()).add(str(answer["model_signature"]))
