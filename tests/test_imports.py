@@ -22,7 +22,6 @@ WEB = {
     "pydantic_settings",
     "uvicorn",
     "httptools",
-    "python_multipart",
 }
 # Package -> the only modules that may import it (prefixes).
 ONLY_IN = {
