@@ -90,12 +90,16 @@ def _decoded_parts(upload: Upload) -> Upload:
 def _decoded_body(
     body: bytes, kind: bytes, upload: Upload, most: Mapping[str, int], fields: Collection[str]
 ) -> Upload:
-    text = body if kind == b"application/json" else body[:64].lstrip(b"\xef\xbb\xbf" + _WHITE)
-    if kind == b"application/json" or text.startswith((b"{", b"[", b'"', *_BOMS)):
+    if body.startswith(_BOMS):
+        body = json_text(body)
+    if body[:64].lstrip(_WHITE).startswith((b"{", b"[", b'"')):
         return _of_members(_members(body), most, fields)
-    if kind == b"application/x-www-form-urlencoded" and _first_name(body) in _names(most, fields):
+    if kind == b"application/x-www-form-urlencoded" and _first_name(body) in {*most, *fields}:
         return _of_members(_urlencoded(body), most, fields)
-    return replace(upload, parts={"file": [picture_of(body)]})
+    picture = picture_of(body)
+    if kind == b"application/json" and picture is body:
+        return _of_members(_members(body), most, fields)
+    return replace(upload, parts={"file": [picture]})
 
 
 def picture_of(body: bytes) -> bytes:
@@ -125,7 +129,7 @@ def _from_base64(text: bytes) -> bytes | None:
 
 
 def json_text(body: bytes) -> bytes:
-    """JSON as UTF-8 without a byte order mark, from whichever UTF it came in.
+    """JSON or other ASCII text as UTF-8 without a byte order mark, from whichever UTF it came in.
 
     Raises:
         InvalidParameter: it is none of them.
@@ -136,7 +140,7 @@ def json_text(body: bytes) -> bytes:
     try:
         return body.decode(encoding).encode()
     except UnicodeError as error:
-        raise InvalidParameter(f"the body is not JSON in {encoding.upper()}") from error
+        raise InvalidParameter(f"the body is no text in {encoding.upper()}") from error
 
 
 def _members(body: bytes) -> dict[str, Any]:
@@ -173,15 +177,11 @@ def _urlencoded(body: bytes) -> dict[str, Any]:
     return found
 
 
-def _names(most: Mapping[str, int], fields: Collection[str]) -> set[str]:
-    return {*most, *fields}
-
-
 def _of_members(members: Mapping[str, Any], most: Mapping[str, int], fields: Collection[str]) -> Upload:
     """A form's parts and fields from the members of a JSON object."""
     parts: dict[str, list[bytes]] = {name: [] for name in most}
     found: dict[str, list[str]] = {}
-    if not any(_ALIASES.get(name, name) in _PICTURES and name != "" for name in members):
+    if not any(_ALIASES.get(name, name) in _PICTURES for name in members):
         wanted = " or ".join(repr(name) for name in _json_names(most))
         raise UnsupportedMediaType(f"the JSON has no picture under {wanted}", hint=_HINT)
     for name, value in members.items():

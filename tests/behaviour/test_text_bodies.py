@@ -52,6 +52,8 @@ BODIES = {
     "white space around": (f" \n\t{TEXT}\n\n", "text/plain"),
     "the url-safe alphabet": (URL_SAFE, "text/plain"),
     "after a byte order mark": ("\ufeff" + TEXT, "text/plain"),
+    "in UTF-16, as PowerShell writes it": (TEXT.encode("utf-16"), "text/plain"),
+    "said to be JSON": (TEXT, JSON),
     "said to be a picture": (TEXT, "image/png"),
     "said to be bytes": (TEXT, "application/octet-stream"),
     "as curl -d sends it": (TEXT, FORM),
