@@ -10,6 +10,7 @@ BENCH_ARGS ?=
 CHAOS ?= hostile
 CHAOS_ARGS ?=
 GUARD_ARGS ?=
+TEST_PROCESSES ?= 3
 URL ?= http://127.0.0.1:8080
 PIP = -m pip install --disable-pip-version-check
 SAY = @printf '\033[1m==> %s\033[0m\n'
@@ -117,8 +118,8 @@ stack: .venv/.dev .venv-triton redis-server prometheus
 # --- checks ----------------------------------------------------------------------------------------------------
 
 test: .venv/.dev .venv-triton .venv-clients redis-server prometheus
-	$(SAY) 'tests'
-	@.venv/bin/pytest -m 'not export and not reference and not containers'
+	$(SAY) 'tests (TEST_PROCESSES=$(TEST_PROCESSES) side by side; a file stays in one process)'
+	@.venv/bin/pytest -n $(TEST_PROCESSES) --dist loadfile -m 'not export and not reference and not containers'
 
 .PHONY: client
 client: .venv-clients

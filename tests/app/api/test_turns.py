@@ -14,7 +14,7 @@ from app.api.turns import Turns
 from app.errors import DeadlineExceeded, Overloaded
 from app.pipelines.base import Deadline
 
-SOON = Deadline.after(600)
+SOON = Deadline.after(86_400)  # made when the tests are collected
 
 
 async def _served(timestamps: Sequence[float | None], done_after: Sequence[int]) -> list[int]:

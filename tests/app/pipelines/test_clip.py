@@ -21,7 +21,7 @@ from routing import catalogue as catalogues
 
 CATALOGUE = catalogues.load()
 TOKENIZER = Tokenizer(clip_merges())
-TEN = Deadline.after(600)
+TEN = Deadline.after(86_400)  # made when the tests are collected
 
 
 @pytest.fixture
