@@ -8,6 +8,7 @@ single frame behind it.
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -117,6 +118,13 @@ class _Gate:
             places.remove(place)
             if not places:
                 del self._turns[request]
+
+
+def _without_locals(error: BaseException | None) -> None:
+    """Let go of what the frames of a failed call hold: its pixels would live as long as the error does."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 class Admission:
@@ -247,6 +255,7 @@ class Admission:
             try:
                 result = work(mine)
             except BaseException as error:  # noqa: BLE001  # it is raised on the loop
+                _without_locals(error)
                 loop.call_soon_threadsafe(ended, None, error)
             else:
                 loop.call_soon_threadsafe(ended, result, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -139,6 +140,31 @@ def test_a_picture_that_fails_gives_its_memory_back() -> None:
         found = await admission.run_all("detect", [fail] * 4, soon(), 100, [LIMIT] * 4)
         assert [type(one) for one in found] == [InvalidImage] * 4
         assert memory.used == 0
+
+    use(test)
+
+
+class Pixels:
+    """Stands for an array, and says when it is gone."""
+
+
+def test_an_error_does_not_keep_what_its_frames_held() -> None:
+    """The pixels of a failed picture are gone while its error is still being answered."""
+    held: list[weakref.ref[Pixels]] = []
+
+    def fail(_: Deadline) -> str:
+        pixels = Pixels()
+        held.append(weakref.ref(pixels))
+        try:
+            int("no number")
+        except ValueError as error:
+            raise InvalidImage(f"no picture: {pixels}") from error
+
+    async def test(admission: Admission, _: MemoryBudget) -> None:
+        with pytest.raises(InvalidImage) as refused:
+            await admission.run("detect", fail, soon(), 100, LIMIT)
+        assert refused.value.__cause__ is not None
+        assert [ref() for ref in held] == [None]
 
     use(test)
 
