@@ -1,4 +1,4 @@
-"""The end of a process that is told to stop: it is bounded, a second word shortens it, and nothing outlives it.
+"""The end of a process that is told to stop: a drain, then the requests under way, then a limit that holds.
 
 The server itself lets requests under way finish, and then closes the engine. This is for when that takes too long (a
 Triton that hangs, a decoder that does): what other processes would keep for us is given back, and the process ends.
@@ -15,6 +15,8 @@ from collections.abc import Callable
 from multiprocessing.connection import wait
 from types import FrameType
 
+from app.drain import Drain
+
 _log = logging.getLogger("gateway")
 _CLEANING_S = (
     1.5  # after the requests' time is over; Docker kills after 10 s, and gives 8 of them to requests
@@ -24,33 +26,54 @@ _ENDED_HARD = 1
 
 
 class Ending:
-    """Stands between a signal and who handles it.
+    """Stands between a signal and its handler.
+
+    The first signal begins the drain, and reaches the handler when that is over. A second one ends the drain, or else
+    the process.
 
     Args:
-        limit_s: from the first signal to the hard end.
+        limit_s: from the end of the drain to the hard end.
         abandon: gives back what would outlive the process, in about a second, whatever state everything is in.
+        drain: before the server stops.
     """
 
-    def __init__(self, limit_s: float, abandon: Callable[[], None]) -> None:
+    def __init__(self, limit_s: float, abandon: Callable[[], None], drain: Drain) -> None:
         self._limit_s = limit_s
         self._abandon = abandon
-        self._told = False
+        self._drain = drain
 
     def watch(self, number: signal.Signals) -> None:
-        """Handle this signal, and then who handled it before; a signal that ends the process anyway is left alone."""
+        """Handle this signal before its handler does; a signal that ends the process anyway is left alone."""
         before = signal.getsignal(number)
         if not callable(before) or before is signal.default_int_handler:
             return
 
         def handle(number: int, frame: FrameType | None) -> None:
-            if self._told:
+            if not self._drain.begun:
+                self._begin(lambda: before(number, frame))
+            elif not self._drain.ended:
+                self._drain.cut()
+            else:
                 self._later(0.0, "told twice to stop")
-                return
-            self._told = True
-            self._later(self._limit_s, f"not at an end after {self._limit_s:.1f} s")
-            before(number, frame)
 
         signal.signal(number, handle)
+
+    def _begin(self, stop: Callable[[], object]) -> None:
+        seconds = self._drain.begin()
+        if not seconds:
+            self._stop(stop)
+            return
+
+        def follow() -> None:
+            _log.info("draining for at most %.1f s: /readyz is red, requests are still taken", seconds)
+            self._drain.wait()
+            self._stop(stop)
+
+        threading.Thread(target=follow, name="drain", daemon=True).start()
+
+    def _stop(self, stop: Callable[[], object]) -> None:
+        self._later(self._limit_s, f"not at an end after {self._limit_s:.1f} s")
+        stop()
 
     def _later(self, seconds: float, why: str) -> None:
         timer = threading.Timer(seconds, self._end, (why,))
@@ -65,15 +88,20 @@ class Ending:
         os._exit(_ENDED_HARD)
 
 
-def bound(requests_s: float, abandon: Callable[[], None]) -> None:
-    """From now on a stop takes at most the requests' time and a little; a second signal ends it at once.
+def bound(requests_s: float, abandon: Callable[[], None], drain: Drain) -> None:
+    """From now on a stop takes at most the drain's and the requests' time and a little; a second signal shortens it.
 
-    Does nothing outside the main thread, where no signals arrive.
+    Does nothing outside the main thread, where no signals arrive. A worker is stopped by its parent alone: Ctrl-C
+    reaches both.
     """
-    if threading.current_thread() is threading.main_thread():
-        ending = Ending(requests_s + _CLEANING_S, abandon)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            ending.watch(number)
+    if threading.current_thread() is not threading.main_thread():
+        return
+    ending = Ending(requests_s + _CLEANING_S, abandon, drain)
+    ending.watch(signal.SIGTERM)
+    if multiprocessing.parent_process() is None:
+        ending.watch(signal.SIGINT)
+    else:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def cleanly() -> None:

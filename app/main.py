@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
@@ -32,6 +32,7 @@ from app.api import (
 )
 from app.api.access import Guard
 from app.api.admission import Admission, AdmissionLimits
+from app.api.connections import DRAIN
 from app.api.gateway import Gateway
 from app.api.head import HeadAsGet
 from app.api.headers import SecurityHeaders, cors
@@ -41,6 +42,7 @@ from app.api.request_head import HeadCheck
 from app.api.route import Shortcut
 from app.api.streams import video_limits
 from app.api.turns import Turns
+from app.drain import Drain
 from app.engine.base import Engine
 from app.engine.weights import WeightsBook
 from app.media.image import ImageLimits
@@ -210,11 +212,12 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
     tracer = create_tracer(settings)
 
     @contextlib.asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         catalogue = catalogues.load()
         store = create_session_store(settings, metrics)
         engine = await asyncio.to_thread(engine_factory, settings, catalogue)
-        ending.bound(settings.shutdown_timeout_s, engine.abandon)
+        drain = Drain(settings.drain_s)
+        ending.bound(settings.shutdown_timeout_s, engine.abandon, drain)
         workers = ThreadPoolExecutor(settings.worker_threads, thread_name_prefix="worker")
         suite = create_suite(settings, catalogue, engine, metrics)
         jobs = await asyncio.to_thread(create_jobs, settings, suite)
@@ -227,12 +230,12 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
             inference,
             MemoryBudget(settings.max_decoded_bytes, heap.give_back),
         )
-        app.state.gateway = _gateway(settings, suite, metrics, workers, admission, store, jobs)
+        app.state.gateway = _gateway(settings, suite, metrics, workers, admission, store, jobs, drain)
         announcing = asyncio.create_task(_announce(app.state.gateway))
         watching = asyncio.create_task(_keep_watch(app.state.gateway.watch)) if metrics_folder() else None
         try:
             async with operate_port.listening(app, _operate_socket(settings)):
-                yield
+                yield {DRAIN: drain}
         finally:
             announcing.cancel()
             if watching is not None:
@@ -367,6 +370,7 @@ def _gateway(
     admission: Admission,
     store: SessionStore | None,
     jobs: VideoJobs | None,
+    drain: Drain,
 ) -> Gateway:
     required = inventory.patterns(settings.require_ready)
     probe = ReadyProbe(suite.router, required, first_branches(settings, suite.router.catalogue))
@@ -382,6 +386,7 @@ def _gateway(
         jobs=jobs,
         watch=Watch(suite, required, jobs, admission.occupancy),
         probe=probe,
+        drain=drain,
     )
 
 

@@ -270,11 +270,19 @@ class Settings(BaseSettings):
         description="Proxies whose X-Forwarded-For and X-Forwarded-Proto are believed: addresses and networks, "
         "separated by commas; *: all; empty: nobody.",
     )
+    drain_s: float = Field(
+        0.0,
+        ge=0,
+        le=3600,
+        description="Seconds after SIGTERM in which `/readyz` is red and requests are still taken, so that balancers "
+        "find out. With 0 that takes until who asks `/readyz` every second has seen it red four times, 5 s at "
+        "most; where nobody asks so often, no connection is taken any more at once.",
+    )
     shutdown_timeout_s: int = Field(
         8,
         ge=1,
-        description="Seconds that requests under way have left after SIGTERM. Docker kills after 10 s, Kubernetes "
-        "after 30 s, if they aren't told otherwise.",
+        description="Seconds that requests under way have left after SIGTERM and the drain. Docker kills after 10 s, "
+        "Kubernetes after 30 s, if they aren't told otherwise.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info",

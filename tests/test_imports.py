@@ -80,9 +80,12 @@ ALLOWED = {
     "app.profiles": {"app.documents", "app.errors", "app.pipelines.profile", "pydantic"},
     "app.access": {"app.errors"},
     "app.rates": {"app.access"},
+    "app.drain": set(),
+    "app.ending": {"app.drain"},
     "app.api": {
         "app.access",
         "app.documents",
+        "app.drain",
         "app.pipelines",
         "app.profiles",
         "app.errors",

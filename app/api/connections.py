@@ -20,6 +20,8 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from app.api import raw_problems
+from app.api.sockets import Sent, sent
+from app.drain import Drain
 
 # A head has at most this many bytes; what chunks and trailers cost beside a body counts too.
 MAX_HEAD_BYTES = 65_536
@@ -29,6 +31,10 @@ WHOLE_BYTES = 1 << 20  # a body that is announced as no longer is given to the a
 MAX_LENGTH_DIGITS = 20  # of Content-Length: 2**64 has as many
 # Key of the scope: a future that is done when the caller's connection has ended.
 GONE = "gateway.gone"
+DRAIN = "drain"  # in the state of the application's life: its `app.drain.Drain`
+_LATE_S = 1.0  # for the first head on a connection that was accepted just before the end of listening
+_LOOK_S = 0.05  # between looks at a TLS connection that is closing
+_LAST_LOOKS = 10  # at one whose peer takes nothing, while the process stops
 
 
 class Connection(HttpToolsProtocol):
@@ -45,7 +51,9 @@ class Connection(HttpToolsProtocol):
         self._overhead = self._body_bytes = self._bodies_bytes = 0
         self._whole = False
         self._refusal: bytes | None = None
+        self._saying_goodbye = False
         self._gone: asyncio.Future[None] = self.loop.create_future()
+        self._drain: Drain | None = self.app_state.get(DRAIN)
         super().connection_made(transport)
         self._await_head()
 
@@ -126,6 +134,7 @@ class Connection(HttpToolsProtocol):
         cycle.message_event.set()
         if cycle.response_started:
             self.transport.close()
+            self._await_end()
         else:
             self._send_refusal()
 
@@ -133,6 +142,7 @@ class Connection(HttpToolsProtocol):
         assert self._refusal is not None  # noqa: S101  # for mypy
         self.transport.write(self._refusal)
         self.transport.close()
+        self._await_end()
 
     def on_message_begin(self) -> None:
         self._in_head = True
@@ -154,6 +164,8 @@ class Connection(HttpToolsProtocol):
         before = self.cycle
         super().on_headers_complete()
         if self.cycle is not before:
+            if self._drain is not None and self._drain.closing:
+                self.cycle.keep_alive = False
             self._whole = announced(self.headers) <= WHOLE_BYTES
 
     def on_body(self, body: bytes) -> None:
@@ -176,11 +188,16 @@ class Connection(HttpToolsProtocol):
         if last and self._refusal is not None and not self.transport.is_closing():
             self._send_refusal()
         if self.transport.is_closing():
-            self._await_taker()
+            self._await_end()
 
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
-        self._await_taker()
+        self._await_end()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        if self.transport.is_closing():
+            self._await_end()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -192,7 +209,37 @@ class Connection(HttpToolsProtocol):
 
     def _await_head(self) -> None:
         if self._head_timer is None:
-            self._head_timer = self.loop.call_later(self.timeout_keep_alive, self.transport.abort)
+            late = self._drain is not None and self._drain.ended
+            seconds = min(_LATE_S, self.timeout_keep_alive) if late else self.timeout_keep_alive
+            self._head_timer = self.loop.call_later(seconds, self.transport.abort)
+
+    def _await_end(self) -> None:
+        """The connection is closing."""
+        self._await_taker()
+        if self.scheme == "https" and not self._saying_goodbye:
+            self._saying_goodbye = True
+            self._say_goodbye(None, 0)
+
+    def _say_goodbye(self, before: Sent | None, still: int) -> None:
+        """End a TLS connection as soon as everything has been taken: its peer needn't close as well (RFC 8446, 6.1).
+
+        The loop holds bytes below TLS that it doesn't tell of. It has none when the peer has confirmed all that was
+        sent, and nothing more is sent between two looks.
+
+        Args:
+            before: what the look before has found.
+            still: looks since when nothing has moved.
+        """
+        if self._gone.done():
+            return
+        now = sent(self.transport)
+        still = still + 1 if now == before else 0
+        stopping = self._drain is not None and self._drain.ended
+        taken = not now.waiting or (stopping and still >= _LAST_LOOKS)
+        if still and taken and not self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            self.loop.call_later(_LOOK_S, self._say_goodbye, now, still)
 
     def _await_taker(self) -> None:
         """The answer must go out; a transport that is closing would otherwise wait for that without end."""

@@ -15,6 +15,7 @@ from app.api.admission import Admission, Call
 from app.api.requests import listening
 from app.api.turns import Turns
 from app.context import here
+from app.drain import Drain
 from app.errors import GatewayError
 from app.metrics import Metrics
 from app.pipelines.base import Deadline, Router
@@ -47,6 +48,7 @@ class Gateway:
     admission: Admission
     decoders: threading.Semaphore  # one permit a video that is streamed
     jobs: VideoJobs | None  # None: the service has no folder for them
+    drain: Drain
     watch: Watch
     probe: ReadyProbe
 

@@ -63,13 +63,23 @@ async def livez() -> Response:
     return _json({"status": "ok"})
 
 
+_STOPPING = {
+    "name": "gateway",
+    "readiness": "unavailable",
+    "reason": "it was told to stop; requests are served until it does",
+}
+
+
 @router.get("/readyz", summary="Can it serve?", **openapi.READYZ)
 async def readyz(request: Request, gateway: Parts) -> Response:
-    """503 names what fails: the backend, models still loading, or branches that `require_ready` names.
+    """503 names what fails: the backend, models still loading, branches that `require_ready` names, or a stop.
 
     Where the gateway has API keys, that takes one with the scope `operate`; the status doesn't.
     """
     faults = gateway.probe.faults()
+    if gateway.drain.begun:
+        faults = [_STOPPING, *faults]
+    gateway.drain.probed(green=not faults)
     told = faults if request.scope.get(DETAILS, True) else []
     return _json({"status": "not ready" if faults else "ok", "failing": told}, 503 if faults else 200)
 

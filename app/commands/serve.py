@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors import Multiprocess
 
 from app import ending, heap, logs, serving, startup
+from app.api.workers import Workers
 from app.settings import Settings, environment, metrics_folder, pass_on, share_metrics, unknown_variables
 from routing import catalogue as catalogues
 
@@ -88,7 +88,7 @@ def _run(settings: Settings, sockets: list[socket.socket]) -> int:
         **serving.options(settings),
     )
     if settings.workers > 1:
-        _Workers(config, sockets=sockets).run()
+        Workers(config, sockets=sockets).run()
         return 0
     server = uvicorn.Server(config)
     with contextlib.suppress(KeyboardInterrupt):
@@ -100,15 +100,6 @@ def _application(settings: Settings) -> FastAPI:
     from app.main import create_app  # noqa: PLC0415  # takes a second; the port is taken before
 
     return create_app(settings)
-
-
-class _Workers(Multiprocess):
-    """uvicorn's supervisor, which stops listening as soon as its workers do: nobody waits for an answer in vain."""
-
-    def terminate_all(self) -> None:
-        super().terminate_all()
-        for sock in self.sockets:
-            sock.close()
 
 
 def _leave(code: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -83,6 +84,15 @@ def _until(true: Callable[[], bool], seconds: float, log: Path) -> None:
         time.sleep(0.02)
 
 
+def _refused(port: int) -> bool:
+    """Whether nobody listens there any more."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 5).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
 def _registered(triton: TritonServer) -> set[str]:
     rows = httpx2.get(f"{triton.http_url}/v2/systemsharedmemory/status").json()
     return {row["name"] for row in rows}
@@ -121,25 +131,29 @@ def test_a_stop_finishes_what_is_under_way(triton: TritonServer, make: Make, wor
     locks = {
         path for path in SHM.glob("triton-gateway-*.lock") if any(r.startswith(path.stem) for r in regions)
     }
-    answers: list[int] = []
+    answers: list[int | str] = []
+    told = threading.Event()
 
     def slow() -> None:
         def body() -> Iterator[bytes]:
             yield BODY[:100]
-            time.sleep(1.5)
+            told.wait(60)
             yield BODY[100:]
 
-        with httpx2.Client(base_url=gateway.http.base_url, timeout=30) as own:
-            answers.append(own.post("/v1/detect?branch=320", content=body()).status_code)
+        with httpx2.Client(base_url=gateway.http.base_url, timeout=60) as own:
+            try:
+                answers.append(own.post("/v1/detect?branch=320", content=body()).status_code)
+            except httpx2.TransportError as error:
+                answers.append(repr(error))
 
     threads = [threading.Thread(target=slow) for _ in range(4)]
     for thread in threads:
         thread.start()
-    time.sleep(0.5)
+    under_way = 'gateway_requests_in_flight{route="/v1/detect"} 4'
+    _until(lambda: under_way in gateway.http.get("/metrics").text, 60, gateway.log)
     gateway.process.terminate()
-    time.sleep(0.6)
-    with pytest.raises(httpx2.ConnectError), httpx2.Client(base_url=gateway.http.base_url) as late:
-        late.get("/livez")
+    _until(lambda: _refused(gateway.port), 60, gateway.log)
+    told.set()
     for thread in threads:
         thread.join()
     assert answers == [200] * 4
