@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from app.tracing import Tracer
 
 _log = logging.getLogger("gateway")
+_NO_RUNTIME = "the embedded engine needs ONNX Runtime: pip install '.[embedded]' (or '.[gpu]')"
 EngineFactory = Callable[[Settings, Catalogue], Engine]
 
 
@@ -108,9 +109,7 @@ def create_engine(settings: Settings, catalogue: Catalogue) -> Engine:
             EmbeddedOptions,
         )
     except ImportError as error:
-        raise RuntimeError(
-            "the embedded engine needs ONNX Runtime: pip install '.[embedded]' (or '.[gpu]')"
-        ) from error
+        raise RuntimeError(_NO_RUNTIME) from error
     embedded = EmbeddedOptions(
         settings.leases,
         settings.max_waiting,
@@ -130,11 +129,34 @@ def first_branches(settings: Settings, catalogue: Catalogue) -> tuple[str, ...]:
         return tuple(branch.name for branch in reachable.loading_order(catalogue, chosen, settings.variant))
     service = reachable.Service(
         settings.variant,
-        settings.detect_input == "uint8" or (settings.detect_input == "auto" and settings.engine == "triton"),
+        may_be_compact(settings),
         frozenset(inventory.required_branches(catalogue, inventory.patterns(settings.require_ready))),
         _built(settings.repository, catalogue),
     )
     return tuple(branch.name for branch in reachable.of_service(catalogue, service))
+
+
+def may_be_compact(settings: Settings) -> bool:
+    """Frames may travel as UINT8."""
+    return settings.detect_input == "uint8" or (
+        settings.detect_input == "auto" and settings.engine == "triton"
+    )
+
+
+def create_survey(settings: Settings, catalogue: Catalogue) -> Engine:
+    """An engine that says what the embedded one would serve, and loads nothing.
+
+    Raises:
+        RuntimeError: ONNX Runtime is missing.
+    """
+    if settings.repository is None:
+        raise RuntimeError("the embedded engine needs GATEWAY_REPOSITORY")
+    try:
+        from app.engine.survey import SurveyEngine  # noqa: PLC0415  # an extra: onnxruntime or onnxruntime-gpu
+    except ImportError as error:
+        raise RuntimeError(_NO_RUNTIME) from error
+    book = WeightsBook(settings.repository, settings.manifest)
+    return SurveyEngine(catalogue, settings.repository, book, first_branches(settings, catalogue))
 
 
 def _built(repository: Path | None, catalogue: Catalogue) -> frozenset[str]:

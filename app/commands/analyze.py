@@ -6,13 +6,13 @@ import argparse
 import contextlib
 import fcntl
 import hashlib
+import io
 import json
 import logging
 import os
 import signal
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,31 +22,39 @@ from tqdm import tqdm
 
 from app import profiles
 from app.commands.render import Annotator
+from app.commands.video_list import Entry, found_videos, shown
+from app.engine.base import Engine
 from app.errors import GatewayError
-from app.main import analysis_options, create_engine, create_suite
+from app.main import analysis_options, create_engine, create_suite, create_survey, may_be_compact
 from app.media.video_writer import VideoWriter
 from app.metrics import Metrics
-from app.pipelines.analysis import Input, Observer, Options, Progress, Report, VideoAnalysis
+from app.pipelines import inventory
+from app.pipelines import manifest as manifests
+from app.pipelines.analysis import Input, Observer, Progress, Report, VideoAnalysis
+from app.pipelines.base import wishes_of
 from app.pipelines.profile import Profile
 from app.pipelines.suite import Suite
 from app.settings import Settings, environment
 from routing import catalogue as catalogues
-from routing.policy import Readiness
+from routing.catalogue import Catalogue
+from routing.policy import Readiness, Wishes
+from routing.reachable import reachable
 
-SUFFIXES = {".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi"}
+_log = logging.getLogger(__name__)
+
 _FAMILIES = {
-    "core_clip": ("clip_image", "clip_text"),
-    "core_depth_midas": ("depth",),
-    "core_optical_flow": ("flow",),
-    "core_object_detections": ("detect",),
-    "places365": ("places",),
+    "core_clip": "clip_image",
+    "core_depth_midas": "depth",
+    "core_optical_flow": "flow",
+    "core_object_detections": "detect",
+    "places365": "places",
 }
 OK, FAILED, USAGE, PARTIAL, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One video's line. `status`: ok, partial, skipped, busy, failed or interrupted."""
+    """One video's line. `status`: ok, partial, skipped, busy, failed or interrupted; names are as `shown`."""
 
     status: str
     video: str
@@ -67,91 +75,124 @@ class Outcome:
 def analyze(parsed: argparse.Namespace) -> int:
     """Run the command; answers the exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that can't show a name shows its escapes
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         profile = profiles.load(parsed.profile_path, environment(), sys.maxsize)
         videos = found_videos(parsed.video_path)
         settings = _settings(parsed, profile)
         profiles.check_prompts(profile, settings.max_prompts)
-        with _suite(settings) as suite:
-            options = analysis_options(settings)
-            analyzer = _Analyzer(suite, profile, options, force=parsed.force, render=parsed.render)
+        with contextlib.closing(_Backend(settings, profile)) as backend:
+            analyzer = _Analyzer(backend, profile, force=parsed.force, render=parsed.render)
             return _all(videos, analyzer, parsed.output, as_json=parsed.json)
     except (GatewayError, RuntimeError) as error:
         print(f"gateway analyze: {error}", file=sys.stderr)
         return USAGE
 
 
-def found_videos(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
-    """The videos, and each one's folder below the output.
-
-    Raises:
-        RuntimeError: there are none, one isn't there, or two would share a folder.
-    """
-    videos: list[tuple[Path, Path]] = []
-    for path in paths:
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-            videos += [(video, video.relative_to(path)) for video in inside]
-        elif path.suffix == ".txt" and path.is_file():
-            lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
-            listed = [path.parent / line for line in lines if line and not line.startswith("#")]
-            videos += [(video, Path(video.name)) for video in listed]
-        else:
-            videos.append((path, Path(path.name)))
-    missing = [str(video) for video, _ in videos if not video.is_file()]
-    if missing or not videos:
-        raise RuntimeError(f"no such video: {', '.join(missing)}" if missing else "there is no video")
-    counts = Counter(str(name) for _, name in videos)
-    twice = sorted(name for name, count in counts.items() if count > 1)
-    if twice:
-        raise RuntimeError(f"several videos are called {', '.join(twice)}; analyse their folders one by one")
-    return videos
-
-
 def _settings(parsed: argparse.Namespace, profile: Profile) -> Settings:
     """What the command line says, else the profile, else the environment; only what the profile needs is loaded."""
-    given: dict[str, Any] = {"repository": parsed.repository, "models": ",".join(_branches(profile))}
+    given: dict[str, Any] = {"repository": parsed.repository}
     if profile.engine is not None:
         given |= {"engine": profile.engine.kind, "triton_url": profile.engine.triton_url}
     if parsed.engine or parsed.triton_url:
         given["engine"] = parsed.engine or "triton"
         given["triton_url"] = parsed.triton_url or given.get("triton_url")
-    return Settings(**{name: value for name, value in given.items() if value is not None})
+    given = {name: value for name, value in given.items() if value is not None}
+    settings, catalogue = Settings(**given), catalogues.load()
+    allowed = inventory.patterns("*" if settings.models == "auto" else settings.models)
+    wanted = {branch.name for branch in inventory.matching(catalogue, allowed)}
+    names = [name for name in reached(profile, settings, catalogue) if name in wanted]
+    return Settings(**given | {"models": ",".join(names) or "none"})
 
 
-def _branches(profile: Profile) -> list[str]:
-    wanted = [name for name in _FAMILIES if getattr(profile.components, name) is not None]
-    families = {family for name in wanted for family in _FAMILIES[name]}
-    return [branch.name for branch in catalogues.load().branches.values() if branch.family in families]
+def reached(profile: Profile, settings: Settings, catalogue: Catalogue) -> list[str]:
+    """Names of the branches that a video of some size can take with this profile and these settings."""
+    compact = may_be_compact(settings)
+    found: dict[str, None] = {}
+    for component, family in _FAMILIES.items():
+        asked = getattr(profile.components, component)
+        if asked is None:
+            continue
+        wishes = wishes_of(asked.branch, getattr(asked, "variant", None), fallback=profile.fallback)
+        branches = reachable(catalogue[family], wishes, settings.variant, compact=compact)
+        if getattr(asked, "prompts", None):
+            branches = (*branches, *reachable(catalogue["clip_text"], Wishes()))
+        found |= dict.fromkeys(branch.name for branch in branches)
+    return list(found)
+
+
+class _Unusable(RuntimeError):
+    """The settings can't be carried out on this installation."""
+
+
+class _Backend:
+    """The pipelines, made when a video needs them: a run that skips every video loads no model."""
+
+    def __init__(self, settings: Settings, profile: Profile) -> None:
+        self.options = analysis_options(settings)
+        self._settings = settings
+        self._catalogue = catalogues.load()
+        self._reached = reached(profile, settings, self._catalogue)
+        self._engine: Engine | None = None
+        self._loaded: Suite | None = None
+        self._surveyed: Suite | None = None
+
+    @property
+    def suite(self) -> Suite:
+        """The pipelines over the engine, once it has loaded what the profile reaches."""
+        if self._loaded is None:
+            with _usable():
+                self._engine = engine = create_engine(self._settings, self._catalogue)
+            while any(engine.ready()[name].readiness is Readiness.LOADING for name in self._reached):
+                time.sleep(0.05)
+            self._loaded = self._suite(engine)
+        return self._loaded
+
+    @property
+    def survey(self) -> Suite:
+        """What will serve, as far as the files say it; a Triton says so itself."""
+        if self._settings.engine == "triton" or self._loaded is not None:
+            return self.suite
+        if self._surveyed is None:
+            with _usable():
+                engine = create_survey(self._settings, self._catalogue)
+            self._surveyed = self._suite(engine)
+        return self._surveyed
+
+    def _suite(self, engine: Engine) -> Suite:
+        with _usable():
+            return create_suite(self._settings, self._catalogue, engine, Metrics())
+
+    def close(self) -> None:
+        """Release the engine if there is one."""
+        if self._engine is not None:
+            self._engine.close()
 
 
 @contextlib.contextmanager
-def _suite(settings: Settings) -> Iterator[Suite]:
-    """The pipelines over the engine, once it has loaded what it will load."""
-    catalogue = catalogues.load()
-    engine = create_engine(settings, catalogue)
+def _usable() -> Iterator[None]:
     try:
-        while any(engine.ready()[name].readiness is Readiness.LOADING for name in catalogue.branches):
-            time.sleep(0.05)
-        yield create_suite(settings, catalogue, engine, Metrics())
-    finally:
-        engine.close()
+        yield
+    except RuntimeError as error:
+        raise _Unusable(str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)
 class _Analyzer:
     """Runs videos one after another."""
 
-    suite: Suite
+    backend: _Backend
     profile: Profile
-    options: Options
     force: bool
     render: bool
 
-    def one(self, video: Path, output: Path) -> Outcome:
+    def one(self, video: Entry, output: Path) -> Outcome:
         """One video; whatever is wrong with it is its own outcome."""
         started = time.monotonic()
-        said = (str(video), str(output))
+        said = (shown(video.path), shown(output))
+        if video.fault is not None:
+            return Outcome("failed", *said, detail=video.fault)
         try:
             with _locked(output) as mine:
                 if not mine:
@@ -161,30 +202,38 @@ class _Analyzer:
             return Outcome(
                 "interrupted", *said, detail="what is done is kept; run the command again to go on"
             )
-        except GatewayError as error:
-            return Outcome("failed", *said, detail=f"{error.code}: {error.detail}")
-        except OSError as error:
-            return Outcome("failed", *said, detail=str(error))
+        except _Unusable:
+            raise
+        except Exception as error:  # noqa: BLE001  # a defect is one video's, too
+            _log.debug("%s", said[0], exc_info=True)
+            return Outcome("failed", *said, detail=_words(error))
         fault = manifest["fault"]
         detail = None if fault is None else f"{fault['code']}: {fault['detail']}"
         seconds = round(time.monotonic() - started, 3)
         return Outcome(status, *said, manifest["frames"]["sampled"], seconds, detail)
 
-    def _run(self, video: Path, output: Path) -> tuple[str, dict[str, Any]]:
-        annotated = output / "annotated.mp4"
-        with video.open("rb") as file:
+    def _run(self, video: Entry, output: Path) -> tuple[str, dict[str, Any]]:
+        annotated, name = output / "annotated.mp4", shown(video.name)
+        with video.path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-            given = Input(file, video.name, video.stat().st_size, digest)
+            given = Input(file, name, os.fstat(file.fileno()).st_size, digest)
             if not self.force and (annotated.exists() or not self.render):
-                done = self._analysis(output, video.name).done(given)
+                done = self._done(output, given)
                 if done is not None:
-                    return "skipped", done
-            with self._observer(annotated) as observer, _bar(video.name) as bar:
-                manifest = self._analysis(output, video.name, observer).run(given, _reporter(bar))
+                    return "partial" if done["status"] == "partial" else "skipped", done
+            suite = self.backend.suite
+            with self._observer(annotated) as observer, _bar(name) as bar:
+                analysis = VideoAnalysis(suite, self.profile, output, name, self.backend.options, observer)
+                manifest = analysis.run(given, _reporter(bar))
         return manifest["status"], manifest
 
-    def _analysis(self, output: Path, name: str, observer: Observer | None = None) -> VideoAnalysis:
-        return VideoAnalysis(self.suite, self.profile, output, name, self.options, observer)
+    def _done(self, output: Path, video: Input) -> dict[str, Any] | None:
+        """The manifest of an earlier run over the same video, profile and models; no model is loaded for that."""
+        if manifests.read(output) is None:
+            return None
+        with contextlib.suppress(GatewayError):  # no branch can serve: running says so
+            return VideoAnalysis(self.backend.survey, self.profile, output, video.name).done(video)
+        return None
 
     @contextlib.contextmanager
     def _observer(self, path: Path) -> Iterator[Observer | None]:
@@ -195,17 +244,25 @@ class _Analyzer:
             yield Annotator(writer)
 
 
-def _all(videos: Sequence[tuple[Path, Path]], analyzer: _Analyzer, output: Path, *, as_json: bool) -> int:
-    """Every video's line; answers the exit code."""
+def _words(error: Exception) -> str:
+    if isinstance(error, GatewayError):
+        return f"{error.code}: {error.detail}"
+    if isinstance(error, OSError):
+        return error.strerror or "can't be read or written"
+    return f"internal_error: {type(error).__name__}"
+
+
+def _all(videos: Sequence[Entry], analyzer: _Analyzer, output: Path, *, as_json: bool) -> int:
+    """Every video's line; answers the exit code. A video that another process is at is no failure."""
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     statuses = set()
-    for video, name in videos:
-        outcome = analyzer.one(video, output / name)
+    for video in videos:
+        outcome = analyzer.one(video, output / video.name)
         print(json.dumps(asdict(outcome)) if as_json else outcome.line(), flush=True)
         statuses.add(outcome.status)
         if outcome.status == "interrupted":
             return INTERRUPTED
-    if statuses & {"failed", "busy"}:
+    if "failed" in statuses:
         return FAILED
     return PARTIAL if "partial" in statuses else OK
 

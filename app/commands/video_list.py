@@ -1,0 +1,152 @@
+"""The videos that `gateway analyze` is given: files, folders, and lists in any encoding."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+# Containers that are read, and others whose files get a line that says why they aren't.
+SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi"})
+_UNREAD = frozenset(
+    {
+        ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".m2v", ".vob", ".flv", ".f4v", ".wmv", ".asf", ".ogv", ".ogm",
+        ".rm", ".rmvb", ".3g2", ".mxf", ".dv", ".y4m",
+    }
+)  # fmt: skip
+_BOMS = (  # UTF-32 first: its mark begins with that of UTF-16
+    (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
+)  # fmt: skip
+_ANOTHER_SYSTEMS = ("cp1252", "latin-1")  # what names and lists are in that are no UTF-8
+_NO_VIDEO = "no such video"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One video: `name` is its path below the root that was given, and below the output.
+
+    `fault` says why it can't be read.
+    """
+
+    path: Path
+    name: str
+    fault: str | None = None
+
+
+def shown(text: str | Path) -> str:
+    """A file's name as every terminal and every reader of JSON takes it: what is no text is escaped."""
+    known = os.fsencode(text).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in known)
+
+
+def found_videos(paths: Sequence[Path]) -> list[Entry]:
+    """Every video that the paths name, in their order; those that can't be read have a fault.
+
+    Raises:
+        RuntimeError: there is none, or none of the files that were named is there.
+    """
+    entries = [entry for path in paths for entry in _entries(path)]
+    if not entries:
+        raise RuntimeError("there is no video")
+    if all(entry.fault == _NO_VIDEO and entry.path in paths for entry in entries):
+        raise RuntimeError(f"no such video: {', '.join(shown(entry.path) for entry in entries)}")
+    return _told_apart(entries)
+
+
+def _entries(path: Path) -> Iterator[Entry]:
+    if os.path.isdir(path):  # noqa: PTH112  # unlike Path's, it answers for every name
+        yield from _inside(path)
+    elif path.suffix.lower() == ".txt" and os.path.isfile(path):  # noqa: PTH113
+        yield from _listed(path)
+    else:
+        yield _entry(path, path.name)
+
+
+def _entry(path: Path, name: str) -> Entry:
+    return Entry(path, name, None if os.path.isfile(path) else _NO_VIDEO)  # noqa: PTH113
+
+
+def _inside(folder: Path) -> Iterator[Entry]:
+    """The videos of a folder and all below it, but for macOS's `._` files; a folder that can't be read is a fault."""
+    faults: list[OSError] = []
+    found = [
+        Path(place, name)
+        for place, _, names in os.walk(folder, onerror=faults.append)
+        for name in names
+        if Path(name).suffix.lower() in SUFFIXES | _UNREAD and not name.startswith("._")
+    ]
+    for path in sorted(found):
+        yield _entry(path, str(path.relative_to(folder)))
+    for fault in faults:
+        path = Path(fault.filename or folder)
+        yield Entry(path, os.path.relpath(path, folder), fault.strerror or "can't be read")
+
+
+def _listed(path: Path) -> Iterator[Entry]:
+    """The videos of a list: one a line, relative to its folder; `#` begins a comment."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        yield Entry(path, path.name, error.strerror or "can't be read")
+        return
+    for spellings in _lines(content):
+        candidates = [path.parent / spelling for spelling in spellings]
+        there = next((found for found in candidates if os.path.isfile(found)), candidates[0])  # noqa: PTH113
+        yield _entry(there, _below(there, path.parent))
+
+
+def _lines(content: bytes) -> Iterator[list[str]]:
+    """The names of a list, each in the spellings that it may have on the disk, the likeliest first."""
+    encoding = next((name for mark, name in _BOMS if content.startswith(mark)), None)
+    if encoding is None and content.count(0) * 4 > len(
+        content
+    ):  # UTF-16 without its mark: zeros beside ASCII
+        encoding = "utf-16-be" if content[::2].count(0) > content[1::2].count(0) else "utf-16-le"
+    if encoding is not None:
+        lines = re.split(r"\r\n|\r|\n", content.decode(encoding, "replace"))
+        found = [_of_text(line.strip()) for line in lines]
+    else:
+        found = [_of_bytes(line.strip()) for line in re.split(rb"\r\n|\r|\n", content)]
+    return (spellings for spellings in found if spellings[0] and not spellings[0].startswith("#"))
+
+
+def _of_bytes(line: bytes) -> list[str]:
+    """The file of exactly these bytes; else of this text on another system."""
+    try:
+        return _of_text(line.decode("utf-8"))
+    except UnicodeDecodeError:
+        return [os.fsdecode(line), *(line.decode(name, "replace") for name in _ANOTHER_SYSTEMS)]
+
+
+def _of_text(line: str) -> list[str]:
+    """The name as it stands, composed and decomposed (macOS), and as systems without UTF-8 wrote it."""
+    composed, apart = (unicodedata.normalize(form, line) for form in ("NFC", "NFD"))
+    others = (os.fsdecode(composed.encode(name, "replace")) for name in _ANOTHER_SYSTEMS)
+    return list(dict.fromkeys((line, composed, apart, *others)))
+
+
+def _below(path: Path, root: Path) -> str:
+    """The path below the root; one that lies elsewhere keeps its whole path."""
+    whole = os.path.abspath(path)  # noqa: PTH100  # without following links
+    inside = os.path.relpath(whole, os.path.abspath(root))  # noqa: PTH100
+    return whole.lstrip("/") if inside.startswith("..") else inside
+
+
+def _told_apart(entries: Sequence[Entry]) -> list[Entry]:
+    """Different videos of one name, from different roots, are called by their whole paths."""
+    places: dict[str, set[str]] = defaultdict(set)
+    for entry in entries:
+        if entry.fault is None:
+            places[entry.name].add(os.path.realpath(entry.path))
+    return [
+        replace(entry, name=os.path.abspath(entry.path).lstrip("/"))  # noqa: PTH100
+        if len(places[entry.name]) > 1
+        else entry
+        for entry in entries
+    ]
