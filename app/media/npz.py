@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # zip's own zero: the time of writing would make every archive another one
 _LEVEL = 1  # floats hardly shrink; masks and padding do at any level
+_PIECE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +74,24 @@ def _write(member: IO[bytes], name: str, array: NDArray[Any] | Blocks) -> None:
         "descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": array.shape,
     }  # fmt: skip
     np.lib.format.write_array_header_1_0(member, header)
-    rows = 0
+    rows, pending = 0, bytearray()
     for block in array.blocks:
         rows += len(block)
-        member.write(np.ascontiguousarray(block, array.dtype).tobytes())
+        pending += np.ascontiguousarray(block, array.dtype).data if block.size else b""
+        while len(pending) >= _PIECE:  # pieces of one size: how an array was cut into blocks changes no byte
+            member.write(pending[:_PIECE])
+            del pending[:_PIECE]
+    member.write(pending)
     if rows != array.shape[0]:
         raise ValueError(f"{name}: {rows} rows were given for {array.shape[0]}")
+
+
+def text_blocks(texts: Sequence[str]) -> Blocks:
+    """`numpy.array(texts)`, some at a time: every text takes the room of the longest."""
+    dtype = np.array([max(texts, key=len, default="")]).dtype
+    step = max(1, _PIECE // dtype.itemsize)
+    blocks = (np.array(texts[first : first + step], dtype) for first in range(0, len(texts), step))
+    return Blocks((len(texts),), dtype, blocks)
 
 
 def read_npz(path: Path) -> dict[str, NDArray[Any]]:

@@ -33,7 +33,6 @@ _MAKERS: Mapping[str, Callable[..., Component]] = {
     "core_object_detections": DetectFrames,
     "places365": PlacesFrames,
 }
-_FIRST_CHUNK_S = 0.25
 
 
 class Cancelled(Exception):
@@ -68,10 +67,11 @@ class Options:
     chunk_frames: int = 1024
     chunk_bytes: int = 16 << 20
     chunk_s: float = 2.0
+    first_chunk_s: float = 0.25
 
     def full(self, chunk: Chunk, since: float, began: float) -> bool:
         """Whether a chunk is to be kept now; it was begun at `since`, and the run at `began` (monotonic)."""
-        pause = min(self.chunk_s, max(_FIRST_CHUNK_S, (since - began) / 4))
+        pause = min(self.chunk_s, max(self.first_chunk_s, (since - began) / 4))
         return (
             len(chunk.frame_index) >= self.chunk_frames
             or chunk.nbytes >= self.chunk_bytes

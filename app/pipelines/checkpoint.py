@@ -83,7 +83,7 @@ class Checkpoint:
 
     def columns(self, component: str) -> ComponentColumns:
         """All rows of a component."""
-        return ComponentColumns(self._paths, component)
+        return ComponentColumns(self._paths, component, self.frames)
 
     def remove(self) -> None:
         """The video is done."""
@@ -124,25 +124,21 @@ def _header(path: Path) -> dict[str, Any] | None:
 
 
 class ComponentColumns:
-    """A component's columns over all chunks; `frame_index` and `time_s` are common to all."""
+    """A component's columns over all chunks; `frame_index` and `time_s` are common to all. See `components.Columns`."""
 
-    def __init__(self, paths: Sequence[Path], component: str) -> None:
+    def __init__(self, paths: Sequence[Path], component: str, frames: int) -> None:
         self._paths = paths
         self._component = component
+        self.frames = frames
 
-    def __getitem__(self, name: str) -> NDArray[Any]:
-        return np.concatenate(list(self._chunks(name)))
-
-    def blocks(self, name: str) -> Blocks:
-        """Chunk by chunk; shapes are read first, so every chunk is read twice."""
-        shapes, kind = [], np.dtype(np.float32)
-        for chunk in self._chunks(name):
-            shapes.append(chunk.shape)
-            kind = chunk.dtype
-        return Blocks((sum(shape[0] for shape in shapes), *shapes[0][1:]), kind, self._chunks(name))
-
-    def _chunks(self, name: str) -> Iterator[NDArray[Any]]:
-        key = name if name in ("frame_index", "time_s") else f"{self._component}/{name}"
+    def chunks(self, *names: str) -> Iterator[tuple[NDArray[Any], ...]]:
+        keys = [name if name in ("frame_index", "time_s") else f"{self._component}/{name}" for name in names]
         for path in self._paths:
-            with np.load(path, allow_pickle=False) as chunk:
-                yield chunk[key]
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as chunk:
+                columns = tuple(chunk[key] for key in keys)
+            yield columns
+
+    def blocks(self, name: str, dtype: type[Any] | None = None) -> Blocks:
+        (first,) = next(self.chunks(name))
+        shape = (self.frames, *first.shape[1:])
+        return Blocks(shape, np.dtype(dtype or first.dtype), (column for (column,) in self.chunks(name)))

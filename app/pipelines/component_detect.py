@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import InvalidParameter
+from app.media.npz import Blocks
 from app.pipelines.base import Deadline, Served
 from app.pipelines.components import Arrays, Columns, Component, Row, Scene
 from app.pipelines.detect import Detections, DetectParameters, without_pixels
 from app.pipelines.frames import Frame, Sample
 from app.pipelines.profile import DetectComponent
 from app.pipelines.tracking import Tracked, VideoTracker
+
+_BLOCK_BOXES = 1 << 16
 
 
 class DetectFrames(Component):
@@ -60,10 +63,7 @@ class DetectFrames(Component):
         return self._latest
 
     def assemble(self, columns: Columns) -> Arrays:
-        return padded(
-            columns["count"], columns["size"], columns["boxes"], columns["scores"], columns["class_ids"],
-            columns["track_ids"], self.labels,
-        )  # fmt: skip
+        return padded(columns, self.labels)
 
     def meta(self) -> dict[str, Any]:
         return {"tracker": self._tracker.describe(), "padding": "NaN, -1, false where valid_mask is false"}
@@ -75,24 +75,13 @@ class DetectFrames(Component):
         self._tracker.restore(state)
 
 
-def padded(
-    count: NDArray[np.int32],
-    size: NDArray[np.float32],
-    boxes: NDArray[np.float32],
-    scores: NDArray[np.float32],
-    class_ids: NDArray[np.int32],
-    track_ids: NDArray[np.int32],
-    labels: Sequence[str],
-) -> Arrays:
-    """Lists of boxes as arrays: N frames, M boxes in the fullest of them.
+def padded(columns: Columns, labels: Sequence[str]) -> Arrays:
+    """Lists of boxes as arrays: N frames, M boxes in the fullest of them; made block by block, as most is padding.
 
     Args:
-        count: `(N,)` boxes of each frame; the other lists follow one another in this order.
-        size: `(N, 2)` float32, width and height of each frame in pixels.
-        boxes: `(sum, 4)` float32 xyxy in pixels.
-        scores: `(sum,)` float32.
-        class_ids: `(sum,)` int32.
-        track_ids: `(sum,)` int32, -1 for none.
+        columns: `count` `(N,)` boxes of each frame; `size` `(N, 2)` float32, its width and height in pixels; and in the
+            order of the frames `boxes` `(sum, 4)` float32 xyxy in pixels, `scores` `(sum,)` float32, `class_ids` and
+            `track_ids` `(sum,)` int32, -1 for none.
         labels: class names by id.
 
     Returns:
@@ -100,31 +89,74 @@ def padded(
         the padding), `class_ids`, `track_ids` `(N, M)` int32 (-1), `valid_mask` `(N, M)` bool, `det_count` and
         `person_count` `(N,)` int32, `class_names` `id:name`.
     """
-    frames, most = len(count), int(count.max(initial=0))
-    valid = np.arange(most)[None, :] < count[:, None]
-
-    def spread(values: NDArray[Any], padding: float) -> NDArray[Any]:
-        array = np.full((frames, most, *values.shape[1:]), padding, values.dtype)
-        array[valid] = values
-        return array
-
-    pixels = spread(boxes.astype(np.float32), np.nan)
-    norm = pixels / np.tile(size, 2)[:, None, :]
-    ids = spread(class_ids.astype(np.int32), -1)
+    most = max(int(count.max(initial=0)) for (count,) in columns.chunks("count"))
     people = np.array([index for index, name in enumerate(labels) if name == "person"], np.int32)
+
+    def table(kind: type[Any], column: str, make: Callable[[_Boxes], NDArray[Any]], *tail: int) -> Blocks:
+        blocks = (make(boxes) for boxes in _frames(columns, most, column))
+        return Blocks((columns.frames, most, *tail), np.dtype(kind), blocks)
+
+    people_counts = (boxes.members(people) for boxes in _frames(columns, most, "class_ids"))
     return {
-        "boxes": pixels,
-        "boxes_norm": norm,
-        "centers_norm": (norm[..., :2] + norm[..., 2:]) / 2,
-        "areas_frac": (norm[..., 2] - norm[..., 0]) * (norm[..., 3] - norm[..., 1]),
-        "scores": spread(scores.astype(np.float32), np.nan),
-        "class_ids": ids,
-        "track_ids": spread(track_ids.astype(np.int32), -1),
-        "valid_mask": valid,
-        "det_count": count.astype(np.int32),
-        "person_count": (np.isin(ids, people) & valid).sum(axis=1).astype(np.int32),
+        "boxes": table(np.float32, "boxes", lambda found: found.spread(np.nan), 4),
+        "boxes_norm": table(np.float32, "boxes", _Boxes.norm, 4),
+        "centers_norm": table(np.float32, "boxes", _Boxes.centers, 2),
+        "areas_frac": table(np.float32, "boxes", _Boxes.areas),
+        "scores": table(np.float32, "scores", lambda found: found.spread(np.nan)),
+        "class_ids": table(np.int32, "class_ids", lambda found: found.spread(-1)),
+        "track_ids": table(np.int32, "track_ids", lambda found: found.spread(-1)),
+        "valid_mask": table(np.bool_, "scores", _Boxes.valid),
+        "det_count": columns.blocks("count", np.int32),
+        "person_count": Blocks((columns.frames,), np.dtype(np.int32), people_counts),
         "class_names": np.array([f"{index}:{name}" for index, name in enumerate(labels)]),
     }
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Boxes:
+    """One column of some frames: `values` of all their boxes, `count` `(n,)` of each frame, its `size` `(n, 2)`."""
+
+    most: int
+    count: NDArray[np.int32]
+    size: NDArray[np.float32]
+    values: NDArray[Any]
+
+    def valid(self) -> NDArray[np.bool_]:
+        """`(n, most)`: where there is a box."""
+        mask: NDArray[np.bool_] = np.arange(self.most)[None, :] < self.count[:, None]
+        return mask
+
+    def spread(self, padding: float) -> NDArray[Any]:
+        """`(n, most, …)`: the values where there is a box."""
+        array = np.full((len(self.count), self.most, *self.values.shape[1:]), padding, self.values.dtype)
+        array[self.valid()] = self.values
+        return array
+
+    def norm(self) -> NDArray[Any]:
+        """Boxes in parts of the frame."""
+        return self.spread(np.nan) / np.tile(self.size, 2)[:, None, :]
+
+    def centers(self) -> NDArray[Any]:
+        norm = self.norm()
+        return np.asarray((norm[..., :2] + norm[..., 2:]) / 2)
+
+    def areas(self) -> NDArray[Any]:
+        norm = self.norm()
+        return np.asarray((norm[..., 2] - norm[..., 0]) * (norm[..., 3] - norm[..., 1]))
+
+    def members(self, ids: NDArray[np.int32]) -> NDArray[Any]:
+        """`(n,)`: values of each frame that are among the ids."""
+        return np.asarray((np.isin(self.spread(-1), ids) & self.valid()).sum(axis=1))
+
+
+def _frames(columns: Columns, most: int, column: str) -> Iterator[_Boxes]:
+    """A column, as many frames at a time as make a block of about a MB."""
+    step = max(1, _BLOCK_BOXES // max(1, most))
+    for count, size, values in columns.chunks("count", "size", column):
+        ends = np.concatenate(([0], np.cumsum(count)))
+        for first in range(0, len(count), step):
+            last = min(first + step, len(count))
+            yield _Boxes(most, count[first:last], size[first:last], values[ends[first] : ends[last]])
 
 
 def class_ids(classes: Sequence[str | int], labels: Sequence[str]) -> list[int]:

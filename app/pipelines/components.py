@@ -1,14 +1,15 @@
 """The components of a profile: what each does with a frame, and which arrays its artefact holds in the end.
 
 A row is a dictionary of arrays whose first axis is 1 (or, for lists that differ in length from frame to frame, as long
-as the list); rows are joined along it, kept in chunks on disk, and assembled when the video is over.
+as the list); rows are joined along it, kept in chunks on disk, and assembled block by block when the video is over. So
+memory holds some frames of a video, however long it is.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -16,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from app.media.npz import Blocks
+from app.media.npz import Blocks, text_blocks
 from app.pipelines.base import Deadline, Framed, Served, Timings, Wishes, wishes_of
 from app.pipelines.clip import LOGIT_SCALE, Embedding, normalized
 from app.pipelines.depth import DepthMap
@@ -40,12 +41,34 @@ _MOTION_KEYS = (
 )  # fmt: skip
 
 
-class Columns(Protocol):
-    """All rows of one component, joined."""
+_BLOCK_FRAMES = 1024
 
-    def __getitem__(self, name: str) -> NDArray[Any]: ...
-    def blocks(self, name: str) -> Blocks:
-        """A column that may be too large for memory, chunk by chunk."""
+
+class Columns(Protocol):
+    """All rows of one component, joined; `frames` samples in all."""
+
+    @property
+    def frames(self) -> int: ...
+
+    def chunks(self, *names: str) -> Iterator[tuple[NDArray[Any], ...]]:
+        """The columns of these names, some frames at a time."""
+
+    def blocks(self, name: str, dtype: type[Any] | None = None) -> Blocks:
+        """A column that has a row per frame, as one of another type where one is given."""
+
+
+def by_frames(columns: Columns, name: str, most: int = _BLOCK_FRAMES) -> Iterator[NDArray[Any]]:
+    """A column that has a row per frame, `most` frames at a time: the same blocks, wherever the chunks end."""
+    pending: list[NDArray[Any]] = []
+    for (chunk,) in columns.chunks(name):
+        pending.append(chunk)
+        while sum(map(len, pending)) >= most:
+            joined = np.concatenate(pending)
+            yield joined[:most]
+            pending = [joined[most:]]
+    rest = np.concatenate(pending)
+    if len(rest):
+        yield rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,18 +189,36 @@ class ClipFrames(Component):
         return {"embedding": normalized([result.vector], normalize=True)}
 
     def assemble(self, columns: Columns) -> Arrays:
-        frames = columns["embedding"]
-        cosine = np.full(len(frames), np.nan, np.float32)
-        cosine[1:] = np.einsum("nd,nd->n", frames[1:], frames[:-1])
-        arrays: Arrays = {"frame_embeddings": frames, "consecutive_cosine_prev": cosine}
+        frames, float32 = columns.frames, np.dtype(np.float32)
+        arrays: Arrays = {
+            "frame_embeddings": columns.blocks("embedding"),
+            "consecutive_cosine_prev": Blocks((frames,), float32, _cosines(columns)),
+        }
         for name, texts in self._texts.items():
-            arrays[f"{name}_prompts"] = np.array(self._asked.prompts[name])
+            arrays[f"{name}_prompts"] = text_blocks(self._asked.prompts[name])
             arrays[f"{name}_text_embeddings"] = texts
-            arrays[f"{name}_scores"] = frames @ texts.T
+            arrays[f"{name}_scores"] = Blocks((frames, len(texts)), float32, _scores(columns, texts))
         return arrays
 
     def meta(self) -> dict[str, Any]:
         return {"scores": "cosine", "logit_scale": LOGIT_SCALE}
+
+
+def _cosines(columns: Columns) -> Iterator[NDArray[np.float32]]:
+    """Cosine of each frame and the one before; NaN for the first."""
+    last: NDArray[Any] | None = None
+    for frames in by_frames(columns, "embedding"):
+        cosines = np.full(len(frames), np.nan, np.float32)
+        cosines[1:] = np.einsum("nd,nd->n", frames[1:], frames[:-1])
+        if last is not None:
+            cosines[:1] = np.einsum("nd,nd->n", frames[:1], last)
+        last = frames[-1:]
+        yield cosines
+
+
+def _scores(columns: Columns, texts: NDArray[np.float32]) -> Iterator[NDArray[Any]]:
+    for frames in by_frames(columns, "embedding"):
+        yield frames @ texts.T
 
 
 class DepthFrames(Component):
@@ -211,13 +252,22 @@ class DepthFrames(Component):
         return row
 
     def assemble(self, columns: Columns) -> Arrays:
-        arrays: Arrays = {key: columns[key] for key in _DEPTH_KEYS}
-        ordinals, previews = columns["preview_ordinal"], columns["preview"]
-        if self._asked.previews:
-            kept = ordinals % preview_stride(len(columns[_DEPTH_KEYS[0]]), self._asked.previews) == 0
-            ordinals, previews = ordinals[kept], previews[kept]
-        arrays["preview_depth_maps_norm"] = previews
-        arrays["preview_frame_indices"] = columns["frame_index"][ordinals].astype(np.int32)
+        arrays: Arrays = {key: columns.blocks(key) for key in _DEPTH_KEYS}
+        stride = preview_stride(
+            columns.frames, self._asked.previews or 1
+        )  # of none that were kept none is left
+        indices, first = [], 0
+        for ordinals, frame_index in columns.chunks("preview_ordinal", "frame_index"):
+            indices.append(frame_index[ordinals[ordinals % stride == 0] - first])
+            first += len(frame_index)
+        kept = np.concatenate(indices).astype(np.int32)
+        (sample,) = next(columns.chunks("preview"))
+        arrays["preview_depth_maps_norm"] = Blocks(
+            (len(kept), *sample.shape[1:]),
+            sample.dtype,
+            (maps[of % stride == 0] for maps, of in columns.chunks("preview", "preview_ordinal")),
+        )
+        arrays["preview_frame_indices"] = kept
         if self._asked.maps:
             arrays["depth_maps"] = columns.blocks("map")
         return arrays
@@ -271,7 +321,7 @@ class FlowFrames(Component):
         return row
 
     def assemble(self, columns: Columns) -> Arrays:
-        return {key: columns[key] for key in ("dt_seconds", *_MOTION_KEYS)}
+        return {key: columns.blocks(key) for key in ("dt_seconds", *_MOTION_KEYS)}
 
     def meta(self) -> dict[str, Any]:
         return {"normalised_by": "seconds between the samples, and the longer side in pixels"}
@@ -304,11 +354,6 @@ class PlacesFrames(Component):
         }
 
     def assemble(self, columns: Columns) -> Arrays:
-        arrays: Arrays = {key: columns[key] for key in ("top_category_ids", "top_probabilities")}
+        arrays: Arrays = {key: columns.blocks(key) for key in ("top_category_ids", "top_probabilities")}
         arrays["category_names"] = np.array([f"{index}:{name}" for index, name in enumerate(self._labels)])
         return arrays
-
-
-def joined(rows: Sequence[Row]) -> dict[str, NDArray[Any]]:
-    """Rows along their first axis."""
-    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}

@@ -91,8 +91,8 @@ def _write_artifact(
     }
     name = f"{component.name}/{component.artifact}"
     arrays = {
-        "frame_indices": columns["frame_index"].astype(np.int32),
-        "times_s": columns["time_s"].astype(np.float32),
+        "frame_indices": columns.blocks("frame_index", np.int32),
+        "times_s": columns.blocks("time_s", np.float32),
         "meta_json": np.array(json.dumps(meta, sort_keys=True)),
         **component.assemble(columns),
     }

@@ -113,19 +113,20 @@ def test_a_running_job_resumes_when_there_is_room(all_families: Path, disk: Path
 
 
 def test_a_job_waits_for_room_under_a_file_size_limit(all_families: Path, tmp_path: Path) -> None:
-    """The same with a quota of the process in place of a full disk, which needs no root."""
-    video = patches(tmp_path / "v.mp4", 400).read_bytes()
+    """The same with a limit of the process in place of a full disk, which needs no root; SQLite can't write either."""
+    video = patches(tmp_path / "v.mp4", 1000).read_bytes()
     with server(all_families, tmp_path / "log", videos_folder=tmp_path / "videos") as (http, pid):
         job = submit(http, video).json()["id"]
-        until(lambda: state(http, job) == "running")
+        until(lambda: http.get(f"/v1/videos/{job}").json()["frames"] > 0)
         _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, hard))
-        until(lambda: http.get(f"/v1/videos/{job}").status_code == 200)
-        time.sleep(1)
-        assert submit(http, video).status_code == 503
+        until(lambda: "video jobs wait" in (tmp_path / "log").read_text())
+        refused = submit(http, video)
+        assert (refused.status_code, refused.json()["code"]) == (503, "videos_unavailable")
+        assert (state(http, job), (tmp_path / "videos" / job / "input").exists()) == ("running", True)
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
         until(lambda: state(http, job) == "done")
-        assert http.get(f"/v1/videos/{job}").json()["frames"] == 400
+        assert http.get(f"/v1/videos/{job}").json()["frames"] == 1000
 
 
 def test_a_service_that_starts_on_a_full_disk_begins_when_there_is_room(

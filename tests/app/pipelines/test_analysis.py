@@ -21,7 +21,8 @@ from app.pipelines.components import preview_stride
 from app.pipelines.profile import Profile
 from app.pipelines.suite import Suite
 
-SMALL_CHUNKS = Options(chunk_frames=3)
+# By number alone: a slow machine would cut them by time as well.
+SMALL_CHUNKS = Options(chunk_frames=3, chunk_s=1e9, first_chunk_s=1e9)
 COMMON = {
     "producer", "producer_version", "schema_version", "created_at", "video_id", "run_id", "config_hash", "status",
     "models_used", "model_signature", "resolved_model_mapping", "stage_timings_ms",
