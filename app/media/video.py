@@ -97,10 +97,10 @@ class VideoReader:
         self._reading = threading.Lock()  # held while the socket is read
         self._child: DecoderProcess | None = None
         container = sniff_container(os.pread(file.fileno(), HEAD_BYTES, 0))
-        with _scarce():
+        with _scarce("no decoder can be started"):
             self._ring, self._end, child_end = _prepared(slots)
         try:
-            with _scarce():
+            with _scarce("no decoder can be started"):
                 self._child = DecoderProcess(child_end, file.fileno(), self._ring.fd)
             self._ask(container, sampling or Sampling())
             self.facts = self._first_facts()
@@ -208,7 +208,8 @@ class VideoReader:
         if not self._ring.slot_bytes < need <= most:
             raise ValueError("slots of that size")
         with self._lock:
-            offset = self._ring.grow(need, most)
+            with _scarce("its frames have no memory"):  # which passes: it says nothing of the video
+                offset = self._ring.grow(need, most)
             ring = {"offset": offset, "slot_bytes": self._ring.slot_bytes, "slots": self._ring.slots}
             video_protocol.send(self._end, "ring", ring=ring)
 
@@ -278,9 +279,9 @@ def _prepared(slots: int) -> tuple[Ring, socket.socket, socket.socket]:
 
 
 @contextmanager
-def _scarce() -> Iterator[None]:
+def _scarce(what: str) -> Iterator[None]:
     """Within, say that the machine is short of descriptors, memory or processes."""
     try:
         yield
     except OSError as error:
-        raise Overloaded(f"no decoder can be started: {error.strerror or error}", retry_after=1.0) from error
+        raise Overloaded(f"{what}: {error.strerror or error}", retry_after=1.0) from error
