@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from app.commands.smoke_gateway import multipart
 from app.commands.smoke_http import Http, Reply
 from app.commands.smoke_inputs import picture, tensors
-from app.commands.smoke_triton import HttpTriton
+from app.commands.smoke_triton import Asked, HttpTriton
 from app.engine.base import NUMPY_DTYPES, Deadline, Engine, is_out_of_memory
 from app.engine.weights import WeightsBook
 from app.main import create_engine
@@ -139,12 +139,12 @@ class JsonTarget:
     def __init__(self, url: str, settings: Settings, catalogue: Catalogue, timeout_s: float) -> None:
         self._url, self._catalogue, self._timeout_s = url, catalogue, timeout_s
         self._book = WeightsBook(settings.repository, settings.manifest)
-        self._server = HttpTriton(url, catalogue, catalogue["detect"].default_variant or "", timeout_s)
+        self._server = HttpTriton(url, Asked(catalogue, catalogue["detect"].default_variant or ""), timeout_s)
 
     def states(self) -> Mapping[str, State]:
         self._server.server()
         models = self._server.models()
-        found = {row.name: row for row in (*models.required, *models.optional, *models.extra)}
+        found = {row.name: row for row in models.rows}
         states = {}
         for name, branch in self._catalogue.branches.items():
             row, weights = found.get(name), self._book.lookup(branch.weights_model)

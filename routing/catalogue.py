@@ -175,6 +175,13 @@ class Catalogue:
         models = (model for branch in self.branches.values() for model in branch.models)
         return MappingProxyType({model.name: model for model in models})
 
+    def checklist(self, variant: str) -> Mapping[str, Literal["required", "optional"]]:
+        """Names on the READY checklist, and on which of its two lists each is; see `ready_checklist`."""
+        return {
+            **dict.fromkeys(self.ready_checklist(required=True, variant=variant), "required"),
+            **dict.fromkeys(self.ready_checklist(required=False, variant=variant), "optional"),
+        }
+
     def ready_checklist(self, *, required: bool, variant: str) -> tuple[str, ...]:
         """Names on the READY checklist, sorted: those that must be READY, or those that may be.
 

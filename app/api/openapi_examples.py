@@ -116,6 +116,16 @@ SESSION: dict[str, Any] = {
 }  # fmt: skip
 REPOSITORY: dict[str, Any] = {
     "engine": "triton",
+    "models": [
+        {
+            "name": "midas_256",
+            "readiness": "ready",
+            "reason": None,
+            "version": "1",
+            "required": True,
+            "checklist": "required",
+        }
+    ],
     "checklist_ready": False,
     "missing": ["raft_256"],
     "required": [{"name": "midas_256", "readiness": "ready", "reason": None, "version": "1"}],
@@ -192,7 +202,7 @@ BRANCHES: dict[str, Any] = {
             "branches": [
                 {
                     "name": "yolo11n_640", "tier": "medium", "size": 640, "variant": "n", "max_side": 640,
-                    "model_size": None, "required": True, "when_ready": False, "twin_of": None,
+                    "model_size": None, "required": True, "checklist": "optional", "when_ready": False, "twin_of": None,
                     "readiness": "ready", "reason": None, "weights": "pretrained", "weights_digest": _DIGEST,
                     "weights_source": None, "device": "cuda:0",
                     "inputs": [{"name": "images", "datatype": "FP32", "shape": [1, 3, 640, 640]}],

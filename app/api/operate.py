@@ -48,13 +48,17 @@ async def branches(query: Annotated[BranchesQuery, Query()], gateway: Parts) -> 
         raise InvalidParameter("width and height go together")
     size = None if query.width is None or query.height is None else (query.width, query.height)
     wishes = wishes_of(None, query.variant, fallback=query.fallback)
-    return _json(inventory.branches(gateway.router, size, wishes))
+    return _json(inventory.branches(gateway.router, size, wishes, gateway.probe.required))
 
 
 @router.get("/v1/repository", summary="The repository beside the READY checklist", **openapi.REPOSITORY)
 async def repository(gateway: Parts) -> Response:
-    """Which models of the checklist are READY: required, optional, missing."""
-    return _json(inventory.repository(gateway.router))
+    """`models`: which are READY, which `/readyz` waits for, and each one's place on the READY checklist.
+
+    `required`, `optional`, `missing` and `checklist_ready` are the checklist's own.
+    """
+    required = inventory.patterns(gateway.settings.require_ready)
+    return _json(inventory.repository(gateway.router, required))
 
 
 @router.get("/livez", summary="Is the process alive?", **openapi.LIVEZ)

@@ -268,10 +268,18 @@ class ModelRow(Schema):
     version: str
 
 
+class RepositoryRow(ModelRow):
+    required: bool = Field(description="/readyz waits for it (GATEWAY_REQUIRE_READY).")
+    checklist: Literal["required", "optional"] | None = Field(
+        description="Its place on the READY checklist; null: it isn't on it."
+    )
+
+
 class Repository(Schema):
-    """The READY checklist."""
+    """The models, and the READY checklist: its required and its optional models, and what is missing of the former."""
 
     engine: str
+    models: list[RepositoryRow] = Field(description="On the checklist, required, or READY.")
     checklist_ready: bool
     missing: list[str]
     required: list[ModelRow]
@@ -292,7 +300,8 @@ class BranchRow(Schema):
     variant: str | None
     max_side: int | None = Field(description="Serves analysis sizes up to this; null: every larger one.")
     model_size: int | None = Field(description="Side that the model itself sees, where it isn't `size`.")
-    required: bool
+    required: bool = Field(description="/readyz waits for it (GATEWAY_REQUIRE_READY).")
+    checklist: Literal["required", "optional"] = Field(description="Its place on the READY checklist.")
     when_ready: bool = Field(description="The rule takes it only while it is ready.")
     twin_of: str | None = Field(
         description="The branch whose weights this one runs on UINT8 pixels, in its place; null: it is no twin."

@@ -8,14 +8,17 @@ import json
 import logging
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from app.commands.smoke_gateway import GatewayTarget
 from app.commands.smoke_http import key_headers
 from app.commands.smoke_inputs import fault_of, nothing_to_compare
-from app.commands.smoke_report import UNREACHABLE, Check, Need, Report, Status
-from app.commands.smoke_triton import Answer, Found, GrpcTriton, HttpTriton, Models, Target
+from app.commands.smoke_report import UNREACHABLE, Check, Report, Status
+from app.commands.smoke_triton import Answer, Asked, Found, GrpcTriton, HttpTriton, Models, Target
 from app.errors import DeadlineExceeded, GatewayError, TritonUnavailable
+from app.pipelines.inventory import matching
+from app.pipelines.inventory import patterns as patterns_of
 from app.settings import Settings
 from routing import catalogue as catalogues
 from routing.catalogue import Branch, Catalogue
@@ -73,61 +76,61 @@ def _target(parsed: argparse.Namespace, catalogue: Catalogue) -> Target:
     variant = parsed.variant or settings.variant or catalogue["detect"].default_variant or ""
     if variant not in catalogue["detect"].variants:
         raise ValueError(f"--variant is one of {', '.join(catalogue['detect'].variants)}")
+    asked = Asked(catalogue, variant, _required(parsed, settings, catalogue))
     if settings.triton_url.startswith(("http://", "https://")):
-        return HttpTriton(settings.triton_url, catalogue, variant, parsed.timeout)
-    return GrpcTriton(settings, catalogue, variant, parsed.timeout)
+        return HttpTriton(settings.triton_url, asked, parsed.timeout)
+    return GrpcTriton(settings, asked, parsed.timeout)
+
+
+def _required(parsed: argparse.Namespace, settings: Settings, catalogue: Catalogue) -> list[str]:
+    """Patterns of the branches that must be READY."""
+    required = patterns_of(settings.require_ready if parsed.require is None else parsed.require)
+    for pattern in required:
+        if pattern != "checklist" and not matching(catalogue, [pattern]):
+            raise ValueError(f"no branch is called {pattern} (`gateway routes` prints their names)")
+    return required
 
 
 def _model_checks(models: Models) -> Iterator[Check]:
-    lists: tuple[tuple[Need, list[Found]], ...] = (
-        ("required", models.required),
-        ("optional", models.optional),
-        ("extra", models.extra),
-    )
-    for need, rows in lists:
-        for row in rows:
-            status: Status = "ok" if row.ready else "missing" if row.absent else "failed"
-            detail = "" if row.ready else f"{row.readiness}: {row.reason}" if row.reason else row.readiness
-            yield Check("model", row.name, need, status, detail=detail)
+    for row in models.rows:
+        status: Status = "ok" if row.ready else "missing" if row.absent else "failed"
+        detail = "" if row.ready else f"{row.readiness}: {row.reason}" if row.reason else row.readiness
+        yield Check("model", row.name, row.need, status, detail=detail, checklist=row.checklist or "")
+    if not any(row.ready for row in models.rows):
+        yield Check("server", "models", "required", "failed", detail="no model of the catalogue is READY")
 
 
-def _chosen(catalogue: Catalogue, models: Models, patterns: Sequence[str]) -> Iterator[tuple[Branch, Need]]:
+def _chosen(catalogue: Catalogue, models: Models, patterns: Sequence[str]) -> Iterator[tuple[Branch, Found]]:
     """The READY branches to try, in the catalogue's order."""
-    lists: tuple[tuple[Need, list[Found]], ...] = (
-        ("required", models.required),
-        ("optional", models.optional),
-        ("extra", models.extra),
-    )
-    needs = {row.name: need for need, rows in lists for row in rows if row.ready}
+    ready = {row.name: row for row in models.rows if row.ready}
     for name, branch in catalogue.branches.items():
-        if name in needs and any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
-            yield branch, needs[name]
+        if name in ready and any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
+            yield branch, ready[name]
 
 
-def _inferences(target: Target, chosen: Iterable[tuple[Branch, Need]]) -> Iterator[Check]:
-    """Two inferences a branch; once the server has stopped to answer, the rest is not tried."""
+def _inferences(target: Target, chosen: Iterable[tuple[Branch, Found]]) -> Iterator[Check]:
+    """Two inferences per branch; once the server has stopped answering, the rest is not tried."""
     away: str | None = None
-    for branch, need in chosen:
+    for branch, row in chosen:
+        check = Check("inference", branch.name, row.need, "failed", checklist=row.checklist or "")
         if away is not None:
-            yield Check("inference", branch.name, need, "failed", detail=f"not tried: {away}")
+            yield replace(check, detail=f"not tried: {away}")
             continue
         try:
             answers = [target.infer(branch, number) for number in (0, 1)]
         except GatewayError as error:
-            yield Check("inference", branch.name, need, "failed", detail=_words(error))
+            yield replace(check, detail=_words(error))
             away = _gone(target, error)
             continue
-        yield _judged(target, branch, need, answers)
+        yield _judged(target, branch, check, answers)
 
 
-def _judged(target: Target, branch: Branch, need: Need, answers: Sequence[Answer]) -> Check:
+def _judged(target: Target, branch: Branch, check: Check, answers: Sequence[Answer]) -> Check:
     outputs = [answer.outputs for answer in answers]
     fault = fault_of(outputs, target.shapes(branch))
     detail = fault or ("no box in either picture" if nothing_to_compare(outputs) else "")
     status: Status = "failed" if fault else "ok"
-    return Check(
-        "inference", branch.name, need, status, ms=answers[1].ms, first_ms=answers[0].ms, detail=detail
-    )
+    return replace(check, status=status, ms=answers[1].ms, first_ms=answers[0].ms, detail=detail)
 
 
 def _gone(target: Target, error: GatewayError) -> str | None:

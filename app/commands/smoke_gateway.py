@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from app.commands.smoke_http import Http, Reply
 from app.commands.smoke_inputs import PROMPTS, Arrays, picture
 from app.commands.smoke_report import Check
-from app.commands.smoke_triton import CONTROL_TIMEOUT_S, Answer, Found, Models, timed_check
+from app.commands.smoke_triton import CONTROL_TIMEOUT_S, Answer, Found, Models, in_order, timed_check
 from app.errors import InferenceFailed, ModelNotReady
 from app.media.encodings import rgb_bytes
 from routing.catalogue import Branch
@@ -70,11 +70,8 @@ class GatewayTarget:
         if not reply.ok or not isinstance(said, dict):
             raise ModelNotReady(f"GET /v1/repository: {reply.fault()}")
         self.title = f"gateway at {self._http.url} (engine: {said.get('engine')})"
-        lists = {
-            key: [Found(row["name"], row["readiness"], row.get("reason")) for row in said.get(key, ())]
-            for key in ("required", "optional", "others_ready")
-        }
-        return Models(lists["required"], lists["optional"], lists["others_ready"], [])
+        keys = ("name", "readiness", "reason", "required", "checklist")
+        return Models(in_order(Found(*(row.get(key) for key in keys)) for row in said.get("models", ())), [])
 
     def shapes(self, branch: Branch) -> Mapping[str, tuple[int, ...]]:
         if branch.family == "detect":

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 EXIT_CODES = (
-    "Exit code 0: all that is required is well; 1: something required is wrong (with --strict, something optional is "
+    "Required is what /readyz waits for. Exit code 0: all that is required is well; 1: something required is wrong "
+    "(with --strict, something optional is "
     "broken); 2: nobody answers there, or the command or a setting is wrong."
 )
 
@@ -29,6 +30,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--variant", help="detection variant that the checklist speaks of (a gateway uses its own; default x)"
     )
+    parser.add_argument(
+        "--require", metavar="PATTERNS",
+        help="branches of a Triton that must be READY, separated by commas; checklist: the required ones of the READY "
+        "checklist (default: GATEWAY_REQUIRE_READY; a gateway uses its own)",
+    )  # fmt: skip
     parser.add_argument(
         "--branches",
         default="*",

@@ -13,7 +13,10 @@ Status = Literal["ok", "missing", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One row. `need`: extra is what is READY and on no list. Times in ms, `first_ms` of the first inference."""
+    """One row. `checklist`: the model's place on the READY checklist. Times in ms, `first_ms` of the first inference.
+
+    `need`: required is what `/readyz` waits for; extra is what is READY, not required and not on the checklist.
+    """
 
     kind: Literal["server", "model", "inference"]
     name: str
@@ -22,6 +25,7 @@ class Check:
     ms: float | None = None
     first_ms: float | None = None
     detail: str = ""
+    checklist: str = ""
 
 
 @dataclass(slots=True)
@@ -80,13 +84,13 @@ class Report:
         return sum(check.need == need and check.status == status for check in self.checks)
 
 
-_HEAD = ("check", "name", "need", "status", "first ms", "ms", "detail")
-_RIGHT = (4, 5)
+_HEAD = ("check", "name", "need", "checklist", "status", "first ms", "ms", "detail")
+_RIGHT = (5, 6)
 
 
 def _cells(check: Check) -> tuple[str, ...]:
     times = ("" if value is None else f"{value:.1f}" for value in (check.first_ms, check.ms))
-    return (check.kind, check.name, check.need, check.status, *times, check.detail)
+    return (check.kind, check.name, check.need, check.checklist, check.status, *times, check.detail)
 
 
 def aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:

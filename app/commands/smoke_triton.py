@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from app.commands.smoke_http import Http, Reply
 from app.commands.smoke_inputs import Arrays, tensors
-from app.commands.smoke_report import Check
+from app.commands.smoke_report import Check, Need
 from app.engine.base import NUMPY_DTYPES, Deadline
 from app.engine.triton_client import TritonClient
 from app.errors import InferenceFailed, ModelNotReady
 from app.main import create_engine, triton_tls
+from app.pipelines.inventory import required_models
 from app.settings import Settings
 from routing.catalogue import Branch, Catalogue, ModelSpec, TensorSpec
 from routing.policy import Readiness
@@ -31,11 +32,23 @@ _LENGTH = "inference-header-content-length"
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the server says of one model; `reason` says why it isn't ready."""
+    """What the server says of one model; `reason` says why it isn't ready.
+
+    `required`: `/readyz` waits for it. `checklist`: its place on the READY checklist, None if it isn't on it.
+    """
 
     name: str
     readiness: str
     reason: str | None = None
+    required: bool = False
+    checklist: str | None = None
+
+    @property
+    def need(self) -> Need:
+        """Extra is what is READY and neither required nor on the checklist."""
+        if self.required:
+            return "required"
+        return "extra" if self.checklist is None else "optional"
 
     @property
     def ready(self) -> bool:
@@ -51,11 +64,9 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """The READY checklist, what else of the catalogue is READY, and names that the catalogue doesn't know."""
+    """What is required, on the READY checklist or READY, required first; and names that the catalogue doesn't know."""
 
-    required: list[Found]
-    optional: list[Found]
-    extra: list[Found]
+    rows: list[Found]
     foreign: list[str]
 
 
@@ -96,22 +107,38 @@ def timed_check(name: str, good: bool, started: float, detail: str) -> Check:
     return Check("server", name, "required", "ok" if good else "failed", ms, detail="" if good else detail)
 
 
-def by_checklist(catalogue: Catalogue, found: Mapping[str, Found], variant: str) -> Models:
-    """What was found, sorted by the READY checklist of a detection variant."""
-    lists = {
-        required: catalogue.ready_checklist(required=required, variant=variant) for required in (True, False)
-    }
-    known = {name: found.get(name, Found(name, Readiness.MISSING)) for name in catalogue.models}
-    return Models(
-        required=[known[name] for name in lists[True]],
-        optional=[known[name] for name in lists[False]],
-        extra=[
-            row
-            for name, row in sorted(known.items())
-            if row.ready and name not in {*lists[True], *lists[False]}
-        ],
-        foreign=sorted(name for name, row in found.items() if row.ready and name not in catalogue.models),
-    )
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a Triton is asked for: the checklist of a detection variant, and the branches that must be READY."""
+
+    catalogue: Catalogue
+    variant: str
+    require: Sequence[str] = ()
+
+    def models(self, found: Mapping[str, Found]) -> Models:
+        """What was found, sorted."""
+        checklist, must = (
+            self.catalogue.checklist(self.variant),
+            required_models(self.catalogue, self.require),
+        )
+        known = [
+            replace(
+                found.get(name, Found(name, Readiness.MISSING)),
+                required=name in must,
+                checklist=checklist.get(name),
+            )
+            for name in self.catalogue.models
+        ]
+        return Models(
+            in_order(row for row in known if row.ready or row.need != "extra"),
+            sorted(name for name, row in found.items() if row.ready and name not in self.catalogue.models),
+        )
+
+
+def in_order(rows: Iterable[Found]) -> list[Found]:
+    """Required ones first, then by the checklist, then by name."""
+    places = {"required": 0, "optional": 1, None: 2}
+    return sorted(rows, key=lambda row: (not row.required, places[row.checklist], row.name))
 
 
 def contract_shapes(branch: Branch) -> dict[str, tuple[int, ...]]:
@@ -121,10 +148,9 @@ def contract_shapes(branch: Branch) -> dict[str, tuple[int, ...]]:
 class GrpcTriton:
     """Triton's gRPC service, through the engine that serves: its transport, its checks of the contract."""
 
-    def __init__(self, settings: Settings, catalogue: Catalogue, variant: str, timeout_s: float) -> None:
+    def __init__(self, settings: Settings, asked: Asked, timeout_s: float) -> None:
         self._settings = settings
-        self._catalogue = catalogue
-        self._variant = variant
+        self._asked = asked
         self._timeout_s = timeout_s
         self._address = settings.triton.grpc
         self._client = TritonClient(self._address, min(timeout_s, CONTROL_TIMEOUT_S), triton_tls(settings))
@@ -144,12 +170,14 @@ class GrpcTriton:
     def models(self) -> Models:
         index = self._client.index()
         # The inferences of this command are the first ones themselves; nothing is to be run before them.
-        self._engine = create_engine(self._settings.model_copy(update={"warmup": False}), self._catalogue)
+        self._engine = create_engine(
+            self._settings.model_copy(update={"warmup": False}), self._asked.catalogue
+        )
         self._close = self._close_all
         states = self._engine.ready()
         found = {name: Found(name, state.readiness, state.reason) for name, state in states.items()}
         foreign = {name: Found(name, Readiness.READY) for name, row in index.items() if row.ready}
-        return by_checklist(self._catalogue, {**foreign, **found}, self._variant)
+        return self._asked.models({**foreign, **found})
 
     def shapes(self, branch: Branch) -> Mapping[str, tuple[int, ...]]:
         return contract_shapes(branch)
@@ -179,9 +207,8 @@ class GrpcTriton:
 class HttpTriton:
     """Triton's HTTP service: the KServe protocol with its extension for binary tensors."""
 
-    def __init__(self, url: str, catalogue: Catalogue, variant: str, timeout_s: float) -> None:
-        self._catalogue = catalogue
-        self._variant = variant
+    def __init__(self, url: str, asked: Asked, timeout_s: float) -> None:
+        self._asked = asked
         self._control = Http(url, min(timeout_s, CONTROL_TIMEOUT_S))
         self._http = Http(url, timeout_s)
         self.title = f"Triton at {self._http.url} (HTTP)"
@@ -209,7 +236,7 @@ class HttpTriton:
             name, ready = row["name"], row.get("state") == "READY"
             if name not in found or ready:
                 found[name] = self._found(name, row) if ready else _away(name, row)
-        return by_checklist(self._catalogue, found, self._variant)
+        return self._asked.models(found)
 
     def shapes(self, branch: Branch) -> Mapping[str, tuple[int, ...]]:
         return contract_shapes(branch)
@@ -229,7 +256,7 @@ class HttpTriton:
 
     def _found(self, name: str, row: Mapping[str, Any]) -> Found:
         """A READY model: does it keep the catalogue's contract?"""
-        spec = self._catalogue.models.get(name)
+        spec = self._asked.catalogue.models.get(name)
         fault = None if spec is None else self._contract_fault(spec)
         return Found(
             name, Readiness.CONTRACT_MISMATCH if fault else Readiness.READY, fault or row.get("reason")

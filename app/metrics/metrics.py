@@ -145,10 +145,10 @@ class Metrics:
         )
         self.model_ready = made.gauge(
             "gateway_model_ready",
-            "1 while the model is READY for every worker; required: /readyz waits for it, or, where "
-            "GATEWAY_REQUIRE_READY names nothing, the READY checklist does.",
+            "1 while the model is READY for every worker; required: /readyz waits for it (GATEWAY_REQUIRE_READY); "
+            "checklist: its place on the READY checklist (required, optional, empty: none).",
             "livemin",
-            ("model", "required"),
+            ("model", "required", "checklist"),
         )
         self.model_info = made.gauge(
             "gateway_model_info",

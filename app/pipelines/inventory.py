@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from app.engine.base import ModelState
@@ -14,12 +14,21 @@ from routing.catalogue import Branch, Catalogue, Family, Prepare, TensorSpec
 from routing.policy import FrameFacts, Readiness, Wishes
 
 
-def branches(router: Router, size: tuple[int, int] | None, wishes: Wishes) -> dict[str, Any]:
-    """The catalogue with readiness and weights; with a frame's `(width, height)`, what each family would do."""
+def branches(
+    router: Router, size: tuple[int, int] | None, wishes: Wishes, required: Collection[str] = ()
+) -> dict[str, Any]:
+    """Return the catalogue with readiness and weights.
+
+    Args:
+        router: whose engine is asked.
+        size: a frame's `(width, height)`: then also what each family would do with it.
+        wishes: of that frame.
+        required: names of the branches that `/readyz` waits for.
+    """
     states = router.engine.ready()
     families = []
     for family in router.catalogue.families.values():
-        described = _family(router, family, states)
+        described = _family(router, family, states, required)
         if size is not None:
             described["route"] = decision(router, family, FrameFacts(*size), wishes)
         families.append(described)
@@ -44,26 +53,34 @@ def decision(router: Router, family: Family, facts: FrameFacts, wishes: Wishes) 
     }
 
 
-def repository(router: Router) -> dict[str, Any]:
-    """The READY checklist beside what the engine says."""
+def repository(router: Router, required: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the models that count, each with its place on the READY checklist and whether `/readyz` waits for it.
+
+    `required`, `optional`, `missing` and `checklist_ready` are of the READY checklist; `models` has everything that is
+    on it, that is required, or that is READY.
+
+    Args:
+        router: whose engine is asked.
+        required: shell patterns of branches, see `required_branches`.
+    """
     states = router.engine.ready()
-    variant = router.variant or router.catalogue["detect"].default_variant or ""
+    checklist = router.catalogue.checklist(router.variant or router.catalogue["detect"].default_variant or "")
+    must = required_models(router.catalogue, required)
     lists = {
-        key: [
-            _row(states[name])
-            for name in router.catalogue.ready_checklist(required=required, variant=variant)
-        ]
-        for key, required in (("required", True), ("optional", False))
+        key: [_row(states[n]) for n, on in checklist.items() if on == key] for key in ("required", "optional")
     }
     missing = [row["name"] for row in lists["required"] if row["readiness"] != Readiness.READY]
-    listed = {row["name"] for rows in lists.values() for row in rows}
-    others = [_row(state) for name, state in sorted(states.items()) if name not in listed and state.ready]
+    named = [name for name in states if name in checklist or name in must or states[name].ready]
     return {
         "engine": router.engine.name,
+        "models": [
+            {**_row(states[name]), "required": name in must, "checklist": checklist.get(name)}
+            for name in sorted(named)
+        ],
         "checklist_ready": not missing,
         "missing": missing,
         **lists,
-        "others_ready": others,
+        "others_ready": [_row(states[n]) for n in sorted(states) if n not in checklist and states[n].ready],
     }
 
 
@@ -115,7 +132,9 @@ def _row(state: ModelState) -> dict[str, Any]:
     }
 
 
-def _family(router: Router, family: Family, states: Mapping[str, ModelState]) -> dict[str, Any]:
+def _family(
+    router: Router, family: Family, states: Mapping[str, ModelState], required: Collection[str]
+) -> dict[str, Any]:
     return {
         "name": family.name,
         "title": family.title,
@@ -124,7 +143,7 @@ def _family(router: Router, family: Family, states: Mapping[str, ModelState]) ->
         "default_variant": family.variant_or_default(router.variant),
         "min_short_side": family.min_short_side,
         "prepare": None if family.prepare is None else _prepare(family.prepare),
-        "branches": [_branch(branch, states) for branch in family.with_twins],
+        "branches": [_branch(branch, states, required) for branch in family.with_twins],
     }
 
 
@@ -133,7 +152,7 @@ def _prepare(prepare: Prepare) -> dict[str, Any]:
     return {**dataclasses.asdict(prepare), "fits": list(prepare.fits)}
 
 
-def _branch(branch: Branch, states: Mapping[str, ModelState]) -> dict[str, Any]:
+def _branch(branch: Branch, states: Mapping[str, ModelState], required: Collection[str]) -> dict[str, Any]:
     state = states[branch.name]
     weights = state.weights
     return {
@@ -143,7 +162,8 @@ def _branch(branch: Branch, states: Mapping[str, ModelState]) -> dict[str, Any]:
         "variant": branch.variant,
         "max_side": branch.max_side,
         "model_size": branch.model_size,
-        "required": branch.required,
+        "required": branch.name in required,
+        "checklist": "required" if branch.required else "optional",
         "when_ready": branch.when_ready,
         "twin_of": branch.twin_of,
         "readiness": state.readiness,

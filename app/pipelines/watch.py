@@ -27,7 +27,7 @@ class Watch:
 
     Args:
         suite: whose engine and cache are looked at, and whose metrics are set.
-        required: what must be READY (see `inventory.not_ready`); nothing: the READY checklist.
+        required: branches that `/readyz` waits for (see `inventory.required_branches`).
         jobs: of videos, if there are any.
         occupancy: of the queues.
     """
@@ -36,12 +36,15 @@ class Watch:
         self, suite: Suite, required: Sequence[str], jobs: VideoJobs | None, occupancy: Occupancy
     ) -> None:
         self._suite = suite
-        self._required = required_models(suite.router.catalogue, required or ("checklist",))
+        router = suite.router
+        self._required = required_models(router.catalogue, required)
+        variant = router.variant or router.catalogue["detect"].default_variant or ""
+        self._checklist = router.catalogue.checklist(variant)
         self._jobs = jobs
         self._occupancy = occupancy
         self._lock = threading.Lock()
         self._seen = EngineUsage()
-        self._metrics.set_build(__version__, suite.router.engine.name)
+        self._metrics.set_build(__version__, router.engine.name)
 
     @property
     def _metrics(self) -> Metrics:
@@ -57,7 +60,7 @@ class Watch:
     def _look_at_models(self, states: Mapping[str, ModelState]) -> None:
         for name, state in states.items():
             required = "true" if name in self._required else "false"
-            self._metrics.model_ready.labels(name, required).set(state.ready)
+            self._metrics.model_ready.labels(name, required, self._checklist.get(name, "")).set(state.ready)
         used = [states[name].used for name in self._suite.router.catalogue.branches if states[name].ready]
         rows: set[tuple[str, ...]] = {
             (u.model_name, u.weights_digest, u.weights, u.runtime, u.engine, u.precision, u.device)

@@ -109,7 +109,7 @@ metrics.requests.labels("/v1/detect", "detect", "b", "200").inc(int(sys.argv[2])
 metrics.request_seconds.labels("/v1/detect", "detect", "b").observe(0.003)
 metrics.in_flight.labels("/v1/detect").inc(2)
 metrics.leases.labels("b").set(4)
-metrics.model_ready.labels("b", "true").set(int(sys.argv[3]))
+metrics.model_ready.labels("b", "true", "").set(int(sys.argv[3]))
 metrics.triton_connected.set(1)
 metrics.video_jobs.labels("queued").set(7)
 metrics.set_build("1.0", "triton")
@@ -165,7 +165,7 @@ def test_whichever_worker_answers_it_answers_for_all(tmp_path: Path) -> None:
             assert worker.value("gateway_request_duration_seconds_bucket", **served, le="0.005") == 2
             assert worker.value("gateway_requests_in_flight", **detect) == 4
             assert worker.value("gateway_leases", branch="b") == 8
-            assert worker.value("gateway_model_ready", model="b", required="true") == 0
+            assert worker.value("gateway_model_ready", model="b", required="true", checklist="") == 0
             assert worker.value("gateway_triton_connected") == 1
             assert worker.value("gateway_video_jobs", state="queued") == 7
             assert "gateway_build_info{" in worker.scrape()
@@ -179,7 +179,7 @@ def test_a_dead_worker_holds_nothing_and_has_served_what_it_served(tmp_path: Pat
         dead.process.wait()
         assert alive.value("gateway_requests_in_flight", route="/v1/detect") == 2
         assert alive.value("gateway_leases", branch="b") == 4
-        assert alive.value("gateway_model_ready", model="b", required="true") == 1
+        assert alive.value("gateway_model_ready", model="b", required="true", checklist="") == 1
         served = {"route": "/v1/detect", "family": "detect", "branch": "b", "status": "200"}
         assert alive.value("gateway_requests_total", **served) == 8
 

@@ -122,7 +122,7 @@ def inferred(document: dict[str, Any]) -> dict[str, str]:
 def test_all_is_well(well: TritonServer, protocol: str) -> None:
     """Exit code 0; every READY branch made two inferences with times, and what is optional may be missing."""
     address = well.grpc_url if protocol == "gRPC" else well.http_url
-    document = as_json("--triton-url", address, "--variant", "n")
+    document = as_json("--triton-url", address, "--variant", "n", "--require", "checklist")
     assert document["exit_code"] == 0, document["wrong"]
     assert "Triton 2.51.0" in document["target"]
     assert protocol in document["target"]
@@ -134,8 +134,36 @@ def test_all_is_well(well: TritonServer, protocol: str) -> None:
         if check["kind"] == "model" and check["need"] == "required"
     }
     assert required == set(CATALOGUE.ready_checklist(required=True, variant="n"))
-    assert row(document, "model", "yolo11n_640")["status"] == "missing"
-    assert row(document, "model", "yolo11n_640")["need"] == "optional"
+    assert all(row(document, "model", name)["checklist"] == "required" for name in required)
+    found = row(document, "model", "yolo11n_640")
+    assert (found["status"], found["need"], found["checklist"]) == ("missing", "optional", "optional")
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize(
+    ("require", "wrong"),
+    [
+        ("", []),
+        ("yolo11n_320,midas_*", []),
+        ("yolo11n_640", ["model yolo11n_640"]),
+        ("checklist,raft_512", ["model preprocess_raft_512", "model raft_512", "model raft_512_onnx"]),
+    ],
+)
+def test_required_is_what_is_asked_for(well: TritonServer, require: str, wrong: list[str]) -> None:
+    """The checklist alone makes nothing wrong; a branch that must be READY does, with all its models."""
+    document = as_json("--triton-url", well.grpc_url, "--require", require, "--branches", "")
+    assert document["wrong"] == wrong
+    assert document["exit_code"] == bool(wrong)
+
+
+@pytest.mark.triton
+def test_a_triton_without_any_model_is_wrong(models: Path, tmp_path: Path) -> None:
+    """Nothing is required, and nothing is READY: a gateway over it would never be green."""
+    with TritonServer(models, tmp_path / "log", load=("raft_384",)) as running:
+        control(running, "raft_384", "unload")
+        for part in ("raft_384_onnx", "preprocess_raft_384"):
+            control(running, part, "unload")
+        _until(lambda: as_json("--triton-url", running.grpc_url)["wrong"] == ["server models"])
 
 
 @pytest.mark.triton
@@ -157,8 +185,8 @@ def test_one_required_model_is_missing(well: TritonServer) -> None:
     """Exit code 1, and the table's last line names it; the others are still tried."""
     control(well, "midas_384", "unload")
     try:
-        code, out, _ = smoke("--triton-url", well.grpc_url)
-        document = as_json("--triton-url", well.http_url)
+        code, out, _ = smoke("--triton-url", well.grpc_url, "--require", "checklist")
+        document = as_json("--triton-url", well.http_url, "--require", "checklist")
     finally:
         control(well, "midas_384", "load")
     assert code == 1
@@ -176,8 +204,8 @@ def test_optional_and_broken(well: TritonServer) -> None:
     for name in names:
         control(well, name, "load")
     try:
-        relaxed = as_json("--triton-url", well.grpc_url)
-        strict = as_json("--triton-url", well.grpc_url, "--strict")
+        relaxed = as_json("--triton-url", well.grpc_url, "--require", "checklist")
+        strict = as_json("--triton-url", well.grpc_url, "--require", "checklist", "--strict")
     finally:
         for name in names:
             control(well, name, "unload")
@@ -208,7 +236,10 @@ SICK = {
 def test_required_and_broken(sick: Path, tmp_path: Path) -> None:
     """READY is not enough: a required branch that answers NaN, a constant or the same to everything is wrong."""
     with TritonServer(sick, tmp_path / "log", load=("yolo11n_320", *SICK)) as running:
-        documents = [as_json("--triton-url", url) for url in (running.grpc_url, running.http_url)]
+        documents = [
+            as_json("--triton-url", url, "--require", "checklist")
+            for url in (running.grpc_url, running.http_url)
+        ]
     for document in documents:
         assert document["exit_code"] == 1
         for name, words in SICK.items():
@@ -260,6 +291,7 @@ def test_something_else_answers() -> None:
         ["--url", "ftp://x"],
         ["--url", "http://x", "--triton-url", "y:1"],
         ["--triton-url", "x:1", "--variant", "q"],
+        ["--triton-url", "x:1", "--require", "yolo12*"],
         ["--timeout", "0"],
         ["--transport", "pigeon"],
         ["--triton-url", "x:y"],
@@ -275,7 +307,9 @@ def test_wrong_usage(arguments: list[str]) -> None:
 @pytest.mark.triton
 def test_a_gateway_over_triton(well: TritonServer, models: Path, tmp_path: Path) -> None:
     """A real gateway: its own health, its checklist, and two requests to the route of every READY branch."""
-    with server(models, tmp_path / "log", engine="triton", triton_url=well.grpc_url) as (http_client, _):
+    with server(
+        models, tmp_path / "log", engine="triton", triton_url=well.grpc_url, require_ready="checklist"
+    ) as (http_client, _):
         url = str(http_client.base_url)
         good = as_json("--url", url)
         control(well, "clip_text", "unload")
@@ -289,12 +323,13 @@ def test_a_gateway_over_triton(well: TritonServer, models: Path, tmp_path: Path)
     assert set(inferred(good)) == set(WELL)
     assert set(inferred(good).values()) == {"ok"}
     assert row(good, "inference", "yolo11n_320")["detail"] == ""
-    assert bad["wrong"] == ["model clip_text"]
+    assert bad["wrong"] == ["server ready", "model clip_text"]
 
 
 def test_a_gateway_with_sick_models(sick: Path, tmp_path: Path) -> None:
     """What the gateway itself refuses, and what it passes on, are both seen from outside."""
-    with server(sick, tmp_path / "log", embedded_threads=1) as (http_client, _):
+    settings = {"embedded_threads": 1, "require_ready": "checklist"}
+    with server(sick, tmp_path / "log", **settings) as (http_client, _):
         document = as_json("--url", str(http_client.base_url))
     failed = {name for name, status in inferred(document).items() if status == "failed"}
     assert document["exit_code"] == 1

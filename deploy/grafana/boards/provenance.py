@@ -88,14 +88,20 @@ def _weights() -> list[Panel]:
 
 def _models() -> list[Panel]:
     return [
-        table("Required models", "1: READY for every gateway. 0: runbook of GatewayRequiredModelNotReady.",
+        table("Required models", "What /readyz waits for. 1: READY for every gateway. 0: runbook of "
+              "GatewayRequiredModelNotReady.",
               [Query('min by (model) (gateway_model_ready{required="true"})')],
-              [Column("Model", "model"), Column("READY", limits=Limits(1, 1, falling=True))], width=8, height=12),
-        table("Optional models that are READY", "What routing may take beside the required ones.",
+              [Column("Model", "model"), Column("READY", limits=Limits(1, 1, falling=True))], width=6, height=12),
+        table("READY checklist", "The models of the baseline, required and optional ones. 0 matters only where the "
+              "baseline is to be served.",
+              [Query('min by (model, checklist) (gateway_model_ready{checklist!=""})')],
+              [Column("Model", "model"), Column("On the checklist", "checklist"), Column("READY")],
+              width=6, height=12),
+        table("Other models that are READY", "What routing may take beside the required ones.",
               [Query('min by (model) (gateway_model_ready{required="false"}) == 1')],
-              [Column("Model", "model"), Column("READY")], width=8, height=12),
+              [Column("Model", "model"), Column("READY")], width=6, height=12),
         table("Gateways", "What runs. Different versions side by side: a rollout is under way, or stuck.",
               [Query("count by (instance, version, python, engine) (gateway_build_info)")],
               [Column("Gateway", "instance"), Column("Version", "version"), Column("Python", "python"),
-               Column("Engine", "engine")], width=8, height=12),
+               Column("Engine", "engine")], width=6, height=12),
     ]  # fmt: skip

@@ -140,7 +140,7 @@ def test_models_and_build_are_told(gateway: TestClient) -> None:
     """Ready by name, required as the checklist says, digests of what serves, and what is running."""
     found = scrape(gateway)
     assert found("gateway_model_ready", model="yolo11n_320", required="false") == 1
-    assert found("gateway_model_ready", model="midas_512", required="true") == 0
+    assert found("gateway_model_ready", model="midas_512", required="false", checklist="required") == 0
     assert found.labels("gateway_model_ready", "model") == set(CATALOGUE.models)
     families = gateway.get("/v1/branches").json()["families"]
     rows = {row["name"]: row for family in families for row in family["branches"]}
@@ -281,7 +281,7 @@ def test_workers_of_a_real_server_answer_for_each_other(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two processes, one sum; one that is killed takes its leases and leaves its counts; the folder goes at the end."""
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
     with server(repository, tmp_path / "log", workers=2, embedded_threads=1) as (http, pid):
         assert len(settled(tmp_path)) == 1
         alone = {"Connection": "close"}

@@ -82,6 +82,34 @@ def test_the_repository_stands_beside_the_checklist(gateway: TestClient) -> None
     assert optional["yolo11n_960"] == "weights_missing"
 
 
+def test_required_is_what_readyz_waits_for(repository: Path) -> None:
+    """In the repository's rows, in the branches' and in the metrics alike; the checklist is a column of its own."""
+    with client(repository, require_ready="yolo11n_320,midas_256") as gateway:
+        rows = gateway.get("/v1/repository").json()["models"]
+        families = gateway.get("/v1/branches").json()["families"]
+        metrics = {f.name: f for f in text_string_to_metric_families(gateway.get("/metrics").text)}
+    models = {"yolo11n_320", "midas_256", "preprocess_midas_256", "midas_256_onnx"}
+    assert {row["name"] for row in rows if row["required"]} == models
+    branches = [branch for family in families for branch in family["branches"]]
+    assert {branch["name"] for branch in branches if branch["required"]} == {"yolo11n_320", "midas_256"}
+    samples = metrics["gateway_model_ready"].samples
+    assert {s.labels["model"] for s in samples if s.labels["required"] == "true"} == models
+    lists = {
+        key: CATALOGUE.ready_checklist(required=key == "required", variant="n")
+        for key in ("required", "optional")
+    }
+    on_list = {name: key for key, names in lists.items() for name in names}
+    assert {row["name"]: row["checklist"] for row in rows if row["checklist"]} == on_list
+    assert {s.labels["model"]: s.labels["checklist"] for s in samples if s.labels["checklist"]} == on_list
+
+
+def test_nothing_is_required_unless_it_is_named(gateway: TestClient) -> None:
+    """A gateway with the starter models is green, and no model is required that could alarm."""
+    assert gateway.get("/readyz").status_code == 200
+    assert not any(row["required"] for row in gateway.get("/v1/repository").json()["models"])
+    assert 'required="true"' not in gateway.get("/metrics").text
+
+
 def test_liveness_needs_nothing(gateway: TestClient) -> None:
     """The process answers."""
     assert gateway.get("/livez").json() == {"status": "ok"}
