@@ -171,7 +171,9 @@ def negotiate(request: Request, offered: tuple[str, ...]) -> str:
 def _best(accepted: str, offered: tuple[str, ...]) -> str:
     """The media type of `offered` that such an `Accept` takes most gladly; empty: none."""
     rows = [row.partition(";") for row in accepted.split(",")]
-    ranges = [(pattern.strip().lower(), _quality(parameters)) for pattern, _, parameters in rows]
+    ranges = [
+        (_ALIASES.get(kind := pattern.strip().lower(), kind), _quality(rest)) for pattern, _, rest in rows
+    ]
     best, best_rank = "", (0.0, -1)
     for media_type in offered:  # its most specific range says its quality, even where that is 0
         specificity, quality = max(
@@ -182,6 +184,7 @@ def _best(accepted: str, offered: tuple[str, ...]) -> str:
     return best
 
 
+_ALIASES = {"image/jpg": "image/jpeg"}  # no media type, but asked for
 # Callers say the same again and again.
 _LONGEST = 256
 _known_best = functools.lru_cache(1024)(_best)

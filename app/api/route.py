@@ -116,12 +116,15 @@ def query_of(request: Request, model: type[Q]) -> Q:
 
 
 def with_fields(request: Request, query: Q, fields: Mapping[str, Sequence[str]]) -> Q:
-    """Return the query parameters together with those that came as fields of the body's form.
+    """Return the query parameters together with those that came as fields of the body's form; empty ones are none.
 
     Raises:
         InvalidParameter: a name stands in the query and in the form; see also `query_of`.
         RequestValidationError: as FastAPI words it.
     """
+    fields = {
+        name: values for name, values in fields.items() if any(values)
+    }  # browsers send empty inputs too
     if not fields:
         return query
     asked = QueryParams(decoded(request.scope["query_string"])).multi_items()

@@ -142,6 +142,8 @@ def test_fields_are_bounded(gateway: TestClient) -> None:
         ([("conf", b"1")], "", []),
         ([("conf", b"0.25"), ("iou", b"0.7"), ("keyframes", b"false")], "", ALL),
         ([("conf", b"0.25")], "?classes=car", ["car"]),
+        ([("conf", b""), ("classes", b""), ("branch", b""), ("session", b"")], "", ALL),
+        ([("classes", b"")], "?classes=car", ["car"]),
     ],
 )
 def test_a_field_is_the_query_s_equal(

@@ -61,6 +61,7 @@ def test_a_jpeg_shows_what_the_png_shows(gateway: TestClient, path: str) -> None
         ("image/*", "image/png"),
         ("image/*, image/png;q=0", "image/jpeg"),
         ("IMAGE/JPEG", "image/jpeg"),
+        ("image/jpg", "image/jpeg"),
         ("image/avif,image/webp,image/apng,image/*,*/*;q=0.8", "image/png"),
     ],
 )
