@@ -23,7 +23,7 @@ help:
 	@echo 'make models SET=starter|baseline|all WEIGHTS=auto|pretrained|random|DIR'
 	@echo 'make triton                       a real Triton on this CPU, without Docker, over triton/models'
 	@echo 'make stack                        Triton, the gateway (2 workers), Redis and Prometheus, without Docker'
-	@echo 'make test                         the test suite (starts and stops its own Triton, Redis and Prometheus)'
+	@echo 'make test                         the test suite (starts and stops its own Triton, Redis, HAProxy and Prometheus)'
 	@echo 'make test-containers              the image, built by hand from the Dockerfile and run as its user (needs root)'
 	@echo 'make test-export                  the export and the parity with the reference (needs torch, installs it)'
 	@echo 'make chaos CHAOS=hostile|kills|soak|mixed|overload|fuzz|openapi_fuzz   break it for real (docs/survival.md)'
@@ -79,6 +79,10 @@ help:
 redis-server:
 	@deploy/local/redis.sh
 
+.PHONY: haproxy
+haproxy:
+	@deploy/local/haproxy.sh
+
 .PHONY: prometheus
 prometheus:
 	@deploy/local/prometheus.sh
@@ -117,7 +121,7 @@ stack: .venv/.dev .venv-triton redis-server prometheus
 
 # --- checks ----------------------------------------------------------------------------------------------------
 
-test: .venv/.dev .venv-triton .venv-clients redis-server prometheus
+test: .venv/.dev .venv-triton .venv-clients redis-server haproxy prometheus
 	$(SAY) 'tests (TEST_PROCESSES=$(TEST_PROCESSES) side by side; a file stays in one process)'
 	@.venv/bin/pytest -n $(TEST_PROCESSES) --dist loadfile -m 'not export and not reference and not containers'
 
