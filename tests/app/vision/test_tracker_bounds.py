@@ -25,7 +25,7 @@ def run(tracker: ByteTracker, count: int, frames: int, stride: float) -> list[ND
 
 def test_the_best_thousand_detections_are_linked() -> None:
     """Of 3,000 boxes the 1,000 with the best scores have ids; the others have none."""
-    ids = run(ByteTracker(TrackParameters(**EVERYTHING)), 3000, 3, 0.0)[-1]
+    ids = run(ByteTracker(TrackParameters(**EVERYTHING, match=1.0)), 3000, 3, 0.0)[-1]
     assert MOST_DETECTIONS == 1000
     assert (ids[:1000] > 0).all()
     assert (ids[1000:] == -1).all()
@@ -33,7 +33,7 @@ def test_the_best_thousand_detections_are_linked() -> None:
 
 def test_a_thousand_boxes_are_linked_as_ever() -> None:
     """The limit changes nothing up to itself."""
-    first, *_, last = run(ByteTracker(TrackParameters(**EVERYTHING)), 1000, 5, 0.0)
+    first, *_, last = run(ByteTracker(TrackParameters(**EVERYTHING, match=1.0)), 1000, 5, 0.0)
     assert len(set(first.tolist())) == 1000
     assert (first == last).all()
 
