@@ -3,8 +3,8 @@
 #     docker build -t triton-vision-gateway .                                   # serves through Triton, or on this CPU
 #     docker build -t triton-vision-gateway:gpu --build-arg EXTRAS=cuda,redis .  # ONNX Runtime on a GPU in this process
 #
-# Pinned: Python's packages by constraints.txt, the base image by its tag. A tag can be moved; who needs the same bytes
-# for ever pins the digest of the day (`docker buildx imagetools inspect python:3.11.12-slim-bookworm` prints it):
+# Pinned: Python's packages by version and hash (deploy/docker/locks, written by `make lock`), the base image by its tag.
+# A tag can be moved; `make images` asks the registry for the digests of the day and says how to build with them:
 #     docker build --build-arg PYTHON_IMAGE=python:3.11.12-slim-bookworm@sha256:… .
 #
 # deploy/docker/by_hand.py carries these very lines out where there is no Docker; a test runs what comes out.
@@ -19,15 +19,18 @@ WORKDIR /build
 # Without pip: nothing is installed into what serves. The base image's own pip does it from outside.
 RUN python -m venv --without-pip /opt/gateway
 # The dependencies are a layer of their own, so that a change of the code doesn't install them again.
-COPY pyproject.toml constraints.txt deploy/docker/requirements.py ./
+COPY deploy/docker/requirements.py ./
+COPY deploy/docker/locks locks
 RUN python requirements.py "${EXTRAS}" > requirements.txt \
-    && pip --python /opt/gateway/bin/python install --only-binary :all: -c constraints.txt -r requirements.txt
-COPY README.md LICENSE ./
+    && pip --python /opt/gateway/bin/python install --only-binary :all: --require-hashes -r requirements.txt \
+    && python -m venv tools \
+    && tools/bin/pip install --only-binary :all: --require-hashes -r locks/build.lock
+COPY pyproject.toml README.md LICENSE ./
 COPY app app
 COPY routing routing
-RUN echo 'setuptools==82.0.1' > build.txt \
-    && PIP_CONSTRAINT=build.txt PIP_BUILD_CONSTRAINT=build.txt \
-       pip --python /opt/gateway/bin/python install --no-deps . \
+# Built by the setuptools whose hash is known, not by one that pip would fetch.
+RUN tools/bin/pip wheel --no-build-isolation --no-deps --wheel-dir dist . \
+    && pip --python /opt/gateway/bin/python install --no-deps dist/*.whl \
     && install -d -o 10001 -g 10001 /state /state/videos /state/spool /state/text
 
 FROM ${PYTHON_IMAGE} AS gateway

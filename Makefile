@@ -11,6 +11,7 @@ CHAOS ?= hostile
 CHAOS_ARGS ?=
 GUARD_ARGS ?=
 TEST_PROCESSES ?= 3
+EXTRAS ?= embedded,redis
 URL ?= http://127.0.0.1:8080
 PIP = -m pip install --disable-pip-version-check
 SAY = @printf '\033[1m==> %s\033[0m\n'
@@ -31,6 +32,7 @@ help:
 	@echo 'make bench-speed | bench-guard      beside the limit and six peers; slower than the committed ratios?'
 	@echo 'make bench-growth                   cost by picture, callers, prompts, boxes, workers and video length'
 	@echo 'make client URL=http://127.0.0.1:8080   a Python client from the OpenAPI of a running gateway (clients/README.md)'
+	@echo 'make lock | sbom | audit | images   what the image is made of: hashes, CycloneDX, advisories, digests (SECURITY.md)'
 	@echo 'make lint | format | repository | bench'
 
 # --- virtual environments: a stamp is written when an installation is complete ---------------------------------
@@ -86,6 +88,12 @@ haproxy:
 .PHONY: prometheus
 prometheus:
 	@deploy/local/prometheus.sh
+
+.venv-supply/.complete:
+	$(SAY) 'installing uv, pip-audit and cyclonedx-bom into .venv-supply'
+	@test -x .venv-supply/bin/python || $(PYTHON) -m venv .venv-supply
+	@.venv-supply/bin/python $(PIP) -q 'uv==0.13.9' 'pip-audit==2.10.1' 'cyclonedx-bom==7.5.0' packaging
+	@touch $@
 
 # --- use -------------------------------------------------------------------------------------------------------
 
@@ -156,6 +164,26 @@ lint-containers: .venv/.dev
 	@.venv/bin/hadolint Dockerfile
 	@.venv/bin/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
 
+# Supply: what is in the image, and where it comes from. They need the network, so `make test` runs none of them.
+.PHONY: lock sbom audit images
+lock: .venv-supply/.complete
+	$(SAY) 'deploy/docker/locks: versions and hashes of every package of the image'
+	@.venv-supply/bin/python deploy/supply/lock.py
+
+sbom: .venv-supply/.complete
+	@mkdir -p out
+	@$(PYTHON) deploy/docker/requirements.py '$(EXTRAS)' > out/requirements.txt
+	@.venv-supply/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
+	  --of JSON -o out/sbom.cdx.json out/requirements.txt
+	@$(PYTHON) -c 'import json; d = json.load(open("out/sbom.cdx.json")); print("out/sbom.cdx.json:", len(d["components"]), "components")'
+
+audit: .venv-supply/.complete
+	@.venv-supply/bin/python deploy/supply/audit.py
+
+images:
+	@$(PYTHON) deploy/supply/images.py fill
+	@$(PYTHON) deploy/supply/images.py env
+
 settings: .venv/.dev
 	@.venv/bin/gateway config --markdown > docs/settings.md
 
@@ -186,4 +214,4 @@ bench-growth: .venv/.dev .venv-triton
 	@.venv/bin/python benchmarks/growth.py --json docs/benchmarks/growth.json --plot docs/benchmarks $(GROWTH_ARGS)
 
 clean:
-	rm -rf .venv .venv-export .venv-triton .venv-fuzz .venv-peers .build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf .venv .venv-export .venv-triton .venv-fuzz .venv-peers .venv-supply .build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

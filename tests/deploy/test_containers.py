@@ -88,6 +88,9 @@ def test_what_env_example_says_is_what_compose_reads() -> None:
     lines = (ROOT / ".env.example").read_text(encoding="utf-8").splitlines()
     given = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
     assert given.pop("COMPOSE_PROFILES") == "gpu"
+    required = set(re.findall(r"\$\{(\w+):\?", text))
+    assert required == {"REDIS_PASSWORD", "GRAFANA_PASSWORD"}
+    assert {given.pop(name) for name in required} == {""}
     assert given == read
     assert not re.search(r"\$\{\w+\}", text), "a variable without a default"
 
@@ -109,7 +112,8 @@ def test_services_write_where_it_is_said_and_nowhere_else(name: str) -> None:
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     if not name.startswith("gateway"):
-        assert re.fullmatch(r"[\w/.-]+:v?\d+\.\d+[\w.-]*", service["image"])
+        assert re.fullmatch(r"\$\{[A-Z]+_IMAGE:-[\w/.-]+:v?\d+\.\d+[\w.-]*\}", service["image"])
+    assert service["mem_limit"]
     assert all(port.startswith("${PUBLISH_ADDRESS:-127.0.0.1}:") for port in service.get("ports", []))
 
 
