@@ -227,19 +227,8 @@ async def read_upload(
     check_announced(request, max(receiver.limit, receiver.video_limit))
     try:
         boundary = boundary_of(request)
-        if boundary is None and _comes_whole(request, receiver.limit):
-            whole = await read_body(request, receiver.limit, deadline)
-            if video_deadline is None or is_picture(
-                whole
-            ):  # most bodies are, and need nothing of what follows
-                return Upload(None, {"file": [whole]}, form=False)
-            body = receiver.part("file")
-            body.write(whole)
-            return await _upload({"file": [body]}, form=False)
         if boundary is None:
-            body = receiver.part("file")
-            await _receive(request, receiver, body.write, deadline, video_deadline)
-            return await _upload({"file": [body]}, form=False)
+            return await _read_raw(request, receiver, deadline, video_deadline)
         reader = FormReader(boundary, most, receiver.part, fields)
         await _receive(request, receiver, reader.feed, deadline, video_deadline)
         return await _upload(reader.finish(), form=True, fields=reader.fields())
@@ -251,6 +240,21 @@ async def read_upload(
     except BaseException:
         receiver.abandon()
         raise
+
+
+async def _read_raw(
+    request: Request, receiver: _Receiver, deadline: Deadline, video_deadline: Deadline | None
+) -> Upload:
+    if not _comes_whole(request, receiver.limit):
+        body = receiver.part("file")
+        await _receive(request, receiver, body.write, deadline, video_deadline)
+        return await _upload({"file": [body]}, form=False)
+    whole = await read_body(request, receiver.limit, deadline)
+    if video_deadline is None or is_picture(whole):  # most bodies are, and need nothing of what follows
+        return Upload(None, {"file": [whole]}, form=False)
+    body = receiver.part("file")
+    body.write(whole)
+    return await _upload({"file": [body]}, form=False)
 
 
 def _comes_whole(request: Request, limit: int) -> bool:
@@ -272,8 +276,8 @@ async def _receive(
         async with asyncio.timeout(deadline.remaining()) as limit:
             async for chunk in chunks_of(request, most):
                 taken += len(chunk)
-                receiver.check(taken)
                 feed(chunk)
+                receiver.check(taken)
                 if receiver.has_video and video_deadline is not None:
                     limit.reschedule(loop.time() + video_deadline.remaining())
                 await receiver.flush()

@@ -23,6 +23,7 @@ from app.errors import GatewayError, InvalidParameter
 
 FRAME = png(scene(320, 320, (1, 64, 96, 32), (2, 224, 32, 32)))
 LIMIT = 200_000
+VIDEO_LIMIT = 6_000_000
 
 
 def raw_deflate(data: bytes) -> bytes:
@@ -66,7 +67,7 @@ def gateway(all_families: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     with client(
         all_families,
         max_body_bytes=LIMIT,
-        video_max_bytes=10 * LIMIT,
+        video_max_bytes=VIDEO_LIMIT,
         videos_folder=tmp_path_factory.mktemp("videos"),
     ) as test_client:
         yield test_client
@@ -131,7 +132,7 @@ def test_a_picture_at_the_limit_may_be_longer_when_encoded(gateway: TestClient) 
 
 def test_an_announced_length_far_over_the_limit_is_refused_unread(gateway: TestClient) -> None:
     """No coding makes room for as much as that."""
-    answered = post(gateway, "gzip", b"", content_length=str(11 * LIMIT))
+    answered = post(gateway, "gzip", b"", content_length=str(2 * VIDEO_LIMIT))
     assert (answered.status_code, answered.json()["code"]) == (413, "payload_too_large")
 
 
@@ -158,7 +159,7 @@ def test_a_video_is_decoded(gateway: TestClient, path: str, tmp_path: Path) -> N
     video = count(tmp_path / "count.mp4", 8).read_bytes()
     answered = post(gateway, "gzip", gzip.compress(video), path)
     assert answered.status_code in (200, 202), answered.text
-    too_large = post(gateway, "gzip", gzip.compress(video + bytes(10 * LIMIT)), path)
+    too_large = post(gateway, "gzip", gzip.compress(video + bytes(VIDEO_LIMIT)), path)
     assert (too_large.status_code, too_large.json()["code"]) == (413, "payload_too_large")
 
 
@@ -213,3 +214,12 @@ def test_a_file_of_many_honest_members_is_decoded() -> None:
     for number in range(300):
         buffer.write(gzip.compress(number.to_bytes(4, "big") * 16_000, 0))
     assert sum(map(len, _decoded([buffer.getvalue()]))) == 300 * 64_000
+
+
+def test_a_video_longer_than_a_picture_may_be_comes_in_one_piece(gateway: TestClient, tmp_path: Path) -> None:
+    """Its first piece may already hold more than a picture and its form may have."""
+    video = count(tmp_path / "count.mp4", 4).read_bytes()
+    box = 5_000_000
+    body = video + box.to_bytes(4, "big") + b"free" + bytes(box - 8)
+    assert gateway.post("/v1/detect", content=body).status_code == 200
+    assert gateway.post("/v1/detect", files={"file": body}).status_code == 200
