@@ -58,8 +58,9 @@ class VideoReader:
     At most `slots` frames are held at a time: who holds all of them and asks for the next waits until one is released.
     So memory is `slots` frames' pixels plus the decoder's own, whatever the video's length.
 
+    `facts` are known once the first frame is decoded, and mended where later frames contradict them.
     `fault` says why it ended early, None where it didn't; `decoded` counts frames, sampled or not; `damaged` counts
-    packets and frames that were broken but could be passed over.
+    packets and frames that were broken but could be passed over; `warnings` say, at the end, what was odd about times.
     """
 
     facts: VideoFacts
@@ -90,6 +91,7 @@ class VideoReader:
         self.fault: GatewayError | None = None
         self.decoded = 0
         self.damaged = 0
+        self.warnings: list[str] = []
         self._last: VideoFrame | None = None
         self._closed = self._over = False
         self._freed_at = 0.0
@@ -103,7 +105,7 @@ class VideoReader:
             with _scarce("no decoder can be started"):
                 self._child = DecoderProcess(child_end, file.fileno(), self._ring.fd)
             self._ask(container, sampling or Sampling())
-            self.facts = self._first_facts()
+            self._first_facts()
         except BaseException:
             self.close()
             raise
@@ -153,16 +155,9 @@ class VideoReader:
                 memory_bytes=memory,
             )
 
-    def _first_facts(self) -> VideoFacts:
-        message = self._message("facts")
-        if message is None:
+    def _first_facts(self) -> None:
+        if self._message("facts") is None:
             raise self.fault or InvalidVideo("it holds no frames")
-        facts: VideoFacts | None = None
-        with self._sense():
-            facts = VideoFacts.checked(message["facts"])
-        if facts is None:
-            raise self.fault or InvalidVideo(_NONSENSE)
-        return facts
 
     def _message(self, wanted: str) -> video_protocol.Message | None:
         """The next message of a kind, having done what others ask for; None at the end, with `fault` set."""
@@ -195,7 +190,10 @@ class VideoReader:
         kind: str = message["kind"]
         self.decoded = max(self.decoded, int(message.get("decoded", 0)))
         self.damaged = max(self.damaged, int(message.get("damaged", 0)))
-        if kind == "need":
+        self.warnings = [str(words)[:_MOST_DETAIL] for words in message.get("warnings", self.warnings)]
+        if kind == "facts":
+            self.facts = VideoFacts.checked(message["facts"])
+        elif kind == "need":
             self._grow(int(message["bytes"]))
         elif kind == "end":
             self._over = True

@@ -16,8 +16,10 @@ from av.video.stream import VideoStream
 
 from app.errors import ImageTooLarge, InvalidVideo, VideoTooLong
 from app.media.containers import AVI, missing_bytes
+from app.media.video_clock import Clock
 from app.media.video_open import Source, open_video, reason
-from app.media.video_sampling import Clock, Sampling
+from app.media.video_sampling import Sampling
+from app.media.video_scan import PacketScan
 
 NO_MEMORY = "decoding it needs more memory than a decoder may have"
 # A lost keyframe makes every packet of its group fail, and groups of 600 frames are in use.
@@ -29,6 +31,9 @@ _SEEK_FROM_S = 2.0
 _SEEK_MARGIN_S = 0.5
 _NOMINAL_RATE = Fraction(25)
 _COMMON_RATE = 120
+# A header's duration may differ from what was decoded by so many seconds, or this share.
+_LATE_S = 0.5
+_SHARE = 0.01
 # More frames a second than that, over the longest duration, are made to keep a decoder busy.
 _MOST_RATE = 240
 
@@ -52,7 +57,10 @@ class Timed:
 
 
 class Video:
-    """An opened video. `decoded` counts its frames so far, `damaged` packets that were broken or gave broken frames."""
+    """An opened video. `decoded` counts its frames so far, `damaged` packets that were broken or gave broken frames.
+
+    `news` counts how often its facts have changed since they were first told.
+    """
 
     def __init__(
         self,
@@ -70,34 +78,75 @@ class Video:
             InvalidVideo, ImageTooLarge, VideoTooLong: as `VideoReader`.
         """
         self.limits = limits
+        self.news = 0
         self._source = source
         self._container = container
         self._sampling = sampling
         self._alive = alive
-        self._open()
+        self._scan: PacketScan | None = None
+        self._length: tuple[int, float] | None = None  # frames and seconds, where they were counted
+        self._measured = False  # the header is wrong: the rate follows from the length
+        self._open(keyframes=sampling.keyframes)
         self._check_header()
 
-    def _open(self) -> None:
+    def _open(self, *, keyframes: bool) -> None:
         self.decoded = self.damaged = self._packets_read = 0
-        self._jumped = False
+        self._jumped, self._keyframes = False, keyframes
+        self._clock: Clock | None = None
+        self._first: Fraction | None = None
+        self._tick = -1  # of an AVI file's latest frame
         self._alive(0, 0)
         self._file, self._stream, self._codec = open_video(
-            self._source, self._container, self.limits.max_pixels, keyframes=self._sampling.keyframes
+            self._source, self._container, self.limits.max_pixels, keyframes=keyframes
         )
         self.time_base = self._stream.time_base or Fraction(1, 1000)
-        self._rate = self._stream.average_rate or None
-        self._next_index = 0
+
+    @property
+    def _packets_ahead(self) -> PacketScan:
+        if self._scan is None:
+            limits = self.limits
+            self._scan = PacketScan(
+                self._source.again(),
+                self._container,
+                limits.max_pixels,
+                limits.max_duration_s,
+                lambda: self._alive(self.decoded, self.damaged),
+            )
+        return self._scan
+
+    @property
+    def _rate(self) -> float | None:
+        """Frames per second, on average."""
+        if self._length is not None and self._measured:
+            return self._length[0] / self._length[1]
+        return float(self._stream.average_rate) if self._stream.average_rate else None
 
     def _check_header(self) -> None:
+        """Hold the header against the limits; packets check what it says beyond them, or of a rare rate."""
         self._check_pixels(self._codec.width, self._codec.height)
+        if self._excess() or (self._rate or 0) > _COMMON_RATE:
+            self._measure()
+        if excess := self._excess():
+            raise VideoTooLong(excess)
+
+    def _excess(self) -> str | None:
+        """What is more than the limits allow."""
         span, longest = self._sampling.span(self._duration), self.limits.max_duration_s
         if span is not None and span > longest:
-            raise VideoTooLong(f"{span:.1f} s of video are asked for; at most {longest:g} s are read")
+            return f"{span:.1f} s of video are asked for; at most {longest:g} s are read"
         # A recording whose rate varies may have any number here: beyond what is common, the frames will be counted.
-        rate = float(self._rate) if self._rate and self._rate <= _COMMON_RATE else None
+        rate = self._rate if self._rate and self._rate <= _COMMON_RATE else None
         frames, most = self._sampling.expected(self._duration, rate), self.limits.max_frames
         if rate is not None and frames > most:
-            raise VideoTooLong(f"about {frames} frames are asked for; at most {most} are answered")
+            return f"about {frames} frames are asked for; at most {most} are answered"
+        return None
+
+    def _measure(self) -> None:
+        """Take length and number of frames from the packets."""
+        frames, seconds = self._packets_ahead.length()
+        if frames and seconds > 0:
+            self._length, self._measured = (frames, seconds), True
+            self.news += 1
 
     def _check_pixels(self, width: int, height: int) -> None:
         if width * height > self.limits.max_pixels:
@@ -108,43 +157,64 @@ class Video:
 
     @property
     def _duration(self) -> float | None:
+        if self._length is not None:
+            return self._length[1]
         stream, file = self._stream.duration, self._file.duration
         if stream is not None and stream > 0:
             return float(stream * self.time_base)
         return file / av.time_base if file is not None and file > 0 else None
 
     def facts(self) -> dict[str, Any]:
-        """What the container says, by the names of `VideoFacts`."""
+        """What is known of the stream, by the names of `VideoFacts`."""
         return {
             "duration_s": self._duration,
-            "fps": float(self._rate) if self._rate else None,
-            "frames": self._stream.frames or None,
+            "fps": self._rate,
+            "frames": self._length[0] if self._length else self._stream.frames or None,
             "codec": self._codec.codec.canonical_name,
             "container": self._container,
         }
 
+    @property
+    def pixel_aspect(self) -> float:
+        """Width of a stored pixel by its height; 1 where nothing is said."""
+        aspect = self._stream.sample_aspect_ratio or self._codec.sample_aspect_ratio
+        return float(aspect) if aspect and aspect > 0 else 1.0
+
+    def warnings(self) -> list[str]:
+        """What is odd about its times."""
+        return self._clock.warnings() if self._clock else []
+
     def frames(self) -> Iterator[Timed]:
         """All frames from the beginning of the range or before, in the order of presentation.
+
+        Frames that are passed over without decoding them are counted by their packets. Where these are out of order,
+        all frames are decoded from the beginning.
 
         Raises:
             GatewayError: the fault that ended it; frames before it have been yielded.
         """
-        if self._jump():
-            frames = self._timed()
-            first = next(frames, None)
-            if first is not None and first.time <= self._sampling.start_s:
-                yield first
-                yield from frames
+        last = -1
+        if self._jump() or (self._keyframes and not self._lags):
+            for timed in self._passing_over():
+                last = timed.index
+                yield timed
+            if self._clock is not None:
                 return
-            self._open()  # the file's index led behind the range: read it all
-        yield from self._timed()
+        if self._jumped or self._keyframes:
+            self._open(keyframes=False)
+        for timed in self._counting():
+            if timed.index > last and (timed.frame.key_frame or not self._sampling.keyframes):
+                yield timed
+
+    @property
+    def _lags(self) -> bool:
+        """An AVI file's times lag by as many frames as its decoder reorders, and that shows only at its beginning."""
+        return self._container == AVI and self._codec.reorder_depth > 0
 
     def _jump(self) -> bool:
         """Go to a keyframe before the range, where that saves work and times are known there."""
         start = self._stream.start_time
-        # An AVI file's times lag by as many frames as its decoder reorders, and that shows only at its beginning.
-        lags = self._container == AVI and self._codec.reorder_depth > 0
-        if self._sampling.start_s < _SEEK_FROM_S or start is None or not self._rate or lags:
+        if self._sampling.start_s < _SEEK_FROM_S or start is None or self._lags:
             return False
         target = start + int(Fraction(self._sampling.start_s - _SEEK_MARGIN_S) / self.time_base)
         with suppress(FFmpegError, OverflowError):
@@ -152,19 +222,68 @@ class Video:
             self._jumped = True
         return self._jumped
 
-    def _timed(self) -> Iterator[Timed]:
-        clock: Clock | None = None
-        first: Fraction | None = None
+    def _passing_over(self) -> Iterator[Timed]:
+        """Frames with others between them that aren't decoded.
+
+        Where these can't be counted it ends, without a clock.
+        """
+        index = -1
         for frame in self._decoded():
             timestamp = self._timestamp(frame)
-            if clock is None:
-                clock = Clock(self.time_base, self._origin(timestamp), 1 / (self._rate or _NOMINAL_RATE))
+            passed = self._keyframes or index < 0
+            number = self._packets_ahead.number(timestamp) if passed else index + 1
+            if number is None or number <= index:
+                self._clock = None
+                return
+            clock = self._clock or self._started(timestamp, number)
             time = clock.at(timestamp)
-            first = time if first is None else first
-            index = self._index(time)
-            self.decoded += 1
-            self._check_frame(frame, time, first)
-            yield Timed(index, time, frame)
+            if index < 0 and self._jumped and time > self._sampling.start_s:
+                self._clock = None  # the file's index led behind the range
+                return
+            index = number
+            yield self._timed(frame, index, time)
+
+    def _counting(self) -> Iterator[Timed]:
+        """All frames from the beginning."""
+        for index, frame in enumerate(self._decoded()):
+            timestamp = self._timestamp(frame)
+            clock = self._clock or self._started(timestamp)
+            yield self._timed(frame, index, clock.at(timestamp))
+        self._settle()
+
+    def _started(self, first: int | None, number: int = 0) -> Clock:
+        rate = self._stream.average_rate or _NOMINAL_RATE
+        # Keyframes were found in order, and AVI's frames always are.
+        in_order = self._container == AVI or self._keyframes
+        future = None if in_order else lambda stamp, shown: self._packets_ahead.around(stamp, number + shown)
+        self._clock = Clock(self.time_base, self._origin(first), 1 / rate, future, self.limits.max_duration_s)
+        return self._clock
+
+    def _timed(self, frame: VideoFrame, index: int, time: Fraction) -> Timed:
+        self._first = time if self._first is None else self._first
+        self.decoded += 1
+        self._check_frame(frame, time, self._first)
+        duration, clock = self._duration, self._clock
+        late = duration is not None and time > duration + _LATE_S
+        if not self._measured and (late or (clock is not None and clock.bridged)):
+            self._measure()
+        self._end = time + (frame.duration * self.time_base if frame.duration else self._interval)
+        return Timed(index, time, frame)
+
+    @property
+    def _interval(self) -> Fraction:
+        return self._clock.typical if self._clock else Fraction(0)
+
+    def _settle(self) -> None:
+        """All frames have been seen: what the header says otherwise is replaced."""
+        if self.damaged or not self.decoded:
+            return
+        said, seconds = self._duration, float(self._end)
+        wrong = said is None or abs(said - seconds) > max(_LATE_S, _SHARE * seconds)
+        if wrong or self.facts()["frames"] != self.decoded:
+            self._length = (self.decoded, seconds if wrong or said is None else said)
+            self._measured |= wrong and seconds > 0
+            self.news += 1
 
     def _timestamp(self, frame: VideoFrame) -> int | None:
         """When the frame is shown, in ticks.
@@ -172,20 +291,17 @@ class Video:
         An AVI file stores no such times: there it is when the packet was read that set the frame free, which is as
         regular; FFmpeg's guess at more is wrong where frames are reordered.
         """
-        return frame.dts if self._container == AVI or frame.pts is None else frame.pts
+        if self._container != AVI:
+            return frame.dts if frame.pts is None else frame.pts
+        # The last frames are set free by no packet.
+        self._tick = frame.dts if frame.dts is not None else self._tick + 1
+        return self._tick
 
     def _origin(self, first: int | None) -> int:
         """The timestamp of the stream's first frame, given that of the first one decoded."""
         start = self._stream.start_time
         lags = self._container == AVI and not self._jumped
         return first or 0 if lags or start is None else start
-
-    def _index(self, time: Fraction) -> int:
-        """The next frame's number: one more than the last, but for those that were never decoded, which time tells."""
-        unseen = self._sampling.keyframes or (self._jumped and not self.decoded)
-        number = max(self._next_index, round(time * self._rate) if unseen and self._rate else 0)
-        self._next_index = number + 1
-        return number
 
     def _check_frame(self, frame: VideoFrame, time: Fraction, first: Fraction) -> None:
         self._check_pixels(frame.width, frame.height)
@@ -212,7 +328,7 @@ class Video:
             if failure is not None:
                 self._judge(failure, persistent=failures > _MOST_FAILURES)
             # Decoders that can't pass over frames decode them all.
-            yield from (f for f in frames if f.key_frame or not self._sampling.keyframes)
+            yield from (f for f in frames if f.key_frame or not self._keyframes)
         self._check_end()
 
     def _packets(self) -> Iterator[Packet[VideoStream]]:

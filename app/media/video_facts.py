@@ -35,8 +35,11 @@ class VideoFacts:
 
     `width`, `height`: of the frames as shown, in pixels.
     `rotation`: degrees clockwise by which the stored frames are turned for that; mirrored ones are mirrored first.
-    `duration_s`, `fps`, `frames`: what the container says of the stream, None where it doesn't; it may be wrong.
+    `duration_s`, `fps`, `frames`: what the container says of the stream, None where it doesn't. Once frames or packets
+    contradict it, what was counted stands here instead.
     `codec`: h264, hevc, vp9 and so on; `container`: mov, matroska or avi.
+    `pixel_aspect`: width of a pixel as shown by its height: 16/15 in PAL recordings; 1 where nothing is said. Frames
+    keep their stored pixels; a player widens them.
     """
 
     width: int
@@ -47,6 +50,7 @@ class VideoFacts:
     frames: int | None
     codec: str
     container: str
+    pixel_aspect: float = 1.0
 
     @classmethod
     def checked(cls, fields: Mapping[str, Any]) -> VideoFacts:
@@ -65,6 +69,7 @@ class VideoFacts:
             frames=None if fields["frames"] is None else _number(fields["frames"]),
             codec=str(fields["codec"])[:_LONGEST_NAME],
             container=str(fields["container"])[:_LONGEST_NAME],
+            pixel_aspect=_seconds(fields["pixel_aspect"]) or 1.0,
         )
 
 

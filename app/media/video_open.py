@@ -48,6 +48,10 @@ class Source:
         self._position = 0
         self.size = os.fstat(fd).st_size
 
+    def again(self) -> Source:
+        """The same file with a position of its own."""
+        return Source(self._fd)
+
     def read(self, length: int) -> bytes:
         data = self.read_at(self._position, length)
         self._position += len(data)

@@ -71,10 +71,13 @@ def _orientation(frame: VideoFrame) -> Orientation:
     except (KeyError, ValueError):  # none; or there is side data of a kind that PyAV has no name for
         return UPRIGHT
     a, b, _, c, d, *_ = struct.unpack_from("=9i", matrix)
-    scale = max(abs(a), abs(b), abs(c), abs(d))
-    if not scale:
+    # A matrix may also stretch, each axis on its own; what it does to pixels is told as their aspect.
+    scales = max(abs(a), abs(b)), max(abs(c), abs(d))
+    if not all(scales):
         return UPRIGHT
-    parts = [part / scale for part in (a, b, c, d)]
+    parts = [
+        part / scale for part, scale in zip((a, b, c, d), (*scales[:1] * 2, *scales[1:] * 2), strict=True)
+    ]
     turns = tuple(round(part) for part in parts)
     if any(abs(part - turn) > _SKEW for part, turn in zip(parts, turns, strict=True)):
         return UPRIGHT

@@ -85,7 +85,7 @@ def _serve(task: dict[str, Any], source: Source, painter: Painter, channel: Chan
         try:
             _deliver(video, sampling, painter, channel)
         finally:
-            channel.send("alive", decoded=video.decoded, damaged=video.damaged)
+            channel.send("alive", decoded=video.decoded, damaged=video.damaged, warnings=video.warnings())
     except GatewayError as fault:
         return fault
     except MemoryError:
@@ -98,14 +98,16 @@ def _serve(task: dict[str, Any], source: Source, painter: Painter, channel: Chan
 def _deliver(video: Video, sampling: Sampling, painter: Painter, channel: Channel) -> None:
     """Announce the video with its first frame, and send the frames that are wanted."""
     sampler, compass = Sampler(sampling, video.time_base), Compass()
-    announced, taken, worked_s = False, 0, _worked(channel)
+    shown: dict[str, Any] | None = None
+    taken, worked_s, news = 0, _worked(channel), 0
     for timed in video.frames():
-        if not announced:
-            _announce(video, timed.frame, compass.of(timed.frame), channel)
-            announced = True
+        if shown is None or video.news != news:
+            news = video.news
+            shown = shown or _shown(video, timed.frame, compass.of(timed.frame))
+            channel.send("facts", facts=shown | video.facts())
         choice = sampler.choose(timed.time)
         if choice is Choice.END:
-            return
+            break
         if choice is Choice.TAKE:
             if taken == video.limits.max_frames:
                 raise VideoTooLong(f"more than {taken} frames are asked for")
@@ -123,6 +125,8 @@ def _deliver(video: Video, sampling: Sampling, painter: Painter, channel: Channe
                 decoded=video.decoded,
                 damaged=video.damaged,
             )
+    if shown is not None and video.news != news:
+        channel.send("facts", facts=shown | video.facts())
 
 
 def _worked(channel: Channel) -> float:
@@ -130,10 +134,12 @@ def _worked(channel: Channel) -> float:
     return time.perf_counter() - channel.waited_s
 
 
-def _announce(video: Video, frame: VideoFrame, orientation: Orientation, channel: Channel) -> None:
+def _shown(video: Video, frame: VideoFrame, orientation: Orientation) -> dict[str, Any]:
+    """The facts of the frames as they are shown."""
     width, height = orientation.size(frame.width, frame.height)
-    facts = {"width": width, "height": height, "rotation": orientation.rotation, **video.facts()}
-    channel.send("facts", facts=facts)
+    quarter = orientation.rotation in {90, 270}
+    aspect = 1 / video.pixel_aspect if quarter else video.pixel_aspect
+    return {"width": width, "height": height, "rotation": orientation.rotation, "pixel_aspect": aspect}
 
 
 def _paint(

@@ -119,29 +119,6 @@ class Sampler:
         return Choice.TAKE
 
 
-class Clock:
-    """Times of a stream's frames from their timestamps; never going back, whatever the stream says.
-
-    A frame without a timestamp, or with one before its predecessor's, is shown one frame's duration after it; two
-    frames may share a time. So a stream that starts anew in the middle goes on at its nominal rate.
-    """
-
-    def __init__(self, time_base: Fraction, origin: int, step: Fraction) -> None:
-        self._time_base = time_base
-        self._origin = origin
-        self._step = step
-        self._last: Fraction | None = None
-
-    def at(self, timestamp: int | None) -> Fraction:
-        """Seconds from the stream's first frame, of the frame that comes next."""
-        last = self._last
-        time = None if timestamp is None else (timestamp - self._origin) * self._time_base
-        if last is not None and (time is None or time < last):
-            time = last + self._step
-        self._last = Fraction(0) if time is None else time
-        return self._last
-
-
 def _exact(value: float) -> Fraction:
     """The number that was meant: 0.1 is one tenth, 29.97 is 2997/100."""
     return Fraction(value).limit_denominator(_FPS_DENOMINATOR)

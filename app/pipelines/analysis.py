@@ -191,6 +191,7 @@ class VideoAnalysis:
             resumed = run.checkpoint.frames
             self._begin(run)
             self._frames(reader, run)
+            run.facts = reader.facts
             fault, decoded, damaged = reader.fault, reader.decoded, reader.damaged
         frames = run.checkpoint.frames
         if not frames:
@@ -201,6 +202,7 @@ class VideoAnalysis:
             "frames": {"sampled": frames, "decoded": decoded, "damaged": damaged, "resumed": resumed},
             "wall_s": round(time.monotonic() - started, 3),
         }
+        manifest["warnings"] += reader.warnings
         manifest["run_id"] = manifests.run_key(video.sha256, self._profile, manifest["model_signature"])[:16]
         manifests.write(self._output, run.components, run.checkpoint, run.tallies, manifest)
         run.checkpoint.remove()
@@ -257,15 +259,14 @@ class VideoAnalysis:
             with frames_in_order(
                 reader, steps, options.window, threads, patience, run.checkpoint.frames
             ) as frames:
-                self._collect(frames, run)
+                self._collect(frames, run, reader)
         except GatewayError:
             self._check_cancelled()
             raise
         self._check_cancelled()
 
-    def _collect(self, frames: FramesInOrder, run: _Run) -> None:
+    def _collect(self, frames: FramesInOrder, run: _Run, reader: VideoReader) -> None:
         options, resumed = self._options, run.checkpoint.frames
-        expected = expected_samples(run.facts, self._profile.sampling)
         chunk, began = run.fresh(), time.monotonic()
         since = began
         counted = self._suite.metrics.video_frames
@@ -282,11 +283,16 @@ class VideoAnalysis:
             if self._observer is not None:
                 pairs = zip(run.components, results, strict=False)
                 self._observer(sample, results[-1], {c.name: c.seen(result) for c, result in pairs})
-            run.report(Progress(sample.ordinal + 1, expected, _fraction(run.facts, sample.time_s), resumed))
+            run.report(self._progress(sample, reader.facts, resumed))
             if options.full(chunk, since, began):
                 run.keep(chunk)
                 chunk, since = run.fresh(), time.monotonic()
         run.keep(chunk)
+
+    def _progress(self, sample: Sample, facts: VideoFacts, resumed: int) -> Progress:
+        """How far the video is by its facts, which change where the header was wrong."""
+        expected = expected_samples(facts, self._profile.sampling)
+        return Progress(sample.ordinal + 1, expected, _fraction(facts, sample.time_s), resumed)
 
     def _check_cancelled(self) -> None:
         if self._cancelled.is_set():

@@ -124,7 +124,8 @@ class FrameStream:
         return self._reader.fault
 
     def summary(self) -> dict[str, Any]:
-        """Counts, the video, the sampling and provenance."""
+        """Counts, the video, the sampling, provenance and warnings."""
+        tally = self._tally.summary()
         return {
             "frames": self._frames,
             "errors": self._errors,
@@ -133,7 +134,8 @@ class FrameStream:
             "complete": self.fault is None,
             "video": asdict(self._reader.facts),
             "sampling": asdict(self._sampling),
-            **self._tally.summary(),
+            **tally,
+            "warnings": [*tally["warnings"], *self._reader.warnings],
         }
 
     def close(self) -> None:

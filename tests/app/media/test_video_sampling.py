@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import InvalidParameter
-from app.media.video_sampling import Choice, Clock, Sampler, Sampling
+from app.media.video_sampling import Choice, Sampler, Sampling
 
 MP4 = Fraction(1, 90_000)
 MS = Fraction(1, 1000)
@@ -154,29 +153,3 @@ def test_how_many_frames_to_expect(
 ) -> None:
     """A header's duration and rate tell the number before any work is done; 0 where they don't."""
     assert sampling.expected(duration, fps) == expected
-
-
-@pytest.mark.parametrize(
-    ("timestamps", "expected"),
-    [
-        ([0, 1, 2, 3], [0, 1, 2, 3]),
-        ([0, 1, 1, 2], [0, 1, 1, 2]),  # a time that comes twice
-        ([0, None, None, 3], [0, 1, 2, 3]),  # times that are missing
-        ([None, None, 2], [0, 1, 2]),
-        ([0, 3, 1, 4], [0, 3, 4, 4]),  # one that goes back
-        ([0, 1, 2, 0, 1, 2], [0, 1, 2, 3, 4, 5]),  # a stream that starts anew
-        ([0, 10, 11], [0, 10, 11]),  # a gap
-    ],
-)
-def test_time_never_goes_back(timestamps: list[int | None], expected: list[int]) -> None:
-    """Missing, repeated and falling timestamps give the times that a player would show the frames at."""
-    clock = Clock(Fraction(1, 25), 100, Fraction(1, 25))
-    times = [clock.at(None if t is None else t + 100) for t in timestamps]
-    assert times == [Fraction(t, 25) for t in expected]
-
-
-@given(st.lists(st.one_of(st.none(), st.integers(-(1 << 62), 1 << 62)), min_size=2, max_size=30))
-def test_times_are_in_order_whatever_the_stream_says(timestamps: list[int | None]) -> None:
-    """No sequence of timestamps makes time fall."""
-    clock = Clock(MP4, 0, Fraction(1, 30))
-    assert all(a <= b for a, b in pairwise([clock.at(t) for t in timestamps]))
