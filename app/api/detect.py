@@ -123,7 +123,7 @@ def _stream(gateway: Gateway, query: DetectQuery) -> Streamed:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What one request asks of every frame."""
+    """Wishes of one request for each of its frames."""
 
     parameters: DetectParameters
     wishes: Wishes
@@ -242,7 +242,7 @@ async def _tracked(
 
 @contextlib.contextmanager
 def _queued(outcomes: Sequence[Detections | GatewayError]) -> Iterator[None]:
-    """What is done inside counts as the queueing of the first frame that there is."""
+    """Count what is done inside as queueing of the first frame that there is."""
     found = [outcome for outcome in outcomes if isinstance(outcome, Detections)]
     with found[0].served.timings.stage("queue") if found else contextlib.nullcontext():
         yield

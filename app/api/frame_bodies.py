@@ -1,4 +1,4 @@
-"""What a frame route reads: pictures in whatever form, or a video, and the parameters that came with them."""
+"""The bodies of frame routes: pictures in any form, or a video, and the parameters that come with them."""
 
 from __future__ import annotations
 

@@ -171,7 +171,7 @@ class FormReader(Generic[S]):
         return True
 
     def _line_end(self, start: int) -> int | None:
-        """Where the line of a boundary ends, and what comes next; -1: it is no boundary's; None: needs more."""
+        """Return the end of a boundary's line and set the next step; -1: the line is none; None: needs more."""
         rest = self._buffer[start : start + _PADDING_BYTES]
         if rest.startswith(b"--"):
             self._step = None
@@ -186,7 +186,7 @@ class FormReader(Generic[S]):
         return start + len(line) + 1
 
     def _count(self) -> None:
-        """Parts, and lines that only begin like a boundary, cost more than their bytes."""
+        """Count a part, or a line that only begins like a boundary: each costs more than its bytes."""
         self._left -= 1
         if self._left < 0:
             raise PayloadTooLarge("the form has too many parts")

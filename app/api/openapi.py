@@ -1,4 +1,4 @@
-"""What OpenAPI says of each route beyond its query parameters: bodies, forms of the answer, problems."""
+"""OpenAPI of each route beyond its query parameters: bodies, forms of the answer, problems."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What OpenAPI says of API keys, and what FastAPI can't say: `null` in examples."""
+"""OpenAPI of API keys, and of what FastAPI leaves out: `null` in examples."""
 
 from __future__ import annotations
 

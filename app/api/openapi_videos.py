@@ -1,4 +1,4 @@
-"""What OpenAPI says of `/v1/videos`."""
+"""OpenAPI of `/v1/videos`."""
 
 from __future__ import annotations
 

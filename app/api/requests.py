@@ -49,7 +49,7 @@ def timeout_of(request: Request, limit: float) -> float:
 
 @contextlib.contextmanager
 def listening(request: Request, deadline: Deadline) -> Iterator[None]:
-    """What is done inside ends when the caller goes away: the deadline is cancelled, and whoever waits is woken.
+    """End what is done inside when the caller goes away: cancel the deadline and wake the task that waits.
 
     The body has been read.
 
@@ -82,7 +82,7 @@ def listening(request: Request, deadline: Deadline) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _gone(request: Request) -> Iterator[asyncio.Future[None]]:
-    """What is done when the caller has gone away."""
+    """A future that is done when the caller has gone away."""
     known: asyncio.Future[None] | None = request.scope.get(GONE)
     if known is not None:
         yield known
@@ -118,7 +118,7 @@ def check_announced(request: Request, limit: int) -> None:
 
 @contextlib.contextmanager
 def receiving() -> Iterator[None]:
-    """What is done inside takes a body within `asyncio.timeout`; how that fails is said in words of ours.
+    """Translate the failures of receiving a body within `asyncio.timeout`.
 
     Raises:
         DeadlineExceeded: the sender was too slow (stage `receive`).

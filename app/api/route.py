@@ -1,6 +1,6 @@
 """Routes that FastAPI describes and that are called without its machinery.
 
-The declared signature stays what OpenAPI shows. But resolving it anew for each request (which fields a model has, what
+The declared signature is shown in OpenAPI. Resolving it again for each request (which fields a model has, what
 each is called, whether it is a list; a hop to a thread for every dependency that is a plain function) takes longer than
 everything else between socket and pipeline: 0.6 ms of a request's 1.0.
 """
@@ -86,7 +86,7 @@ def _direct(endpoint: Callable[..., Any]) -> Handler | None:
 
 
 def _source(hint: Any) -> Callable[[Request], Any] | None:
-    """Where a parameter's value comes from; None: only FastAPI knows."""
+    """The source of a parameter's value; None: only FastAPI knows it."""
     if hint is Request:
         return lambda request: request
     kind, *notes = typing.get_args(hint) or (None,)

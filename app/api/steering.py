@@ -15,7 +15,7 @@ def words_of(texts: Sequence[str]) -> list[str]:
 
 
 class FrameQuery(BaseModel):
-    """How routing is steered; an unknown parameter is refused."""
+    """Parameters that steer routing; an unknown one is refused."""
 
     model_config = ConfigDict(extra="forbid")
 

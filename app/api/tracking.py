@@ -80,7 +80,7 @@ class TrackQuery(BaseModel):
     def session_call(
         self, parameters: DetectParameters, wishes: Wishes, variant: str | None, owner: str | None
     ) -> SessionCall:
-        """What these parameters, and those of detection, say of the session that is named.
+        """Return what these parameters and those of detection say of the named session.
 
         `variant` is the one that serves where the wishes name none; `owner` the name of the caller's key.
 

@@ -112,7 +112,7 @@ def test_three_codings_are_refused(gateway: TestClient) -> None:
 @pytest.mark.parametrize("levels", [1, 2])
 @pytest.mark.parametrize("coding", ["gzip", "deflate"])
 def test_a_bomb_is_refused_at_the_limit(gateway: TestClient, coding: str, levels: int) -> None:
-    """What a body grows to counts, not what was sent."""
+    """The decoded size counts, not the sent one."""
     pack = gzip.compress if coding == "gzip" else zlib.compress
     bomb = bytes(200 * LIMIT)
     for _ in range(levels):

@@ -80,7 +80,7 @@ BODIES = {
 
 @pytest.mark.parametrize("case", BODIES)
 def test_a_form_is_read_as_the_rfc_says(gateway: TestClient, case: str) -> None:
-    """However it is written, it holds one picture, and one picture is answered."""
+    """The form holds one picture, and one picture is answered."""
     assert classes(post(gateway, BODIES[case])) == ALL
 
 

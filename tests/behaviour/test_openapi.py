@@ -72,7 +72,7 @@ def test_operations_are_named_for_what_they_do(document: dict[str, Any]) -> None
 
 
 def test_every_problem_is_the_shared_one(document: dict[str, Any]) -> None:
-    """Whatever is refused, the schema is `Problem`, and FastAPI's own is gone."""
+    """The schema of every refusal is `Problem`, and FastAPI's own is gone."""
     refused = 0
     for route, operation in operations(document):
         for status, answer in operation["responses"].items():

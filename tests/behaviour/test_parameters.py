@@ -31,7 +31,7 @@ def gateway(all_families: Path) -> Iterator[TestClient]:
 
 
 def _answers(document: dict[str, Any]) -> dict[str, Any]:
-    """What an answer says of the frame, without what differs from call to call."""
+    """The parts of an answer that don't differ from call to call."""
     return {name: value for name, value in document.items() if name != "model_calls"}
 
 

@@ -191,7 +191,7 @@ def test_what_is_no_picture_in_json_is_refused(gateway: TestClient, image: Any, 
 
 @pytest.mark.parametrize("body", ["hello world", "hello", "TWFu" * 300, "data:text/plain,hello", "image=1"])
 def test_other_text_is_still_text(gateway: TestClient, body: str) -> None:
-    """What is no picture's base64 is refused as the text that it is."""
+    """Text that is no picture's base64 is refused as text."""
     assert post(gateway, body).status_code in (400, 415)
 
 

@@ -1,4 +1,4 @@
-"""What a video's job is called."""
+"""The name of a video's job."""
 
 from __future__ import annotations
 

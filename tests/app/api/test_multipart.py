@@ -31,7 +31,7 @@ def read(body: bytes, size: int, fields: set[str] | None = None) -> tuple[list[b
 
 
 def boundary_in(content: bytes) -> bool:
-    """Whether a content holds a line that is a boundary, which a client avoids by its choice of boundary."""
+    """True where a content holds a boundary's line, which a client avoids by its choice of boundary."""
     for rest in (content + END).split(b"\r\n--XX")[1:-1]:
         if rest.startswith(b"--") or not rest.partition(b"\n")[0].strip(b" \t\r"):
             return True
@@ -41,7 +41,7 @@ def boundary_in(content: bytes) -> bool:
 @settings(max_examples=150)
 @given(PIECES.filter(lambda content: not boundary_in(content)), st.integers(1, 40))
 def test_content_survives_pieces_of_any_size(content: bytes, size: int) -> None:
-    """However like a boundary it is, and wherever a piece ends."""
+    """Content that looks like a boundary comes out as it went in, for any size of the pieces."""
     assert read(HEAD + content + END, size) == ([content], {})
 
 
