@@ -51,6 +51,7 @@ ENV PATH=/opt/gateway/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     HOME=/tmp \
+    ORT_DISABLE_TELEMETRY=1 \
     LD_LIBRARY_PATH=/opt/gateway/lib/python3.11/site-packages/nvidia/cu13/lib:/opt/gateway/lib/python3.11/site-packages/nvidia/cudnn/lib \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     GATEWAY_HOST=0.0.0.0 \

@@ -40,7 +40,7 @@ from app.engine.embedded_model import (
 )
 from app.engine.model_files import Stamp, stamp, stamps
 from app.engine.quarantine import Mended, Quarantine
-from app.engine.warmup import Warmer, failed
+from app.engine.warmup import PATIENCE_S, Warmer, failed
 from app.engine.weights import WeightsBook
 from app.errors import GatewayError, InsufficientGpuMemory
 from routing.catalogue import Branch, Catalogue, ModelSpec
@@ -212,11 +212,19 @@ class EmbeddedEngine:
                 break
             _log.info("loading %d of %d: %s", number, len(branches), branch.name)
             self._bring(branch)
+            if number == 1:
+                self._wait_for(branch)
         with self._changing:
             self._all_tried = True
             self._note_loaded()
         while self._options.rescan_s and not self._closing.wait(self._options.rescan_s):
             self._rescan(branches)
+
+    def _wait_for(self, branch: Branch) -> None:
+        """Let the first run of the branch have the processor for itself: it is what most requests need."""
+        limit = Deadline.after(PATIENCE_S)
+        while branch.name in self._candidates and limit.remaining() and not self._closing.wait(0.02):
+            pass
 
     def _in_order(self) -> list[Branch]:
         """The branches to load; the others say that they are left out."""
