@@ -23,6 +23,7 @@ from app.api import (
     clip,
     dense,
     detect,
+    docs_page,
     openapi_access,
     operate,
     operate_port,
@@ -277,10 +278,12 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
         summary="Frames in, results out, with what produced them.",
         lifespan=lifespan,
         redirect_slashes=False,  # to the Host that the caller names
+        docs_url=None,  # see `docs_page`; FastAPI's load their scripts from another host
+        redoc_url=None,
         # `app.tracing`, `app.metrics` and `app.logs` are ours.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    routers = [routes.router for routes in (detect, sessions, dense, clip, videos, operate)]
+    routers = [routes.router for routes in (detect, sessions, dense, clip, videos, operate, docs_page)]
     templates = Templates(
         route.path for part in (app, *routers) for route in part.routes if isinstance(route, Route)
     )

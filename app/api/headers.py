@@ -7,8 +7,8 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# What isn't a page runs nothing, whatever a browser takes it for. A page may load its scripts (/docs does), and nothing
-# may put either into a frame. An answer's own header goes before these.
+# What isn't a page runs nothing, whatever a browser takes it for. A page may load its own scripts, and nothing may
+# put either into a frame. An answer's own header goes before these.
 _CSP_PAGE = b"frame-ancestors 'none'; base-uri 'none'; form-action 'self'; object-src 'none'"
 _CSP_DATA = b"default-src 'none'; frame-ancestors 'none'"
 _ALWAYS = (
