@@ -20,6 +20,7 @@ from app.api.connections import header_of
 from app.api.uploads import Upload
 from app.documents import clipped, read_json
 from app.errors import InvalidImage, InvalidParameter, PayloadTooLarge, UnsupportedMediaType
+from app.hints import did_you_mean
 from app.pipelines.stream import is_picture
 
 T = TypeVar("T")
@@ -194,7 +195,8 @@ def _of_members(members: Mapping[str, Any], most: Mapping[str, int], fields: Col
         elif name in fields:
             found[name] = [_field(name, one) for one in values]
         else:
-            raise InvalidParameter(f"unknown member {clipped(name)!r} of the JSON")
+            near = did_you_mean(name, [*_json_names(most), *fields])
+            raise InvalidParameter(f"unknown member {clipped(name)!r} of the JSON{near}")
     return Upload(None, parts, form=True, fields=found)
 
 

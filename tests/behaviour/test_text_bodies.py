@@ -140,7 +140,9 @@ def test_json_takes_the_query_s_parameters(gateway: TestClient) -> None:
     assert (both.status_code, both.json()["code"]) == (400, "invalid_parameter")
     assert post(gateway, json.dumps({"image": TEXT, "conf": 7}), JSON).status_code == 422
     assert post(gateway, json.dumps({"image": TEXT, "conf": {}}), JSON).status_code == 400
-    assert post(gateway, json.dumps({"image": TEXT, "colour": 7}), JSON).status_code == 400
+    unknown = post(gateway, json.dumps({"image": TEXT, "clases": 7}), JSON)
+    assert unknown.status_code == 400
+    assert "did you mean 'classes'?" in unknown.json()["detail"]
 
 
 @pytest.mark.parametrize(
