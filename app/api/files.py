@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import anyio
+from anyio import AsyncFile, wrap_file  # by name: anyio would look for its own files when first asked for it
 from fastapi.responses import FileResponse
 from starlette.types import Receive, Scope, Send
 
@@ -24,8 +24,8 @@ class OpenedFile(FileResponse):
         super().__init__(path, **how)
 
     @asynccontextmanager
-    async def _open_file(self) -> AsyncIterator[anyio.AsyncFile[bytes]]:
-        yield anyio.wrap_file(self._opened)
+    async def _open_file(self) -> AsyncIterator[AsyncFile[bytes]]:
+        yield wrap_file(self._opened)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._opened:

@@ -120,13 +120,18 @@ def test_a_job_waits_for_room_under_a_file_size_limit(all_families: Path, tmp_pa
         until(lambda: http.get(f"/v1/videos/{job}").json()["frames"] > 0)
         _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, hard))
-        until(lambda: "video jobs wait" in (tmp_path / "log").read_text())
+        until(lambda: not _children(pid))  # the analysis has ended, and with it its decoder
         refused = submit(http, video)
         assert (refused.status_code, refused.json()["code"]) == (503, "videos_unavailable")
         assert (state(http, job), (tmp_path / "videos" / job / "input").exists()) == ("running", True)
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
         until(lambda: state(http, job) == "done")
         assert http.get(f"/v1/videos/{job}").json()["frames"] == 1000
+
+
+def _children(pid: int) -> list[str]:
+    found = Path(f"/proc/{pid}/task").glob("*/children")
+    return [child for path in found for child in path.read_text().split()]
 
 
 def test_a_service_that_starts_on_a_full_disk_begins_when_there_is_room(

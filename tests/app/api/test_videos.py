@@ -79,6 +79,7 @@ def test_a_video_becomes_artefacts(gateway: TestClient, folder: Path, video: byt
     view = until(gateway, job["id"], over)
     Video.model_validate(view)
     assert (view["state"], view["frames"], view["fraction"], view["error"]) == ("done", 12, 1.0, None)
+    assert not view["partial"]
     manifest = view["manifest"]
     assert manifest["input"] == {
         "name": "holiday.mp4", "bytes": len(video), "sha256": hashlib.sha256(video).hexdigest(),
@@ -146,7 +147,9 @@ def test_a_video_that_breaks_off_is_done_as_far_as_it_goes(gateway: TestClient, 
     """The job is done, and its manifest says partial and why."""
     broken = videos.cut(patches(tmp_path / "whole.mkv", 60), 0.5).read_bytes()
     view = until(gateway, submit(gateway, broken)["id"], over)
-    assert view["state"] == "done"
+    assert (view["state"], view["partial"], view["error"]["code"]) == ("done", True, "invalid_video")
+    rows = {row["id"]: row["partial"] for row in gateway.get("/v1/videos").json()["videos"]}
+    assert rows[view["id"]]
     assert (view["manifest"]["status"], view["manifest"]["fault"]["code"]) == ("partial", "invalid_video")
 
 
