@@ -76,7 +76,8 @@ async def submit(request: Request, query: Annotated[VideoQuery, Query()], gatewa
     """
     jobs, settings, caller = _jobs(gateway), gateway.settings, caller_of(request)
     length = announced(request.scope["headers"])
-    await gateway.work(lambda: jobs.admit(int(length) if length < math.inf else 0))
+    with _stored():
+        await gateway.work(lambda: jobs.admit(int(length) if length < math.inf else 0))
     deadline = Deadline.after(timeout_of(request, settings.video_timeout_s))
     upload = await read_upload(
         request,
