@@ -5,7 +5,7 @@ Nothing here decodes; FFmpeg's own probing, which would also try playlists and r
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from app.errors import InvalidVideo, UnsupportedMediaType
 from app.media.kinds import PICTURE_BRANDS, kind_of
@@ -66,19 +66,45 @@ def missing_bytes(container: str, read_at: ReadAt, size: int) -> int:
     return max(0, _ENDS[container](read_at, size) - size)
 
 
-def _end_of_boxes(read_at: ReadAt, size: int) -> int:
+def has_index(read_at: ReadAt, size: int) -> bool:
+    """Tell whether an MP4 or MOV file holds the whole box that says where its frames are; True where that is unclear.
+
+    Args:
+        read_at: reads `length` bytes at `offset`, fewer at the end.
+        size: of the file, in bytes.
+    """
+    for kind, position, length in _boxes(read_at, size):
+        if kind == b"moov":
+            return position + length <= size
+        if kind not in _MOV_TOP:
+            return True
+    return False
+
+
+def _boxes(read_at: ReadAt, size: int) -> Iterator[tuple[bytes, int, int]]:
+    """The outermost boxes: kind, position and length; one of length 0 extends to the end of the file."""
     position = 0
     for _ in range(_MOST_PARTS):
         head = read_at(position, 16)
-        if position + 8 > size or head[4:8] not in _MOV_TOP:
+        if position + 8 > size:
             break
         length = int.from_bytes(head[:4], "big")
         if length == 1:
             length = int.from_bytes(head[8:16], "big")
-        if length < 8:  # 0: to the end of the file
+        if length < 8:
+            yield head[4:8], position, size - position
             break
+        yield head[4:8], position, length
         position += length
-    return position
+
+
+def _end_of_boxes(read_at: ReadAt, size: int) -> int:
+    end = 0
+    for kind, position, length in _boxes(read_at, size):
+        if kind not in _MOV_TOP:
+            break
+        end = position + length
+    return end
 
 
 def _end_of_segment(read_at: ReadAt, size: int) -> int:

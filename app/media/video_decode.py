@@ -348,12 +348,12 @@ class Video:
         """Raise what can't be passed over: frames grown over the limit, or a fault without end."""
         said = reason(error)
         if "max pixel count" in said:  # FFmpeg itself held its first look at the frame against the limit
-            raise ImageTooLarge(
-                f"the frames have more than {self.limits.max_pixels} pixels: {said}"
-            ) from error
+            raise ImageTooLarge(f"the frames have more than {self.limits.max_pixels} pixels") from error
         if persistent:  # memory too: one packet whose length is damaged asks for more than there is
             memory = isinstance(error, MemoryError)
-            raise InvalidVideo(NO_MEMORY if memory else f"it can't be decoded any further: {said}") from error
+            raise InvalidVideo(
+                NO_MEMORY if memory else "it is damaged and can't be decoded any further"
+            ) from error
 
     def _check_end(self) -> None:
         missing = missing_bytes(self._container, self._source.read_at, self._source.size)

@@ -25,13 +25,15 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from app.errors import GatewayError, InvalidVideo
+from app.media.containers import MOV, has_index
 
 # What phones, cameras, browsers and editors write. FFmpeg has hundreds more, made for games and forgotten hardware,
 # that an AVI or MOV file may name and that few people have ever tested.
 DECODERS = frozenset(
     {
         "h264", "hevc", "vp8", "vp9", "libdav1d", "mpeg4", "msmpeg4", "msmpeg4v2", "h263", "mjpeg", "mpeg1video",
-        "mpeg2video", "prores", "dnxhd", "dvvideo", "rawvideo",
+        "mpeg2video", "prores", "dnxhd", "dvvideo", "rawvideo", "ffv1", "huffyuv", "ffvhuff", "utvideo", "qtrle",
+        "png", "cfhd", "theora",
     }
 )  # fmt: skip
 # FFmpeg counts the pixels that it allocates: sides are rounded up, to 64 at most, and few codecs know more than 65,535.
@@ -84,9 +86,11 @@ def open_video(
     Raises:
         InvalidVideo: the file can't be opened, has no video stream, or one of a codec that isn't served.
     """
+    if container == MOV and not has_index(source.read_at, source.size):
+        raise InvalidVideo("the file's index (moov) is missing: it was cut off, or its recording never ended")
     source.seek(0)
     options = {"max_pixels": str(max_pixels + _MARGIN_PIXELS), "threads": "1"}
-    with translated("it can't be opened"):
+    with translated("it can't be opened: its header is damaged or cut off"):
         file: InputContainer = av.open(
             source,
             "r",
@@ -108,7 +112,9 @@ def _choose(file: InputContainer) -> VideoStream:
     for stream in (*streams, *file.streams.video):
         if not stream.disposition & Disposition.attached_pic:
             return stream
-    kinds = ", ".join(sorted({s.type for s in file.streams})) or "nothing"
+    kinds = ", ".join(sorted({s.type for s in file.streams if s.type != "video"})) or "nothing else"
+    if file.streams.video:
+        raise InvalidVideo(f"the file has no video stream, only a cover picture; it holds: {kinds}")
     raise InvalidVideo(f"the file has no video stream; it holds: {kinds}")
 
 
@@ -116,7 +122,8 @@ def _configure(stream: VideoStream, options: dict[str, str], keyframes: bool) ->
     # A codec that this FFmpeg can't decode at all has no context, whatever the stub says.
     codec: VideoCodecContext | None = stream.codec_context
     if codec is None or codec.name not in DECODERS:
-        raise InvalidVideo(f"its video codec ({codec.name if codec else 'unknown'}) is not served")
+        name = codec.name if codec else "unknown"
+        raise InvalidVideo(f"its video codec ({name}) is not served; docs/videos.md lists those that are")
     for other in stream.container.streams:
         if other.index != stream.index:
             other.discard = Discard.all
@@ -145,12 +152,14 @@ def translated(what: str) -> Iterator[None]:
     except GatewayError:
         raise
     except (FFmpegError, ValueError) as error:
-        raise InvalidVideo(f"{what}: {reason(error)}") from error
+        if isinstance(error, PermissionError):  # ours: see `_refuse`
+            what = "it refers to another file, which is never opened"
+        raise InvalidVideo(what) from error
 
 
 def reason(error: Exception) -> str:
-    """What FFmpeg says, short and printable: it may quote the file."""
+    """What FFmpeg says, short: it may quote the file, and is never told to a caller."""
     text = getattr(error, "strerror", None) or str(error)
     if (log := getattr(error, "log", None)) is not None:
         text = f"{text} ({log[1]}: {log[2].strip()})"
-    return "".join(c if c.isprintable() else "?" for c in text)[:_MOST_REASON]
+    return text[:_MOST_REASON]

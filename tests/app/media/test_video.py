@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from fractions import Fraction
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -86,6 +87,13 @@ KINDS: list[tuple[str, dict[str, Any], str]] = [
     ("raw.avi", {"codec": "rawvideo"}, "rawvideo"),
     ("mpeg2.mkv", {"codec": "mpeg2video", "bframes": 2}, "mpeg2video"),
     ("prores.mov", {"codec": "prores_ks", "pix_fmt": "yuv422p10le"}, "prores"),
+    ("ffv1.mkv", {"codec": "ffv1"}, "ffv1"),
+    ("huffyuv.avi", {"codec": "huffyuv", "pix_fmt": "yuv422p"}, "huffyuv"),
+    ("ffvhuff.avi", {"codec": "ffvhuff"}, "ffvhuff"),
+    ("utvideo.avi", {"codec": "utvideo"}, "utvideo"),
+    ("qtrle.mov", {"codec": "qtrle", "pix_fmt": "rgb24"}, "qtrle"),
+    ("png.mov", {"codec": "png", "pix_fmt": "rgb24"}, "png"),
+    ("cineform.mov", {"codec": "cfhd", "pix_fmt": "yuv422p10le"}, "cfhd"),
 ]
 
 
@@ -222,6 +230,34 @@ ORIENTED = [
     (180, True, "blue white red green"),
     (270, True, "red blue green white"),
 ]
+
+
+def test_pixels_that_are_not_square(tmp_path: Path) -> None:
+    """The shape of a pixel is a fact; frames keep the pixels that are stored, turned ones with the shape turned."""
+    plain = videos.write(tmp_path / "a.mp4", [videos.cornered()] * 2, aspect=Fraction(16, 15))
+    turned = videos.write(tmp_path / "b.mp4", [videos.cornered()] * 2, aspect=Fraction(16, 15), rotate=90)
+    with reading(plain) as video, reading(turned) as other:
+        assert video.facts.pixel_aspect == pytest.approx(16 / 15)
+        assert (video.facts.width, video.facts.height) == (96, 64)
+        assert other.facts.pixel_aspect == pytest.approx(15 / 16)
+
+
+@pytest.mark.parametrize(("rotate", "mirror", "corners"), ORIENTED)
+@pytest.mark.parametrize("wide", [True, False])
+def test_a_matrix_that_also_stretches_is_turned(
+    tmp_path: Path, rotate: int, mirror: bool, corners: str, wide: bool
+) -> None:
+    """A display matrix may turn and stretch at once: the frame is upright, and the stretch is its pixels' aspect."""
+    path = videos.write(
+        tmp_path / "phone.mp4",
+        [videos.cornered()] * 2,
+        rotate=rotate,
+        mirror=mirror,
+        stretch=(4, 3)[:: 1 if wide else -1],
+    )
+    with reading(path) as video:
+        assert videos.corners_of(next(iter(video)).rgb) == corners.split()
+        assert video.facts.rotation == rotate
 
 
 @pytest.mark.parametrize(("rotate", "mirror", "corners"), ORIENTED)

@@ -70,12 +70,15 @@ def write(
     colorspace: int | None = None,
     color_range: int | None = None,
     muxer: dict[str, str] | None = None,
+    aspect: Fraction | None = None,
+    stretch: tuple[int, int] = (1, 1),
     **options: str,
 ) -> Path:
     """Encode pictures into a video whose container the path's suffix names; answers the path.
 
     `times`: seconds of each frame, else a constant 25 a second. `rotate`: by how many degrees clockwise a player has to
-    turn the picture to show it upright, after having mirrored it left to right where `mirror`.
+    turn the picture to show it upright, after having mirrored it left to right where `mirror`; `stretch`: how many
+    times as wide and high the stored picture is shown. `aspect`: width of a pixel by its height.
     """
     with av.open(str(path), "w", options=muxer or {}) as file:
         stream = file.add_stream(codec, rate=RATE, options=options)
@@ -86,8 +89,10 @@ def write(
             context.colorspace = colorspace
         if color_range is not None:
             context.color_range = color_range
-        if rotate or mirror:
-            stream.set_display_matrix(display_matrix(rotate, mirror))
+        if aspect is not None:
+            context.sample_aspect_ratio = aspect
+        if rotate or mirror or stretch != (1, 1):
+            stream.set_display_matrix(display_matrix(rotate, mirror, stretch))
         if times is not None:
             context.time_base = _TICK
         for number, picture in enumerate(pictures):
@@ -103,13 +108,14 @@ def write(
     return path
 
 
-def display_matrix(rotate: int, mirror: bool) -> list[int]:
-    """FFmpeg's display matrix: mirror left to right, then turn clockwise; y points down."""
+def display_matrix(rotate: int, mirror: bool, stretch: tuple[int, int] = (1, 1)) -> list[int]:
+    """FFmpeg's display matrix: mirror left to right, turn clockwise, stretch the stored axes; y points down."""
     a, b, c, d = {0: (1, 0, 0, 1), 90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}[rotate]
     if mirror:
         a, b = -a, -b
     one = 1 << 16
-    return [a * one, b * one, 0, c * one, d * one, 0, 0, 0, 1 << 30]
+    x, y = stretch
+    return [x * a * one, x * b * one, 0, y * c * one, y * d * one, 0, 0, 0, 1 << 30]
 
 
 def count(path: Path, frames: int = 50, **how: object) -> Path:
