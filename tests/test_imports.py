@@ -30,7 +30,12 @@ ONLY_IN = {
     "grpc": ("app.engine.triton_client",),
     "tritonclient": ("app.engine.triton_client", "app.engine.triton_messages"),
     "google.protobuf": ("app.engine.triton_messages",),
-    "onnxruntime": ("app.engine.embedded", "app.engine.embedded_model", "export"),
+    "onnxruntime": (
+        "app.engine.embedded",
+        "app.engine.embedded_model",
+        "app.engine.embedded_sessions",
+        "export",
+    ),
     "torch": ("export",),
     "export": ("export",),
     "app.main": ("app.cli", "app.commands"),

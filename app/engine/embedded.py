@@ -17,7 +17,6 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from app.engine import model_config
 from app.engine.base import (
     NOT_THERE,
     Deadline,
@@ -25,7 +24,6 @@ from app.engine.base import (
     Lease,
     LeasePool,
     ModelState,
-    Weights,
     not_served,
 )
 from app.engine.embedded_model import (
@@ -33,17 +31,14 @@ from app.engine.embedded_model import (
     EmbeddedLease,
     Graph,
     device,
-    open_session,
-    same,
-    specs,
-    translated_errors,
 )
-from app.engine.model_files import Stamp, stamp, stamps
+from app.engine.embedded_sessions import Sessions
+from app.engine.model_files import Stamp, stamps
 from app.engine.quarantine import Mended, Quarantine
 from app.engine.warmup import PATIENCE_S, Warmer, failed
 from app.engine.weights import WeightsBook
 from app.errors import GatewayError, InsufficientGpuMemory
-from routing.catalogue import Branch, Catalogue, ModelSpec
+from routing.catalogue import Branch, Catalogue
 from routing.policy import Readiness
 
 _log = logging.getLogger(__name__)
@@ -93,15 +88,6 @@ class _Candidate:
         return replace(self, states={**self.states, self.branch.name: state}, pool=pool)
 
 
-@dataclass(frozen=True, slots=True)
-class _Loaded:
-    """A session, the weights that were computed from its files, and what these looked like."""
-
-    session: ort.InferenceSession
-    weights: Weights
-    stamp: Stamp
-
-
 class EmbeddedEngine:
     """See the module."""
 
@@ -125,7 +111,7 @@ class EmbeddedEngine:
         }
         # `_loading` guards these three. Stamps: as of the branch's loading; looks: as of the last look.
         self._loading = threading.RLock()
-        self._sessions: dict[str, _Loaded] = {}
+        self._sessions = Sessions(repository, book, self._options.threads, self._device)
         self._stamps: dict[str, Mapping[str, Stamp]] = {}
         self._looks: Mapping[str, Stamp] = {}
         # `_changing` guards these three, and the writing of `_states`; nobody holds it for long.
@@ -207,18 +193,23 @@ class EmbeddedEngine:
 
     def _load_all(self) -> None:
         branches = self._in_order()
-        for number, branch in enumerate(branches, 1):
+        built = [branch for branch in branches if self._built(branch)]
+        for branch in branches:
             if self._closing.is_set():
                 break
-            _log.info("loading %d of %d: %s", number, len(branches), branch.name)
+            if branch in built:
+                _log.info("loading %d of %d: %s", built.index(branch) + 1, len(built), branch.name)
             self._bring(branch)
-            if number == 1:
+            if [branch] == built[:1]:
                 self._wait_for(branch)
         with self._changing:
             self._all_tried = True
             self._note_loaded()
         while self._options.rescan_s and not self._closing.wait(self._options.rescan_s):
             self._rescan(branches)
+
+    def _built(self, branch: Branch) -> bool:
+        return all(self._found(model.name)[0] is Readiness.LOADING for model in branch.models)
 
     def _wait_for(self, branch: Branch) -> None:
         """Let the first run of the branch have the processor for itself: it is what most requests need."""
@@ -370,7 +361,7 @@ class EmbeddedEngine:
     def _let_go(self, branch: Branch) -> None:
         """Memory of what isn't served, nor needed by what is."""
         for name in {model.name for model in branch.models} - self._needed_beside(branch):
-            self._sessions.pop(name, None)
+            self._sessions.forget(name)
 
     def _needed_beside(self, branch: Branch) -> set[str]:
         """Models of the other branches that are served, or soon will be."""
@@ -404,7 +395,7 @@ class EmbeddedEngine:
             if missing.readiness in NOT_THERE:
                 return self._state(branch.name, missing.readiness, missing.reason), None
         try:
-            graphs = self._graphs(branch)
+            graphs = self._sessions.graphs(branch, self._stamps[branch.name])
         except ContractError as error:
             return self._state(branch.name, Readiness.CONTRACT_MISMATCH, str(error)), None
         except InsufficientGpuMemory as error:
@@ -426,46 +417,3 @@ class EmbeddedEngine:
         options = self._options
         pool = LeasePool(lambda: EmbeddedLease(branch, graphs, state), options.leases, options.max_waiting)
         return state, pool
-
-    def _graphs(self, branch: Branch) -> list[Graph]:
-        """The branch's models in the order in which a frame meets them, as its config.pbtxt says."""
-        config = self._config(branch.models[0])
-        if not config.steps:
-            identity = {tensor.name: tensor.name for tensor in (*config.inputs, *config.outputs)}
-            return [self._graph(branch, branch.models[0], identity, identity)]
-        models = {model.name: model for model in branch.models}
-        graphs = []
-        for step in config.steps:
-            if step.model_name not in models:
-                raise ContractError(f"{branch.name}: step {step.model_name} is not in the catalogue")
-            self._config(models[step.model_name])
-            graphs.append(self._graph(branch, models[step.model_name], step.input_map, step.output_map))
-        return graphs
-
-    def _config(self, model: ModelSpec) -> model_config.ModelConfig:
-        text = (self._repository / model.name / "config.pbtxt").read_text(encoding="utf-8")
-        config = model_config.read(text)
-        same(model.name, "config.pbtxt", config.inputs, model.inputs)
-        same(model.name, "config.pbtxt", config.outputs, model.outputs)
-        return config
-
-    def _graph(
-        self, branch: Branch, model: ModelSpec, inputs: Mapping[str, str], outputs: Mapping[str, str]
-    ) -> Graph:
-        wanted = self._stamps[branch.name][model.name]
-        known = self._sessions.get(model.name)
-        if known is None or known.stamp != wanted:
-            known = self._open(model, wanted)
-        return Graph(model.name, known.session, model, known.weights, inputs, outputs)
-
-    def _open(self, model: ModelSpec, wanted: Stamp) -> _Loaded:
-        folder = self._repository / model.name / "1"
-        weights = self._book.verified(folder, model.name)
-        with translated_errors(model.name):
-            session = open_session(folder / "model.onnx", self._options.threads, self._device)
-        same(model.name, "model.onnx", specs(session.get_inputs()), model.inputs)
-        same(model.name, "model.onnx", specs(session.get_outputs()), model.outputs)
-        if stamp(folder.parent) != wanted:  # the digest may not be that of what was loaded
-            raise OSError(f"{model.name}: its files have changed while they were loaded")
-        loaded = self._sessions[model.name] = _Loaded(session, weights, wanted)
-        return loaded

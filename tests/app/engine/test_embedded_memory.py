@@ -81,7 +81,7 @@ def eventually(condition: Callable[[], bool], seconds: float = 20) -> None:
 def test_a_session_that_ran_out_of_memory_is_made_anew(engine: EmbeddedEngine) -> None:
     """The branch is out at once and says why, the others serve, and it serves again in a session of its own."""
     assert ask(engine, 0.0) == 0.0
-    full = weakref.ref(engine._sessions[BRANCH.name].session)
+    full = weakref.ref(engine._sessions._loaded[BRANCH.name].session)
     with pytest.raises(
         InsufficientGpuMemory, match="Failed to allocate memory for requested buffer"
     ) as first:
@@ -112,7 +112,7 @@ def test_a_branch_and_its_twin_are_made_anew_together(models: Path, first: str) 
     engine = EmbeddedEngine(CATALOGUE, models, WeightsBook(None, None), options)
     assert engine.loaded.wait(60)
     try:
-        full = weakref.ref(engine._sessions[BRANCH.name].session)
+        full = weakref.ref(engine._sessions._loaded[BRANCH.name].session)
         for name in (first, *BRANCH.same_weights):
             with pytest.raises(InsufficientGpuMemory):
                 ask(engine, 1.0, CATALOGUE.branches[name])

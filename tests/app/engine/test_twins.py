@@ -156,7 +156,7 @@ def eventually(condition: Callable[[], bool], seconds: float = 20) -> None:
 def test_weights_are_in_memory_once(models: Path) -> None:
     """A branch and its twin run on one session, and twins of other weights share their graph."""
     engine = embedded(models)
-    assert sorted(engine._sessions) == [
+    assert sorted(engine._sessions._loaded) == [
         *(f"preprocess_yolo11_{size}" for size in (320, 640)),
         *NAMES,
     ]
@@ -182,7 +182,7 @@ def test_a_twin_that_cannot_be_loaded_takes_nobody_with_it(models: Path, tmp_pat
         assert engine.ready()[SMALL.name].ready
         (root / SMALL.name / "1" / "model.onnx").unlink()
         eventually(lambda: engine.ready()[SMALL.name].readiness is Readiness.WEIGHTS_MISSING)
-        assert SMALL.name not in engine._sessions
+        assert SMALL.name not in engine._sessions._loaded
     finally:
         engine.close()
 
