@@ -223,6 +223,14 @@ def films(folder: Path) -> Iterator[Attack]:
         "a job with a deep YAML", _form(("file", video), ("profile", deep)), (400, 422), VIDEOS, FORM
     )
     long = b"a: [" + b"x," * 60_000 + b"]"
+    faults = b"components: {core_object_detections: {classes: [" + b"[]," * 43_000 + b"[]]}}"
+    yield Attack(
+        "a job with 43,000 faults", _form(("file", video), ("profile", faults)), (400, 422), VIDEOS, FORM
+    )
+    keys = b"".join(b"k%d: 1\n" % number for number in range(12_000))
+    yield Attack(
+        "a job with 12,000 unknown keys", _form(("file", video), ("profile", keys)), (400, 422), VIDEOS, FORM
+    )
     yield Attack(
         "a job with a long YAML", _form(("file", video), ("profile", long)), (400, 422), VIDEOS, FORM
     )
@@ -256,8 +264,16 @@ def documents() -> Iterator[Attack]:
     yield Attack(
         "JSON with the same name twice", b'{"prompts":["a"],"prompts":["b"]}', (200, *refused), TEXT, JSON
     )
-    yield Attack("JSON in UTF-16", json.dumps({"prompts": ["a"]}).encode("utf-16"), refused, TEXT, JSON)
+    yield Attack(
+        "JSON in UTF-16", json.dumps({"prompts": ["a"]}).encode("utf-16"), (200, *refused), TEXT, JSON
+    )
     yield Attack("JSON that is a list", b"[]", refused, TEXT, JSON)
+    for count in (100_000, MB):
+        keys = b"{" + b",".join(b'"%x":0' % number for number in range(count)) + b"}"
+        yield Attack(f"JSON of {count} unknown keys", keys, refused, TEXT, JSON)
+        yield Attack(f"a picture as JSON of {count} keys", keys, (400, 413, 415), DETECT, JSON)
+    yield Attack("JSON, one key 50,000 times", b'{"prompts":[],' * 50_000, refused, TEXT, JSON)
+    yield Attack("JSON of 340,000 lists", b'{"prompts":[' + b"[]," * 340_000 + b"[]]}", refused, TEXT, JSON)
     yield Attack("10^6 prompts", prompts(["a"] * MB), refused, TEXT, JSON)
     yield Attack("a prompt of 10 MB", prompts(["a" * 10 * MB]), (200, *refused), TEXT, JSON)
     yield Attack("a prompt of 10^5 words", prompts(["cat " * 100_000]), (200, *refused), TEXT, JSON)
@@ -267,7 +283,7 @@ def documents() -> Iterator[Attack]:
     yield Attack(
         "a gzip bomb as a body",
         gzip.compress(bytes(200 * MB)),
-        (400, 415, 422),
+        (400, 413, 415, 422),
         TEXT,
         JSON | {"content-encoding": "gzip"},
     )
@@ -322,6 +338,7 @@ def queries() -> Iterator[Attack]:
     for value in ("../../etc", "%00", "a" * 10_000, "%F0%9F%98%80", "*", "%0d%0aX-A:%20b"):
         yield Attack(f"session={value[:12]}", GOOD, (200, 400, 422), f"{DETECT}&session={value}&timestamp=1")
     yield Attack("branch with a path", GOOD, (400, 404, 422), "/v1/detect?branch=../../x")
+    yield Attack("a query of 62 kB", GOOD, (400,), DETECT + "".join(f"&k{n}=1" for n in range(8000)))
     yield Attack("1000 parameters", GOOD, (400, 422), DETECT + "".join(f"&p{n}=1" for n in range(1000)))
     yield Attack("the same parameter 1000 times", GOOD, (200, 400, 422), DETECT + "&conf=0.5" * 1000)
     yield Attack(
