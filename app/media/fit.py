@@ -6,6 +6,7 @@ so that shrinking doesn't alias.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import cv2
@@ -14,8 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "linear": Image.Resampling.BILINEAR}
-# Longer frames are cut before they are resized: what lies outside of the square would only cost memory.
+# Of longer frames only what the square shows is resized: the rest would only cost memory.
 _LONGEST_ASPECT = 8
+_SUPPORT = 2  # of the widest filter (bicubic), in pixels of the smaller scale
 
 
 def fit_square(
@@ -43,10 +45,11 @@ def fit_square(
         return rgb
     if fit == "stretch":
         return np.asarray(Image.fromarray(rgb).resize((size, size), resample))
-    rgb = _without_ends(rgb)
     height, width = rgb.shape[:2]
     short = round(size / crop_ratio)
     target = (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
+    if max(width, height) > _LONGEST_ASPECT * min(width, height):
+        return _middle(rgb, target, size, resample)
     resized = Image.fromarray(rgb)
     if target != (width, height):
         resized = resized.resize(target, resample)
@@ -54,11 +57,32 @@ def fit_square(
     return np.asarray(resized.crop((left, top, left + size, top + size)))
 
 
-def _without_ends(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _middle(
+    rgb: NDArray[np.uint8], target: tuple[int, int], size: int, resample: Image.Resampling
+) -> NDArray[np.uint8]:
+    """The middle square of the frame at `target` size, without resizing what lies beyond it.
+
+    Pixels are those of resizing all of it and cutting, within 2 levels of 255: Pillow keeps the corners of the part in
+    single precision. Its passes come in the order in which it would take them for the whole frame.
+    """
     height, width = rgb.shape[:2]
-    most = _LONGEST_ASPECT * min(height, width)
-    top, left = max(0, (height - most) // 2), max(0, (width - most) // 2)
-    return np.ascontiguousarray(rgb[top : top + most, left : left + most])
+    columns, (left, right) = _shown(width, target[0], size)
+    rows, (top, bottom) = _shown(height, target[1], size)
+    image = Image.fromarray(np.ascontiguousarray(rgb[rows, columns]))
+    if target[1] < height and height > width:
+        image = image.resize((image.width, size), resample, (0, top, image.width, bottom))
+        return np.asarray(image.resize((size, size), resample, (left, 0, right, size)))
+    image = image.resize((size, image.height), resample, (left, 0, right, image.height))
+    return np.asarray(image.resize((size, size), resample, (0, top, size, bottom)))
+
+
+def _shown(length: int, target: int, size: int) -> tuple[slice, tuple[float, float]]:
+    """The source pixels that an axis of the square needs, and where among them it begins and ends."""
+    first, scale = round((target - size) / 2), length / target
+    begin, end = first * scale, min(length, (first + size) * scale)
+    margin = math.ceil(_SUPPORT * max(1.0, scale)) + 1
+    low, high = max(0, math.floor(begin) - margin), min(length, math.ceil(end) + margin)
+    return slice(low, high), (begin - low, end - low)
 
 
 def resize_map(
