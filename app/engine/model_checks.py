@@ -53,10 +53,14 @@ class Describes(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A READY model. `parts`: the models that an ensemble runs, ensembles among them taken apart; none: no ensemble."""
+    """One model. `parts`: the models that an ensemble runs, ensembles among them taken apart; none: no ensemble.
+
+    `away`: the server doesn't serve it, or a part of it, now.
+    """
 
     state: ModelState
     parts: tuple[Part, ...] = ()
+    away: bool = False
 
 
 @dataclass(slots=True)
@@ -81,19 +85,22 @@ class ModelChecks:
         """The model, its weights left out; not ready where it doesn't serve, or can't be described."""
         row = index.get(spec.name)
         if row is None:
-            return Checked(ModelState(spec.name, Readiness.MISSING, "not in Triton's repository index"))
+            return self._away(spec.name, Readiness.MISSING, "not in Triton's repository index")
         if not row.ready:
-            return Checked(ModelState(spec.name, _not_ready(row.reason), row.reason or "not loaded"))
+            return self._away(spec.name, _not_ready(row.reason), row.reason or "not loaded")
         known = self._known.get(spec.name)
         if known is None or known.state.version != row.version:
             known = self._check(spec, row.version)
-        away = next((name for name, _ in known.parts if name not in index or not index[name].ready), None)
-        if known.state.ready and away is not None:
-            why = (index[away].reason if away in index else "") or "not loaded"
-            return Checked(
-                ModelState(spec.name, Readiness.UNAVAILABLE, f"its part {away} doesn't serve: {why}")
-            )
+        part = next((name for name, _ in known.parts if name not in index or not index[name].ready), None)
+        if known.state.ready and part is not None:
+            why = (index[part].reason if part in index else "") or "not loaded"
+            return self._away(spec.name, Readiness.UNAVAILABLE, f"its part {part} doesn't serve: {why}")
         return known
+
+    def _away(self, name: str, readiness: Readiness, reason: str) -> Checked:
+        """It is checked again once it is back."""
+        self.forget(name)
+        return Checked(ModelState(name, readiness, reason), away=True)
 
     def forget(self, name: str) -> None:
         """The model isn't loaded any more, or has been loaded again."""

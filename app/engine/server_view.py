@@ -94,20 +94,17 @@ class ServerView:
         """Why several servers must stand behind the address; None: nothing says so."""
         return self._identity.several(time.monotonic())
 
-    def state(self, spec: ModelSpec) -> ModelState:
-        """One model, with its weights."""
+    def state(self, spec: ModelSpec) -> tuple[ModelState, bool]:
+        """One model with its weights, and if the server serves it now."""
         checked = self._checks.of(spec, self.index)
-        if not checked.state.ready:
+        if checked.away:
             self._weights.forget([spec.name])
-            return checked.state
+        if not checked.state.ready:
+            return checked.state, not checked.away
         branch = self._catalogue.branches.get(spec.name)
-        state = replace(checked.state, weights=self._of((spec.name, None)))
-        return state if branch is None else self._of_branch(branch, checked)
-
-    def gone(self, name: str) -> None:
-        """The model doesn't serve now: it is checked again once it does."""
-        self._checks.forget(name)
-        self._weights.forget([name])
+        if branch is not None:
+            return self._of_branch(branch, checked), True
+        return replace(checked.state, weights=self._of((spec.name, None))), True
 
     def lost(self, *, ended: bool) -> None:
         """The server is away; `ended`: its process is gone, so it loads its models again."""

@@ -55,6 +55,7 @@ Transport = Literal["shared_memory", "bytes"]
 # A server that is away is asked so often, so that it is served from within a second of its return.
 _AWAY_INTERVAL_S = 0.1
 _LEAST_PAUSE_S = 0.05
+_SAY_AGAIN_S = 10.0
 # At the start, digests are waited for so long.
 _FIRST_FILES_S = 1.0
 # Time of the run that ends a quarantine, where no time of a first run is set.
@@ -111,7 +112,8 @@ class TritonEngine:
         self._pools_lock = threading.Lock()
         self._connected = self._was_connected = False
         self._reconnects = 0
-        self._several: str | None = None
+        self._several = False
+        self._said: dict[str, float] = {}
         limit_s = self._options.warmup_s
         order = self._options.order
         self._warmer = Warmer(self._first_run, limit_s, self._poll_now.set, order) if limit_s else None
@@ -223,9 +225,9 @@ class TritonEngine:
         if self._breaker.open:
             return
         several = self._view.several()
-        if several != self._several and several is not None:
+        if several is not None and not self._several:
             _log.warning("several Tritons answer at %s: %s", self.url, several)
-        self._several = several
+        self._several = several is not None
         fresh: Mapping[str, ModelState] = (
             {name: self._state_of(spec) for name, spec in self._catalogue.models.items()}
             if several is None
@@ -257,7 +259,7 @@ class TritonEngine:
             self._client.reconnect()  # or callers would wait for their deadlines, and the dead connection with them
 
     def _lost(self, reason: str) -> None:
-        if self.transport is not None:
+        if self.transport is not None and self._news("away"):
             _log.warning("Triton at %s is away: %s", self.url, reason)
         self.transport = None
         self._connected = False
@@ -270,6 +272,14 @@ class TritonEngine:
         for pool in pools.values():
             pool.close()
 
+    def _news(self, what: str) -> bool:
+        """Tell if this is worth a line: a server that comes and goes all the time says the same again and again."""
+        now = time.monotonic()
+        if now - self._said.get(what, now - _SAY_AGAIN_S) < _SAY_AGAIN_S:
+            return False
+        self._said[what] = now
+        return True
+
     def _all(self, readiness: Readiness, reason: str) -> dict[str, ModelState]:
         return {
             name: ModelState(name, readiness, reason, retry_after=RETRY_AFTER_S)
@@ -277,19 +287,17 @@ class TritonEngine:
         }
 
     def _state_of(self, spec: ModelSpec) -> ModelState:
-        state = self._view.state(spec)
-        if not state.ready:
+        state, served = self._view.state(spec)
+        if not served:
             self._gone(spec.name)
-            return state
         branch = self._catalogue.branches.get(spec.name)
-        if self._warmer is None or branch is None or self._quarantine.holds(spec.name):
+        if self._warmer is None or branch is None or not state.ready or self._quarantine.holds(spec.name):
             return state
         return self._warmer.verdict(branch, state)
 
     def _gone(self, name: str) -> None:
         """The server doesn't serve it any more as it was known here."""
         self._quarantine.note_reloads((name,))
-        self._view.gone(name)
         if self._warmer is not None:
             self._warmer.forget(name)
 
@@ -343,7 +351,8 @@ class TritonEngine:
             except (OSError, RegionLost, InferenceFailed) as error:
                 if self._options.transport == "shared_memory":
                     raise TritonUnavailable(f"shared memory was asked for and failed: {error}") from error
-                _log.warning("%s goes by bytes: %s", branch.name, error)
+                if self._news(branch.name):
+                    _log.warning("%s goes by bytes: %s", branch.name, error)
             except DeadlineExceeded as error:  # no caller's
                 raise TritonUnavailable("it is silent: no answer to a new region", retry_after=1) from error
         return BytesLease(self._client, self._retries, self._attribute, branch, state)
@@ -384,13 +393,17 @@ class TritonEngine:
             return self._no_shared_memory(error)
         finally:
             probe.unlink()
-        _log.info("Triton at %s shares this host's memory: tensors go by reference", self.url)
+        if self._news("shared_memory"):
+            _log.info("Triton at %s shares this host's memory: tensors go by reference", self.url)
         return "shared_memory"
 
     def _no_shared_memory(self, error: Exception) -> Transport:
         if self._options.transport == "shared_memory":
             raise TritonUnavailable(f"shared memory was asked for and failed: {error}") from error
-        _log.info("Triton at %s doesn't share this host's memory, tensors go as bytes: %s", self.url, error)
+        if self._news("bytes"):
+            _log.info(
+                "Triton at %s doesn't share this host's memory, tensors go as bytes: %s", self.url, error
+            )
         return "bytes"
 
 

@@ -123,7 +123,7 @@ class SharedMemoryLease:
         try:
             self._send(deadline)
         except RegionLost:
-            _log.info("%s: Triton has forgotten the region, registering it again", self._branch.name)
+            _log.debug("%s: Triton has forgotten the region, registering it again", self._branch.name)
             self._retries.count("region_lost")
             self._again(deadline)
 

@@ -137,7 +137,6 @@ class TextPipeline:
         decision = self.router.decide("clip_text", None, Wishes())
         branch = decision.branch
         with leased(self.router.engine, branch, deadline, timings) as lease:
-            model = lease.model
             with timings.stage("prepare"):
                 lease.inputs[branch.inputs[0].name][0] = tokens.ids
             with timings.stage("infer"):
@@ -145,6 +144,7 @@ class TextPipeline:
             deadline.check("infer")
             with timings.stage("finish"):
                 vector = lease.outputs[branch.outputs[0].name][0, tokens.end].copy()
+            model = lease.model
         if not np.isfinite(vector).all():
             raise InferenceFailed(f"{branch.name} answered numbers that are not finite")
         if self.router.engine.ready()[branch.name].used == model.used:  # else: which of the two answered?
