@@ -35,6 +35,10 @@ def read_json(data: str | bytes, most_values: int) -> Any:
     """
     try:
         text = data.decode("utf-8-sig") if isinstance(data, bytes) else data
+        if (
+            sum(map(text.count, ",[{")) > 2 * most_values
+        ):  # before each value but the first; some are in texts
+            raise InvalidParameter(f"more than {most_values} values")
         value = _decoded(text)
     except UnicodeDecodeError as error:
         raise InvalidParameter(f"not UTF-8 at byte {error.start}") from error

@@ -20,7 +20,7 @@ from app.pipelines.base import Deadline
 from app.settings import Settings
 
 M = TypeVar("M", bound=BaseModel)
-MOST_VALUES = 100_000  # of one body
+MOST_VALUES = 30_000  # of one body; more where the settings allow more prompts
 _MOST_FAULTS = 10
 _SMALL = 4096  # bytes that are read within a fraction of a millisecond
 
@@ -36,17 +36,18 @@ async def read_model(request: Request, gateway: Gateway, model: type[M], deadlin
     body = await _received(request, gateway.settings, deadline)
     if len(body) <= _SMALL:
         return parsed(body, model, like)
-    return await gateway.work(functools.partial(parsed, body, model, like))
+    most = max(MOST_VALUES, 2 * gateway.settings.max_prompts)
+    return await gateway.work(functools.partial(parsed, body, model, like, most))
 
 
-def parsed(body: bytes, model: type[M], like: str) -> M:
+def parsed(body: bytes, model: type[M], like: str, most_values: int = MOST_VALUES) -> M:
     """A JSON object as `model`, all of whose fields forbid what they don't know.
 
     Raises:
         InvalidParameter: no JSON, or not as the model describes it; at most ten faults are told.
     """
     try:
-        document = read_json(json_text(body), MOST_VALUES)
+        document = read_json(json_text(body), most_values)
         if isinstance(document, dict):
             _refuse_unknown(document.keys() - model.model_fields.keys(), model)
         return model.model_validate(document)
