@@ -260,7 +260,9 @@ class VideoJobs:
                     self._sweep()
             except VideosUnavailable as error:
                 self._runner.say(error)
-            except Exception:  # noqa: BLE001  # a full disk passes
+            except OSError as error:  # no descriptor, or no room: it passes
+                self._runner.say(VideosUnavailable(str(error)))
+            except Exception:  # noqa: BLE001  # the thread must outlive whatever it meets
                 _log.exception("keeping the videos' folder failed; it is tried again")
 
     def _sweep(self) -> None:

@@ -1,12 +1,14 @@
 """A SQLite file that a full disk leaves readable, and small changes possible.
 
 The journal is a rollback journal that stays on the disk (PERSIST): a reader makes no file, and a writer has its room
-already. WAL would make two files anew for whoever opens the database. `reserve` keeps free pages in both files.
+already. WAL would make two files for whoever opens the database. `reserve` keeps free pages in both files. A descriptor
+is kept for the journal, which SQLite opens each time, so that a process without any other reads and writes as well.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -39,6 +41,7 @@ class SqliteFile:
         self._path = path
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
+        self._spare: int | None = None
 
     def close(self) -> None:
         """Close the connection; the next use opens another."""
@@ -46,12 +49,17 @@ class SqliteFile:
             if self._connection is not None:
                 self._connection.close()
             self._connection = None
+            self._give_spare()
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """The connection, for this thread alone."""
         with self._lock, self._translated():
-            yield self._opened()
+            self._give_spare()
+            try:
+                yield self._opened()
+            finally:
+                self._take_spare()
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -81,6 +89,16 @@ class SqliteFile:
             connection.execute("UPDATE reserve SET room = zeroblob(?)", (page - 599,))
         with self.writing() as connection:
             connection.execute("DELETE FROM reserve")
+
+    def _give_spare(self) -> None:
+        if self._spare is not None:
+            os.close(self._spare)
+        self._spare = None
+
+    def _take_spare(self) -> None:
+        if self._spare is None:
+            with contextlib.suppress(OSError):
+                self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
     def _journal_bytes(self) -> int:
         try:
