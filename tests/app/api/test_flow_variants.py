@@ -21,7 +21,7 @@ PAIR = {"frame0": ("0", FRAME), "frame1": ("1", FRAME)}
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     """Both flow networks at 256, detection set to n."""
     folder = build(tmp_path_factory.mktemp("flows"), ("yolo11n_320", "raft_256", "raft_large_256"))
-    with client(folder, variant="n") as test_client:
+    with client(folder, variant="n", models="*") as test_client:
         yield test_client
 
 
