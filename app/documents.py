@@ -35,10 +35,7 @@ def read_json(data: str | bytes, most_values: int) -> Any:
     """
     try:
         text = data.decode("utf-8-sig") if isinstance(data, bytes) else data
-        if (
-            sum(map(text.count, ",[{")) > 2 * most_values
-        ):  # before each value but the first; some are in texts
-            raise InvalidParameter(f"more than {most_values} values")
+        _check_marks(text, ",[{", most_values)
         value = _decoded(text)
     except UnicodeDecodeError as error:
         raise InvalidParameter(f"not UTF-8 at byte {error.start}") from error
@@ -54,6 +51,7 @@ def read_json_or_yaml(text: str, most_values: int) -> Any:
     Raises:
         InvalidParameter: neither, or refused as described above.
     """
+    _check_marks(text, ",[{\n", most_values)
     if text.lstrip("\ufeff \t\r\n").startswith("{"):
         try:
             value = _decoded(text)
@@ -62,6 +60,15 @@ def read_json_or_yaml(text: str, most_values: int) -> Any:
         _check(value, most_values)
         return value
     return read_yaml(text, most_values)
+
+
+def _check_marks(text: str, marks: str, most_values: int) -> None:
+    """Refuse a text with far too many values before it is taken apart.
+
+    One of the marks stands before every value but the first; texts may hold some, too, so twice as many are allowed.
+    """
+    if sum(map(text.count, marks)) > 2 * most_values:
+        raise InvalidParameter(f"more than {most_values} values")
 
 
 def _decoded(text: str) -> Any:
