@@ -84,32 +84,30 @@ class Connection(HttpToolsProtocol):
             self.send_400_response("The head of the request is too large.")
 
     def _parse(self, data: bytes) -> None:
-        rest: bytes | memoryview = data
-        while self._refusal is None:
+        pieces: list[bytes | memoryview] = [data]  # the last one is next
+        while pieces and self._refusal is None:
+            piece = pieces.pop()
             try:
-                self.parser.feed_data(rest)
+                self.parser.feed_data(piece)
             except httptools.HttpParserUpgrade as pause:
-                rest = memoryview(rest)[pause.args[0] :]
-                self._decline_upgrade()
+                pieces += [memoryview(piece)[pause.args[0] :], self._without_offer()]
             except httptools.HttpParserError:
                 self.send_400_response("This is no HTTP/1.1 request.")
-            else:
-                return
 
-    def _decline_upgrade(self) -> None:
-        """Go on with the request whose head has just ended, without its offer.
+    def _without_offer(self) -> bytes:
+        """The head that has just ended, as it would be without an offer to change the protocol.
 
         The parser takes everything after such a head for another protocol's, so a new one gets the head again.
         """
         method = self.parser.get_method()
         if method == b"CONNECT":  # what follows belongs to the tunnel that the caller asks for
             self._refuse(405, "method_not_allowed", "Not with this method", "CONNECT isn't served here.")
-            return
+            return b""
         lines = [b"%s %s HTTP/%s" % (method, self.url, self.parser.get_http_version().encode())]
         lines += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn
-        self.parser.feed_data(b"\r\n".join([*lines, b"", b""]))
+        return b"\r\n".join([*lines, b"", b""])
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(400, "invalid_request", "The request breaks HTTP", msg)

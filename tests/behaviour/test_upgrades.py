@@ -152,3 +152,27 @@ def test_a_tunnel_is_refused(port: int, extra: bytes) -> None:
         refused = line.send(head + NEXT).answer()
         assert (refused.status, refused.json()["code"]) == (405, "method_not_allowed")
         assert line.over()
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        b"Transfer-Encoding: gzip\r\n", b"Transfer-Encoding: chunked, identity\r\n", b"Content-Length: 3,3\r\n",
+        b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n", b"Host: other\r\n",
+    ],
+)  # fmt: skip
+def test_an_offer_excuses_no_faulty_head(port: int, extra: bytes) -> None:
+    """What is refused without an offer is refused with one: 400, and the connection ends."""
+    head = b"POST /v1/detect HTTP/1.1\r\nHost: gateway\r\n" + JAVA + extra + b"\r\n"
+    with Line(port) as line:
+        refused = line.send(head + NEXT).answer()
+        assert (refused.status, refused.json()["code"]) == (400, "invalid_request")
+        assert line.over()
+
+
+def test_thousands_of_offers_at_once_are_parsed_in_time(port: int) -> None:
+    """Each costs a new parser, and none copies what follows it."""
+    request = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+    with Line(port) as line:
+        line.send(request * 2000)
+        assert {line.answer().status for _ in range(2000)} == {200}

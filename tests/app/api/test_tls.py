@@ -167,7 +167,7 @@ def test_a_real_triton_is_reached_over_tls(
             answer = served.post("/v1/detect", content=BODY)
             assert (answer.status_code, answer.json()["models_used"][0]["runtime"]) == (200, "triton")
         done = _smoke(f"grpcs://localhost:{port}", GATEWAY_TRITON_TLS_CA=str(authority.ca))
-        assert done.returncode == 1, done.stderr  # it answers; what the checklist asks for isn't all there
+        assert done.returncode == 0, done.stderr  # what /readyz waits for is there
         assert "yolo11n_320" in done.stdout
         for tls, said in ((Tls(ca=stranger.ca), r"(?i)certificate|handshake|ssl"), (None, ".")):
             engine = TritonEngine(
