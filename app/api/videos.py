@@ -32,6 +32,7 @@ from app.errors import InvalidParameter, UnsupportedMediaType, VideoNotFound, Vi
 from app.pipelines.base import Deadline
 from app.pipelines.jobs import VideoJobs
 from app.pipelines.profile import Profile
+from app.pipelines.stream import sniff_container
 from app.settings import Settings, environment
 
 router = APIRouter(tags=["videos"], route_class=DirectRoute)
@@ -89,6 +90,9 @@ async def submit(request: Request, query: Annotated[VideoQuery, Query()], gatewa
     )
     video = upload.video
     if video is None:
+        for head in upload.parts.get("file", ()):
+            if head:
+                sniff_container(head[:4096])  # says what it is instead
         raise UnsupportedMediaType("the body is no MP4, MOV, Matroska, WebM or AVI video", hint=_SEND_A_VIDEO)
     try:
         with _stored():

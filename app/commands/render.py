@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.media.overlays import draw_boxes
+from app.media.video_facts import VideoFacts
 from app.media.video_writer import VideoWriter
 from app.pipelines.component_detect import DetectFrames
 from app.pipelines.frames import Sample
@@ -20,6 +21,10 @@ class Annotator:
 
     def __init__(self, writer: VideoWriter) -> None:
         self._writer = writer
+
+    def begin(self, facts: VideoFacts) -> None:
+        """Keep the shape of the video's pixels."""
+        self._writer.pixel_aspect = facts.pixel_aspect
 
     def __call__(self, sample: Sample, rgb: NDArray[np.uint8], said: Mapping[str, Any]) -> None:
         """An `Observer` of `VideoAnalysis`."""

@@ -161,7 +161,7 @@ class VideoReader:
 
     def _message(self, wanted: str) -> video_protocol.Message | None:
         """The next message of a kind, having done what others ask for; None at the end, with `fault` set."""
-        since = time.monotonic()
+        stall = _Stall(self._limits.stall_s)
         with self._reading:
             while not self._over and not self._closed:
                 try:
@@ -171,9 +171,11 @@ class VideoReader:
                             self._died()
                         elif self._understood(message) == wanted:
                             return message
-                        since = time.monotonic()
+                        stall = _Stall(self._limits.stall_s)
                 except TimeoutError:
-                    self._check_stall(since)
+                    if self._child is not None:
+                        stall.look(*self._child.activity())
+                    self._check_stall(stall.since)
         return None
 
     @contextmanager
@@ -265,6 +267,29 @@ class VideoReader:
             return
         last = self._last
         self.fault = fault(f"after frame {last.index} ({last.time_s:.2f} s): {detail}" if last else detail)
+
+
+class _Stall:
+    """Tells a decoder that hangs from one that gets no processor.
+
+    `since`: when it was last seen to work, or to wait for a processor, since its last message. Work without a message
+    counts for at most twice the limit: its own clock ends it after once.
+    """
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._used_s: float | None = None
+        self._latest_s = 0.0
+        self.since = time.monotonic()
+
+    def look(self, used_s: float, runnable: bool) -> None:
+        """Take in the processor time that it has used, and whether it wants more."""
+        if self._used_s is None:
+            self._used_s = self._latest_s = used_s
+        works = runnable or used_s > self._latest_s
+        self._latest_s = used_s
+        if works and used_s - self._used_s <= 2 * self._limit_s:
+            self.since = time.monotonic()
 
 
 def _prepared(slots: int) -> tuple[Ring, socket.socket, socket.socket]:

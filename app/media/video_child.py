@@ -67,6 +67,14 @@ class DecoderProcess:
         with self._lock:
             process.wait()
 
+    def activity(self) -> tuple[float, bool]:
+        """Processor time that it has taken, in seconds, and whether it waits for nothing but a processor."""
+        try:
+            fields = Path(f"/proc/{self.pid}/stat").read_bytes().rpartition(b")")[2].split()
+        except OSError:  # it has ended
+            return 0.0, False
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), fields[0] == b"R"
+
     def kill(self) -> None:
         """Kill it at once if it runs. Thread-safe."""
         with self._lock:  # its number is not given to another process before its status is taken

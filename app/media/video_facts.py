@@ -17,7 +17,8 @@ class VideoLimits:
     `max_pixels`: width x height of a frame, by the header before anything is decoded, and of each frame again.
     `max_duration_s`: of the range that is asked for, by the header, and as it is decoded.
     `max_frames`: sampled frames, by the header, and as they are delivered.
-    `stall_s`: the decoder is killed when it makes no progress for so long, waiting for a free slot not counted.
+    `stall_s`: the decoder is killed when it makes no progress for so long, waiting for a free slot or for a processor
+    not counted; and when it uses so much processor time without a sign.
     `memory_bytes`: address space of the decoder's process, with the slots in it. It takes 0.13 GB by itself; with eight
     slots, 1080p takes 0.3 GB, 8K 1.8 GB, and 64 million pixels from 2.3 GB on, by how many frames a stream refers to.
     """

@@ -33,6 +33,7 @@ class VideoWriter:
         self._stream.pix_fmt = "yuv420p"
         self._stream.codec_context.time_base = _TIME_BASE
         self._last = -1
+        self.pixel_aspect = 1.0  # width of a pixel by its height; set it before the first frame
 
     def __enter__(self) -> Self:
         return self
@@ -56,6 +57,9 @@ class VideoWriter:
         height, width = (side - side % 2 for side in rgb.shape[:2])
         if self._last < 0:
             self._stream.width, self._stream.height = max(2, width), max(2, height)
+            if self.pixel_aspect != 1:
+                aspect = Fraction(self.pixel_aspect).limit_denominator(255)
+                self._stream.codec_context.sample_aspect_ratio = aspect
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb[:height, :width]), "rgb24")
         self._last = max(self._last + 1, round(time_s / _TIME_BASE))
         frame.pts, frame.time_base = self._last, _TIME_BASE

@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
-from app.errors import GatewayError, InvalidVideo
+from app.errors import DeadlineExceeded, GatewayError, InvalidVideo
 from app.media.video import VideoFacts, VideoLimits, VideoReader
 from app.pipelines import manifest as manifests
 from app.pipelines.base import Deadline, Wishes
@@ -90,8 +90,15 @@ class Progress:
 
 
 Report = Callable[[Progress], None]
-# Sees every frame's pixels and what the components said, in order: makes the annotated video.
-Observer = Callable[[Sample, Any, Mapping[str, Any]], None]
+
+
+class Observer(Protocol):
+    """Sees every frame's pixels and what the components said, in order: makes the annotated video."""
+
+    def begin(self, facts: VideoFacts) -> None:
+        """Take the video's facts, before its first frame."""
+
+    def __call__(self, sample: Sample, rgb: Any, said: Mapping[str, Any]) -> None: ...
 
 
 @dataclass(slots=True)
@@ -176,8 +183,10 @@ class VideoAnalysis:
         with VideoReader(file, self._profile.sampling.sampling(), self._options.limits) as reader:
             self._components(self._frame_facts(reader.facts.width, reader.facts.height))
 
-    def run(self, video: Input, report: Report | None = None) -> dict[str, Any]:
+    def run(self, video: Input, report: Report | None = None, *, accept_stall: bool = True) -> dict[str, Any]:
         """Analyse the video; answers the manifest.
+
+        A decoder that stalls ends the video early, with a partial result, or without `accept_stall` the run.
 
         Raises:
             Cancelled: see `cancel`.
@@ -190,10 +199,14 @@ class VideoAnalysis:
             run = self._prepared(video, reader.facts, report)
             resumed = run.checkpoint.frames
             self._begin(run)
+            if self._observer is not None:
+                self._observer.begin(run.facts)
             self._frames(reader, run)
             run.facts = reader.facts
             fault, decoded, damaged = reader.fault, reader.decoded, reader.damaged
         frames = run.checkpoint.frames
+        if isinstance(fault, DeadlineExceeded) and not accept_stall:
+            raise fault
         if not frames:
             raise fault or InvalidVideo("no frame of the video lies within the sampling")
         manifest = manifests.described(self._profile, run.facts, fault, run.tallies) | {

@@ -30,7 +30,7 @@ LOOK_S = 0.5  # how soon a deleted job stops, and a job of another worker's is s
 _REPORT_S = 0.3
 _RETRY_S = 30.0
 _ROOM_S, _ROOM_LONGEST_S = 5.0, 60.0
-_MOST_ATTEMPTS, _MOST_LATE = 100, 20
+_MOST_ATTEMPTS, _MOST_LATE, _MOST_STALLS = 100, 20, 4
 # Worth coming back for.
 PASSING = (TritonUnavailable, SeveralServers, ModelNotReady, InsufficientGpuMemory, Overloaded)
 _NO_ROOM = "the disk is full, or the service is out of file descriptors or memory; the job resumes when there is room"
@@ -146,7 +146,8 @@ class JobRunner:
         try:
             profile = self._read_profile(self._files.profile(job.id).read_text(encoding="utf-8"))
             with self._at_work(job, profile) as analysis, self._files.input(job.id).open("rb") as file:
-                manifest = analysis.run(Input(file, job.name, job.bytes, job.sha256), self._reporter(job))
+                given, last = Input(file, job.name, job.bytes, job.sha256), job.attempts >= _MOST_STALLS
+                manifest = analysis.run(given, self._reporter(job), accept_stall=last)
         except Cancelled:  # deleted, or the service stops: the next one resumes at once
             self._put_back(job, 0.0, None)
         except VideosUnavailable as error:
@@ -223,13 +224,13 @@ class JobRunner:
         self._put_back(job, pause, VideosUnavailable(_NO_ROOM), counts=False)
 
     def _come_back(self, job: Job, error: GatewayError) -> None:
-        """Put the job back: what stood in the way may pass, also a backend that was too slow.
+        """Put the job back: what stood in the way may pass, also a backend or a decoder that was too slow.
 
-        A file that can't be decoded in time stays what it is.
+        A decoder that hangs again and again does so because of its file.
         """
         most = _MOST_ATTEMPTS
         if isinstance(error, DeadlineExceeded):
-            most = 0 if error.stage == "decode" else _MOST_LATE
+            most = _MOST_STALLS if error.stage == "decode" else _MOST_LATE
         if job.attempts >= most:
             self._over(job, "failed", (error.code, error.detail))
             return

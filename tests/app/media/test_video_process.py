@@ -22,7 +22,7 @@ from support import videos
 from support.triton_server import ROOT
 
 from app.errors import DeadlineExceeded, InvalidVideo, Overloaded
-from app.media.video import Sampling, VideoLimits, VideoReader
+from app.media.video import Sampling, VideoLimits, VideoReader, _Stall
 
 
 @pytest.fixture(scope="module")
@@ -256,6 +256,40 @@ def test_a_stall_is_a_deadline(long: Path) -> None:
         assert video.fault.stage == "decode"
         assert indices == list(range(len(indices)))
         assert gone(process)
+
+
+@pytest.mark.parametrize(
+    ("looks", "hangs"),
+    [
+        ([(0.1, False)] * 4, True),  # neither works nor wants to
+        ([(0.1, True)] * 4, False),  # waits for a processor
+        ([(0.1, False), (0.2, False), (0.2, False), (0.3, False)], False),  # gets a little of one
+        ([(0.1, True), (5.0, True), (9.0, True), (20.0, True)], True),  # works, and says nothing
+        ([(0.0, False)] * 4, True),  # has ended
+    ],
+)
+def test_a_decoder_without_a_processor_does_not_hang(looks: list[tuple[float, bool]], hangs: bool) -> None:
+    """A decoder hangs that neither works nor waits for a processor, or works for too long without a message."""
+    stall = _Stall(limit_s=2.0)
+    began = stall.since
+    stall.look(0.1 if looks[0][0] else 0.0, runnable=False)
+    for look in looks:
+        last = time.monotonic()
+        stall.look(*look)
+    assert (stall.since < last) == hangs
+    assert (stall.since == began) or not hangs or looks[-1][0] > 1
+
+
+def test_the_processor_time_of_a_decoder(long: Path) -> None:
+    """It has used some when its first frame is there; suspended, it wants no more."""
+    with long.open("rb") as file, VideoReader(file, slots=2) as video:
+        started = video._child
+        assert started is not None
+        assert started.activity()[0] > 0
+        child(video).suspend()
+        while started.activity()[1]:
+            pass
+        assert started.activity() == started.activity()
 
 
 def test_waiting_for_a_slot_is_no_stall(long: Path) -> None:
