@@ -16,7 +16,7 @@ Counters = tuple[
     int, int
 ]  # inferences since the model was loaded, time of the last one (ms, the server's clock)
 
-LOOKS = 3  # in a row that must agree before a model is called identified
+LOOKS = 5  # in a row that must agree before a model is called identified
 EVIDENCE = 3  # contradictions within WINDOW_S that mean several servers
 WINDOW_S = 10.0
 # After a contradiction so many more looks must agree.

@@ -37,8 +37,8 @@ def looks(identity: Identity, now: float, server: Server, own: int, times: int =
     return found
 
 
-def test_a_model_is_identified_after_three_looks() -> None:
-    """Two looks are not enough."""
+def test_a_model_is_identified_after_several_looks() -> None:
+    """One look less is not enough."""
     identity, server = Identity(), Server(5, 100)
     looks(identity, 1.0, server, 0, LOOKS - 1)
     assert not identity.identified("m")
@@ -52,7 +52,7 @@ def test_a_model_that_counts_nothing_is_identified() -> None:
     assert Identity().settled()
 
 
-def test_a_reload_is_seen_and_identified_after_three_more_looks() -> None:
+def test_a_reload_is_seen_and_identified_after_several_more_looks() -> None:
     """Counters that start from zero are a reload, not another server."""
     identity, server = Identity(), Server(5, 100)
     looks(identity, 1.0, server, 0)
@@ -119,7 +119,7 @@ def test_a_server_that_never_ran_and_one_that_did_are_told_apart() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_two_servers_that_share_the_traffic_are_told_apart(seed: int) -> None:
-    """Calls go to one of two at random, a run each 40 ms, a poll of three looks each half second: found in 30 s."""
+    """Calls go to one of two at random, a run each 40 ms, a poll of several looks each half second: found in 30 s."""
     chance = random.Random(seed)
     identity, servers, own = Identity(), [Server(), Server()], 0
     for poll in range(60):
@@ -182,7 +182,7 @@ def test_a_call_that_began_before_an_upgrade_contradicts_nothing() -> None:
     assert identity.several(8.0) is None
 
 
-def test_a_new_connection_asks_for_three_looks_and_proves_nothing() -> None:
+def test_a_new_connection_asks_for_several_looks_and_proves_nothing() -> None:
     """Another server at the other end is a reload; the same one keeps what is known of its models."""
     identity, server = Identity(), Server(5, 100)
     looks(identity, 1.0, server, 0)
