@@ -133,6 +133,8 @@ def _profile(document: dict[str, Any], name: str, max_prompts: int) -> Profile:
 
 def _faults(error: ValidationError) -> str:
     faults = error.errors(include_url=False, include_context=False, include_input=False)
+    if any("TrackingRule" in fault["loc"] and fault["type"] != "dataclass_type" for fault in faults):
+        faults = [fault for fault in faults if fault["loc"][-1] != "bool"]  # a rule was meant, no switch
     words = [_fault(fault) for fault in faults[:_MOST_FAULTS]]
     more = len(faults) - len(words)
     return "; ".join([*words, f"and {more} more"] if more else words)

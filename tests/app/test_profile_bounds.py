@@ -132,6 +132,18 @@ def test_a_profile_holds_as_many_prompts_as_the_service_allows() -> None:
     assert len(prompts(profiles.parse(CLIP % ",".join(["x"] * 7000), 7000))) == 7000
 
 
+def test_a_wrong_threshold_is_the_only_fault_told() -> None:
+    """`track` may be true or false, too, but whoever sends thresholds has no use for hearing that."""
+    for text, fault in (
+        ("{match: 0}", "match must lie in (0, 1], not 0.0"),
+        ("{hihg: 0.4}", "unknown key"),
+    ):
+        with pytest.raises(InvalidParameter) as caught:
+            profiles.parse(detect(f"track: {text}"))
+        assert caught.value.detail.endswith(fault)
+        assert "boolean" not in caught.value.detail
+
+
 def test_ten_faults_are_told_and_the_others_counted() -> None:
     """A profile of many mistakes has a short answer."""
     text = "\n".join(f"key{i}: 1" for i in range(50)) + "\n" + DETECT
