@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from support.triton_server import ROOT
@@ -96,7 +97,7 @@ ANALYZE = ["analyze", "--video-path", "docs/astronaut.mp4", "--profile-path", "p
     ("package", "extra", "module", "arguments", "setting"),
     [
         ("onnxruntime", "embedded", "app.cli", ["serve", "--engine", "embedded"], None),
-        ("onnxruntime", "embedded", "app.cli", [*ANALYZE, "--output", "/dev/null/x"], None),
+        ("onnxruntime", "embedded", "app.cli", [*ANALYZE, "--output", "OUT"], None),
         ("redis", "redis", "app.cli", ["serve"], "GATEWAY_SESSION_STORE=redis://127.0.0.1/0"),
         (
             "opentelemetry",
@@ -110,9 +111,10 @@ ANALYZE = ["analyze", "--video-path", "docs/astronaut.mp4", "--profile-path", "p
     ],
 )
 def test_a_missing_package_is_one_line(
-    package: str, extra: str, module: str, arguments: list[str], setting: str | None
+    package: str, extra: str, module: str, arguments: list[str], setting: str | None, tmp_path: Path
 ) -> None:
     """No traceback, exit code 1 or 2, and the extra that brings it."""
+    arguments = [str(tmp_path) if word == "OUT" else word for word in arguments]
     script = (
         f"import runpy, sys; sys.modules[{package!r}] = None; sys.path.append('benchmarks'); "
         f"sys.argv = ['gateway', *{arguments!r}]; runpy.run_module({module!r}, run_name='__main__')"
