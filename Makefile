@@ -85,6 +85,10 @@ redis-server:
 haproxy:
 	@deploy/local/haproxy.sh
 
+.PHONY: chromium
+chromium:
+	@deploy/local/chromium.sh
+
 .PHONY: prometheus
 prometheus:
 	@deploy/local/prometheus.sh
@@ -129,7 +133,7 @@ stack: .venv/.dev .venv-triton redis-server prometheus
 
 # --- checks ----------------------------------------------------------------------------------------------------
 
-test: .venv/.dev .venv-triton .venv-clients redis-server haproxy prometheus
+test: .venv/.dev .venv-triton .venv-clients redis-server haproxy chromium prometheus
 	$(SAY) 'tests (TEST_PROCESSES=$(TEST_PROCESSES) side by side; a file stays in one process)'
 	@.venv/bin/pytest -n $(TEST_PROCESSES) --dist loadfile -m 'not export and not reference and not containers'
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 import httpx2
 import pytest
 from support.gateway import server
+from support.programs import program
 
 Server = tuple[httpx2.Client, int]
 
@@ -24,20 +23,12 @@ def running(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield started
 
 
-def _chromium() -> str:
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    if found is None:
-        give_up = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
-        give_up("no chromium; install Debian's package")
-    return found
-
-
 def _shown(url: str, folder: Path) -> tuple[str, str, set[str]]:
     """The page as Chromium builds it, what it complains of, and the hosts that the page asked."""
     log = folder / "net.json"
     done = subprocess.run(
         [
-            _chromium(), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+            program("chromium"), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
             "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
             f"--user-data-dir={folder / 'profile'}", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
             "--enable-logging=stderr", f"--log-net-log={log}", "--virtual-time-budget=20000", "--dump-dom", url,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import redis
 import yaml
-from support.redis_server import binary
+from support.programs import program
 from support.triton_server import ROOT, free_ports
 
 PASSWORD = "a-password_1"  # noqa: S105  # of this test's server alone
@@ -25,7 +25,7 @@ def server(tmp_path: Path) -> Iterator[int]:
     port = free_ports(1)[0]
     stand_in = tmp_path / "bin" / "redis-server"
     stand_in.parent.mkdir()
-    stand_in.write_text(f'#!/bin/sh\nexec {binary()} "$@" --port {port} --dir {tmp_path}\n')
+    stand_in.write_text(f'#!/bin/sh\nexec {program("redis-server")} "$@" --port {port} --dir {tmp_path}\n')
     stand_in.chmod(0o755)
     environment = {"PATH": f"{stand_in.parent}{os.pathsep}/usr/bin:/bin", "REDISCLI_AUTH": PASSWORD}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)

@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx2
 import psutil
 import pytest
-from support import prometheus_server, redis_server
 from support.gateway import png, scene
+from support.programs import program
 from support.triton_server import ROOT
 
 pytestmark = pytest.mark.triton
@@ -25,8 +25,8 @@ Running = tuple[subprocess.Popen[str], dict[str, str]]
 @pytest.fixture
 def stack(repository: Path, tmp_path: Path) -> Iterator[Running]:
     """The program once it says that all is ready, and the addresses that it names."""
-    prometheus_server.binary()
-    redis_server.binary()
+    program("prometheus")
+    program("redis-server")
     command = [
         sys.executable,
         str(STACK),
@@ -99,7 +99,7 @@ def test_what_cannot_start_is_named(
     repository: Path, tmp_path: Path, option: str, value: str, words: str
 ) -> None:
     """The last words say which part failed and why, and nothing is left."""
-    redis_server.binary()
+    program("redis-server")
     command = [
         sys.executable,
         STACK,

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import socket
 import subprocess
 from pathlib import Path
 from types import TracebackType
 
-import pytest
-
-from support.triton_server import ROOT, free_ports
+from support.programs import program
+from support.triton_server import free_ports
 
 START_SECONDS = 30
 # No second try, no other server: what a gateway fails to answer, a caller sees.
@@ -36,19 +33,6 @@ backend gateways
 """
 
 
-def binary() -> str:
-    """The haproxy of PATH, or the one that deploy/local/haproxy.sh unpacked; without one, no test needs to pass but
-    those of CI.
-    """
-    unpacked = ROOT / ".build" / "haproxy" / "haproxy"
-    path = os.environ.get("PATH", "") + ":/usr/sbin"
-    found = shutil.which("haproxy", path=path) or (str(unpacked) if unpacked.exists() else None)
-    if found is None:
-        give_up = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
-        give_up("no haproxy; run: make haproxy")
-    return found
-
-
 class HAProxy:
     """Start with `with HAProxy(folder, ports):`; it asks each server's /readyz twice a second.
 
@@ -61,7 +45,7 @@ class HAProxy:
         config = folder / "haproxy.cfg"
         servers = [f"  server {port} 127.0.0.1:{port} check inter 500ms fall 2 rise 1" for port in ports]
         config.write_text(CONFIG.format(port=self.port, servers="\n".join(servers)))
-        self._command = [binary(), "-f", str(config), "-db"]
+        self._command = [program("haproxy"), "-f", str(config), "-db"]
 
     def __enter__(self) -> HAProxy:
         with self._log.open("wb") as out:

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from support.analysis import patches
 from support.gateway import server
-from support.prometheus_server import PrometheusServer, binary
+from support.programs import program
+from support.prometheus_server import PrometheusServer
 from support.traffic import Traffic
 from support.triton_server import TritonServer
 
@@ -28,7 +29,7 @@ class Observed(NamedTuple):
 @contextlib.contextmanager
 def observed(repository: Path, folder: Path) -> Iterator[Observed]:
     """After some seconds of load on every route, while everything still runs."""
-    binary()
+    program("prometheus")
     video = patches(folder / "video.mp4").read_bytes()
     with (
         TritonServer(repository, folder / "triton.log") as triton,

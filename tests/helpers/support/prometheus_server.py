@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import os
-import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -13,8 +11,8 @@ from types import TracebackType
 from typing import Any
 
 import httpx2
-import pytest
 
+from support.programs import program
 from support.triton_server import ROOT, free_ports
 
 CONFIG = ROOT / "deploy" / "prometheus"
@@ -23,22 +21,10 @@ START_SECONDS = 30
 _GUARD = '"$@" >&2 & echo $!; cat >/dev/null; kill $! 2>/dev/null; wait'
 
 
-def binary(name: str = "prometheus") -> str:
-    """`prometheus` or `promtool`: of PATH, or what deploy/local/prometheus.sh unpacked; without one, no test needs to
-    pass but those of CI.
-    """
-    unpacked = ROOT / ".build" / "prometheus" / name
-    found = shutil.which(name) or (str(unpacked) if unpacked.exists() else None)
-    if found is None:
-        give_up = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
-        give_up(f"no {name}; run: make prometheus")
-    return found
-
-
 def promtool(*words: str | Path) -> str:
     """What promtool says; it must be content."""
     done = subprocess.run(
-        [binary("promtool"), *map(str, words)], cwd=CONFIG, capture_output=True, text=True, check=False
+        [program("promtool"), *map(str, words)], cwd=CONFIG, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -62,7 +48,7 @@ class PrometheusServer:
         config, log = self._folder / "prometheus.yml", self._folder / "prometheus.log"
         config.write_text(self._config)
         command = [
-            binary(), f"--config.file={config}", f"--storage.tsdb.path={self._folder / 'data'}",
+            program("prometheus"), f"--config.file={config}", f"--storage.tsdb.path={self._folder / 'data'}",
             f"--web.listen-address=127.0.0.1:{self.port}", "--log.level=warn",
         ]  # fmt: skip
         with log.open("wb") as out:

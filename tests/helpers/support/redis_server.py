@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -12,25 +11,12 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-import pytest
-
-from support.triton_server import ROOT, free_ports
+from support.programs import program
+from support.triton_server import free_ports
 
 START_SECONDS = 20
 # The shell ends the server when its input ends: with stop(), and with a test process that is killed.
 _GUARD = '"$@" >&2 & echo $!; cat >/dev/null; kill -9 $! 2>/dev/null; wait'
-
-
-def binary() -> str:
-    """The redis-server of PATH, or the one that deploy/local/redis.sh unpacked; without one, no test needs to pass
-    but those of CI.
-    """
-    unpacked = ROOT / ".build" / "redis" / "redis-server"
-    found = shutil.which("redis-server") or (str(unpacked) if unpacked.exists() else None)
-    if found is None:
-        give_up = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
-        give_up("no redis-server; run: make redis-server")
-    return found
 
 
 class RedisServer:
@@ -41,7 +27,8 @@ class RedisServer:
         self.port = free_ports(1)[0]
         self._password = password
         self._command = [
-            binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "",
+            program("redis-server"), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(folder),
+            "--save", "",
             "--appendonly", "no", *(("--requirepass", password) if password else ()),
         ]  # fmt: skip
         self._guard: subprocess.Popen[bytes] | None = None
