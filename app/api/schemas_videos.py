@@ -46,7 +46,11 @@ class Video(Schema):
     attempts: int = Field(description="How often it was begun or gone on with.")
     error: JobError | None
     position: int | None = Field(description="How many wait before it; null once it runs.")
-    manifest: dict[str, Any] | None = Field(description="manifest.json, once it is done.")
+    manifest: dict[str, Any] | None = Field(
+        description="manifest.json, once it is done. `video` holds the facts: width, height, rotation, duration_s, "
+        "fps, frames, codec, container and pixel_aspect (width of a pixel by its height); `warnings` say what is odd "
+        "about its times."
+    )
     links: Links
 
 
