@@ -27,7 +27,7 @@ help:
 	@echo 'make test                         the test suite (starts and stops its own Triton, Redis, HAProxy and Prometheus)'
 	@echo 'make test-containers              the image, built by hand from the Dockerfile and run as its user (needs root)'
 	@echo 'make test-export                  the export and the parity with the reference (needs torch, installs it)'
-	@echo 'make chaos CHAOS=hostile|kills|soak|mixed|overload|fuzz|openapi_fuzz   break it for real (docs/survival.md)'
+	@echo 'make chaos CHAOS=hostile|hostile_memory|kills|soak|mixed|overload|fuzz|openapi_fuzz   break it for real (docs/survival.md)'
 	@echo 'make smoke | bench-matrix          is what stands there well, and how fast is it? (SMOKE_ARGS=… BENCH_ARGS=…)'
 	@echo 'make bench-speed | bench-guard      beside the limit and six peers; slower than the committed ratios?'
 	@echo 'make bench-growth                   cost by picture, callers, prompts, boxes, workers and video length'

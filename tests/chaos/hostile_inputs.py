@@ -72,6 +72,9 @@ def saved(kind: str, image: Image.Image, **how: object) -> bytes:
     return buffer.getvalue()
 
 
+GOOD_WEBP = saved("WEBP", Image.new("RGB", (64, 64)))
+
+
 def pictures() -> Iterator[Attack]:
     grey = Image.new("RGB", (1900, 1900), (114, 114, 114))
     jpeg = saved("JPEG", Image.fromarray(np.random.default_rng(0).integers(0, 255, (480, 640, 3), np.uint8)))
@@ -106,6 +109,23 @@ def pictures() -> Iterator[Attack]:
     yield Attack("PNG with 100,000 chunks", _with(GOOD, chunk(b"tEXt", b"a\0b") * 100_000), (200, 400))
     yield Attack(
         "PNG, animated", saved("PNG", frames[0], save_all=True, append_images=frames[1:]), (200, 400)
+    )
+    scans = saved("JPEG", grey, progressive=True)
+    scan = scans[scans.rindex(b"\xff\xda") : -2]
+    yield Attack("JPEG with 6,000 scans", scans[:-2] + scan * 6000 + scans[-2:], (400,))
+    yield Attack("JPEG with 2 million segments", jpeg[:2] + b"\xff\xe5\0\2" * 2 * MB + jpeg[2:], (400,))
+    yield Attack("JPEG with 8 MB of fill bytes", jpeg[:2] + b"\xff" * 8 * MB + jpeg[2:], (400,))
+    yield Attack("PNG with a million chunks", _with(GOOD, chunk(b"tEXt", b"") * MB), (400,))
+    yield Attack(
+        "PNG with an international text bomb",
+        _with(GOOD, chunk(b"iTXt", b"x\0\1\0\0\0" + zeros(300 * MB))),
+        (200,),
+    )
+    yield Attack(
+        "PNG of 2 rows and 2,000,000 columns", png_of(2_000_000, 2, chunk(b"IDAT", zeros(12 * MB))), (413,)
+    )
+    yield Attack(
+        "WebP with a million chunks", GOOD_WEBP[:12] + (b"abcd" + bytes(4)) * MB + GOOD_WEBP[12:], (400,)
     )
     yield Attack("WebP, animated", saved("WEBP", frames[0], save_all=True, append_images=frames[1:]), (400,))
     yield Attack("WebP of 16383 x 16383", _webp(16383, 16383), (400, 413))
