@@ -432,7 +432,10 @@ async def _announce(gateway: Gateway) -> None:
         name for name in gateway.router.catalogue.branches
         if name in usual or engine.ready()[name].readiness is not Readiness.UNAVAILABLE
     ]  # fmt: skip
-    while any(engine.ready()[name].readiness is Readiness.LOADING for name in branches):
+    while any(
+        engine.ready()[name].readiness is Readiness.LOADING and engine.ready()[name].settling
+        for name in branches
+    ):
         await asyncio.sleep(0.1)
     states = [engine.ready()[name] for name in branches]
     where = f"Triton at {settings.triton.grpc}" if engine.name == "triton" else "ONNX Runtime in this process"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -16,24 +17,29 @@ class Workers(Multiprocess):
     Each worker drains by itself; the order again shortens that.
     """
 
-    def run(self) -> None:
-        self._told = False
+    def init_processes(self) -> None:
+        self._told: set[int] = set()  # process ids
+        super().init_processes()  # an order that comes meanwhile waits in the queue
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._pass_on)
-        super().run()
+        if {signal.SIGTERM, signal.SIGINT}.intersection(self.signal_queue):
+            self._pass_on(signal.SIGTERM, None)
 
     def _pass_on(self, _number: int, _frame: FrameType | None) -> None:
-        self._told = True
         # Another thread: this one may hold the event's lock.
         threading.Thread(target=self.should_exit.set).start()
         for process in self.processes:
             if process.exitcode is None and process.pid is not None:
                 os.kill(process.pid, signal.SIGTERM)
+                self._told.add(process.pid)
+            with contextlib.suppress(OSError):  # closed
+                process.child_conn.send(False)  # ends a health check that a starting worker wouldn't answer
         self._close()
 
     def terminate_all(self) -> None:
-        if not self._told:  # a worker couldn't start
-            super().terminate_all()
+        for process in self.processes:
+            if process.pid not in self._told:
+                process.terminate()
         self._close()
 
     def _close(self) -> None:

@@ -92,6 +92,7 @@ def catches_sigterm(process: Process) -> bool:
 MOMENTS = {
     "first line of Python": catches_sigterm,
     "port taken": lambda process: process.said("listening on"),
+    "workers begin": lambda process: process.said("Started parent process"),
     "application begins": lambda process: process.said("Waiting for application startup"),
     "models load": lambda process: process.said("loading 1 of"),
     "first run under way": lambda process: process.said(f"loaded {STEADY}"),
@@ -99,7 +100,7 @@ MOMENTS = {
 
 
 @pytest.mark.parametrize("prefix", [(), NAMESPACE], ids=["a process", "process 1"])
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("moment", [moment for moment in MOMENTS if moment != "workers begin"])
 def test_sigterm_ends_it_at_every_moment_of_its_start(make: Make, moment: str, prefix: Sequence[str]) -> None:
     """With code 0 and without a traceback, also in the middle of a first run that would never end."""
     if prefix and os.geteuid() != 0:
@@ -111,7 +112,9 @@ def test_sigterm_ends_it_at_every_moment_of_its_start(make: Make, moment: str, p
     assert "Traceback" not in gateway.log.read_text()
 
 
-@pytest.mark.parametrize("moment", ["port taken", "application begins", "first run under way"])
+@pytest.mark.parametrize(
+    "moment", ["port taken", "workers begin", "application begins", "first run under way"]
+)
 def test_sigterm_ends_workers_at_every_moment_of_their_start(make: Make, moment: str) -> None:
     """With code 0, and no worker, no folder of metrics and no listener is left."""
     gateway = make(workers=2)
