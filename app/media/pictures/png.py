@@ -18,6 +18,10 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MOST_CHUNKS = 100_000  # the smallest usual image data chunk has 4 kB: 400 MB of them
 _FIRST_CHUNK = 33
 _PALETTE = 3
+_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # per pixel, by colour type
+_MOST_EXCESS = 3
+_BEST_DEFLATE = 1032
+_PIECE = 1 << 18
 _PIXEL_BYTES = 7
 
 
@@ -53,12 +57,12 @@ def decode(data: bytes, header: Header) -> tuple[Pixels, int]:
     Raises:
         InvalidImage: damaged, cut off, animated, or too many chunks.
     """
-    del header
     chunks = _walk(data)
     if chunks.frames > 1:
         raise InvalidImage(ANIMATED)
     if not chunks.pixels:
         raise cut_off("PNG")
+    _check_length(chunks.pixels, _raw_bytes(data, header))
     palette = chunks.palette if data[25] == _PALETTE else b""
     rgb = opencv(
         b"".join((data[:_FIRST_CHUNK], palette, *_chunk(b"IDAT", chunks.pixels), *_chunk(b"IEND", ())))
@@ -66,6 +70,30 @@ def decode(data: bytes, header: Header) -> tuple[Pixels, int]:
     if rgb is None:
         raise damaged("PNG", "its image data is incomplete or wrong")
     return rgb, orientation(chunks.exif) if chunks.exif else UPRIGHT
+
+
+def _raw_bytes(data: bytes, header: Header) -> int:
+    """Bytes of all rows before compression."""
+    bits = data[24] * _SAMPLES.get(data[25], 4)
+    return header.height * (1 + (header.width * bits + 7) // 8)
+
+
+def _check_length(parts: Sequence[memoryview], raw: int) -> None:
+    """Refuse image data that inflates to many times its picture: libpng inflates all of it, past the last row."""
+    left = _MOST_EXCESS * raw + _PIECE
+    if sum(map(len, parts)) * _BEST_DEFLATE <= left:
+        return
+    inflater = zlib.decompressobj()
+    try:
+        for part in parts:
+            rest: bytes | memoryview = part
+            while rest and not inflater.eof:
+                left -= len(inflater.decompress(rest, _PIECE))
+                if left < 0:
+                    raise damaged("PNG", "its image data is many times longer than its picture")
+                rest = inflater.unconsumed_tail
+    except zlib.error:
+        return  # the decoder refuses it where it is wrong
 
 
 def _walk(data: bytes) -> _Chunks:

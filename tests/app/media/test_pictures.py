@@ -87,6 +87,15 @@ def test_metadata_is_never_inflated(name: str, data: bytes) -> None:
     assert time.process_time() - began < 0.1
 
 
+def test_image_data_far_beyond_the_picture_is_not_inflated() -> None:
+    """Two hundred megabytes of zeros behind a small picture's rows are refused at once."""
+    data = PNG[:33] + chunk(b"IDAT", zlib.compress(bytes(200_000_000), 9)) + PNG[-12:]
+    began = time.process_time()
+    with pytest.raises(InvalidImage, match="many times longer"):
+        decode_image(data)
+    assert time.process_time() - began < 0.1
+
+
 def test_a_side_has_a_limit() -> None:
     """Two million rows of one pixel are few pixels and much work."""
     header = struct.pack(">IIBBBBB", 1, 2_000_000, 8, 0, 0, 0, 0)
