@@ -9,7 +9,7 @@ from collections.abc import Callable
 # A prober that asked twice within this time is a balancer's, which asks again as soon.
 _REGULAR_S = 2.5
 _RED_ANSWERS = 4  # HAProxy gives a server up after 3 (`fall`); the next question says that it has
-_LONGEST_S = 5.0
+_LONGEST_S = 3.0
 _LOOK_S = 0.02
 
 

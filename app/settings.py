@@ -275,7 +275,7 @@ class Settings(BaseSettings):
         ge=0,
         le=3600,
         description="Seconds after SIGTERM in which `/readyz` is red and requests are still taken, so that balancers "
-        "find out. With 0 that takes until who asks `/readyz` every second has seen it red four times, 5 s at "
+        "find out. With 0 that takes until who asks `/readyz` every second has seen it red four times, 3 s at "
         "most; where nobody asks so often, no connection is taken any more at once.",
     )
     shutdown_timeout_s: int = Field(
