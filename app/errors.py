@@ -22,6 +22,7 @@ GatewayError
 ├── RateLimited                 rate_limited
 ├── Overloaded                  overloaded
 ├── DeadlineExceeded            deadline_exceeded
+├── ShuttingDown                shutting_down
 └── BackendError
     ├── TritonUnavailable       triton_unavailable
     ├── SeveralServers          several_servers
@@ -188,6 +189,14 @@ class DeadlineExceeded(GatewayError):
     def __init__(self, stage: str) -> None:
         super().__init__(f"the time ran out in stage '{stage}'; the work was cancelled")
         self.stage = stage
+
+
+class ShuttingDown(GatewayError):
+    """The service ends before the request is answered."""
+
+    code = "shutting_down"
+    title = "The service is shutting down"
+    hint = "Send the request again; another replica, or this one after its restart, answers it."
 
 
 class BackendError(GatewayError):

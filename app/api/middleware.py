@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
@@ -12,8 +13,10 @@ from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import context
+from app.api import problems
 from app.api.connections import announced
 from app.context import CurrentRequest
+from app.errors import ShuttingDown
 from app.metrics import Metrics
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
@@ -84,6 +87,8 @@ class RequestContext:
         started = time.perf_counter()
         try:
             await self._app(scope, watched.receive, watched.send)
+        except asyncio.CancelledError:  # the time for requests under way is over, see `shutdown_timeout_s`
+            await self._cut_off(request, scope, watched)
         except Exception:
             watched.failed()
             raise
@@ -92,6 +97,15 @@ class RequestContext:
             seconds = time.perf_counter() - started
             self._count(request, seconds)
             _say(request, seconds)
+
+    async def _cut_off(self, request: CurrentRequest, scope: Scope, watched: _Watched) -> None:
+        """Answer a request that the server ends; an answer that has begun can only be broken off."""
+        if request.status != "aborted":
+            raise asyncio.CancelledError
+        error = ShuttingDown("the service ended before the request was answered", retry_after=1)
+        response = await problems.refusal(scope, error)
+        response.headers["Connection"] = "close"
+        await response(scope, watched.receive, watched.send)
 
     def _count(self, request: CurrentRequest, seconds: float) -> None:
         metrics, labels = self._metrics, request.labels()

@@ -41,7 +41,7 @@ _PROBLEMS = {
     503: "triton_unavailable, model_not_ready, weights_missing; several_servers: several Tritons answer at one "
     "address, so nothing could be said about the model behind an answer; insufficient_gpu_memory: the branch ran out "
     "of memory and is loaded again in the background, Retry-After says when that is tried; sessions_unavailable, "
-    "videos_unavailable",
+    "videos_unavailable; shutting_down: the service ended before the request was answered",
     504: "deadline_exceeded; `stage` says which stage used the time",
 }
 

@@ -47,6 +47,7 @@ STATUS: Mapping[type[errors.GatewayError], int] = {
     errors.InsufficientGpuMemory: 503,
     errors.SessionsUnavailable: 503,
     errors.VideosUnavailable: 503,
+    errors.ShuttingDown: 503,
     errors.DeadlineExceeded: 504,
 }
 # Errors of the operating system that pass, wherever they are met: no descriptors, no memory, no room on a disk.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 import os
 import signal
 import socket
@@ -160,6 +162,23 @@ def test_a_stop_finishes_what_is_under_way(triton: TritonServer, make: Make, wor
     assert gateway.process.wait(10) == 0, gateway.log.read_text()
     _nothing_left(triton, regions)
     assert not [path for path in locks if path.exists()]
+
+
+def test_a_request_that_outlives_its_time_is_told(triton: TritonServer, make: Make) -> None:
+    """When the time after SIGTERM is over, a request under way is answered 503 `shutting_down`, never 500."""
+    gateway = make(session_store="memory", shutdown_timeout_s=1).until_ready()
+    caller = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=60)
+    caller.putrequest("POST", "/v1/detect?branch=320")
+    caller.putheader("Content-Length", str(len(BODY)))
+    caller.endheaders(BODY[:100])
+    under_way = 'gateway_requests_in_flight{route="/v1/detect"} 1'
+    _until(lambda: under_way in gateway.http.get("/metrics").text, 60, gateway.log)
+    gateway.process.terminate()
+    answer = caller.getresponse()
+    assert (answer.status, json.loads(answer.read())["code"]) == (503, "shutting_down")
+    assert answer.headers["Retry-After"] == "1"
+    assert gateway.process.wait(60) == 0, gateway.log.read_text()
+    assert "Traceback" not in gateway.log.read_text()
 
 
 def test_a_stop_ends_a_stream_and_hands_a_job_back(triton: TritonServer, make: Make, tmp_path: Path) -> None:

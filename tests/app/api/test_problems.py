@@ -48,6 +48,7 @@ STATUS_OF_CODE = {
     "insufficient_gpu_memory": 503,
     "sessions_unavailable": 503,
     "videos_unavailable": 503,
+    "shutting_down": 503,
     "deadline_exceeded": 504,
 }
 
