@@ -23,6 +23,8 @@ def options(settings: Settings) -> dict[str, Any]:
         "ws": "none",
         "http": Connection,
         "timeout_keep_alive": settings.idle_timeout_s,
+        # A worker that starts on a busy machine can't answer for longer than uvicorn's 5 s, and would be killed for it.
+        "timeout_worker_healthcheck": 60,
         "proxy_headers": bool(settings.trusted_proxies),  # uvicorn alone would believe every local process
         "forwarded_allow_ips": settings.trusted_proxies,
     }
