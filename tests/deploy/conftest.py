@@ -10,7 +10,7 @@ from support.observed import Observed
 from support.observed import observed as observe
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def observed(all_families: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
     """A real Prometheus over a real gateway and a real Triton that have seen every kind of request."""
     with observe(all_families, tmp_path_factory.mktemp("observed")) as seen:
