@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 
@@ -101,7 +102,7 @@ def test_a_typo_is_an_error_here_too(
 @pytest.mark.parametrize("command", ["config", "config --markdown", "routes", "metrics"])
 def test_a_reader_who_has_seen_enough_is_no_error(command: str) -> None:
     """`gateway config | head -1`: one line, no traceback, and the code that the shell gives for it."""
-    script = f"{sys.executable} -m app.cli {command} | (read -r line; echo $line); echo ${{PIPESTATUS[0]}}"
+    script = f"{shlex.quote(sys.executable)} -m app.cli {command} | (read -r line; echo $line); echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(
         ["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )

@@ -152,7 +152,7 @@ def test_a_run_that_skips_everything_loads_nothing(
     code = (
         "import sys, app.engine.embedded_model as m; o = m.open_session\n"
         "def say(path, *a): print('LOADED', path); return o(path, *a)\n"
-        "import app.engine.embedded as e; e.open_session = say\n"
+        "import app.engine.embedded_sessions as e; e.open_session = say\n"
         "from app.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", code, "analyze", "--profile-path", tmp_path / "p.yaml"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -25,7 +26,8 @@ def server(tmp_path: Path) -> Iterator[int]:
     port = free_ports(1)[0]
     stand_in = tmp_path / "bin" / "redis-server"
     stand_in.parent.mkdir()
-    stand_in.write_text(f'#!/bin/sh\nexec {program("redis-server")} "$@" --port {port} --dir {tmp_path}\n')
+    redis_server, folder = shlex.quote(program("redis-server")), shlex.quote(str(tmp_path))
+    stand_in.write_text(f'#!/bin/sh\nexec {redis_server} "$@" --port {port} --dir {folder}\n')
     stand_in.chmod(0o755)
     environment = {"PATH": f"{stand_in.parent}{os.pathsep}/usr/bin:/bin", "REDISCLI_AUTH": PASSWORD}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)

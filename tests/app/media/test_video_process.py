@@ -418,8 +418,8 @@ for message in {messages!r}:
 time.sleep(60)
 """
 FACTS = (
-    '{"kind":"facts","facts":{"width":4,"height":2,"rotation":0,"duration_s":1.0,"fps":25.0,"frames":25,'
-    '"codec":"h264","container":"mov"}}'
+    '{"kind":"facts","facts":{"width":4,"height":2,"rotation":0,"pixel_aspect":1.0,"duration_s":1.0,"fps":25.0,'
+    '"frames":25,"codec":"h264","container":"mov"}}'
 )
 NEED = '{"kind":"need","bytes":280}'
 FRAME = '{"kind":"frame","slot":0,"index":0,"time_s":0.0,"decode_s":0.01,"width":4,"height":2,"decoded":1,"damaged":0}'

@@ -28,6 +28,7 @@ ERRORS = {
     Readiness.OUT_OF_MEMORY: errors.InsufficientGpuMemory,
     Readiness.MISSING: errors.ModelNotFound,
     Readiness.UNREACHABLE: errors.TritonUnavailable,
+    Readiness.SEVERAL_SERVERS: errors.SeveralServers,
 }
 
 

@@ -189,16 +189,17 @@ def test_what_another_version_wrote_is_a_conflict_until_it_is_reset(found: Detec
 
 
 def test_a_session_has_room_for_so_many_tracks(found: Detections) -> None:
-    """Over a mebibyte it is refused, and stays as it was; 50 tracks take about 9 kB."""
+    """50 tracks take about 9 kB; of a frame with 7,000 boxes so many are tracked that a session fits in a mebibyte."""
     store = MemoryStore(60, 100)
     sessions = Sessions(store, Metrics())
     sessions.update(_call(1.0), [_many(found, 50)], SOON)
     snapshot = store.load("cam1")
     assert snapshot is not None
     assert len(snapshot.value) < 10_000
-    with pytest.raises(SessionConflict, match="too many tracks"):
-        sessions.update(_call(1.0, session_id="cam2"), [_many(found, 7000)], SOON)
-    assert store.load("cam2") is None
+    sessions.update(_call(1.0, session_id="cam2"), [_many(found, 7000)], SOON)
+    crowded = store.load("cam2")
+    assert crowded is not None
+    assert 100_000 < len(crowded.value) < 1 << 20
 
 
 def _many(found: Detections, count: int) -> Detections:

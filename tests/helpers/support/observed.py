@@ -35,7 +35,7 @@ def observed(repository: Path, folder: Path) -> Iterator[Observed]:
         TritonServer(repository, folder / "triton.log") as triton,
         server(
             repository, folder / "gateway.log", engine="triton", triton_url=triton.grpc_url,
-            videos_folder=folder / "videos",
+            videos_folder=folder / "videos", require_ready="yolo11n_320",
         ) as (http, _),
         PrometheusServer(
             folder / "prometheus", http.base_url.netloc.decode(), _host(triton.metrics_url)
