@@ -23,6 +23,7 @@ from support.analysis import opened, patches, profile
 from support.exhausted import Memory, weights_model
 from support.gateway import client, png, scene
 from support.triton_server import TritonServer
+from support.waiting import eventually
 
 from app.engine.base import Engine
 from app.engine.triton import TritonEngine, TritonOptions
@@ -119,13 +120,6 @@ def service(gateway: Service) -> Iterator[Service]:
     yield gateway
     for left in gateway.memory.values():
         left.is_free()
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 20) -> None:
-    limit = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < limit, "it didn't happen in time"
-        time.sleep(0.02)
 
 
 def detect(service: Service, query: str = "branch=640") -> Any:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from support import repository as test_repository
 from support.repository import CATALOGUE
+from support.waiting import eventually
 
 from app.engine.base import Deadline
 from app.engine.embedded import EmbeddedEngine, EmbeddedOptions
@@ -69,13 +69,6 @@ def ask(engine: EmbeddedEngine, value: float, branch: Branch = BRANCH) -> float:
         array.fill(255 * value if array.dtype == np.uint8 else value)
         lease.run(deadline)
         return float(lease.outputs["output0"].max())
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 20) -> None:
-    limit = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < limit, "it didn't happen in time"
-        time.sleep(0.01)
 
 
 def test_a_session_that_ran_out_of_memory_is_made_anew(engine: EmbeddedEngine) -> None:

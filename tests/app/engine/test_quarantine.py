@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import pytest
 from support.repository import CATALOGUE
+from support.waiting import eventually
 
 from app.engine.base import Deadline, ModelState
 from app.engine.model_control import NoModelControl, Reloader
@@ -36,13 +37,6 @@ def start() -> Iterator[Start]:
     for quarantine in made:
         quarantine.close()
         quarantine.join()
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 10) -> None:
-    limit = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < limit, "it didn't happen in time"
-        time.sleep(0.002)
 
 
 def test_the_pause_doubles_up_to_the_longest(start: Start) -> None:

@@ -16,6 +16,7 @@ from onnx import helper, numpy_helper
 from support import repository as test_repository
 from support.repository import CATALOGUE
 from support.triton_server import TritonServer
+from support.waiting import eventually
 
 from app.engine.base import Deadline
 from app.engine.triton import TritonEngine, TritonOptions
@@ -54,13 +55,6 @@ def start(models: Path, server: TritonServer) -> Iterator[Start]:
     yield build
     for engine in made:
         engine.close()
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 20) -> None:
-    limit = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < limit, "it didn't happen in time"
-        time.sleep(0.005)
 
 
 def other_weights(models: Path, name: str = BRANCH.name, value: float = 7.0) -> str:

@@ -15,6 +15,7 @@ from onnx import helper, numpy_helper
 from support import repository as test_repository
 from support.gateway import client
 from support.repository import CATALOGUE
+from support.waiting import eventually
 
 from app.engine.base import Deadline
 from app.engine.embedded import EmbeddedEngine, EmbeddedOptions
@@ -47,13 +48,6 @@ def start() -> Iterator[Start]:
     yield build
     for engine in made:
         engine.close()
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 20) -> None:
-    limit = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < limit, "it didn't happen in time"
-        time.sleep(0.005)
 
 
 def constant(models: Path, value: float) -> str:

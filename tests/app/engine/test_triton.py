@@ -19,6 +19,7 @@ from onnx import helper, numpy_helper
 from support import repository as test_repository
 from support.repository import CATALOGUE
 from support.triton_server import TritonServer
+from support.waiting import eventually
 
 from app.engine import shared_memory
 from app.engine.base import Deadline, Engine
@@ -100,13 +101,6 @@ def ask(engine: Engine, seconds: float = 10) -> float:
         scores = lease.outputs["output0"][0, 4]
         assert np.flatnonzero(scores > 0.5).tolist() == [2000]  # the first 32-pixel cell
         return float(scores[2000])
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 20) -> None:
-    limit = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < limit, "it didn't happen in time"
-        time.sleep(0.02)
 
 
 def serves(engine: Engine) -> bool:

@@ -16,6 +16,7 @@ from support.cable import Cable
 from support.repository import CATALOGUE
 from support.timed import QUEUE_POLICY, Timed
 from support.triton_server import TritonServer
+from support.waiting import eventually
 
 from app.engine import retries
 from app.engine.base import Deadline
@@ -99,13 +100,6 @@ def serves(engine: TritonEngine) -> bool:
     except GatewayError:
         return False
     return True
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 20) -> None:
-    limit = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < limit, "it didn't happen in time"
-        time.sleep(0.01)
 
 
 def seconds_until(condition: Callable[[], bool]) -> float:

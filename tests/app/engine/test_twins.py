@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from support import repository as test_repository
 from support.exhausted import Memory
 from support.repository import CATALOGUE
 from support.triton_server import ROOT, TritonServer
+from support.waiting import eventually
 
 from app.engine.base import Deadline, Engine
 from app.engine.embedded import EmbeddedEngine, EmbeddedOptions
@@ -144,13 +144,6 @@ def embedded(models: Path, **options: float) -> EmbeddedEngine:
     made = EmbeddedEngine(CATALOGUE, models, WeightsBook(models, None), EmbeddedOptions(threads=1, **options))  # type: ignore[arg-type]  # numbers
     assert made.loaded.wait(60)
     return made
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 20) -> None:
-    limit = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < limit, "it didn't happen in time"
-        time.sleep(0.01)
 
 
 def test_weights_are_in_memory_once(models: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.waiting import eventually
 
 from app.engine import weights_files
 from app.engine.base import Weights
@@ -64,13 +65,6 @@ def known(reader: WeightsFiles, model: str = "m") -> str:
     facts = reader.of(model, "1")
     assert facts is not None
     return facts.weights.digest
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 20) -> None:
-    limit = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < limit, "it didn't happen in time"
-        time.sleep(0.005)
 
 
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:

@@ -135,9 +135,14 @@ class TritonServer:
     def resume(self) -> None:
         self._signal(signal.SIGCONT)
 
+    @property
+    def died(self) -> bool:
+        """Whether it has ended by itself, as 2.51 does at times when it is resumed or its connections are cut."""
+        return self._process is not None and self._process.poll() is not None
+
     def revived(self) -> bool:
-        """Start it again if it has died: 2.51 at times does when it is resumed, which no client can help."""
-        if self._process is not None and self._process.poll() is not None:
+        """Start it again if it has died, which no client can help."""
+        if self.died:
             self._forget()
             self.start()
         return True
