@@ -101,7 +101,7 @@ def pictures() -> Iterator[Attack]:
     yield Attack(
         "PNG bomb: 2 GB of pixels for 100 x 100",
         png_of(100, 100, chunk(b"IDAT", zeros(2000 * MB))),
-        (200, 400),
+        (400,),
     )
     yield Attack("PNG at the limit, 3.6 megapixels in 11 kB", saved("PNG", grey), (200,))
     yield Attack("PNG with an ICC bomb", _with(GOOD, chunk(b"iCCP", b"x\0\0" + zeros(300 * MB))), (200, 400))
@@ -303,7 +303,7 @@ def documents() -> Iterator[Attack]:
     yield Attack(
         "a gzip bomb as a body",
         gzip.compress(bytes(200 * MB)),
-        (400, 413, 415, 422),
+        (413,),
         TEXT,
         JSON | {"content-encoding": "gzip"},
     )
