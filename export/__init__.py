@@ -3,3 +3,8 @@
 Run as `python -P -m export`: the project root must stay off `sys.path`, or its folder `triton/` stands in for the
 package of that name.
 """
+
+import os
+
+# Before ONNX Runtime is imported, as in app/engine/__init__.py.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -19,9 +19,6 @@ from app.engine.contracts import difference
 from app.errors import DeadlineExceeded, InferenceFailed, InsufficientGpuMemory
 from routing.catalogue import Branch, ModelSpec, TensorSpec
 
-# Official builds of ONNX Runtime report their use to its makers unless told not to; see also the Dockerfile.
-ort.disable_telemetry_events()
-
 # Its own types, and RuntimeError: what the binding's C++ throws without a type (a device that fails, for one).
 _ORT_ERRORS: tuple[type[Exception], ...] = (
     RuntimeError,

@@ -115,6 +115,7 @@ class Server:
         # Python's own variables would lead the stubs to other packages than the virtual environment's.
         kept = {key: value for key, value in os.environ.items() if key not in ("PYTHONHOME", "PYTHONPATH")}
         self._environment = {
+            "ORT_DISABLE_TELEMETRY": "1",
             **kept,
             "LD_LIBRARY_PATH": str(self._site / "nvidia_pytriton.libs"),
             "PATH": f"{venv / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}",

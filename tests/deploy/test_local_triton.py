@@ -218,6 +218,19 @@ def test_proxies_are_for_others(repository: Path, tmp_path: Path, monkeypatch: p
         pass
 
 
+def test_onnx_runtime_reports_nothing(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime's official builds keep an identifier and events in the home folder; the local Triton's don't."""
+    for name in ("ORT_DISABLE_TELEMETRY", "ORT_RUNNING_UNIT_TESTS", "CI", "GITHUB_ACTIONS", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    with TritonServer(repository, tmp_path / "triton.log", load=["mean"]):
+        assert list(home.rglob("onnxruntime*")) == []
+
+
 def test_a_part_of_an_ensemble_that_lacks_another_serves_by_itself(repository: Path, tmp_path: Path) -> None:
     """Skipping an ensemble skips nothing else; a model asked for and not there is named."""
     root = tmp_path / "repository"
