@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,7 +18,7 @@ from app.commands.smoke_gateway import multipart
 from app.commands.smoke_http import Http, Reply
 from app.commands.smoke_inputs import picture, tensors
 from app.commands.smoke_triton import Asked, HttpTriton
-from app.engine.base import NUMPY_DTYPES, Deadline, Engine, is_out_of_memory
+from app.engine.base import NUMPY_DTYPES, Deadline, Engine, ModelState, is_out_of_memory
 from app.engine.weights import WeightsBook
 from app.main import create_engine
 from app.media.vocabulary import clip_merges
@@ -29,6 +29,7 @@ from routing.policy import ERROR_CODES, Readiness
 from routing.provenance import UNKNOWN
 
 LOAD_SECONDS = 300
+DIGEST_SECONDS = 10
 _NPY = {"Accept": "application/x-npy"}
 _ROUTES = {
     "detect": "/v1/detect?branch=",
@@ -89,10 +90,16 @@ class EngineTarget:
         self._catalogue = catalogue
         self._timeout_s = timeout_s
         self.engine: Engine = create_engine(settings, catalogue)
-        limit = time.monotonic() + LOAD_SECONDS
-        while any(self.engine.ready()[b].readiness is Readiness.LOADING for b in catalogue.branches):
+        self._wait(LOAD_SECONDS, lambda state: state.readiness is Readiness.LOADING)
+        # Several polls of a Triton have to agree first.
+        self._wait(DIGEST_SECONDS, lambda state: state.ready and state.weights.digest == UNKNOWN)
+
+    def _wait(self, seconds: float, pending: Callable[[ModelState], bool]) -> None:
+        """Return once no branch is pending, or after `seconds`."""
+        limit = time.monotonic() + seconds
+        while any(pending(self.engine.ready()[name]) for name in self._catalogue.branches):
             if time.monotonic() > limit:
-                break
+                return
             time.sleep(0.05)
 
     def states(self) -> Mapping[str, State]:

@@ -166,13 +166,13 @@ class WeightsFiles:
 
     def _hash_all(self, hand: _Hand) -> None:
         while not self._closed:
-            self._wake_hash.wait()
-            self._wake_hash.clear()
-            while self._to_hash:
+            while self._to_hash:  # first, since a thread that is stuck may have taken the signal for the rest
                 key, stamp = self._to_hash.popleft()
                 self._step(hand, key, lambda key, stamp=stamp: self._hash(hand, key, stamp))  # type: ignore[misc]  # bound now
                 if hand.dismissed or self._closed:
                     return
+            self._wake_hash.wait()
+            self._wake_hash.clear()
 
     def _step(self, hand: _Hand, key: Key, work: Callable[[Key], None]) -> None:
         hand.begin(key)

@@ -48,7 +48,7 @@ def scrape(gateway: Any) -> Scrape:
     return Scrape(gateway.get("/metrics").text)
 
 
-def until(gateway: Any, holds: Callable[[Scrape], bool], seconds: float = 30) -> Scrape:
+def until(gateway: Any, holds: Callable[[Scrape], bool], seconds: float = 120) -> Scrape:
     """The first scrape of which it holds."""
     limit = time.monotonic() + seconds
     while not holds(found := scrape(gateway)):

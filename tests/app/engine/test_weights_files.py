@@ -188,6 +188,29 @@ def test_a_file_that_hangs_costs_only_its_own_model(
     assert known(reader) == digests["m"]
 
 
+def test_what_was_queued_behind_a_hash_that_hangs_is_hashed(
+    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that hangs has taken the signal for both models; the next thread finds the other one all the same."""
+    digests = {name: graph(tmp_path, name.encode(), name) for name in ("m", "other")}
+    answer, began = threading.Event(), threading.Event()
+
+    def hangs(folder: Path, beat: Callable[[], None]) -> str:
+        if folder.parent.name == "m":
+            began.set()
+            answer.wait()
+        return files_digest(folder, beat)
+
+    monkeypatch.setattr(weights_files, "files_digest", hangs)
+    reader = start(limit_s=0.2)
+    for name in digests:
+        reader._to_hash.append(((name, "1"), weights_files._stamp(tmp_path / name / "1")[0]))
+    reader._wake_hash.set()
+    assert began.wait(60)
+    eventually(lambda: reader.tend() is None and ("other", "1") in reader._digests)
+    answer.set()
+
+
 def test_a_hash_that_hangs_costs_only_its_own_model(
     tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
