@@ -10,6 +10,7 @@ BENCH_ARGS ?=
 CHAOS ?= hostile
 CHAOS_ARGS ?=
 GUARD_ARGS ?=
+PARITY ?= short
 TEST_PROCESSES ?= 3
 EXTRAS ?= embedded,redis
 URL ?= http://127.0.0.1:8080
@@ -26,7 +27,7 @@ help:
 	@echo 'make stack                        Triton, the gateway (2 workers), Redis and Prometheus, without Docker'
 	@echo 'make test                         the test suite (starts and stops its own Triton, Redis, HAProxy and Prometheus)'
 	@echo 'make test-containers              the image, built by hand from the Dockerfile and run as its user (needs root)'
-	@echo 'make test-export                  the export and the parity with the reference (needs torch, installs it)'
+	@echo 'make test-export                  the export and the parity with the reference (needs torch and Ultralytics, installs them)'
 	@echo 'make chaos CHAOS=hostile|hostile_memory|kills|soak|mixed|overload|fuzz|openapi_fuzz   break it for real (docs/survival.md)'
 	@echo 'make smoke | bench-matrix          is what stands there well, and how fast is it? (SMOKE_ARGS=… BENCH_ARGS=…)'
 	@echo 'make bench-speed | bench-guard      beside the limit and six peers; slower than the committed ratios?'
@@ -40,7 +41,7 @@ help:
 .venv/.serve: pyproject.toml constraints.txt
 	$(SAY) 'installing the gateway into .venv (about 1 minute)'
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
-	@.venv/bin/python $(PIP) -q -c constraints.txt -e '.[embedded]'
+	@.venv/bin/python $(PIP) -q -c constraints.txt -e '.[starter]'
 	@touch $@
 
 .venv/.dev: .venv/.serve
@@ -49,9 +50,15 @@ help:
 	@touch $@
 
 .venv-export/.complete: pyproject.toml
-	$(SAY) 'installing torch and the exporters into .venv-export (6 GB, 2 to 10 minutes; only needed to build models)'
+	$(SAY) 'installing PyTorch into .venv-export (6 GB, 2 to 10 minutes; only needed to build models other than YOLO11)'
 	@test -x .venv-export/bin/python || $(PYTHON) -m venv .venv-export
 	@.venv-export/bin/python $(PIP) -e '.[export]' pytest pytest-timeout
+	@touch $@
+
+# Ultralytics is AGPL-3.0: the tests compare with it, nothing else uses it.
+.venv-export/.parity: .venv-export/.complete
+	$(SAY) 'installing Ultralytics, which the tests compare with, into .venv-export'
+	@.venv-export/bin/python $(PIP) -e '.[export,parity]'
 	@touch $@
 
 .venv-fuzz/.complete:
@@ -101,6 +108,7 @@ prometheus:
 
 # --- use -------------------------------------------------------------------------------------------------------
 
+OTHER_FAMILIES = depth,flow,clip_image,clip_text,places
 STARTER = $(foreach size,320 640 960,triton/models/yolo11n_$(size)/1/weights.json)
 
 run: .venv/.serve
@@ -113,9 +121,15 @@ serve: .venv/.serve
 	$(SAY) 'serving (Ctrl-C ends it)'
 	@GATEWAY_VARIANT=$${GATEWAY_VARIANT:-n} exec .venv/bin/gateway serve
 
-models: .venv-export/.complete
-	$(SAY) 'models: SET=$(SET) WEIGHTS=$(WEIGHTS)'
-	@.venv-export/bin/python -P -m export models --set '$(SET)' --weights '$(WEIGHTS)'
+# YOLO11 is made without PyTorch. The other families need it, and the starter set has none of them.
+models: .venv/.serve
+	$(SAY) 'models: SET=$(SET) WEIGHTS=$(WEIGHTS), YOLO11'
+	@.venv/bin/python -P -m export models --set '$(SET)' --weights '$(WEIGHTS)' --families detect
+ifneq ($(SET),starter)
+	@$(MAKE) --no-print-directory .venv-export/.complete
+	$(SAY) 'models: SET=$(SET) WEIGHTS=$(WEIGHTS), the other families'
+	@.venv-export/bin/python -P -m export models --set '$(SET)' --weights '$(WEIGHTS)' --families '$(OTHER_FAMILIES)'
+endif
 
 repository: .venv/.dev
 	@.venv/bin/python -P -m export repository
@@ -146,9 +160,9 @@ test-containers: .venv/.dev
 	$(SAY) 'the image, built by hand from the lines of the Dockerfile (about 3 minutes; needs root)'
 	@.venv/bin/pytest -m containers tests/deploy
 
-test-export: .venv/.dev .venv-export/.complete
+test-export: .venv/.dev .venv-export/.parity
 	$(SAY) 'export tests'
-	@.venv-export/bin/python -P -m pytest -m export tests/export
+	@GATEWAY_PARITY='$(PARITY)' .venv-export/bin/python -P -m pytest -m export tests/export
 	$(SAY) 'parity with the reference (skipped where the reference data is absent)'
 	@.venv/bin/pytest -m reference
 

@@ -12,7 +12,7 @@ from pathlib import Path
 try:
     from export import artifacts, build, plan, repository
 except ModuleNotFoundError as error:
-    sys.exit(f"error: {error.name} is missing: pip install '.[repository]', and '.[export]' to make models")
+    sys.exit(f"error: {error.name} is missing: pip install '.[starter]'")
 from export.errors import ExportError
 from routing import catalogue
 
@@ -51,6 +51,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="n,x,large",
         help="of YOLO11 (n to x) and RAFT (small, large), instead of the set's",
     )
+    models.add_argument(
+        "--families",
+        type=_list,
+        metavar="detect,depth",
+        help="only these of the set; detect needs no PyTorch",
+    )
     models.set_defaults(run=_models)
     configs = commands.add_parser("repository", help="write every config.pbtxt and the preprocess graphs")
     configs.add_argument("--check", action="store_true", help="write nothing; fail if a config.pbtxt drifted")
@@ -67,7 +73,7 @@ def _list(text: str) -> tuple[str, ...]:
 
 def _models(options: argparse.Namespace) -> int:
     known = catalogue.load()
-    wanted = plan.branches(known, options.chosen, options.variants)
+    wanted = plan.branches(known, options.chosen, options.variants, options.families)
     with _alone(_places(options)) as places:
         # The committed repository has them; another one could serve nothing without.
         repository.write_configs(repository.configs(known), places.repository)

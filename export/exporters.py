@@ -112,8 +112,9 @@ EXPORTERS: Mapping[str, Exporter] = MappingProxyType(
             checkpoint="yolo11{variant}.pt",
             release="https://github.com/ultralytics/assets/releases/download/v8.3.0",
             opset=17,
-            revision=1,
-            packages={"torch": "torch", "ultralytics": "ultralytics-opencv-headless", "onnx": "onnx"},
+            revision=2,
+            packages={"onnx": "onnx"},
+            shared=True,
         ),
         "depth": Exporter(
             module="export.midas",

@@ -47,12 +47,18 @@ class Task:
     there: manifest.Record | None
 
 
-def branches(catalogue: Catalogue, chosen: str, variants: Sequence[str] | None) -> list[Branch]:
+def branches(
+    catalogue: Catalogue, chosen: str, variants: Sequence[str] | None, families: Sequence[str] | None = None
+) -> list[Branch]:
     """The branches of a set, in the catalogue's order; `variants` replace the set's in the families that have them.
 
+    With `families`, only theirs.
+
     Raises:
-        ExportError: a variant that no family has.
+        ExportError: a variant that no family has, or a family that isn't in the catalogue.
     """
+    if unknown := sorted(set(families or ()) - set(catalogue.families)):
+        raise ExportError(f"no family {', '.join(unknown)}; there are {', '.join(catalogue.families)}")
     known = {variant for family in catalogue.families.values() for variant in family.variants}
     if unknown := sorted(set(variants or ()) - known):
         raise ExportError(f"no variant {', '.join(unknown)}; there are {', '.join(sorted(known))}")
@@ -60,6 +66,7 @@ def branches(catalogue: Catalogue, chosen: str, variants: Sequence[str] | None) 
         branch
         for family in catalogue.families.values()
         if chosen != "starter" or family.name == STARTER_FAMILY
+        if families is None or family.name in families
         for branch in family.branches
         if branch.variant is None or branch.variant in _variants(family, chosen, variants or ())
     ]

@@ -23,6 +23,8 @@ WEB = {
     "uvicorn",
     "httptools",
 }
+# The families whose export needs PyTorch; YOLO11 must do without it.
+PYTORCH = ("export.clip", "export.midas", "export.places", "export.raft", "export.tracing")
 # Package -> the only modules that may import it (prefixes).
 ONLY_IN = {
     **dict.fromkeys(WEB, ("app.api", "app.main", "app.settings", "app.cli", "app.commands.serve")),
@@ -36,7 +38,8 @@ ONLY_IN = {
         "app.engine.embedded_sessions",
         "export",
     ),
-    "torch": ("export",),
+    **dict.fromkeys(("torch", "torchvision", "transformers"), PYTORCH),
+    "ultralytics": (),
     "export": ("export",),
     "app.main": ("app.cli", "app.commands"),
     "app.cli": ("app.start",),
@@ -108,6 +111,7 @@ ALLOWED = {
     "app.context": set(),
     "app.logs": {"app.context"},
     "app.tracing": {"app.context", "app.errors", "app.__version__", "opentelemetry"},
+    "export.yolo11": {"routing", "numpy", "onnx", "onnxruntime", "export"},
     "export": {
         "routing",
         "numpy",
@@ -116,9 +120,7 @@ ALLOWED = {
         "torch",
         "torchvision",
         "transformers",
-        "cv2",
-        "PIL",
-        "ultralytics",
+        "tqdm",
     },
 }
 
@@ -188,6 +190,9 @@ def test_rooms_import_only_what_they_may(path: Path) -> None:
         ("app.errors", "from fastapi import HTTPException"),
         ("app.main", "import export.yolo11"),
         ("export.yolo11", "from app.settings import Settings"),
+        ("export.yolo11.graph", "import torch"),
+        ("export.plan", "import torch"),
+        ("export.yolo11", "from ultralytics import YOLO"),
     ],
 )
 def test_a_breach_is_seen(module: str, source: str) -> None:

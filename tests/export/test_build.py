@@ -57,7 +57,10 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
     module, exporter = ModuleType("fake_exporter"), Fake()
     module.export = exporter  # type: ignore[attr-defined]  # made up for the test
     monkeypatch.setitem(sys.modules, "fake_exporter", module)
-    table = {"detect": replace(EXPORTERS["detect"], module="fake_exporter", packages={"onnx": "onnx"})}
+    fake_detect = replace(
+        EXPORTERS["detect"], module="fake_exporter", shared=False
+    )  # its files are no graphs
+    table = {"detect": fake_detect}
     monkeypatch.setattr(plan, "EXPORTERS", table)
     monkeypatch.setattr(build, "EXPORTERS", table)
     return exporter

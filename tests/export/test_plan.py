@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.triton_server import ROOT
 
 from export import manifest, plan
 from export.artifacts import write_atomic
@@ -18,8 +20,12 @@ from routing import catalogue as catalogues
 
 CATALOGUE = catalogues.load()
 BRANCH = CATALOGUE.branches["yolo11n_320"]
-EXPORTER = replace(EXPORTERS["detect"], packages={"onnx": "onnx"})
+EXPORTER = EXPORTERS["detect"]
 OFFICIAL = Weights("pretrained", Source("yolo11n.pt", "aa"), Path("yolo11n.pt"))
+# What `make models` leaves to the environment with PyTorch.
+OTHER_FAMILIES = re.findall(r"^OTHER_FAMILIES = (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[
+    0
+].split(",")
 OTHER_EXPORTER = {"onnx": "0.1", "opset": 17, "revision": 0}
 
 
@@ -116,6 +122,21 @@ def test_unknown_variant_is_told() -> None:
     """A variant that no family has got is an error that lists those there are."""
     with pytest.raises(ExportError, match="no variant q; there are l, large, m, n, s, small, x"):
         plan.branches(CATALOGUE, "starter", ("n", "q"))
+
+
+def test_families_narrow_a_set() -> None:
+    """Only the branches of the families that are named are made; together they are the whole set."""
+    parts = [
+        plan.branches(CATALOGUE, "baseline", None, families) for families in (["detect"], OTHER_FAMILIES)
+    ]
+    assert {branch.family for branch in parts[0]} == {"detect"}
+    assert [*parts[0], *parts[1]] == plan.branches(CATALOGUE, "baseline", None)
+
+
+def test_unknown_family_is_told() -> None:
+    """A family that the catalogue hasn't got is an error that lists those there are."""
+    with pytest.raises(ExportError, match="no family dteect; there are detect, depth, flow"):
+        plan.branches(CATALOGUE, "starter", None, ["dteect"])
 
 
 @pytest.mark.usefixtures("online")

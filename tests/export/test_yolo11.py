@@ -1,4 +1,4 @@
-"""YOLO11 in torch and in ONNX: fixed shapes, the same bytes, and answers that depend on the picture."""
+"""YOLO11 without PyTorch: fixed shapes, the same bytes, and the answers of the network as NumPy computes them."""
 
 from __future__ import annotations
 
@@ -7,177 +7,320 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from support.checkpoints import network, write
 
+from export import yolo11
 from export.errors import ExportError
 from export.manifest import Source
-from export.weights import Weights, random_weights
+from export.weights import SEED, Weights, random_weights
+from export.yolo11 import architecture
+from export.yolo11.graph import build
+from export.yolo11.network import Network
+from export.yolo11.numpy_ops import Numpy
+from export.yolo11.records import Array, Record
 from routing import catalogue as catalogues
 
-pytestmark = pytest.mark.export
-
 CATALOGUE = catalogues.load()
-SPEC = CATALOGUE.models["yolo11n_320"]
 ROOT = Path(__file__).parents[2]
-REFERENCE = Path(os.environ.get("GATEWAY_REFERENCE_DATA", ROOT.parent / "shared" / "data"))
+# Parameters of each variant, as Ultralytics publishes them.
+PARAMETERS = {"n": 2_624_080, "s": 9_458_752, "m": 20_114_688, "l": 25_372_160, "x": 56_966_176}
 
 
 @pytest.fixture(scope="module")
-def yolo11() -> Any:
-    """The exporter; skips where torch isn't installed."""
-    pytest.importorskip("torch")
-    from export import yolo11  # noqa: PLC0415 (imports torch)
-
-    return yolo11
+def nano() -> Record:
+    """A settled random yolo11n; don't write into it."""
+    return architecture.random("n", SEED)
 
 
-@pytest.fixture(scope="module")
-def networks(yolo11: Any) -> Any:
-    """How networks are loaded and made."""
-    from export import yolo11_networks  # noqa: PLC0415 (imports torch)
-
-    return yolo11_networks
+@pytest.fixture
+def fresh() -> Record:
+    """A random yolo11n of one's own, not settled."""
+    return architecture.network("n", np.random.default_rng(2))
 
 
-def _export(folder: Path, *arguments: str) -> dict[str, Any]:
-    """Run the exporter in a process of its own, and return the manifest."""
-    command = [sys.executable, "-P", "-m", "export", "models", *arguments]
-    places = ["--repository", str(folder / "repository"), "--models", str(folder / "models")]
-    done = subprocess.run([*command, *places], capture_output=True, text=True, check=False, cwd=folder)
-    assert done.returncode == 0, done.stdout + done.stderr
-    document: dict[str, Any] = json.loads((folder / "models" / "manifest.json").read_bytes())["models"]
-    return document
+def _weights(path: Path) -> Weights:
+    return Weights("checkpoint", Source(path.name, hashlib.sha256(path.read_bytes()).hexdigest()), path)
 
 
-def _save(module: Any, path: Path) -> Weights:
-    """A checkpoint in Ultralytics' form."""
-    import torch  # noqa: PLC0415 (only where it is installed)
-
-    torch.save({"model": module, "train_args": {}}, path)
-    return Weights("checkpoint", Source(path.name, "00"), path)
+def _load(folder: Path, model: Record, variant: str = "n", names: Any = None) -> yolo11.Loaded:
+    return yolo11.load(variant, _weights(write(folder / "mine.pt", network(model, names))))
 
 
-def test_random_network_depends_on_its_input(yolo11: Any) -> None:
-    """Settled random weights answer two pictures and noise differently, finitely, with scores in 0…1."""
-    branch = CATALOGUE.branches["yolo11n_320"]
-    content, labels = yolo11.export(branch, random_weights())
-    assert labels == ()
-    pictures = [yolo11.picture(yolo11.ultralytics().ASSETS / name, 320) for name in yolo11.PICTURES]
-    noise = np.random.default_rng(1).random((1, 3, 320, 320), dtype=np.float32)
-    answers = yolo11.run(content, SPEC, [*pictures, noise])
-    for answer in answers:
-        assert answer.shape == (1, 84, 2100)
-        assert np.isfinite(answer).all()
-        assert 0 <= answer[:, 4:].min() <= answer[:, 4:].max() <= 1
-    for first, second in ((0, 1), (0, 2), (1, 2)):
-        assert np.abs(answers[first] - answers[second])[:, :4].max() > 10  # px
-        assert np.abs(answers[first] - answers[second])[:, 4:].max() > 0.01
-    assert np.ptp(answers[0][0, 4:], axis=1).min() > 0  # every class varies over the picture
+def _parameters(module: Record) -> int:
+    own = sum(array.size for array in module.state.get("_parameters", {}).values() if array is not None)
+    return int(own) + sum(map(_parameters, module.children()))
 
 
-@pytest.mark.usefixtures("yolo11")
+@pytest.mark.parametrize("variant", PARAMETERS)
+def test_every_variant_has_its_parameters(variant: str) -> None:
+    """The table of layers gives the published number of parameters, to the last one."""
+    assert _parameters(architecture.network(variant, np.random.default_rng(0))) == PARAMETERS[variant]
+
+
+@pytest.mark.parametrize("side", [320, 640, 960])
+@pytest.mark.parametrize("variant", PARAMETERS)
+def test_every_branch_has_its_contract(variant: str, side: int) -> None:
+    """All fifteen graphs are valid ONNX of the catalogue's names, types and shapes."""
+    spec = CATALOGUE.models[f"yolo11{variant}_{side}"]
+    content = build(architecture.network(variant, np.random.default_rng(0)), spec, yolo11.OPSET)
+    yolo11.check_contract(onnx.load_from_string(content), spec, yolo11.OPSET)
+
+
+@pytest.mark.parametrize("variant", ["n", "m"])
+def test_the_graph_computes_the_network(variant: str) -> None:
+    """Folded in single precision, ONNX Runtime answers as NumPy does unfolded in double, and depends on its input."""
+    model = architecture.random(variant, 5)
+    spec = yolo11.specification("yolo11", 96)
+    pictures = [yolo11.scene(seed, 96) for seed in (3, 4)]
+    answers = yolo11.run(build(model, spec, yolo11.OPSET), spec, pictures)
+    for picture, answer in zip(pictures, answers, strict=True):
+        expected = Network(Numpy()).run(model, picture.astype(np.float64))
+        assert np.abs(answer - expected)[:, :4].max() < 0.005
+        assert np.abs(answer - expected)[:, 4:].max() < 2e-5
+        assert np.ptp(answer[0, 4:], axis=1).min() > 0  # every class varies over the picture
+    yolo11.check_alive("yolo11", answers)
+
+
+def test_random_scores_are_low_but_some_pass(nano: Record) -> None:
+    """Random weights give finite answers, scores in 0…1, and some boxes over the usual threshold, not all."""
+    spec = CATALOGUE.models["yolo11n_320"]
+    (answer,) = yolo11.run(build(nano, spec, yolo11.OPSET), spec, [yolo11.scene(1, 320)])
+    assert np.isfinite(answer).all()
+    assert 0 <= answer[:, 4:].min() <= answer[:, 4:].max() <= 1
+    assert 0 < (answer[0, 4:].max(0) > 0.25).sum() < 1000
+
+
+def test_the_number_of_threads_does_not_show() -> None:
+    """With one thread and with two the random weights are the same bytes."""
+    program = (
+        "import hashlib; from export.yolo11 import architecture, specification, build, OPSET;"
+        "spec = specification('y', 96);"
+        "print(hashlib.sha256(build(architecture.random('n', 0), spec, OPSET)).hexdigest())"
+    )
+    digests = {
+        subprocess.run(
+            [sys.executable, "-P", "-c", program],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={
+                **os.environ,
+                "OMP_NUM_THREADS": threads,
+                "OPENBLAS_NUM_THREADS": threads,
+                "PYTHONPATH": str(ROOT),
+            },
+        ).stdout
+        for threads in ("1", "2")
+    }
+    assert len(digests) == 1
+
+
 def test_the_same_seed_gives_the_same_digest(tmp_path: Path) -> None:
-    """Two processes in two folders make the same bytes, at every size."""
+    """Two processes in two folders make the same bytes, and the sizes share one file of weights."""
     manifests = []
     for place in ("first", "second"):
-        (tmp_path / place).mkdir()
-        manifests.append(_export(tmp_path / place, "--weights", "random"))
-    names = [f"yolo11n_{size}" for size in (320, 640, 960)]
-    assert list(manifests[0]) == [*(f"preprocess_yolo11_{size}" for size in (320, 640, 960)), *names]
+        places = [
+            "--repository",
+            str(tmp_path / place / "repository"),
+            "--models",
+            str(tmp_path / place / "models"),
+        ]
+        command = [sys.executable, "-P", "-m", "export", "models", "--weights", "random", *places]
+        subprocess.run(command, capture_output=True, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        manifests.append(json.loads((tmp_path / place / "models" / "manifest.json").read_bytes())["models"])
     assert manifests[0] == manifests[1]
+    names = [f"yolo11n_{size}" for size in (320, 640, 960)]
     assert {manifests[0][name]["weights"] for name in names} == {"random"}
+    shared = {path.stat().st_ino for path in (tmp_path / "first").rglob("shared-*.bin")}
+    assert len(shared) == 1
 
 
-@pytest.mark.usefixtures("yolo11")
-@pytest.mark.skipif(not (REFERENCE / "yolo11n.pt").is_file(), reason="no reference data")
-def test_trained_checkpoint_sees_the_bus(tmp_path: Path, yolo11: Any) -> None:
-    """The trained checkpoint exports at every size, says where it comes from, and sees a bus and people."""
-    manifest = _export(tmp_path, "--weights", str(REFERENCE))
-    source = REFERENCE / "yolo11n.pt"
-    for name, entry in manifest.items():
-        if name.startswith("preprocess_"):
-            assert entry["weights"] == "none"
-            continue
-        assert entry["weights"] == "checkpoint"
-        assert entry["source"] == {
-            "name": "yolo11n.pt",
-            "sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
-        }
-        assert (entry["labels"][0], entry["labels"][5], len(entry["labels"])) == ("person", "bus", 80)
-        spec = CATALOGUE.models[name]
-        bus = yolo11.picture(yolo11.ultralytics().ASSETS / "bus.jpg", spec.inputs[0].shape[-1])
-        content = (tmp_path / "repository" / name / "1" / "model.onnx").read_bytes()
-        (answer,) = yolo11.run(content, spec, [bus])
-        assert answer[0, 4 + 0].max() > 0.6
-        assert answer[0, 4 + 5].max() > 0.6
+@pytest.mark.parametrize("dtype", ["f4", "f2"])
+def test_a_checkpoint_is_the_network_it_was_made_of(tmp_path: Path, nano: Record, dtype: str) -> None:
+    """Written to a file and read back, a network gives the same bytes; halves give almost the same answers."""
+    loaded = yolo11.load("n", _weights(write(tmp_path / "yolo11n.pt", network(nano), dtype)))
+    spec = yolo11.specification("yolo11n", 96)
+    contents = [build(model, spec, yolo11.OPSET) for model in (nano, loaded.model)]
+    assert (contents[0] == contents[1]) == (dtype == "f4")
+    first, second = (yolo11.run(content, spec, [yolo11.scene(1, 96)])[0] for content in contents)
+    assert np.abs(first - second)[:, :4].max() < 2
+    assert loaded.labels == tuple(f"class {i}" for i in range(80))
 
 
-def test_other_classes_are_refused(yolo11: Any, networks: Any, tmp_path: Path) -> None:
-    """A checkpoint of three classes can't have the contract's 84 rows, and the error says so."""
-    module = networks.ultralytics().DetectionModel("yolo11n.yaml", nc=3, verbose=False)
-    with pytest.raises(ExportError, match="knows 3 classes"):
-        networks.load("n", _save(module, tmp_path / "mine.pt"))
+def test_a_network_of_other_widths_is_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The layers are those of the file, not those of a table: widths that no variant has are no obstacle."""
+    monkeypatch.setitem(architecture.SCALES, "n", (0.5, 0.375, 768))
+    model = architecture.random("n", 1)
+    monkeypatch.undo()
+    model.state["yaml"] = {"scale": None}
+    loaded = _load(tmp_path, model)
+    assert _parameters(model) not in PARAMETERS.values()
+    spec = CATALOGUE.models["yolo11n_320"]
+    yolo11.check_contract(onnx.load_from_string(build(loaded.model, spec, 17)), spec, 17)
 
 
-def test_another_variant_is_refused(yolo11: Any, networks: Any, tmp_path: Path) -> None:
-    """yolo11s under the name yolo11n.pt isn't served as n."""
-    module = networks.ultralytics().DetectionModel("yolo11s.yaml", nc=80, verbose=False)
-    with pytest.raises(ExportError, match="another network than yolo11n"):
-        networks.load("n", _save(module, tmp_path / "yolo11n.pt"))
+def _first_conv(model: Record) -> Record:
+    return model.child("model").children()[0].child("conv")
 
 
-def test_garbage_is_refused(networks: Any, tmp_path: Path) -> None:
-    """A file that is no checkpoint is an error that names it."""
-    path = tmp_path / "yolo11n.pt"
-    path.write_bytes(b"no weights")
-    with pytest.raises(ExportError, match=r"yolo11n\.pt is no checkpoint"):
-        networks.load("n", Weights("checkpoint", Source(path.name, "00"), path))
+def _head(model: Record) -> Record:
+    return model.child("model").children()[-1]
 
 
-def test_code_in_a_checkpoint_is_not_run(networks: Any, tmp_path: Path) -> None:
-    """A pickle that would call a function when loaded is refused, and the function isn't called."""
-    path = tmp_path / "yolo11n.pt"
-    with pytest.raises(ExportError, match="no checkpoint"):
-        networks.load("n", _save(_Trap(str(tmp_path / "trapped")), path))
-    assert not (tmp_path / "trapped").exists()
+def _set(record: Record, **state: Any) -> None:
+    record.state.update(state)
 
 
-class _Trap:
-    """An object whose unpickling makes a folder."""
+def _grow_cyclic(model: Record) -> None:
+    part = model.child("model").children()[2].child("m")
+    part.state["_modules"]["0"] = Record("Sequential", {"_modules": {"0": part.children()[0]}})
+    part.children()[0].state["_modules"]["1"] = part.children()[0]
 
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
 
-    def __reduce__(self) -> tuple[Any, tuple[str]]:
-        return os.mkdir, (self.folder,)
+def _double_often(model: Record) -> None:
+    part = Record("Identity")
+    for _ in range(20):
+        part = Record("Sequential", {"_modules": {"0": part, "1": part}, "f": -1})
+    model.child("model").state["_modules"]["0"] = part
 
 
 @pytest.mark.parametrize(
-    ("row", "error"),
-    [pytest.param(0, 0.5, id="box"), pytest.param(10, 0.01, id="score"), pytest.param(10, np.nan, id="nan")],
+    ("spoil", "said"),
+    [
+        pytest.param(lambda m: _set(_head(m), nc=3), "knows 3 classes", id="other classes"),
+        pytest.param(
+            lambda m: _set(m, yaml={"scale": "s"}), "another network than yolo11n: yolo11s", id="variant"
+        ),
+        pytest.param(
+            lambda m: _head(m).state["_modules"].update(one2one_cv2=Record("ModuleList")),
+            "plain Detect",
+            id="end2end",
+        ),
+        pytest.param(
+            lambda m: m.child("model").state["_modules"].popitem(), "ends in a C3k2 head", id="no head"
+        ),
+        pytest.param(
+            lambda m: m.child("model").state["_modules"].clear(), "ends in a DetectionModel", id="no layers"
+        ),
+        pytest.param(lambda m: m.state.pop("_modules"), "without its part model", id="no modules"),
+        pytest.param(
+            lambda m: _first_conv(m).state["_parameters"].clear(), "without its tensor weight", id="weight"
+        ),
+        pytest.param(
+            lambda m: _set(_first_conv(m), groups=3), "doesn't fit its input of 3 channels", id="groups"
+        ),
+        pytest.param(lambda m: _set(_first_conv(m), stride=0), "doesn't fit", id="stride 0"),
+        pytest.param(lambda m: _set(_first_conv(m), stride=-2), "don't fit together", id="stride -2"),
+        pytest.param(lambda m: _set(_first_conv(m), padding="same"), "don't fit together", id="padding"),
+        pytest.param(
+            lambda m: _set(_first_conv(m), padding_mode="reflect"), "other padding than zeros", id="reflect"
+        ),
+        pytest.param(
+            lambda m: _set(_head(m), stride=np.zeros(3, np.float32)), "no strides", id="strides of 0"
+        ),
+        pytest.param(lambda m: _set(_head(m), reg_max=8), "where one of", id="bins"),
+        pytest.param(
+            lambda m: _set(m.child("model").children()[11], mode="bilinear"), "Upsample", id="upsample"
+        ),
+        pytest.param(
+            lambda m: _set(m.child("model").children()[12], f=[-1, 99]), "don't fit together", id="source"
+        ),
+        pytest.param(
+            lambda m: _set(m.child("model").children()[12], f=[-1, 2]), "different sizes", id="sizes"
+        ),
+    ],
 )
-def test_another_answer_is_refused(yolo11: Any, row: int, error: float) -> None:
+def test_networks_that_are_refused(
+    tmp_path: Path, fresh: Record, spoil: Callable[[Record], Any], said: str
+) -> None:
+    """A network that isn't YOLO11 with 80 classes is an error that says why."""
+    spoil(fresh)
+    with pytest.raises(ExportError, match=said):
+        _load(tmp_path, fresh)
+
+
+def _enlarge(model: Record) -> None:
+    larger = Record("Upsample", {"scale_factor": 8.0, "mode": "nearest"})
+    model.child("model").state["_modules"]["0"] = Record(
+        "Sequential", {"_modules": {str(i): larger for i in range(9)}, "f": -1}
+    )
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        pytest.param(_grow_cyclic, "more modules than any", id="a module in itself"),
+        pytest.param(_double_often, "more modules than any", id="2^20 modules"),
+        pytest.param(_enlarge, "more numbers than any", id="8^18 times the picture"),
+    ],
+)
+def test_endless_networks_are_refused(fresh: Record, spoil: Callable[[Record], None], said: str) -> None:
+    """A small file can't make a graph that takes time or memory without end."""
+    spoil(fresh)
+    with pytest.raises(ExportError, match=said):
+        yolo11.check_parity("yolo11n", fresh)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_damaged_weights_are_refused(tmp_path: Path, fresh: Record, value: float) -> None:
+    """A weight that isn't finite is found before the graph is written."""
+    _first_conv(fresh).need("weight")[0, 0, 0, 0] = value
+    with pytest.raises(ExportError, match="aren't finite"):
+        _load(tmp_path, fresh)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        pytest.param({i: f"c{i}" for i in range(79)}, "printable name for each", id="79"),
+        pytest.param(
+            [*(f"c{i}" for i in range(79)), "two\nlines"], "printable name for each", id="two lines"
+        ),
+        pytest.param({i: i for i in range(80)}, "printable name for each", id="numbers"),
+        pytest.param(7, "no names", id="a number"),
+    ],
+)
+def test_names_that_are_refused(tmp_path: Path, fresh: Record, names: Any, said: str) -> None:
+    """Every class needs a name of one line."""
+    with pytest.raises(ExportError, match=said):
+        _load(tmp_path, fresh, names=names)
+
+
+def test_names_may_be_a_list(tmp_path: Path, nano: Record) -> None:
+    """Older checkpoints list their names."""
+    names = [f"name {i}" for i in range(80)]
+    assert _load(tmp_path, nano, names=names).labels == tuple(names)
+
+
+@pytest.mark.parametrize(("row", "error"), [(0, 0.5), (10, 0.01), (10, np.nan)], ids=["box", "score", "nan"])
+def test_another_answer_is_refused(row: int, error: float) -> None:
     """A box half a pixel off, a score a hundredth off, or a NaN: the graph isn't written."""
-    rng = np.random.default_rng(3)
-    expected = [rng.random((1, 84, 2100), dtype=np.float32) * 100 for _ in range(2)]
-    yolo11.check_parity("m", expected, [array.copy() for array in expected])
-    answers = [array.copy() for array in expected]
-    answers[1][0, row, 1000] += error
-    with pytest.raises(ExportError, match="ONNX Runtime and torch differ"):
-        yolo11.check_parity("m", expected, answers)
+    expected: Array = np.random.default_rng(3).random((1, 84, 2100), dtype=np.float32) * 100
+    yolo11.compare("m", expected, expected.copy())
+    answer = expected.copy()
+    answer[0, row, 1000] += error
+    with pytest.raises(ExportError, match="ONNX Runtime and NumPy differ"):
+        yolo11.compare("m", expected, answer)
 
 
-def test_a_network_that_was_not_settled_is_refused(yolo11: Any, networks: Any) -> None:
-    """Left as initialised YOLO11 gives any picture the same boxes, and comparing those would prove nothing."""
-    import torch  # noqa: PLC0415 (only where it is installed)
-
-    module = networks.ultralytics().DetectionModel("yolo11n.yaml", nc=80, verbose=False).eval()
-    pictures = [yolo11.picture(yolo11.ultralytics().ASSETS / name, 320) for name in yolo11.PICTURES]
-    with torch.no_grad():
-        answers = [module(torch.from_numpy(array))[0].numpy() for array in pictures]
+def test_weights_that_ignore_their_input_are_refused(fresh: Record) -> None:
+    """Without a signal any picture gets the same boxes, and comparing those would prove nothing."""
+    _first_conv(fresh).need("weight")[:] = 0
+    spec = yolo11.specification("yolo11n", 96)
+    answers = yolo11.run(build(fresh, spec, yolo11.OPSET), spec, [yolo11.scene(seed, 96) for seed in (1, 2)])
     with pytest.raises(ExportError, match="ignore their input"):
-        yolo11.check_parity("yolo11n_320", answers, answers)
+        yolo11.check_alive("yolo11n_96", answers)
+
+
+def test_random_weights_have_no_labels() -> None:
+    """Exported at a served size, random weights are checked and bring no names of classes."""
+    content, labels = yolo11.export(CATALOGUE.branches["yolo11n_320"], random_weights())
+    assert labels == ()
+    assert onnx.load_from_string(content).producer_name == "triton-vision-gateway"
