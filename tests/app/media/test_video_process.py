@@ -358,12 +358,20 @@ def test_memory_is_bounded_by_the_slots(long: Path) -> None:
 
 
 def test_nothing_lies_in_shared_memory(video: VideoReader) -> None:
-    """Frames have no name that could be left behind."""
-    before = sorted(os.listdir("/dev/shm"))  # noqa: PTH208  # names alone
+    """Frames have no name that could be left behind: neither process maps a file of /dev/shm for them."""
+    process = child(video)
+    before = _named(psutil.Process())
     next(iter(video))
-    child(video).kill()
+    assert _named(psutil.Process()) == before
+    assert _named(process) == set()
+    process.kill()
     video.close()
-    assert sorted(os.listdir("/dev/shm")) == before  # noqa: PTH208  # ditto
+
+
+def _named(process: psutil.Process) -> set[str]:
+    """Files of /dev/shm that a process maps or holds open; other test processes make and remove files there, too."""
+    paths = [row.path for row in process.memory_maps()] + [row.path for row in process.open_files()]
+    return {path for path in paths if path.startswith("/dev/shm/")}
 
 
 def test_no_process_can_be_started(long: Path, monkeypatch: pytest.MonkeyPatch) -> None:
