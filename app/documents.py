@@ -101,7 +101,7 @@ def clipped(text: str, most: int = _SHOWN) -> str:
 
 
 def is_text(value: str) -> bool:
-    """Whether a string can be written as UTF-8, that is, holds no lone surrogate."""
+    """True if a string can be written as UTF-8, that is, holds no lone surrogate."""
     return _SURROGATE.search(value) is None
 
 

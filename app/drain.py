@@ -36,17 +36,17 @@ class Drain:
 
     @property
     def begun(self) -> bool:
-        """Whether there is an order to stop."""
+        """True once there is an order to stop."""
         return self._began is not None
 
     @property
     def ended(self) -> bool:
-        """Whether no more connections are taken."""
+        """True once no more connections are taken."""
         return self._over
 
     @property
     def closing(self) -> bool:
-        """Whether connections end with their next answer: in the second half."""
+        """True in the second half, when connections end with their next answer."""
         return self._began is not None and self._elapsed() >= self._length / 2
 
     def begin(self) -> float:

@@ -52,7 +52,7 @@ def _chosen(branches: tuple[Branch, ...], named: Branch | None, wishes: Wishes) 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What a service's settings say about the requests that it serves.
+    """Settings of a service that concern the requests it serves.
 
     `variant` and `compact` as for `reachable`; `required` are names of branches that must be READY in any case;
     `there` are the branches that somebody has built.

@@ -12,7 +12,7 @@ State = Literal["queued", "running", "done", "failed"]
 
 
 class JobError(Schema):
-    """What failed, what a queued job waits for, or why a result is only partial."""
+    """The fault, the reason for waiting, or the reason why a result is only partial."""
 
     code: str = Field(examples=["triton_unavailable"])
     detail: str

@@ -14,7 +14,7 @@ _FACTS = struct.Struct("=24xI92xQ16xI")
 
 
 class Sent(NamedTuple):
-    """How far sending is; zeros where the kernel doesn't say."""
+    """Progress of sending; zeros where the kernel doesn't say."""
 
     unconfirmed: int  # segments on their way
     confirmed: int  # bytes since the beginning
@@ -22,12 +22,12 @@ class Sent(NamedTuple):
 
     @property
     def waiting(self) -> bool:
-        """Whether the peer hasn't got everything yet."""
+        """True while the peer hasn't got everything."""
         return self.unconfirmed > 0 or self.unsent > 0
 
 
 def sent(transport: asyncio.Transport) -> Sent:
-    """How far the sending on a connection is."""
+    """Progress of sending on a connection."""
     with contextlib.suppress(OSError, struct.error, AttributeError):
         descriptor = os.dup(transport.get_extra_info("socket").fileno())
         with socket.socket(fileno=descriptor) as sock:

@@ -151,7 +151,7 @@ class _Backend:
 
     @property
     def survey(self) -> Suite:
-        """What will serve, as far as the files say it; a Triton says so itself."""
+        """Branches that will serve according to the files; a Triton reports its own."""
         if self._settings.engine == "triton" or self._loaded is not None:
             return self.suite
         if self._surveyed is None:

@@ -32,7 +32,7 @@ _LENGTH = "inference-header-content-length"
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the server says of one model; `reason` says why it isn't ready.
+    """The server's report on one model; `reason` says why it isn't ready.
 
     `required`: `/readyz` waits for it. `checklist`: its place on the READY checklist, None if it isn't on it.
     """
@@ -64,7 +64,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """What is required, on the READY checklist or READY, required first; and names that the catalogue doesn't know."""
+    """Models that are required, on the checklist or READY, required first; and names unknown to the catalogue."""
 
     rows: list[Found]
     foreign: list[str]
@@ -109,14 +109,14 @@ def timed_check(name: str, good: bool, started: float, detail: str) -> Check:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a Triton is asked for: the checklist of a detection variant, and the branches that must be READY."""
+    """Models asked of a Triton: the checklist of a detection variant, and the branches that must be READY."""
 
     catalogue: Catalogue
     variant: str
     require: Sequence[str] = ()
 
     def models(self, found: Mapping[str, Found]) -> Models:
-        """What was found, sorted."""
+        """The findings, sorted."""
         checklist, must = (
             self.catalogue.checklist(self.variant),
             required_models(self.catalogue, self.require),

@@ -49,7 +49,7 @@ _RUN_S = 60.0  # of the run that ends a quarantine, where no time of a first run
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedOptions:
-    """How many leases a branch has, threads of one inference (0: all cores), and which branches are loaded.
+    """Leases of a branch, threads of one inference (0: all cores), and which branches are loaded.
 
     `branches` are their names in the order of loading (None: all, small ones first); `max_waiting` requests may queue
     for a branch. `warmup_s`: time for the first run of a branch, before it is served (0: none); `rescan_s` between two
@@ -294,7 +294,7 @@ class EmbeddedEngine:
                 self._runs.discard(options)
 
     def _publish(self, candidate: _Candidate) -> None:
-        """What was loaded serves, or is refused with its reason."""
+        """Serve the models that were loaded, or refuse them with a reason."""
         branch, readiness, reason = candidate.branch, candidate.state.readiness, candidate.state.reason
         with self._changing:
             self._candidates.pop(branch.name, None)

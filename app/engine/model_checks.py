@@ -1,4 +1,4 @@
-"""What a Triton says of each model: contract, device, and the models that an ensemble consists of.
+"""A Triton's report on each model: contract, device, and the models that an ensemble consists of.
 
 What goes wrong with one model is that model's state, with a reason; it is asked again after a growing pause.
 """
@@ -151,7 +151,7 @@ class ModelChecks:
         return found
 
     def _device(self, ensemble: str, parts: tuple[Part, ...]) -> str:
-        """Where the working part runs: the catalogue's weights model, or the last part."""
+        """Device of the working part: the catalogue's weights model, or the last part."""
         branch = self._catalogue.branches.get(ensemble)
         names = [name for name, _ in parts]
         working = branch.weights_model if branch and branch.weights_model in names else names[-1]
@@ -159,7 +159,7 @@ class ModelChecks:
 
 
 def _not_ready(reason: str) -> Readiness:
-    """What Triton's reason says of a model that isn't READY."""
+    """Readiness that follows from Triton's reason for a model that isn't READY."""
     if is_out_of_memory(reason):
         return Readiness.OUT_OF_MEMORY
     return Readiness.LOADING if reason == "loading" else Readiness.UNAVAILABLE

@@ -22,7 +22,7 @@ class ServedWeights:
         self._since: dict[str, float] = {}
 
     def of(self, model: str, version: str) -> Weights:
-        """What the server has loaded; all `unknown` once other files lie there than at that time. Never blocks."""
+        """Weights that the server has loaded; all `unknown` once other files lie there than then. Never blocks."""
         facts = self._files.of(model, version, self._since.get(model, 0.0))
         if facts is None:
             return Weights()

@@ -94,7 +94,7 @@ class _Versions:
 
 
 class Identity:
-    """What is known of the server behind one address. Not thread-safe."""
+    """Knowledge of the server behind one address. Not thread-safe."""
 
     def __init__(self) -> None:
         self._tracks: dict[str, _Track] = {}

@@ -41,7 +41,7 @@ class Server(Describes, Protocol):
 
 
 class ServerView:
-    """What one server serves, as of the last look.
+    """Models that one server serves, as of the last look.
 
     Args:
         server: its calls.

@@ -1,4 +1,4 @@
-"""What the embedded engine would serve, found in the files alone: nothing is loaded, and nothing runs."""
+"""Models that the embedded engine would serve, found in the files alone: nothing is loaded, and nothing runs."""
 
 from __future__ import annotations
 

@@ -302,7 +302,7 @@ class TritonEngine:
             self._warmer.forget(name)
 
     def _note_reloads(self, reloaded: set[str]) -> None:
-        """What has been loaded again, without a moment in which it wasn't READY, is run again."""
+        """Run again the models that were loaded again without leaving READY."""
         self._quarantine.note_reloads(reloaded)
         for branch in self._catalogue.branches.values():
             if self._warmer is not None and not reloaded.isdisjoint(model.name for model in branch.models):

@@ -136,7 +136,7 @@ class Warmer:
             thread.join(None if limit is None else max(0.0, limit - time.monotonic()))
 
     def _overdue(self, name: str) -> bool:
-        """Whether a run of the branch has used up its patience; the caller holds the lock."""
+        """True if a run of the branch has used up its patience; the caller holds the lock."""
         running = self._running.get(name)
         return running is not None and time.monotonic() - running[0].begun > PATIENCE_S
 

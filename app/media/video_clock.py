@@ -1,4 +1,4 @@
-"""When a stream's frames are shown, from timestamps that may be missing, wrong, or start again in the middle.
+"""Times of a stream's frames, from timestamps that may be missing, wrong, or start again in the middle.
 
 Pure; exact arithmetic on the stream's own clock.
 """
@@ -59,7 +59,7 @@ class Clock:
 
     @property
     def bridged(self) -> bool:
-        """Whether the times differ from the timestamps."""
+        """True if the times differ from the timestamps."""
         return bool(self.outliers or self.jumps or self.missing)
 
     @property

@@ -130,7 +130,7 @@ class Video:
             raise VideoTooLong(excess)
 
     def _excess(self) -> str | None:
-        """What is more than the limits allow."""
+        """Everything that exceeds the limits."""
         span, longest = self._sampling.span(self._duration), self.limits.max_duration_s
         if span is not None and span > longest:
             return f"{span:.1f} s of video are asked for; at most {longest:g} s are read"
@@ -165,7 +165,7 @@ class Video:
         return file / av.time_base if file is not None and file > 0 else None
 
     def facts(self) -> dict[str, Any]:
-        """What is known of the stream, by the names of `VideoFacts`."""
+        """Facts of the stream, by the names of `VideoFacts`."""
         return {
             "duration_s": self._duration,
             "fps": self._rate,
@@ -181,7 +181,7 @@ class Video:
         return float(aspect) if aspect and aspect > 0 else 1.0
 
     def warnings(self) -> list[str]:
-        """What is odd about its times."""
+        """Warnings about its times."""
         return self._clock.warnings() if self._clock else []
 
     def frames(self) -> Iterator[Timed]:

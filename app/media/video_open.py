@@ -158,7 +158,7 @@ def translated(what: str) -> Iterator[None]:
 
 
 def reason(error: Exception) -> str:
-    """What FFmpeg says, short: it may quote the file, and is never told to a caller."""
+    """FFmpeg's message, shortened: it may quote the file, and is never told to a caller."""
     text = getattr(error, "strerror", None) or str(error)
     if (log := getattr(error, "log", None)) is not None:
         text = f"{text} ({log[1]}: {log[2].strip()})"

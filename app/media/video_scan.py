@@ -57,7 +57,7 @@ class PacketScan:
         self._packets = self._file.demux(stream)
 
     def number(self, timestamp: int | None) -> int | None:
-        """How many frames are shown before the one with this timestamp; None where that can't be counted."""
+        """Number of frames shown before the one with this timestamp; None where it can't be counted."""
         if timestamp is None:
             return None
         while not self.complete and (self._counted == 0 or self._sorted[self._counted - 1] <= timestamp):
@@ -141,7 +141,7 @@ class PacketScan:
             raise ValueError("more packets than are looked at")
 
     def _count(self) -> None:
-        """How many frames, in the order of presentation, have certain numbers."""
+        """Number of frames, in presentation order, whose numbers are certain."""
         stamps, gap, longest = self._stamps, _GAP_S / self.time_base, self._longest_s / self.time_base
         order = sorted(range(len(stamps)), key=stamps.__getitem__)
         self._sorted = [stamps[position] for position in order]

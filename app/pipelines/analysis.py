@@ -303,7 +303,7 @@ class VideoAnalysis:
         run.keep(chunk)
 
     def _progress(self, sample: Sample, facts: VideoFacts, resumed: int) -> Progress:
-        """How far the video is by its facts, which change where the header was wrong."""
+        """Progress through the video by its facts, which change where the header was wrong."""
         expected = expected_samples(facts, self._profile.sampling)
         return Progress(sample.ordinal + 1, expected, _fraction(facts, sample.time_s), resumed)
 

@@ -43,7 +43,7 @@ class ReadyProbe:
         self._was_green = False
 
     def faults(self) -> list[Fault]:
-        """What keeps the service from being ready now; empty: it is ready."""
+        """Reasons why the service is not ready; empty: it is ready."""
         states = self._router.engine.ready()
         found = self._required_faults(states) or self._away(states)
         if not found and not self._was_green:

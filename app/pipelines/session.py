@@ -42,7 +42,7 @@ class SessionCall:
 
     @property
     def key(self) -> str:
-        """What the session is called in the store and in the order of requests."""
+        """Name of the session in the store and in the order of requests."""
         return key_of(self.session_id, self.owner)
 
     def detector(self, parameters: DetectParameters) -> DetectParameters:

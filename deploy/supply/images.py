@@ -49,7 +49,7 @@ def variables() -> dict[str, str]:
 
 
 def check(images: set[str], known: Digests, *, pinned: bool) -> list[str]:
-    """What doesn't fit, one sentence each."""
+    """Everything that doesn't fit, one sentence each."""
     faults = [f"{image}: isn't in images.json" for image in sorted(images - known.keys())]
     faults += [f"{image}: nothing uses it" for image in sorted(known.keys() - images)]
     for image, digest in known.items():

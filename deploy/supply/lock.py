@@ -62,7 +62,7 @@ def blocks(text: str) -> Blocks:
 
 
 def needed(block: str) -> bool:
-    """Whether any supported platform installs this."""
+    """True if any supported platform installs this."""
     marker = Requirement(block.partition("\\")[0].strip()).marker
     return marker is None or any(
         marker.evaluate(

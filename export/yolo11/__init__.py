@@ -156,7 +156,7 @@ def check_alive(name: str, answers: list[Array]) -> None:
 
 
 def run(content: bytes, spec: ModelSpec, inputs: list[Array]) -> list[Array]:
-    """What ONNX Runtime answers to each input.
+    """ONNX Runtime's answers to each input.
 
     Raises:
         ExportError: it can't run the graph.

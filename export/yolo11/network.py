@@ -247,7 +247,7 @@ class Network(Generic[V]):
         return self.ops.concat([self.ops.multiply(boxes, strides), scores], 1)
 
     def _head(self, module: Record, name: str, levels: list[V], channels: int) -> V:
-        """What the branches of the head say, all levels in a row: `[batch, channels, anchors]`."""
+        """Outputs of the head's branches, all levels in a row: `[batch, channels, anchors]`."""
         branches = module.child(name).children()
         parts = []
         for branch, level in zip(branches, levels, strict=True):

@@ -87,7 +87,7 @@ def _until(true: Callable[[], bool], seconds: float, log: Path) -> None:
 
 
 def _refused(port: int) -> bool:
-    """Whether nobody listens there any more."""
+    """True once nobody listens there."""
     try:
         socket.create_connection(("127.0.0.1", port), 5).close()
     except ConnectionRefusedError:

@@ -83,7 +83,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
 
 
 def catches_sigterm(process: Process) -> bool:
-    """Whether a handler stands between SIGTERM and process 1, which otherwise ignores it."""
+    """True if a handler stands between SIGTERM and process 1, which otherwise ignores it."""
     status = Path(f"/proc/{process.inner().pid}/status").read_text()
     mask = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
     return bool(int(mask, 16) >> (signal.SIGTERM - 1) & 1)

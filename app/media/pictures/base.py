@@ -1,4 +1,4 @@
-"""What the picture formats share."""
+"""Parts that the picture formats share."""
 
 from __future__ import annotations
 

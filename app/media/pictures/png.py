@@ -43,7 +43,7 @@ def read(data: bytes) -> Header:
 
 @dataclass(slots=True)
 class _Chunks:
-    """What is kept of a file: the palette's chunk, the parts of the image data, EXIF, and the number of frames."""
+    """Parts of a file that are kept: the palette's chunk, the image data, EXIF, and the number of frames."""
 
     palette: bytes = b""
     pixels: list[memoryview] = field(default_factory=list)

@@ -137,7 +137,7 @@ class TritonServer:
 
     @property
     def died(self) -> bool:
-        """Whether it has ended by itself, as 2.51 does at times when it is resumed or its connections are cut."""
+        """True if it has ended by itself, as 2.51 does at times when it is resumed or its connections are cut."""
         return self._process is not None and self._process.poll() is not None
 
     def revived(self) -> bool:
