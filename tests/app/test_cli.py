@@ -107,7 +107,7 @@ ANALYZE = ["analyze", "--video-path", "docs/astronaut.mp4", "--profile-path", "p
             "GATEWAY_TRACING_ENDPOINT=http://127.0.0.1:4318/v1/traces",
         ),
         ("matplotlib", "bench", "run_bench", ["--plot"], None),
-        ("onnx", "repository", "export.__main__", ["repository", "--check"], None),
+        ("onnx", "starter", "export.__main__", ["repository", "--check"], None),
     ],
 )
 def test_a_missing_package_is_one_line(
