@@ -66,6 +66,6 @@ EXPOSE 8080
 # With a port for operation (GATEWAY_OPERATE_PORT) or client certificates, give `docker run` a --health-cmd of your own.
 # Alive, not ready: an orchestrator that restarts what is unhealthy mustn't do so because Triton is away.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=30s --retries=3 \
-    CMD ["sh", "-c", "python -m app.health ${GATEWAY_TLS_CERT:+--tls} 127.0.0.1:${GATEWAY_PORT} /livez"]
+    CMD ["sh", "-c", "python -m app.process.health ${GATEWAY_TLS_CERT:+--tls} 127.0.0.1:${GATEWAY_PORT} /livez"]
 ENTRYPOINT ["gateway"]
 CMD ["serve"]

@@ -20,8 +20,8 @@ from pydantic import ValidationError
 from app import __version__, extras
 from app.commands import keys as keys_command
 from app.commands import routes as routes_command
-from app.commands import smoke_options
 from app.commands.parser import Parser
+from app.commands.smoke import options
 from app.settings import (
     Settings,
     environment,
@@ -114,14 +114,14 @@ def _add_smoke(commands: Any) -> None:
     parser = commands.add_parser(
         "smoke",
         help="ask a Triton or a gateway from outside whether it is well",
-        description=smoke_options.EXIT_CODES,
+        description=options.EXIT_CODES,
     )
-    smoke_options.add_options(parser)
+    options.add_options(parser)
     parser.set_defaults(command=_smoke)
 
 
 def _smoke(parsed: argparse.Namespace) -> int:
-    from app.commands.smoke import smoke  # noqa: PLC0415  # `gateway --help` needs no FastAPI
+    from app.commands.smoke.command import smoke  # noqa: PLC0415  # `gateway --help` needs no FastAPI
 
     return smoke(parsed)
 

@@ -27,7 +27,7 @@ class Ending(Protocol):
 
 
 class Spans(Protocol):
-    """What a tracer does for a request; see `app.tracing`."""
+    """What a tracer does for a request; see `app.process.tracing`."""
 
     def begin(self, stage: str) -> Ending:
         """A span that is current until it is ended."""

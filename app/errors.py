@@ -1,4 +1,4 @@
-"""What can go wrong, in the words of the domain. `app.api.problems` gives each its status.
+"""What can go wrong, in the words of the domain. `app.api.response.problems` gives each its status.
 
 GatewayError
 ├── InvalidInput

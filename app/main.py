@@ -18,56 +18,50 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
-from app import __version__, ending, heap, logs, profiles, serving
-from app.access import Access
-from app.api import (
-    clip,
-    dense,
-    detect,
-    docs_page,
-    openapi_access,
-    operate,
-    operate_port,
-    problems,
-    sessions,
-    videos,
-)
-from app.api.access import Guard
-from app.api.admission import Admission, AdmissionLimits
-from app.api.connections import DRAIN
+from app import __version__
 from app.api.gateway import Gateway
-from app.api.head import HeadAsGet
-from app.api.headers import SecurityHeaders, cors
-from app.api.memory_budget import MemoryBudget
-from app.api.middleware import RequestContext, Templates
-from app.api.request_head import HeadCheck
-from app.api.route import Shortcut
-from app.api.streams import video_limits
-from app.api.turns import Turns
-from app.drain import Drain
+from app.api.openapi import security
+from app.api.response import problems
+from app.api.response.ndjson import video_limits
+from app.api.routes import clip, dense, detect, docs_page, sessions, status, videos
+from app.api.server import operate_port
+from app.api.server.access import Guard
+from app.api.server.admission import Admission, AdmissionLimits
+from app.api.server.connections import DRAIN
+from app.api.server.direct_route import Shortcut
+from app.api.server.head import HeadAsGet
+from app.api.server.memory_budget import MemoryBudget
+from app.api.server.middleware import RequestContext, Templates
+from app.api.server.request_head import HeadCheck
+from app.api.server.security_headers import SecurityHeaders, cors
 from app.engine.base import Engine
 from app.engine.weights import WeightsBook
+from app.keys.access import Access
+from app.keys.rate_limit import OwnBuckets, SharedBuckets
 from app.media.image import ImageLimits
 from app.media.vocabulary import clip_merges
 from app.metrics import Metrics
 from app.pipelines import inventory
-from app.pipelines.analysis import Options
 from app.pipelines.base import Router
-from app.pipelines.cache import EmbeddingCache
 from app.pipelines.clip import ImagePipeline, TextPipeline
 from app.pipelines.depth import DepthPipeline
 from app.pipelines.detect import DetectPipeline
+from app.pipelines.embedding_cache import EmbeddingCache
+from app.pipelines.families import Suite
 from app.pipelines.flow import FlowPipeline
-from app.pipelines.jobs import JobOptions, VideoJobs
 from app.pipelines.places import PlacesPipeline
 from app.pipelines.readiness import ReadyProbe
-from app.pipelines.sessions import Sessions
-from app.pipelines.suite import Suite
-from app.pipelines.watch import Watch
-from app.rates import OwnBuckets, SharedBuckets
+from app.process import logs, malloc, shutdown, uvicorn_options
+from app.process.drain import Drain
+from app.sessions.session_order import Turns
+from app.sessions.tracking_sessions import Sessions
 from app.settings import Settings, metrics_folder
 from app.state.base import SessionStore
 from app.state.memory import MemoryStore
+from app.videos import profile_documents
+from app.videos.analysis import Options
+from app.videos.gauges import Watch
+from app.videos.jobs import JobOptions, VideoJobs
 from app.vision.prompts import Tokenizer
 from routing import catalogue as catalogues
 from routing import reachable
@@ -75,8 +69,8 @@ from routing.catalogue import Catalogue
 from routing.policy import Readiness
 
 if TYPE_CHECKING:
-    from app.engine.triton_client import Tls
-    from app.tracing import Tracer
+    from app.engine.triton.client import Tls
+    from app.process.tracing import Tracer
 
 _log = logging.getLogger("gateway")
 _NO_RUNTIME = "the embedded engine needs ONNX Runtime: pip install '.[embedded]' (or '.[gpu]')"
@@ -91,7 +85,7 @@ def create_engine(settings: Settings, catalogue: Catalogue) -> Engine:
     """
     book = WeightsBook(settings.repository, settings.manifest)
     if settings.engine == "triton":
-        from app.engine.triton import TritonEngine, TritonOptions  # noqa: PLC0415  # embedded runs without gRPC
+        from app.engine.triton.engine import TritonEngine, TritonOptions  # noqa: PLC0415  # embedded runs without gRPC
 
         options = TritonOptions(
             settings.leases,
@@ -106,7 +100,7 @@ def create_engine(settings: Settings, catalogue: Catalogue) -> Engine:
     if settings.repository is None:
         raise RuntimeError("the embedded engine needs GATEWAY_REPOSITORY")
     try:
-        from app.engine.embedded import (  # noqa: PLC0415  # an extra: onnxruntime or onnxruntime-gpu
+        from app.engine.embedded.engine import (  # noqa: PLC0415  # an extra: onnxruntime or onnxruntime-gpu
             EmbeddedEngine,
             EmbeddedOptions,
         )
@@ -154,7 +148,7 @@ def create_survey(settings: Settings, catalogue: Catalogue) -> Engine:
     if settings.repository is None:
         raise RuntimeError("the embedded engine needs GATEWAY_REPOSITORY")
     try:
-        from app.engine.survey import SurveyEngine  # noqa: PLC0415  # an extra: onnxruntime or onnxruntime-gpu
+        from app.engine.embedded.survey import SurveyEngine  # noqa: PLC0415  # an extra: onnxruntime or onnxruntime-gpu
     except ImportError as error:
         raise RuntimeError(_NO_RUNTIME) from error
     book = WeightsBook(settings.repository, settings.manifest)
@@ -173,7 +167,7 @@ def triton_tls(settings: Settings) -> Tls | None:
     """How Triton is reached with TLS; None: without."""
     if not settings.triton.tls:
         return None
-    from app.engine.triton_client import Tls  # noqa: PLC0415  # embedded runs without gRPC
+    from app.engine.triton.client import Tls  # noqa: PLC0415  # embedded runs without gRPC
 
     return Tls(settings.triton_tls_ca, settings.triton_tls_cert, settings.triton_tls_key)
 
@@ -221,7 +215,7 @@ def create_tracer(settings: Settings) -> Tracer | None:
     if settings.tracing_endpoint is None:
         return None
     try:
-        from app.tracing import Tracer, otlp  # noqa: PLC0415  # an extra: tracing
+        from app.process.tracing import Tracer, otlp  # noqa: PLC0415  # an extra: tracing
     except ImportError as error:
         raise RuntimeError("tracing needs OpenTelemetry: pip install '.[tracing]'") from error
     return Tracer(
@@ -242,7 +236,7 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
         store = create_session_store(settings, metrics)
         engine = await asyncio.to_thread(engine_factory, settings, catalogue)
         drain = Drain(settings.drain_s)
-        ending.bound(settings.shutdown_timeout_s, engine.abandon, drain)
+        shutdown.bound(settings.shutdown_timeout_s, engine.abandon, drain)
         workers = ThreadPoolExecutor(settings.worker_threads, thread_name_prefix="worker")
         suite = create_suite(settings, catalogue, engine, metrics)
         jobs = await asyncio.to_thread(create_jobs, settings, suite)
@@ -253,7 +247,7 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
             catalogue.families,
             _admission_limits(settings),
             inference,
-            MemoryBudget(settings.max_decoded_bytes, heap.give_back),
+            MemoryBudget(settings.max_decoded_bytes, malloc.give_back),
         )
         app.state.gateway = _gateway(settings, suite, metrics, workers, admission, store, jobs, drain)
         announcing = asyncio.create_task(_announce(app.state.gateway))
@@ -282,10 +276,10 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
         redirect_slashes=False,  # to the Host that the caller names
         docs_url=None,  # see `docs_page`; FastAPI's load their scripts from another host
         redoc_url=None,
-        # `app.tracing`, `app.metrics` and `app.logs` are ours.
+        # `app.process.tracing`, `app.metrics` and `app.process.logs` are ours.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    routers = [routes.router for routes in (detect, sessions, dense, clip, videos, operate, docs_page)]
+    routers = [routes.router for routes in (detect, sessions, dense, clip, videos, status, docs_page)]
     templates = Templates(
         route.path for part in (app, *routers) for route in part.routes if isinstance(route, Route)
     )
@@ -302,7 +296,7 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
 
 def _guard(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     """Keys, CORS and headers, from the inside out: a refusal too is readable to a page, and says what it may do."""
-    keys = serving.keys(settings)
+    keys = uvicorn_options.keys(settings)
     folder = metrics_folder()  # several workers share it
     buckets = SharedBuckets(folder) if folder else OwnBuckets()
     count = metrics.key_requests
@@ -316,21 +310,21 @@ def _guard(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
         app.add_middleware(CORSMiddleware, **cors(settings.cors_origins))
     app.add_middleware(HeadCheck)
     app.add_middleware(SecurityHeaders)
-    openapi_access.describe(app, needed=allowed is not None)
+    security.describe(app, needed=allowed is not None)
 
 
 def _operate_socket(settings: Settings) -> socket.socket | None:
     if settings.operate_port is None:
         return None
-    return serving.operate_socket(settings, shared=settings.workers > 1)
+    return uvicorn_options.operate_socket(settings, shared=settings.workers > 1)
 
 
 def serve_app() -> FastAPI:
     """What each of several workers serves: the settings come from the environment."""
     settings = Settings()
     logs.configure(settings.log_level, settings.log_format)
-    heap.keep_pages()
-    ending.with_parent()
+    malloc.keep_pages()
+    shutdown.with_parent()
     return create_app(settings)
 
 
@@ -384,7 +378,7 @@ def create_jobs(settings: Settings, suite: Suite) -> VideoJobs | None:
         settings.videos_keep_s,
         settings.videos_keep_bytes,
     )
-    jobs = VideoJobs(settings.videos_folder, suite, profiles.restored, options)
+    jobs = VideoJobs(settings.videos_folder, suite, profile_documents.restored, options)
     jobs.start()
     return jobs
 
@@ -461,7 +455,7 @@ async def _announce(gateway: Gateway) -> None:
         return
     _log.info(
         "try it: curl %s--data-binary @docs/astronaut.jpg '%s://%s:%d/v1/detect'",
-        "-H 'X-API-Key: …' " if serving.asks_for_keys(settings) else "",
+        "-H 'X-API-Key: …' " if uvicorn_options.asks_for_keys(settings) else "",
         "http" if settings.tls_cert is None else "https",
         settings.host,
         settings.port,

@@ -12,8 +12,8 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from app import access
 from app.addresses import TritonAddress, origins, proxies, session_store_url
+from app.keys import access
 
 PREFIX = "GATEWAY_"
 # What begins like a setting and is none: where the tests find trained weights.

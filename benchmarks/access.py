@@ -19,11 +19,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from app.access import Access, ApiKey, Rate, digest_of, new_key
-from app.api.access import Guard
-from app.api.headers import SecurityHeaders
+from app.api.server.access import Guard
+from app.api.server.security_headers import SecurityHeaders
+from app.keys.access import Access, ApiKey, Rate, digest_of, new_key
+from app.keys.rate_limit import OwnBuckets, SharedBuckets
 from app.metrics import Metrics
-from app.rates import OwnBuckets, SharedBuckets
 
 HEADERS = [
     (b"host", b"127.0.0.1:8080"), (b"user-agent", b"curl/8"), (b"accept", b"*/*"),

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from app import __version__
-from app.commands.smoke_http import Http
-from app.engine.triton_client import TritonClient
+from app.commands.smoke.http import Http
+from app.engine.triton.client import TritonClient
 from app.errors import GatewayError
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -9,7 +9,7 @@ import numpy as np
 from bench_environment import device_name
 from bench_statistics import REGRESSIONS, compare
 
-from app.commands.smoke_report import aligned
+from app.commands.smoke.report import aligned
 
 
 def print_comparison(old: dict[str, Any], new: dict[str, Any], tolerance: float) -> int:

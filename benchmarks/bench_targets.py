@@ -14,10 +14,10 @@ import numpy as np
 from bench_load import Caller, Refused
 from numpy.typing import NDArray
 
-from app.commands.smoke_gateway import multipart
-from app.commands.smoke_http import Http, Reply
-from app.commands.smoke_inputs import picture, tensors
-from app.commands.smoke_triton import Asked, HttpTriton
+from app.commands.smoke.gateway import multipart
+from app.commands.smoke.http import Http, Reply
+from app.commands.smoke.inputs import picture, tensors
+from app.commands.smoke.triton import Asked, HttpTriton
 from app.engine.base import NUMPY_DTYPES, Deadline, Engine, ModelState, is_out_of_memory
 from app.engine.weights import WeightsBook
 from app.main import create_engine

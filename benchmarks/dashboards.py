@@ -4,8 +4,8 @@
     python benchmarks/dashboards.py [--seconds 300] [--output docs/dashboards]
 
 Triton, the gateway (2 workers), Redis and Prometheus through deploy/local/stack.py, with the test repository's tiny
-models; callers that send a little of everything (tests/helpers/support/traffic.py). Needs no Docker and no Grafana. The
-exit code is 1 if a panel has no data that should have some.
+models; callers that send a little of everything (tests/helpers/support/servers/traffic.py). Needs no Docker
+and no Grafana. The exit code is 1 if a panel has no data that should have some.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ from dashboards_draw import Source, draw
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "tests" / "helpers"))
 
-from support import analysis, dashboards, repository  # noqa: E402  # the path above
-from support.traffic import Traffic  # noqa: E402
+from support import analysis, dashboards  # noqa: E402  # the path above
+from support.models import repository  # noqa: E402  # the path above
+from support.servers.traffic import Traffic  # noqa: E402
 
 POINTS = 100
 SCRAPE = "5s"

@@ -31,7 +31,7 @@ import av
 import cv2
 from av.video.stream import VideoStream
 
-from app.media.video import Sampling, VideoReader
+from app.media.video.reader import Sampling, VideoReader
 
 WIDTH, HEIGHT, TIMES_OVER = 1920, 1080, 3
 QUARTER = [0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30]  # a display matrix: 90 degrees clockwise

@@ -29,10 +29,10 @@ import simplejpeg
 from numpy.typing import NDArray
 from speed_cases import CASES, MAIN, Case
 
-from app.engine import shared_memory
-from app.engine.triton_client import TritonClient
-from app.engine.triton_messages import by_reference_request
-from app.media.fit import fit_square
+from app.engine.triton import shared_memory
+from app.engine.triton.client import TritonClient
+from app.engine.triton.messages import by_reference_request
+from app.media.resize import fit_square
 from app.vision.letterbox import Letterbox
 from routing import catalogue as catalogues
 from routing.catalogue import Branch, Family

@@ -41,9 +41,9 @@ from onnx import numpy_helper
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "tests" / "helpers"))
 
-from support import repository as stand_in  # noqa: E402  # the path above
-from support.gateway import server as gateway_server  # noqa: E402
-from support.triton_server import TritonServer  # noqa: E402
+from support.models import repository as stand_in  # noqa: E402  # the path above
+from support.servers.gateway import server as gateway_server  # noqa: E402
+from support.servers.triton_server import TritonServer  # noqa: E402
 
 from export import manifest, repository  # noqa: E402
 from export.artifacts import MODEL_FILE, write_atomic  # noqa: E402

@@ -31,7 +31,7 @@ from bench_results import Results, load
 from bench_targets import EngineTarget, GatewayTarget, JsonTarget, Target
 
 from app import extras
-from app.commands.smoke_http import key_headers
+from app.commands.smoke.http import key_headers
 from app.settings import Settings
 from routing import catalogue as catalogues
 from routing.catalogue import Catalogue

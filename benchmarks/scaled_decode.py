@@ -30,7 +30,7 @@ from decode import pictures
 from numpy.typing import NDArray
 from PIL import Image
 
-from app.media.resize import letterbox_into
+from app.media.fit import letterbox_into
 from app.vision.letterbox import Letterbox
 from app.vision.yolo import Candidates, detect
 

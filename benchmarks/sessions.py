@@ -24,9 +24,9 @@ import redis
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "tests" / "helpers"))
 
-from support import repository  # noqa: E402  # the path above
-from support.gateway import png, scene, server  # noqa: E402
-from support.redis_server import RedisServer  # noqa: E402
+from support.models import repository  # noqa: E402  # the path above
+from support.servers.gateway import png, scene, server  # noqa: E402
+from support.servers.redis_server import RedisServer  # noqa: E402
 
 TRACKS = 50
 WARM_UP = 30

@@ -16,7 +16,7 @@ import psutil
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "tests" / "helpers"))
 
-from support.triton_server import TritonServer, free_ports  # noqa: E402  # the path above
+from support.servers.triton_server import TritonServer, free_ports  # noqa: E402  # the path above
 
 # One ONNX Runtime thread a model, which never spins (the backend's own default), and memory that stays mapped: what
 # Triton takes of the shared cores is the same for every target and hides what they take.

@@ -34,14 +34,14 @@ from onnx import TensorProto, helper
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "tests" / "helpers"))
 
-from support.triton_server import TritonServer, free_ports  # noqa: E402  # the path above
+from support.servers.triton_server import TritonServer, free_ports  # noqa: E402  # the path above
 
-from app import heap  # noqa: E402
 from app.engine.base import Deadline, Engine  # noqa: E402
-from app.engine.embedded import EmbeddedEngine, EmbeddedOptions  # noqa: E402
-from app.engine.triton import TritonEngine, TritonOptions  # noqa: E402
+from app.engine.embedded.engine import EmbeddedEngine, EmbeddedOptions  # noqa: E402
+from app.engine.triton.engine import TritonEngine, TritonOptions  # noqa: E402
 from app.engine.weights import WeightsBook  # noqa: E402
-from app.media.resize import letterbox_into, letterbox_pixels_into  # noqa: E402
+from app.media.fit import letterbox_into, letterbox_pixels_into  # noqa: E402
+from app.process import malloc  # noqa: E402
 from app.vision.letterbox import Letterbox  # noqa: E402
 from export import preprocess, repository  # noqa: E402
 from export.graphs import value_info  # noqa: E402
@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=60, help="calls a transport")
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
-    heap.keep_pages()  # as the service does
+    malloc.keep_pages()  # as the service does
     with tempfile.TemporaryDirectory() as folder:
         models = null_repository(Path(folder) / "models")
         with TritonServer(models, Path(folder) / "triton.log") as server, engines(server, models) as ways:

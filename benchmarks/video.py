@@ -48,7 +48,7 @@ from bench_environment import environment
 from limit import Planes, Rig, Tensors, suppress
 from numpy.typing import NDArray
 
-from app.media.video import Sampling
+from app.media.video.reader import Sampling
 from routing import catalogue as catalogues
 from routing.catalogue import Branch, Family
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from app.media.fit import resize_map
+from app.media.resize import resize_map
 from app.vision import flow as flows
 
 DOCS = Path(__file__).resolve().parent

@@ -95,7 +95,7 @@ def beside(weights: Weights, name: str) -> dict[str, str]:
 
 
 _CLIP = Exporter(
-    module="export.clip",
+    module="export.families.clip",
     checkpoint="clip-vit-base-patch32",
     release="https://huggingface.co/openai",
     opset=17,
@@ -117,7 +117,7 @@ EXPORTERS: Mapping[str, Exporter] = MappingProxyType(
             shared=True,
         ),
         "depth": Exporter(
-            module="export.midas",
+            module="export.families.midas",
             checkpoint="dpt-hybrid-midas",
             checkpoints={"midas_256": "dpt-swinv2-tiny-256"},
             release="https://huggingface.co/Intel",
@@ -128,7 +128,7 @@ EXPORTERS: Mapping[str, Exporter] = MappingProxyType(
             shared=True,
         ),
         "flow": Exporter(
-            module="export.raft",
+            module="export.families.raft",
             checkpoint="raft_small_C_T_V2-01064c6d.pth",
             checkpoints={"large": "raft_large_C_T_SKHT_V2-ff5fadd5.pth"},  # torchvision's defaults, both
             release="https://download.pytorch.org/models",
@@ -141,7 +141,7 @@ EXPORTERS: Mapping[str, Exporter] = MappingProxyType(
         "clip_image": _CLIP,
         "clip_text": replace(_CLIP, shared=False),  # it has one size
         "places": Exporter(
-            module="export.places",
+            module="export.families.places",
             checkpoint="resnet50_places365.pth.tar",
             labels="categories_places365.txt",
             release="http://places2.csail.mit.edu/models_places365",

@@ -12,8 +12,8 @@ import onnx
 
 from export.artifacts import sha256, write_atomic
 
-# Initializers of this prefix hold parameters of the network, named by their bytes (`export.tracing`); all others,
-# such as constants that the exporter folded, may differ from size to size and stay in the graph.
+# Initializers of this prefix hold parameters of the network, named by their bytes (`export.families.tracing`); all
+# others, such as constants that the exporter folded, may differ from size to size and stay in the graph.
 PREFIX = "shared_"
 LEAST_BYTES = 1024  # smaller parameters stay in the graph, too
 FILE_PREFIX, FILE_SUFFIX = "shared-", ".bin"

@@ -7,8 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from support import repository as test_repository
-from support.triton_server import TritonServer
+from support.models import repository as test_repository
+from support.servers.triton_server import TritonServer
 
 with suppress(ModuleNotFoundError):  # the exporters' environment has no property tests
     from hypothesis import settings

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support.triton_server import ROOT
+from support.servers.triton_server import ROOT
 
 DOCUMENTS = [
     "README.md",

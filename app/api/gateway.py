@@ -11,26 +11,26 @@ from typing import TypeVar, cast
 
 from fastapi import Request
 
-from app.api.admission import Admission, Call
-from app.api.requests import listening
-from app.api.turns import Turns
+from app.api.request.requests import listening
+from app.api.server.admission import Admission, Call
 from app.context import here
-from app.drain import Drain
 from app.errors import GatewayError
 from app.metrics import Metrics
 from app.pipelines.base import Deadline, Router
 from app.pipelines.clip import ImagePipeline, TextPipeline
 from app.pipelines.depth import DepthPipeline
 from app.pipelines.detect import DetectPipeline
+from app.pipelines.families import Suite
 from app.pipelines.flow import FlowPipeline
-from app.pipelines.jobs import VideoJobs
 from app.pipelines.places import PlacesPipeline
 from app.pipelines.readiness import ReadyProbe
-from app.pipelines.sessions import Sessions
 from app.pipelines.stream import decoded_bytes
-from app.pipelines.suite import Suite
-from app.pipelines.watch import Watch
+from app.process.drain import Drain
+from app.sessions.session_order import Turns
+from app.sessions.tracking_sessions import Sessions
 from app.settings import Settings
+from app.videos.gauges import Watch
+from app.videos.jobs import VideoJobs
 
 T = TypeVar("T")
 

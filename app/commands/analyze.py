@@ -20,21 +20,21 @@ from typing import Any
 
 from tqdm import tqdm
 
-from app import profiles
 from app.commands.render import Annotator
 from app.commands.video_list import Entry, found_videos, shown
 from app.engine.base import Engine
 from app.errors import GatewayError
 from app.main import analysis_options, create_engine, create_suite, create_survey, may_be_compact
-from app.media.video_writer import VideoWriter
+from app.media.video.writer import VideoWriter
 from app.metrics import Metrics
 from app.pipelines import inventory
-from app.pipelines import manifest as manifests
-from app.pipelines.analysis import Input, Observer, Progress, Report, VideoAnalysis
 from app.pipelines.base import wishes_of
-from app.pipelines.profile import Profile
-from app.pipelines.suite import Suite
+from app.pipelines.families import Suite
 from app.settings import Settings, environment
+from app.videos import manifest as manifests
+from app.videos import profile_documents
+from app.videos.analysis import Input, Observer, Progress, Report, VideoAnalysis
+from app.videos.profile import Profile
 from routing import catalogue as catalogues
 from routing.catalogue import Catalogue
 from routing.policy import Readiness, Wishes
@@ -78,10 +78,10 @@ def analyze(parsed: argparse.Namespace) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that can't show a name shows its escapes
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        profile = profiles.load(parsed.profile_path, environment(), sys.maxsize)
+        profile = profile_documents.load(parsed.profile_path, environment(), sys.maxsize)
         videos = found_videos(parsed.video_path)
         settings = _settings(parsed, profile)
-        profiles.check_prompts(profile, settings.max_prompts)
+        profile_documents.check_prompts(profile, settings.max_prompts)
         with contextlib.closing(_Backend(settings, profile)) as backend:
             analyzer = _Analyzer(backend, profile, force=parsed.force, render=parsed.render)
             return _all(videos, analyzer, parsed.output, as_json=parsed.json)

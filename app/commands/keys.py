@@ -7,7 +7,7 @@ import json
 import sys
 import time
 
-from app.access import ApiKey, digest_of, entry, expiry_of, new_key, parse, rate_of, scopes_of
+from app.keys.access import ApiKey, digest_of, entry, expiry_of, new_key, parse, rate_of, scopes_of
 
 _DAY_S = 86400
 

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.media.overlays import draw_boxes
-from app.media.video_facts import VideoFacts
-from app.media.video_writer import VideoWriter
-from app.pipelines.component_detect import DetectFrames
+from app.media.video.facts import VideoFacts
+from app.media.video.writer import VideoWriter
 from app.pipelines.frames import Sample
 from app.pipelines.tracking import Tracked
+from app.videos.components.detect import DetectFrames
 
 
 class Annotator:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 
-from app import ending, heap, logs, serving, startup
-from app.api.workers import Workers
+from app.api.server.workers import Workers
+from app.process import logs, malloc, preflight, shutdown, uvicorn_options
 from app.settings import Settings, environment, metrics_folder, pass_on, share_metrics, unknown_variables
 from routing import catalogue as catalogues
 
@@ -36,21 +36,21 @@ def serve(settings: Settings) -> int:
     """Run the service until it is told to stop; answers the exit code."""
     wrong = [
         *unknown_variables(environment()),
-        *startup.faults(settings, catalogues.load()),
-        *serving.faults(settings),
+        *preflight.faults(settings, catalogues.load()),
+        *uvicorn_options.faults(settings),
     ]
     if wrong:
         return _refuse(wrong)
     try:
-        sockets = serving.listen(settings)
+        sockets = uvicorn_options.listen(settings)
     except OSError as error:
         return _refuse([str(error)])
     logs.configure(settings.log_level, settings.log_format)
-    for warning in (*startup.warnings(settings), *serving.warnings(settings)):
+    for warning in (*preflight.warnings(settings), *uvicorn_options.warnings(settings)):
         _log.warning("%s", warning)
     for sock in sockets:
         _log.info("listening on %s", _address(settings, sock))
-    ending.cleanly()
+    shutdown.cleanly()
     try:
         with _sharing(settings):
             code = _run(settings, sockets)
@@ -75,7 +75,7 @@ def _address(settings: Settings, sock: socket.socket) -> str:
 
 
 def _run(settings: Settings, sockets: list[socket.socket]) -> int:
-    heap.keep_pages()
+    malloc.keep_pages()
     config = uvicorn.Config(
         _application(settings) if settings.workers == 1 else "app.main:serve_app",
         factory=settings.workers > 1,
@@ -83,9 +83,9 @@ def _run(settings: Settings, sockets: list[socket.socket]) -> int:
         host=settings.host,
         port=settings.port,
         log_config=None,
-        access_log=False,  # see app.logs
+        access_log=False,  # see app.process.logs
         timeout_graceful_shutdown=settings.shutdown_timeout_s,
-        **serving.options(settings),
+        **uvicorn_options.options(settings),
     )
     if settings.workers > 1:
         Workers(config, sockets=sockets).run()

@@ -7,8 +7,8 @@ No label takes a value from the caller: routes, families, branches, codes and re
 
 from __future__ import annotations
 
-from app.metrics.declared import STAGE_BUCKETS, Described
 from app.metrics.exposition import markdown
 from app.metrics.metrics import Metrics
+from app.metrics.registry import STAGE_BUCKETS, Described
 
 __all__ = ["STAGE_BUCKETS", "Described", "Metrics", "markdown"]

@@ -13,7 +13,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
-from app.metrics.declared import Described
+from app.metrics.registry import Described
 
 
 def exposition(collector: Collector, accept: str) -> tuple[bytes, str]:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from prometheus_client import Gauge
 
-from app.metrics.declared import Declared, Labels
 from app.metrics.exposition import OfWorkers, exposition
+from app.metrics.registry import Declared, Labels
 
 
 class Metrics:

@@ -14,8 +14,8 @@ from app.errors import InferenceFailed, PromptTooLong
 from app.media.encodings import npy_bytes
 from app.metrics import Metrics
 from app.pipelines.base import Deadline, Framed, Router, Served, Timings, Wishes, leased, observe
-from app.pipelines.cache import EmbeddingCache
 from app.pipelines.dense import Analysis, DensePipeline, Fit
+from app.pipelines.embedding_cache import EmbeddingCache
 from app.vision.embeddings import l2_normalized, softmax
 from app.vision.prompts import Tokenizer
 from app.vision.prompts import Tokens as Tokens  # noqa: PLC0414  # for the routes, which know no maths

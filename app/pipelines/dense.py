@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import InferenceFailed, InvalidParameter
-from app.media.fit import fit_square
 from app.media.image import ImageLimits, decode_image
+from app.media.resize import fit_square
 from app.metrics import Metrics
 from app.pipelines.base import (
     Deadline,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.media.encodings import colour_bytes, npy_bytes, png16_bytes
-from app.media.fit import resize_map
+from app.media.resize import resize_map
 from app.pipelines.base import Deadline, Framed, Served, Timings, Wishes
 from app.pipelines.dense import Analysis, DensePipeline
 from routing.policy import FrameFacts

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.base import Deadline
+from app.media.fit import letterbox_into, letterbox_pixels_into
 from app.media.image import ImageLimits, decode_image
 from app.media.overlays import draw_boxes, picture_bytes
-from app.media.resize import letterbox_into, letterbox_pixels_into
 from app.metrics import Metrics
 from app.pipelines.base import Framed, Router, Served, Timings, leased, observe, on_branch
 from app.vision.letterbox import Letterbox

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from app.errors import InvalidParameter
 from app.media.encodings import flo_bytes, npy_bytes, rgb_bytes
-from app.media.fit import resize_map
+from app.media.resize import resize_map
 from app.pipelines.base import Deadline, Framed, Served, Timings, Wishes
 from app.pipelines.dense import Analysis, DensePipeline
 from app.vision import flow as flows

@@ -41,7 +41,7 @@ _LONGEST_WAIT_S = 2.0
 
 
 class Frame(Protocol):
-    """A decoded frame in a slot that is used again when nobody holds it; see `app.media.video.VideoFrame`."""
+    """A decoded frame in a slot that is used again when nobody holds it; see `app.media.video.reader.VideoFrame`."""
 
     @property
     def index(self) -> int: ...
@@ -56,7 +56,7 @@ class Frame(Protocol):
 
 
 class Source(Protocol):
-    """Where frames come from; see `app.media.video.VideoReader`. Read by one thread at a time, not always the same."""
+    """Source of frames, such as `app.media.video.reader.VideoReader`, read by one thread at a time."""
 
     def __iter__(self) -> Iterator[Any]: ...
     def close(self) -> None: ...

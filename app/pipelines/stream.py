@@ -10,14 +10,14 @@ from app.errors import GatewayError, InvalidVideo
 from app.media import image
 from app.media.containers import sniff_container as sniff_container  # noqa: PLC0414  # for the routes
 from app.media.image import decoded_bytes as decoded_bytes  # noqa: PLC0414  # for the routes
-from app.media.video import Sampling as Sampling  # noqa: PLC0414  # for the routes
-from app.media.video import VideoLimits as VideoLimits  # noqa: PLC0414  # for the routes
-from app.media.video import VideoReader
-from app.media.video_sampling import MOST_EVERY as MOST_EVERY  # noqa: PLC0414  # for the routes
-from app.media.video_sampling import MOST_SECONDS as MOST_SECONDS  # noqa: PLC0414  # for the routes
+from app.media.video.reader import Sampling as Sampling  # noqa: PLC0414  # for the routes
+from app.media.video.reader import VideoLimits as VideoLimits  # noqa: PLC0414  # for the routes
+from app.media.video.reader import VideoReader
+from app.media.video.sampling import MOST_EVERY as MOST_EVERY  # noqa: PLC0414  # for the routes
+from app.media.video.sampling import MOST_SECONDS as MOST_SECONDS  # noqa: PLC0414  # for the routes
 from app.pipelines.base import Deadline, Framed, Served, Timings, Wishes
+from app.pipelines.families import Suite, Tally
 from app.pipelines.frames import Frame, FramesInOrder, Patience, Sample
-from app.pipelines.suite import Suite, Tally
 from routing.policy import FrameFacts
 
 

@@ -1,7 +1,7 @@
 """Letterbox geometry: a frame inside a square, aspect ratio kept, never scaled up, padded evenly.
 
 The rounding is that of Ultralytics' `LetterBox(auto=False, scaleup=False, center=True)`, so that the pixels
-that `app.media.resize` makes of it are identical to the reference's.
+that `app.media.fit` makes of it are identical to the reference's.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.triton_server import ROOT
+from support.servers.triton_server import ROOT
 
 from app import __version__, cli
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
-from support.gateway import client
-from support.repository import CATALOGUE
-from support.triton_server import ROOT, TritonServer
+from support.models.repository import CATALOGUE
+from support.servers.gateway import client
+from support.servers.triton_server import ROOT, TritonServer
 
-from app import startup
 from app.addresses import TritonAddress, masked
+from app.process import preflight
 from app.settings import Settings, unknown_variables
 
 
@@ -93,9 +93,9 @@ def test_what_others_put_into_the_environment_is_left_alone() -> None:
 
 def test_defaults_that_are_not_there_only_take_away_what_needs_them(tmp_path: Path) -> None:
     """A read-only folder without videos and profiles serves; only what was asked for by name must be there."""
-    assert startup.faults(Settings(engine="triton"), CATALOGUE) == []
+    assert preflight.faults(Settings(engine="triton"), CATALOGUE) == []
     asked = Settings(engine="triton", repository=tmp_path / "none")
-    assert startup.faults(asked, CATALOGUE)[0].startswith("GATEWAY_REPOSITORY: ")
+    assert preflight.faults(asked, CATALOGUE)[0].startswith("GATEWAY_REPOSITORY: ")
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_defaults_that_are_not_there_only_take_away_what_needs_them(tmp_path: Pa
 )
 def test_what_is_most_likely_not_meant_is_a_warning(given: dict[str, object], said: str) -> None:
     """The service starts, and says what the setting won't do."""
-    (warning,) = startup.warnings(Settings(**given))
+    (warning,) = preflight.warnings(Settings(**given))
     assert said in warning
 
 

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from support.triton_server import ROOT
+from support.servers.triton_server import ROOT
 
 sys.path.append(str(ROOT / "benchmarks"))

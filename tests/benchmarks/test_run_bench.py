@@ -20,10 +20,10 @@ from bench_environment import device_name, environment, gpus
 from bench_plan import TARGETS, policies
 from bench_results import Results, load
 from bench_targets import EngineTarget, JsonCaller, State, inputs_of
-from support import repository as test_repository
-from support.gateway import server
-from support.repository import CATALOGUE
-from support.triton_server import ROOT, TritonServer, free_ports
+from support.models import repository as test_repository
+from support.models.repository import CATALOGUE
+from support.servers.gateway import server
+from support.servers.triton_server import ROOT, TritonServer, free_ports
 
 from app.engine.base import Deadline
 from app.errors import InsufficientGpuMemory

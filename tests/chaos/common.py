@@ -18,7 +18,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "helpers")]  # `tests/` itself w
 
 import httpx2  # noqa: E402  # after the path
 import numpy as np  # noqa: E402  # ditto
-from support.gateway import png, scene  # noqa: E402  # ditto
+from support.servers.gateway import png, scene  # noqa: E402  # ditto
 
 NPY = {"accept": "application/x-npy"}
 Send = Callable[[httpx2.AsyncClient, dict[str, str]], Awaitable[httpx2.Response]]

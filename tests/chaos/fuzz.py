@@ -24,18 +24,18 @@ from pathlib import Path
 from typing import Any
 
 from common import ROOT
-from support import repository as test_repository
+from support.models import repository as test_repository
 from support import videos
-from support.gateway import client, png, scene
+from support.servers.gateway import client, png, scene
 
 import numpy as np
-from app import profiles
-from app.api.multipart import FormReader, Memory
-from app.api.json_body import parsed
-from app.api.prompts import Prompts
+from app.videos import profile_documents
+from app.api.request.multipart import FormReader, Memory
+from app.api.request.json_body import parsed
+from app.api.request.prompts import Prompts
 from app.errors import GatewayError
 from app.media.image import ImageLimits, decode_image
-from app.media.video import Sampling, VideoLimits, VideoReader
+from app.media.video.reader import Sampling, VideoLimits, VideoReader
 from app.vision.bytetrack import ByteTracker
 from PIL import Image
 
@@ -108,7 +108,7 @@ def read_form(data: bytes) -> None:
 
 
 def read_profile(data: bytes) -> None:
-    profiles.parse(data.decode("utf-8", "replace"))
+    profile_documents.parse(data.decode("utf-8", "replace"))
 
 
 def restore(data: bytes) -> None:

@@ -22,8 +22,8 @@ from pathlib import Path
 
 from common import ROOT
 from hostile_inputs import GOOD, Attack, attacks
-from support import repository as test_repository
-from support.gateway import server
+from support.models import repository as test_repository
+from support.servers.gateway import server
 
 import httpx2
 import psutil

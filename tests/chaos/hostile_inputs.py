@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from support import videos
-from support.gateway import png, scene
+from support.servers.gateway import png, scene
 
 import numpy as np
 from PIL import Image

@@ -26,8 +26,8 @@ from typing import Any
 from common import Load, client, percentile
 from service import SHM, Service, registered, triton
 from support import videos
-from support.gateway import png, scene
-from support.redis_server import RedisServer
+from support.servers.gateway import png, scene
+from support.servers.redis_server import RedisServer
 
 import httpx2
 import numpy as np

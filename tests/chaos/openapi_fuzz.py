@@ -19,8 +19,8 @@ import tempfile
 from pathlib import Path
 
 from common import ROOT
-from support import repository as test_repository
-from support.gateway import server
+from support.models import repository as test_repository
+from support.servers.gateway import server
 
 SCHEMATHESIS = ROOT / ".venv-fuzz" / "bin" / "schemathesis"
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"

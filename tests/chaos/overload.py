@@ -26,9 +26,9 @@ from types import SimpleNamespace
 
 from common import ROOT, percentile
 from service import Service
-from support import repository as test_repository
-from support.timed import Timed
-from support.triton_server import TritonServer
+from support.models import repository as test_repository
+from support.models.timed import Timed
+from support.servers.triton_server import TritonServer
 
 PICTURE = (ROOT / "docs" / "astronaut.jpg").read_bytes()
 MODEL, RUN_S = "yolo11n_320", 0.01

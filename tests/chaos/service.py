@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from common import ROOT, client
-from support import repository as test_repository
-from support.triton_server import TritonServer, free_ports
+from support.models import repository as test_repository
+from support.servers.triton_server import TritonServer, free_ports
 
 import httpx2
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.observed import Observed
-from support.observed import observed as observe
+from support.servers.observed import Observed
+from support.servers.observed import observed as observe
 
 
 @pytest.fixture(scope="module")

@@ -21,9 +21,9 @@ import httpx2
 import psutil
 import pytest
 import yaml
-from support import repository as test_repository
-from support.gateway import png, scene, wait_ready
-from support.triton_server import ROOT, free_ports
+from support.models import repository as test_repository
+from support.servers.gateway import png, scene, wait_ready
+from support.servers.triton_server import ROOT, free_ports
 
 from app.settings import Settings
 
@@ -312,7 +312,7 @@ def test_it_serves_as_nobody_from_a_read_only_root(image: Path, models: Path) ->
         assert code == 0
         assert seconds < 6
         gone = subprocess.run(
-            [sys.executable, "-m", "app.health", f"127.0.0.1:{port}", "/livez"], cwd=ROOT, check=False
+            [sys.executable, "-m", "app.process.health", f"127.0.0.1:{port}", "/livez"], cwd=ROOT, check=False
         )
         assert gone.returncode == 1
 

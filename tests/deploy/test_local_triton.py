@@ -18,7 +18,7 @@ import psutil
 import pytest
 import tritonclient.grpc as grpcclient
 from onnx import TensorProto, helper
-from support.triton_server import LAUNCHER, ROOT, TritonServer, free_ports
+from support.servers.triton_server import LAUNCHER, ROOT, TritonServer, free_ports
 
 pytestmark = pytest.mark.triton
 SHM = Path("/dev/shm")
@@ -173,7 +173,7 @@ def test_nothing_outlives_a_launcher_that_is_killed_while_models_load(repository
 def test_nothing_outlives_a_test_process_that_is_killed(repository: Path, tmp_path: Path) -> None:
     """The launcher that the helper starts ends with the process that started it, however that ends."""
     code = (
-        "import sys, time; from pathlib import Path; from support.triton_server import TritonServer\n"
+        "import sys, time; from pathlib import Path; from support.servers.triton_server import TritonServer\n"
         "s = TritonServer(Path(sys.argv[1]), Path(sys.argv[2]), load=['mean']); s.start(); print('up', flush=True)\n"
         "time.sleep(600)"
     )

@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from app.media.resize import letterbox_into
+from app.media.fit import letterbox_into
 from app.vision.letterbox import Letterbox
 from export import preprocess
 from routing import catalogue as catalogues

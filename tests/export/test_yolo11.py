@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from support.checkpoints import network, write
+from support.models.checkpoints import network, write
 
 from export import yolo11
 from export.errors import ExportError

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.checkpoints import Named, View, Writer, network, write, write_pickle
+from support.models.checkpoints import Named, View, Writer, network, write, write_pickle
 
 from export.errors import ExportError
 from export.yolo11 import architecture, checkpoint

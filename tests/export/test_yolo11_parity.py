@@ -44,7 +44,7 @@ def theirs() -> Any:
     """Ultralytics; skips where it isn't installed."""
     if not (find_spec("torch") and find_spec("ultralytics")):  # importing Ultralytics would ask the network
         pytest.skip("needs PyTorch and Ultralytics")
-    from support import ultralytics_yolo11  # noqa: PLC0415 (imports torch)
+    from support.models import ultralytics_yolo11  # noqa: PLC0415 (imports torch)
 
     return ultralytics_yolo11
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.checkpoints import write_pickle
+from support.models.checkpoints import write_pickle
 
 from export.errors import ExportError
 from export.yolo11 import checkpoint

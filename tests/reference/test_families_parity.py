@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from golden.pictures import BY_NAME, PROJECT, Pixels, crop, default_folders
 from starlette.testclient import TestClient
-from support.gateway import client, png
-from support.repository import CATALOGUE
+from support.models.repository import CATALOGUE
+from support.servers.gateway import client, png
 
 pytestmark = pytest.mark.reference
 

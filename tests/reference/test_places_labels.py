@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from golden.pictures import PROJECT
-from support.gateway import client, png
-from support.repository import CATALOGUE
+from support.models.repository import CATALOGUE
+from support.servers.gateway import client, png
 
 pytestmark = pytest.mark.reference
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
-from support.gateway import client
+from support.servers.gateway import client
 
 
 @pytest.fixture(scope="module")

@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from support.engines import FUNCTIONS, Make
-from support.repository import CATALOGUE
+from support.models.engines import FUNCTIONS, Make
+from support.models.repository import CATALOGUE
 
 from app.engine.base import Engine
-from app.engine.embedded import EmbeddedEngine, EmbeddedOptions
+from app.engine.embedded.engine import EmbeddedEngine, EmbeddedOptions
 from app.engine.fake import FakeEngine
-from app.engine.triton import TritonEngine, TritonOptions
+from app.engine.triton.engine import TritonEngine, TritonOptions
 from app.engine.weights import WeightsBook
 
 if TYPE_CHECKING:
-    from support.triton_server import TritonServer
+    from support.servers.triton_server import TritonServer
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.engines import ENGINES, Make, colour_detector, mean_depth
-from support.repository import CATALOGUE
+from support.models.engines import ENGINES, Make, colour_detector, mean_depth
+from support.models.repository import CATALOGUE
 
 from app.engine.base import NUMPY_DTYPES, Deadline
 from app.errors import (

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import repository as test_repository
-from support.gateway import client, png, scene
-from support.repository import CATALOGUE, DEPTH, DETECTORS, OTHERS
-from support.triton_server import TritonServer
+from support.models import repository as test_repository
+from support.models.repository import CATALOGUE, DEPTH, DETECTORS, OTHERS
+from support.servers.gateway import client, png, scene
+from support.servers.triton_server import TritonServer
 
 from app.engine.base import Deadline, Engine
-from app.engine.embedded import EmbeddedEngine, EmbeddedOptions
-from app.engine.triton import TritonEngine, TritonOptions
+from app.engine.embedded.engine import EmbeddedEngine, EmbeddedOptions
+from app.engine.triton.engine import TritonEngine, TritonOptions
 from app.engine.weights import WeightsBook
 
 pytestmark = pytest.mark.triton

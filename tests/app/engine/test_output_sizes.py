@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from support import repository as test_repository
-from support.repository import CATALOGUE
-from support.shaped import Shaped
-from support.triton_server import TritonServer
+from support.models import repository as test_repository
+from support.models.repository import CATALOGUE
+from support.models.shaped import Shaped
+from support.servers.triton_server import TritonServer
 
 from app.engine.base import Deadline
-from app.engine.triton import TritonEngine, TritonOptions
+from app.engine.triton.engine import TritonEngine, TritonOptions
 from app.engine.weights import WeightsBook
 from app.errors import InferenceFailed
 

@@ -10,19 +10,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from support import exhausted
-from support import repository as test_repository
-from support.exhausted import Memory
-from support.repository import CATALOGUE
-from support.triton_server import ROOT, TritonServer
+from support.models import exhausted
+from support.models import repository as test_repository
+from support.models.exhausted import Memory
+from support.models.repository import CATALOGUE
+from support.servers.triton_server import ROOT, TritonServer
 from support.waiting import eventually
 
 from app.engine.base import Deadline, Engine
-from app.engine.embedded import EmbeddedEngine, EmbeddedOptions
-from app.engine.triton import TritonEngine, TritonOptions
+from app.engine.embedded.engine import EmbeddedEngine, EmbeddedOptions
+from app.engine.triton.engine import TritonEngine, TritonOptions
 from app.engine.weights import WeightsBook
 from app.errors import InsufficientGpuMemory
-from app.media.resize import letterbox_into, letterbox_pixels_into
+from app.media.fit import letterbox_into, letterbox_pixels_into
 from app.vision.letterbox import Letterbox
 from routing.catalogue import Branch
 from routing.policy import Readiness

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
-from support.repository import CATALOGUE
+from support.models.repository import CATALOGUE
 from support.waiting import eventually
 
 from app.engine import warmup

@@ -15,7 +15,7 @@ from support.waiting import eventually
 
 from app.engine import weights_files
 from app.engine.base import Weights
-from app.engine.served_weights import ServedWeights
+from app.engine.triton.served_weights import ServedWeights
 from app.engine.weights import WeightsBook, files_digest
 from app.engine.weights_files import Facts, WeightsFiles
 

@@ -1,69 +1,63 @@
-"""Crops and stretches, placed as the reference processors place them."""
+"""The tensor that the letterbox writes."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-import psutil
 import pytest
-from numpy.typing import NDArray
-from PIL import Image
 
-from app.media.fit import fit_square
+from app.media.fit import letterbox_image, letterbox_into, letterbox_pixels_into
+from app.vision.letterbox import Letterbox
 
-FILTERS = {"bicubic": Image.Resampling.BICUBIC, "linear": Image.Resampling.BILINEAR}
-
-
-def reference(rgb: NDArray[np.uint8], size: int, interpolation: str, ratio: float) -> NDArray[np.uint8]:
-    """Torchvision's `Resize(short)` and `CenterCrop(size)` on a Pillow image, over the whole frame."""
-    height, width = rgb.shape[:2]
-    short = round(size / ratio)
-    long = int(short * max(width, height) / min(width, height))
-    resized = Image.fromarray(rgb).resize(
-        (short, long) if width <= height else (long, short), FILTERS[interpolation]
-    )
-    left, top = round((resized.width - size) / 2.0), round((resized.height - size) / 2.0)
-    return np.asarray(resized.crop((left, top, left + size, top + size)))
+RNG = np.random.default_rng(0)
+SIZES = [(200, 100), (640, 480), (1920, 1080), (320, 320), (1, 900), (33, 17), (640, 480)]
 
 
-LONG = [
-    (1000, 100),
-    (100, 1000),
-    (2001, 101),
-    (101, 2001),
-    (907, 3),
-    (3, 907),
-    (6280, 200),
-    (200, 6280),
-    (4999, 555),
-]
+def test_the_tensor_is_the_letterboxed_picture_divided_by_255() -> None:
+    """Planar, exactly uint8 / 255 in float32, whatever frame stood in the same tensor before."""
+    images = np.full((1, 3, 320, 320), np.nan, np.float32)
+    workspace: dict[str, Any] = {}
+    for width, height in SIZES:
+        rgb = RNG.integers(0, 256, (height, width, 3), np.uint8)
+        geometry = Letterbox.fit(width, height, 320)
+        letterbox_into(rgb, geometry, images, workspace)
+        expected = letterbox_image(rgb, geometry).transpose(2, 0, 1)[None] / np.float32(255)
+        np.testing.assert_array_equal(images, expected)
 
 
-@pytest.mark.parametrize("interpolation", FILTERS)
-@pytest.mark.parametrize("ratio", [1.0, 0.875])
-@pytest.mark.parametrize(("width", "height"), LONG)
-def test_a_long_frame_s_crop_lies_where_the_reference_s_does(
-    width: int, height: int, ratio: float, interpolation: str
-) -> None:
-    """Within 2 levels of noise, for frames longer than 8:1, upright and across, shrunk and enlarged."""
-    rgb = np.random.default_rng(width).integers(0, 256, (height, width, 3), np.uint8)
-    found = fit_square(rgb, 224, "crop", interpolation, ratio).astype(int)
-    difference = np.abs(found - reference(rgb, 224, interpolation, ratio))
-    assert difference.max() <= 2
-    assert (difference > 0).mean() < 0.05
+def test_pixels_are_the_letterboxed_picture() -> None:
+    """The same picture before planes and division, whatever frame stood in the same tensor before."""
+    pixels = RNG.integers(0, 256, (1, 320, 320, 3), np.uint8)
+    workspace: dict[str, Any] = {}
+    for width, height in SIZES:
+        rgb = RNG.integers(0, 256, (height, width, 3), np.uint8)
+        geometry = Letterbox.fit(width, height, 320)
+        letterbox_pixels_into(rgb, geometry, pixels, workspace)
+        np.testing.assert_array_equal(pixels[0], letterbox_image(rgb, geometry))
 
 
-@pytest.mark.parametrize(("width", "height"), [(640, 480), (480, 640), (799, 100), (100, 799), (224, 224)])
-def test_other_crops_are_the_reference_s(width: int, height: int) -> None:
-    """Up to 8:1 every pixel is equal."""
-    rgb = np.random.default_rng(width).integers(0, 256, (height, width, 3), np.uint8)
-    np.testing.assert_array_equal(
-        fit_square(rgb, 224, "crop", "bicubic", 0.875), reference(rgb, 224, "bicubic", 0.875)
-    )
+@pytest.mark.parametrize("size", [(1920, 1080), (1080, 1920), (200, 100)])
+def test_the_padding_of_pixels_is_written_once_a_geometry(size: tuple[int, int]) -> None:
+    """A second frame of the same size touches nothing around it, and a frame of another size all."""
+    width, height = size
+    pixels, workspace = np.empty((1, 320, 320, 3), np.uint8), dict[str, Any]()
+    rgb, geometry = RNG.integers(0, 256, (height, width, 3), np.uint8), Letterbox.fit(width, height, 320)
+    letterbox_pixels_into(rgb, geometry, pixels, workspace)
+    once = pixels.copy()
+    pixels[0, 0, 0] = 7  # in the padding
+    letterbox_pixels_into(rgb, geometry, pixels, workspace)
+    assert (pixels != once).any(axis=3).sum() == 1
+    letterbox_pixels_into(rgb, geometry, pixels, {})
+    np.testing.assert_array_equal(pixels, once)
 
 
-def test_a_line_costs_no_memory() -> None:
-    """A frame of one row and a million pixels would be 50 billion pixels at the square's height."""
-    rgb = np.zeros((1, 1_000_000, 3), np.uint8)
-    before = psutil.Process().memory_info().rss
-    assert fit_square(rgb, 224, "crop", "bicubic").shape == (224, 224, 3)
-    assert psutil.Process().memory_info().rss - before < 50_000_000
+def test_a_small_frame_is_not_scaled_up() -> None:
+    """200x100 pixels stand one to one in the middle of the 320 square, grey around them."""
+    rgb = RNG.integers(0, 256, (100, 200, 3), np.uint8)
+    images = np.empty((1, 3, 320, 320), np.float32)
+    letterbox_into(rgb, Letterbox.fit(200, 100, 320), images, {})
+    inner = images[0, :, 110:210, 60:260]
+    np.testing.assert_array_equal(inner, rgb.transpose(2, 0, 1) / np.float32(255))
+    images[0, :, 110:210, 60:260] = np.float32(114) / np.float32(255)
+    assert np.unique(images) == pytest.approx([114 / 255])

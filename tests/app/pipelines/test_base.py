@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
-from support.engines import colour_detector
-from support.repository import CATALOGUE
+from support.models.engines import colour_detector
+from support.models.repository import CATALOGUE
 
 from app import errors
 from app.engine.base import Deadline, Lease, ModelState, Weights

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.weighed import WeighedText
+from support.models.weighed import WeighedText
 
 from app.engine.base import Deadline
 from app.engine.fake import Arrays, FakeEngine
@@ -14,8 +14,8 @@ from app.errors import InferenceFailed, PromptTooLong
 from app.media.vocabulary import clip_merges
 from app.metrics import Metrics
 from app.pipelines.base import Router
-from app.pipelines.cache import EmbeddingCache
 from app.pipelines.clip import TextPipeline
+from app.pipelines.embedding_cache import EmbeddingCache
 from app.vision.prompts import Tokenizer
 from routing import catalogue as catalogues
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from support.repository import CATALOGUE
+from support.models.repository import CATALOGUE
 
 from app.engine.base import Deadline
 from app.engine.fake import Arrays, FakeEngine

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
-from support.repository import CATALOGUE
+from support.models.repository import CATALOGUE
 
 from app.engine.base import ModelState
 from app.engine.fake import FakeEngine

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import redis
-from support.redis_server import RedisServer
-from support.triton_server import free_ports
+from support.servers.redis_server import RedisServer
+from support.servers.triton_server import free_ports
 
 from app.errors import SessionsUnavailable
 from app.state.redis import RedisStore, masked

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support.redis_server import RedisServer
+from support.servers.redis_server import RedisServer
 
 from app.state.base import SessionStore
 from app.state.memory import MemoryStore

@@ -8,7 +8,7 @@ import pytest
 from golden.flow_fields import FIELDS, radial, turning
 from golden.pictures import PROJECT
 
-from app.media.fit import resize_map
+from app.media.resize import resize_map
 from app.vision import flow as flows
 
 GOLDEN = PROJECT / "tests" / "helpers" / "golden" / "flow_colours.npz"

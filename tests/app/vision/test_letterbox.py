@@ -13,7 +13,7 @@ from golden.pictures import BY_NAME, Pixels, default_folders, digest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.media.resize import letterbox_image
+from app.media.fit import letterbox_image
 from app.vision.letterbox import Letterbox
 
 SIDES = st.integers(1, 4320)

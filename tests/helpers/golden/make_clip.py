@@ -34,7 +34,7 @@ from PIL import Image  # noqa: E402
 from transformers import CLIPImageProcessor  # noqa: E402
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil  # noqa: E402
 
-from export.clip import load, reference  # noqa: E402
+from export.families.clip import load, reference  # noqa: E402
 from export.weights import random_weights  # noqa: E402
 
 NAMES = ("astronaut", "coffee", "coffee_odd_251x333", "chelsea_4k_4059x2700")

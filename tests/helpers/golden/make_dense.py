@@ -42,8 +42,8 @@ from torchvision.transforms.v2 import InterpolationMode  # noqa: E402
 from torchvision.transforms.v2.functional import resize  # noqa: E402
 from transformers import DPTImageProcessor, DPTImageProcessorPil  # noqa: E402
 
-from export import midas, raft  # noqa: E402
 from export.exporters import EXPORTERS  # noqa: E402
+from export.families import midas, raft  # noqa: E402
 from export.weights import random_weights  # noqa: E402
 from routing import catalogue  # noqa: E402
 

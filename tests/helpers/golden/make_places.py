@@ -31,7 +31,7 @@ from golden.pictures import BY_NAME, default_folders, digest  # noqa: E402
 from PIL import Image  # noqa: E402
 from torchvision.transforms import CenterCrop, Compose, Normalize, Resize, ToTensor  # noqa: E402
 
-from export.places import load  # noqa: E402
+from export.families.places import load  # noqa: E402
 from export.weights import random_weights  # noqa: E402
 
 NAMES = ("astronaut", "coffee", "coffee_odd_251x333", "chelsea_4k_4059x2700")

@@ -12,17 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from app import profiles
 from app.main import create_engine, create_suite
 from app.metrics import Metrics
-from app.pipelines.analysis import Input
-from app.pipelines.profile import Profile
-from app.pipelines.suite import Suite
+from app.pipelines.families import Suite
 from app.settings import Settings
+from app.videos import profile_documents
+from app.videos.analysis import Input
+from app.videos.profile import Profile
 from routing.policy import Readiness
 from support import videos
-from support.gateway import scene
-from support.repository import CATALOGUE
+from support.models.repository import CATALOGUE
+from support.servers.gateway import scene
 
 EVERYTHING = """
 name: everything
@@ -40,7 +40,7 @@ ARTIFACTS = {
 
 
 def profile(sampling: str = "", text: str = EVERYTHING) -> Profile:
-    return profiles.parse(f"{text}\nsampling: {{{sampling}}}\n")
+    return profile_documents.parse(f"{text}\nsampling: {{{sampling}}}\n")
 
 
 def patches(path: Path, frames: int = 12, **how: Any) -> Path:

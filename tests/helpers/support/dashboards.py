@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from support.triton_server import ROOT
+from support.servers.triton_server import ROOT
 
 FOLDER = ROOT / "deploy" / "grafana"
 GPU_ONLY = "(GPU hosts)"  # ends the title of panels whose series exist on GPU hosts alone

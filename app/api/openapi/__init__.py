@@ -1,0 +1,1 @@
+"""The OpenAPI description: schemas, examples, problems and security."""

@@ -1,0 +1,349 @@
+"""The forms of the answers, for OpenAPI. Answers are written by orjson from the same fields; a test compares them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.api.openapi.examples import PROBLEM
+
+Readiness = Literal[
+    "ready",
+    "loading",
+    "unavailable",
+    "contract_mismatch",
+    "weights_missing",
+    "out_of_memory",
+    "missing",
+    "unreachable",
+    "several_servers",
+]
+
+
+class Schema(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Fault(BaseModel):
+    """One parameter that doesn't fit."""
+
+    where: str = Field(examples=["query.conf"])
+    what: str
+
+
+class Problem(BaseModel):
+    """RFC 9457, with a code, the request's id and what to do."""
+
+    model_config = ConfigDict(json_schema_extra={"example": PROBLEM})
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str = Field(examples=["invalid_image"])
+    what_to_do: str
+    request_id: str
+    stage: str | None = Field(None, description="deadline_exceeded: the stage in which the time ran out.")
+    errors: list[Fault] | None = Field(None, description="validation_failed: each fault.")
+
+
+class PassedOver(Schema):
+    """A branch that would have served, but for the reason; with `fallback`, one that failed on this very frame too."""
+
+    branch: str
+    reason: str = Field(examples=["out of memory"])
+
+
+class BranchChosen(Schema):
+    """Which branch served, and why."""
+
+    name: str = Field(examples=["yolo11x_640"])
+    family: str
+    tier: Literal["small", "medium", "large"] | None
+    size: int | None
+    variant: str | None
+    why: str = Field(examples=["rule: max(810, 1080) > 640, large not ready"])
+    passed_over: list[PassedOver]
+
+
+class ModelUsed(Schema):
+    """What produced the numbers."""
+
+    model_name: str
+    model_version: str
+    weights_digest: str = Field(examples=["sha256:…", "unknown"])
+    weights: Literal["pretrained", "checkpoint", "random", "unknown"]
+    runtime: Literal["triton", "inprocess"]
+    engine: str
+    precision: str
+    device: str = Field(examples=["cuda:0", "cpu"])
+    preprocess_digest: str | None = None
+
+
+class Provenance(Schema):
+    resolved_model_mapping: dict[str, str] = Field(examples=[{"core_object_detections": "yolo11x_640"}])
+    models_used: list[ModelUsed]
+    model_signature: str = Field(description="SHA-256 of the canonical models_used.")
+    degraded: bool
+
+
+class Detection(Schema):
+    box: tuple[float, float, float, float] = Field(description="x1, y1, x2, y2 in source pixels.")
+    score: float
+    class_id: int
+    class_name: str
+    track_id: int | None = Field(description="In a session: its track, from 1; null: none (yet).")
+
+
+class ImageSize(Schema):
+    width: int
+    height: int
+
+
+class SessionFrame(Schema):
+    """Where the frame stands in its session; `frame` 1 says that the session has just begun."""
+
+    id: str
+    frame: int
+    timestamp: float = Field(description="Seconds: yours, or of the service's clock since 1970.")
+
+
+class DetectAnswer(Provenance):
+    """Boxes of one frame, best first."""
+
+    detections: list[Detection]
+    image: ImageSize
+    session: SessionFrame | None = Field(None, description="Only where the request names one.")
+    branch: BranchChosen
+    warnings: list[str]
+
+
+class Statistics(Schema):
+    min: float
+    max: float
+    mean: float
+    std: float
+    p05: float
+    p95: float
+
+
+class FrameAnswer(Provenance):
+    """What every answer to one frame has."""
+
+    branch: BranchChosen
+    warnings: list[str]
+
+
+class DepthAnswer(FrameAnswer):
+    """Relative inverse depth in numbers; greater is nearer."""
+
+    depth: Statistics
+    map: ImageSize
+    image: ImageSize
+
+
+class FlowStatistics(Schema):
+    """In source pixels a frame pair."""
+
+    dx_mean: float
+    dy_mean: float
+    magnitude_mean: float
+    magnitude_std: float
+    magnitude_p95: float
+    magnitude_max: float
+
+
+class FlowAnswer(FrameAnswer):
+    """Optical flow in numbers."""
+
+    flow: FlowStatistics
+    map: ImageSize
+    image: ImageSize
+
+
+class EmbeddingAnswer(FrameAnswer):
+    """CLIP's projected image feature."""
+
+    embedding: list[float] | str = Field(description="Numbers, or base64 of float32 little-endian.")
+    dimension: int
+    normalized: bool
+
+
+class TextAnswer(FrameAnswer):
+    """One embedding a prompt, in the order of the prompts."""
+
+    embeddings: list[list[float] | str]
+    dimension: int
+    normalized: bool
+    truncated: list[bool]
+    model_calls: int = Field(description="Calls made for this answer; the rest came from the cache.")
+
+
+class SimilarityAnswer(Provenance):
+    """Rows are frames, columns prompts."""
+
+    prompts: list[str]
+    cosine: list[list[float]]
+    softmax: list[list[float]]
+    logit_scale: float
+    truncated: list[bool]
+    branches: list[BranchChosen]
+    warnings: list[str]
+
+
+class Place(Schema):
+    category_id: int
+    category: str
+    probability: float
+
+
+class PlacesAnswer(FrameAnswer):
+    """Most probable first."""
+
+    places: list[Place]
+    image: ImageSize
+
+
+class FrameError(Schema):
+    error: Problem
+
+
+class Batch(Provenance):
+    """Answers in the order of the parts."""
+
+    errors: int = Field(description="How many of the results are errors.")
+
+
+class DetectBatch(Batch):
+    results: list[DetectAnswer | FrameError]
+
+
+class DepthBatch(Batch):
+    results: list[DepthAnswer | FrameError]
+
+
+class EmbeddingBatch(Batch):
+    results: list[EmbeddingAnswer | FrameError]
+
+
+class PlacesBatch(Batch):
+    results: list[PlacesAnswer | FrameError]
+
+
+class Track(Schema):
+    id: int
+    box: tuple[float, float, float, float] = Field(description="Where the tracker has it, in source pixels.")
+    score: float
+    class_id: int
+    state: Literal["tracked", "lost", "new"] = Field(
+        description="Seen in the last frame; lost since; seen once."
+    )
+    hits: int
+    first_time_s: float
+    last_time_s: float
+
+
+class Session(Schema):
+    """A tracking session; times are UTC."""
+
+    id: str
+    owner: str | None = Field(
+        description="Name of the API key whose session it is; null where none was needed."
+    )
+    created_at: str
+    updated_at: str
+    clock: Literal["timestamp", "service"] = Field(description="Whether its frames came with timestamps.")
+    frames: int
+    last_timestamp: float | None
+    parameters: dict[str, Any] = Field(description="What can't change while it lives.")
+    tracks: list[Track]
+    state: str = Field(description="The tracker's state, base64.")
+
+
+class ModelRow(Schema):
+    name: str
+    readiness: Readiness
+    reason: str | None
+    version: str
+
+
+class RepositoryRow(ModelRow):
+    required: bool = Field(description="/readyz waits for it (GATEWAY_REQUIRE_READY).")
+    checklist: Literal["required", "optional"] | None = Field(
+        description="Its place on the READY checklist; null: it isn't on it."
+    )
+
+
+class Repository(Schema):
+    """The models, and the READY checklist: its required and its optional models, and what is missing of the former."""
+
+    engine: str
+    models: list[RepositoryRow] = Field(description="On the checklist, required, or READY.")
+    checklist_ready: bool
+    missing: list[str]
+    required: list[ModelRow]
+    optional: list[ModelRow]
+    others_ready: list[ModelRow]
+
+
+class Tensor(Schema):
+    name: str
+    datatype: Literal["UINT8", "INT64", "FP32"]
+    shape: list[int]
+
+
+class BranchRow(Schema):
+    name: str
+    tier: str | None
+    size: int | None
+    variant: str | None
+    max_side: int | None = Field(description="Serves analysis sizes up to this; null: every larger one.")
+    model_size: int | None = Field(description="Side that the model itself sees, where it isn't `size`.")
+    required: bool = Field(description="/readyz waits for it (GATEWAY_REQUIRE_READY).")
+    checklist: Literal["required", "optional"] = Field(description="Its place on the READY checklist.")
+    when_ready: bool = Field(description="The rule takes it only while it is ready.")
+    twin_of: str | None = Field(
+        description="The branch whose weights this one runs on UINT8 pixels, in its place; null: it is no twin."
+    )
+    readiness: Readiness
+    reason: str | None
+    weights: str
+    weights_digest: str
+    weights_source: str | None
+    device: str
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+    models: list[ModelRow]
+
+
+class FamilyRow(Schema):
+    name: str
+    title: str
+    component: str
+    variants: list[str]
+    default_variant: str | None
+    min_short_side: int | None
+    prepare: dict[str, Any] | None
+    branches: list[BranchRow]
+    route: dict[str, Any] | None = None
+
+
+class Branches(Schema):
+    engine: str
+    families: list[FamilyRow]
+
+
+class Alive(Schema):
+    status: Literal["ok"]
+
+
+class Failing(Schema):
+    name: str
+    readiness: Readiness
+    reason: str
+
+
+class Ready(Schema):
+    status: Literal["ok", "not ready"]
+    failing: list[Failing]

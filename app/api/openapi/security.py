@@ -1,0 +1,68 @@
+"""OpenAPI of API keys, and of what FastAPI leaves out: `null` in examples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from app.api.openapi import examples
+from app.api.openapi.operations import PROBLEM
+from app.api.server.access import RULES, rule_of
+
+_SCHEMES = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API key: `Authorization: Bearer <key>`. Only where the gateway has keys.",
+    },
+    "api_key": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-API-Key",
+        "description": "The same key in a header of its own.",
+    },
+}
+_SAID = {
+    "401": "unauthorized: keys are set and none matches",
+    "403": "forbidden: the key lacks the route's scope",
+    "429": "rate_limited: the key's own limit; Retry-After says when to come again",
+}
+
+
+def describe(app: FastAPI, *, needed: bool) -> None:
+    """Let the description of `app` say which operations take a key, and whether they need one."""
+    make = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        known = app.openapi_schema is not None
+        document = make()
+        if not known:
+            _add(document, needed)
+            examples.add(document)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's documentation does
+
+
+def _add(document: dict[str, Any], needed: bool) -> None:
+    document.setdefault("components", {})["securitySchemes"] = _SCHEMES
+    either: list[dict[str, list[str]]] = [{name: []} for name in _SCHEMES]
+    for path, operations in document["paths"].items():
+        template = path if path in RULES else path.replace("{name}", "{name:path}")
+        for method, operation in operations.items():
+            rule = rule_of(template, method.upper())
+            if not rule:
+                continue
+            operation["security"] = either if needed else [{}, *either]
+            operation["x-scopes"] = sorted(rule)
+            for status, said in _SAID.items():
+                _answer(operation["responses"], status, said)
+
+
+def _answer(responses: dict[str, Any], status: str, said: str) -> None:
+    if status in responses:
+        responses[status]["description"] += f"; {said}"
+    else:
+        content = {"application/problem+json": PROBLEM}
+        responses[status] = {"description": said, "content": content}

@@ -1,0 +1,95 @@
+"""OpenAPI of `/v1/videos`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import Response
+
+from app.api.openapi import examples
+from app.api.openapi import video_schemas as schemas
+from app.api.openapi.operations import problems_of
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_HERE = "http://127.0.0.1:8080/v1/videos"
+
+
+def _shell(*sources: str) -> list[dict[str, str]]:
+    return [{"lang": "Shell", "source": source} for source in sources]
+
+
+def _route(
+    name: str, answer: dict[int | str, dict[str, Any]], problems: tuple[int, ...], *samples: str
+) -> dict[str, Any]:
+    return {
+        "operation_id": name,
+        "responses": {**answer, **problems_of(*problems)},
+        "openapi_extra": {"x-codeSamples": _shell(*samples)},
+    }
+
+
+_FORM = {
+    "type": "object",
+    "required": ["file"],
+    "properties": {
+        "file": {"type": "string", "format": "binary"},
+        "profile": {"type": "string", "description": "A name, or a profile in YAML."},
+        "name": {"type": "string"},
+    },
+}
+SUBMIT = _route(
+    "submit_video",
+    {202: {"description": "Kept; `Location` says where to look", "model": schemas.Video}},
+    (400, 404, 413, 415, 422, 429, 503, 504),
+    f"curl --data-binary @docs/astronaut.mp4 '{_HERE}?profile=detect_embedded'",
+    f"curl -F file=@docs/astronaut.mp4 -F profile=detect_embedded -F name=astronaut.mp4 '{_HERE}'",
+)
+SUBMIT["openapi_extra"]["requestBody"] = {
+    "required": True,
+    "content": {
+        **{f"video/{kind}": _BINARY for kind in ("mp4", "quicktime", "x-matroska", "webm", "x-msvideo")},
+        "multipart/form-data": {"schema": _FORM},
+    },
+}
+LIST = _route(
+    "list_videos",
+    {200: {"description": "The newest first", "model": schemas.Videos}},
+    (400, 422, 503),
+    f"curl '{_HERE}'",
+)
+GET = _route(
+    "get_video",
+    {200: {"description": "The job", "model": schemas.Video}},
+    (404, 422, 503),
+    f"curl '{_HERE}/ID'",
+)
+EVENTS = _route(
+    "video_events",
+    {
+        200: {
+            "description": "Events",
+            "content": {"text/event-stream": {"schema": {"type": "string"}, "example": examples.EVENTS}},
+        }
+    },
+    (404, 422, 503),
+    f"curl -N '{_HERE}/ID/events'",
+)
+EVENTS["response_class"] = Response  # FastAPI would list JSON as well
+ARTIFACT = _route(
+    "video_artifact",
+    {
+        200: {
+            "description": "The file",
+            "content": {
+                "application/zip": _BINARY,
+                "video/mp4": _BINARY,
+                "application/json": {"schema": {"type": "object"}},
+            },
+        }
+    },
+    (404, 422, 503),
+    f"curl -O '{_HERE}/ID/artifacts/core_object_detections/detections.npz'",
+)
+DELETE = _route(
+    "delete_video", {204: {"description": "Gone"}}, (404, 422, 503), f"curl -X DELETE '{_HERE}/ID'"
+)

@@ -1,0 +1,132 @@
+"""Query parameters of tracking, and what they say of a session."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import asdict
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.api.request.frame_query import words_of
+from app.errors import InvalidParameter
+from app.pipelines.base import Wishes
+from app.pipelines.detect import DetectParameters
+from app.sessions.session import SessionCall, TrackParameters
+from app.sessions.tracking_sessions import check_id
+
+# Seconds: far beyond every clock; what is greater is a mistake, and float64 keeps a tenth of a millisecond below.
+_LATEST = 1e12
+_TRACKER = TrackParameters()
+
+
+class TrackQuery(BaseModel):
+    """Sessions and their tracker; an unknown parameter is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    session: str | None = Field(
+        None,
+        description="Continue the tracker of this session, or begin it: a word of up to 128 letters, digits and "
+        ". _ : - Each detection then has its `track_id`. All other parameters stay as in the session's first request.",
+        examples=["cam1"],
+    )
+    timestamp: list[str] = Field(
+        [],
+        description="When the frame was taken, in seconds from any beginning; each after the one before. One a file, "
+        "repeated or separated by commas. Without it the service's clock serves, for the whole session.",
+        examples=[["12.48"]],
+    )
+    track_high: float = Field(
+        _TRACKER.high,
+        ge=0,
+        le=1,
+        description="Boxes with a greater score are matched first, and begin tracks.",
+    )
+    track_low: float = Field(
+        _TRACKER.low, ge=0, le=1, description="Boxes down to this score continue tracks, seen by you or not."
+    )
+    track_new: float = Field(_TRACKER.new, ge=0, le=1, description="A new track needs this score.")
+    track_match: float = Field(
+        _TRACKER.match, gt=0, le=1, description="A first match costs less: 1 - overlap * score."
+    )
+    track_buffer: float = Field(
+        _TRACKER.buffer_s, ge=0, le=60, description="Seconds that a lost track is kept."
+    )
+    track_class_aware: bool = Field(
+        _TRACKER.class_aware,
+        description="Keep a track to one class; else a box of another class may continue it.",
+    )
+
+    def refuse_times_without_session(self) -> None:
+        """A timestamp is that of a frame of a session; a video has its own.
+
+        Raises:
+            InvalidParameter: there is one.
+        """
+        if self.timestamp and self.session is None:
+            raise InvalidParameter("only with a session: timestamp")
+
+    def refuse_without_session(self) -> None:
+        """Parameters of a session mean nothing without one.
+
+        Raises:
+            InvalidParameter: there are some.
+        """
+        given = [name for name in TrackQuery.model_fields if name in self.model_fields_set]
+        if given and self.session is None:
+            raise InvalidParameter(f"only with a session or a video: {', '.join(given)}")
+
+    def session_call(
+        self, parameters: DetectParameters, wishes: Wishes, variant: str | None, owner: str | None
+    ) -> SessionCall:
+        """Return what these parameters and those of detection say of the named session.
+
+        `variant` is the one that serves where the wishes name none; `owner` the name of the caller's key.
+
+        Raises:
+            InvalidParameter: no session id, no timestamps, or thresholds that contradict each other.
+        """
+        tracking = self.tracking()
+        fixed = asdict(parameters) | {
+            "classes": None if parameters.classes is None else sorted(set(parameters.classes)),
+            "variant": wishes.variant or variant,
+            "branch": wishes.branch or wishes.tier or wishes.size,
+            "fallback": wishes.fallback,
+            **{f"track_{name.removesuffix('_s')}": value for name, value in asdict(tracking).items()},
+        }
+        return SessionCall(
+            check_id(self.session or ""), parameters.conf, tracking, fixed, _timestamps(self.timestamp), owner
+        )
+
+    def tracking(self) -> TrackParameters:
+        """The tracker's parameters.
+
+        Raises:
+            InvalidParameter: thresholds that contradict each other.
+        """
+        try:
+            return TrackParameters(
+                self.track_high, self.track_low, self.track_new, self.track_match, self.track_buffer,
+                self.track_class_aware,
+            )  # fmt: skip
+        except ValueError as error:
+            raise InvalidParameter(f"tracking: {error}") from error
+
+
+def _timestamps(texts: list[str]) -> list[float] | None:
+    seconds = [_seconds(word) for word in words_of(texts)]
+    for before, after in itertools.pairwise(seconds):
+        if after <= before:
+            raise InvalidParameter(f"timestamp: {after} comes after {before}; they must ascend")
+    return seconds or None
+
+
+def _seconds(word: str) -> float:
+    try:
+        value = float(word)
+    except ValueError:
+        value = math.nan
+    if not abs(value) <= _LATEST:
+        raise InvalidParameter(f"timestamp: {word[:40]!r} is no number of seconds")
+    return value

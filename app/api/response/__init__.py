@@ -1,0 +1,1 @@
+"""Writing answers: negotiation, encodings, batches, problems."""

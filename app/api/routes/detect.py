@@ -1,0 +1,255 @@
+"""`POST /v1/detect`."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import Field
+
+from app.api.gateway import Gateway, gateway_of
+from app.api.openapi import operations
+from app.api.request.frame_bodies import read_frames_or_video, read_pictures
+from app.api.request.frame_query import FrameQuery, words_of
+from app.api.request.requests import deadline_of, negotiate
+from app.api.request.tracking import TrackQuery
+from app.api.request.uploads import Upload
+from app.api.response.answers import JPEG, JSON, PNG, binary_answer
+from app.api.response.detections import all_answers, frame_body, one_answer
+from app.api.response.ndjson import Line, SamplingQuery, Streamed, stream
+from app.api.response.problems import request_id_of
+from app.api.server.access import caller_of
+from app.api.server.direct_route import DirectRoute
+from app.errors import GatewayError, InvalidParameter
+from app.pipelines.base import Deadline, Framed, Wishes, wishes_of
+from app.pipelines.detect import Detections, DetectParameters, without_pixels
+from app.pipelines.frames import Frame, Sample
+from app.pipelines.tracking import VideoTracker
+from app.sessions.session import SessionCall, Tracked
+from app.sessions.session_order import Turn
+from app.videos.components.detect import class_ids
+
+router = APIRouter(tags=["detection"], route_class=DirectRoute)
+_PICTURES = (PNG, JPEG)
+_FORMS = (JSON, *_PICTURES)
+
+
+class DetectQuery(FrameQuery, TrackQuery, SamplingQuery):
+    """Query parameters of `POST /v1/detect`; an unknown one is refused."""
+
+    conf: float = Field(0.25, ge=0, le=1, description="A box's score must be greater.")
+    iou: float = Field(
+        0.7, ge=0, le=1, description="Boxes of one class that overlap more than this are one object."
+    )
+    max_det: int = Field(300, ge=1, le=3000, description="Most boxes a frame.")
+    classes: list[str] = Field(
+        [],
+        description="Classes to keep: names or ids, repeated or separated by commas (default: all).",
+        examples=[["person", "bus"], ["0,5"]],
+    )
+    agnostic: bool = Field(False, description="Boxes suppress each other whatever their class.")
+    variant: Literal["n", "s", "m", "l", "x"] | None = Field(None, description="YOLO11 variant.")
+
+
+@router.post("/v1/detect", summary="Objects in a frame, or in each of a batch", **operations.DETECT)
+async def detect(
+    request: Request,
+    query: Annotated[DetectQuery, Query()],
+    gateway: Annotated[Gateway, Depends(gateway_of)],
+) -> Response:
+    """Letterbox without upscale, YOLO11, decode, NMS. Boxes are xyxy in source pixels.
+
+    A raw body is one frame; `file` parts of a multipart body are a batch, answered in order under `results`, where a
+    frame that can't be used has an `error` in its place.
+
+    With `session` the frames continue a tracker (ByteTrack), and each detection has its `track_id`. The detector then
+    runs down to `track_low` for the tracker; the answer still holds only boxes above `conf`. A session keeps its
+    parameters and its frame's size, and its frames come in order, or it is a 409 that says what changed. Frames of one
+    session may be in flight at once: they reach its tracker by timestamp, or as they arrived. Which branch routing
+    takes may change in a session's life (a model comes or goes); `branch` says it, as always. A session ends when it
+    is idle for too long; `session.frame` 1 says that one has begun.
+
+    A video is answered line by line (NDJSON) as its frames are done, with ids of a tracker of its own.
+    """
+    wished = _wished(gateway, query)  # a wrong parameter is told before the body is read
+    if query.session is not None:
+        return await _in_session(request, gateway, query)
+    gateway.admission.check("detect")
+    upload, query, deadline = await read_frames_or_video(request, gateway.settings, query, _FORMS)
+    with upload.closed_on_error():
+        query.refuse_times_without_session()
+    if upload.video is not None:
+        return await stream(request, gateway, upload.video, query, functools.partial(_stream, gateway, query))
+    if query.session is not None:  # the form names it
+        return await _in_turn(request, gateway, query, upload, deadline)
+    query.refuse_without_session()
+    if upload.fields:
+        wished = _wished(gateway, query)
+    asked = _Asked(*wished, negotiate(request, _FORMS), deadline)
+    frames, batch = _batched(upload.frames, asked)
+    if not batch:
+        one = functools.partial(_one, gateway, frames[0], asked)
+        return await gateway.run(request, "detect", one, deadline, frames, asked.answer_bytes)
+    return all_answers(await _found(request, gateway, frames, asked), request_id_of(request))
+
+
+def _stream(gateway: Gateway, query: DetectQuery) -> Streamed:
+    """Boxes of each sampled frame, followed by a tracker in the frames' order.
+
+    Raises:
+        InvalidParameter: the form names a session, which a video can't have.
+    """
+    if query.session is not None:
+        raise InvalidParameter("only for pictures: session; a video has a tracker of its own")
+    parameters, wishes = _wished(gateway, query)
+    tracker = VideoTracker(parameters, asdict(query.tracking()))
+
+    def run(frame: Frame, previous: Frame | None, framed: Framed) -> Detections:
+        del previous
+        return without_pixels(gateway.detect.on_frame(frame.rgb, framed, tracker.detector_parameters))
+
+    def follow(sample: Sample, found: Detections) -> Line:
+        with found.served.timings.stage("finish"):
+            tracked = tracker(found, sample.time_s)
+        return Line(frame_body(tracked), tracked.served)
+
+    return Streamed("detect", run, wishes, query.analysis(), follow)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Wishes of one request for each of its frames."""
+
+    parameters: DetectParameters
+    wishes: Wishes
+    form: str
+    deadline: Deadline
+
+    @property
+    def answer_bytes(self) -> int:
+        """Bytes per pixel of a picture with boxes: the copy that is drawn on, and its file."""
+        return 6 if self.form in _PICTURES else 0
+
+
+def _wished(gateway: Gateway, query: DetectQuery) -> tuple[DetectParameters, Wishes]:
+    labels = gateway.detect.labels()
+    parameters = DetectParameters(
+        conf=query.conf,
+        iou=query.iou,
+        max_det=query.max_det,
+        classes=class_ids(words_of(query.classes), labels) if query.classes else None,
+        agnostic=query.agnostic,
+        analysis_width=query.analysis_width,
+        analysis_height=query.analysis_height,
+    )
+    return parameters, wishes_of(query.branch, query.variant, fallback=query.fallback)
+
+
+def _batched(frames: list[bytes], asked: _Asked) -> tuple[list[bytes], bool]:
+    """The frames in order, and whether they are to be answered as a batch."""
+    if not frames:
+        raise InvalidParameter("the form has no part named 'file'")
+    batch = len(frames) > 1
+    if batch and asked.form in _PICTURES:
+        raise InvalidParameter(f"{asked.form} answers one frame; send one part, or ask for {JSON}")
+    return frames, batch
+
+
+async def _found(
+    request: Request, gateway: Gateway, frames: list[bytes], asked: _Asked
+) -> list[Detections | GatewayError]:
+    """Frames side by side, as many as there are places; each has its own boxes or its own error."""
+    calls = [functools.partial(_detect, gateway, data, asked) for data in frames]
+    return await gateway.run_all(request, "detect", calls, asked.deadline, frames, asked.answer_bytes)
+
+
+def _detect(gateway: Gateway, data: bytes, asked: _Asked, deadline: Deadline) -> Detections:
+    found = gateway.detect(data, asked.parameters, asked.wishes, deadline)
+    return found if asked.form in _PICTURES else without_pixels(found)
+
+
+def _one(gateway: Gateway, data: bytes, asked: _Asked, deadline: Deadline) -> Response:
+    return _answer(gateway.detect(data, asked.parameters, asked.wishes, deadline), asked)
+
+
+def _answer(frame: Detections | Tracked, asked: _Asked, session_id: str | None = None) -> Response:
+    if asked.form not in _PICTURES:
+        return one_answer(frame, session_id)
+    with frame.served.timings.stage("encode"):
+        content = frame.picture(jpeg=asked.form == JPEG)
+    return binary_answer(content, asked.form, frame.served)
+
+
+async def _in_session(request: Request, gateway: Gateway, query: DetectQuery) -> Response:
+    """Take a place in the session's line, then read the frames."""
+    query.refuse_for_pictures()
+    negotiate(request, _FORMS)
+    deadline = deadline_of(request, gateway.settings)
+    gateway.sessions.store()  # a service without one says so before it reads the body
+    gateway.admission.check("detect")
+    call, asked = _session_call(request, gateway, query, deadline)
+    with _turn(gateway, call) as turn:
+        upload, query = await read_pictures(request, gateway.settings, query, deadline)
+        if not upload.fields:
+            return await _tracked(request, gateway, call, asked, upload, turn)
+    return await _in_turn(request, gateway, query, upload, deadline)
+
+
+async def _in_turn(
+    request: Request, gateway: Gateway, query: DetectQuery, upload: Upload, deadline: Deadline
+) -> Response:
+    """Answer frames whose form has parameters: its timestamp, too, may say which place in the line is theirs."""
+    query.refuse_for_pictures()
+    call, asked = _session_call(request, gateway, query, deadline)
+    with _turn(gateway, call) as turn:
+        return await _tracked(request, gateway, call, asked, upload, turn)
+
+
+def _session_call(
+    request: Request, gateway: Gateway, query: DetectQuery, deadline: Deadline
+) -> tuple[SessionCall, _Asked]:
+    parameters, wishes = _wished(gateway, query)
+    family = gateway.router.catalogue["detect"]
+    variant = gateway.router.variant or family.default_variant
+    call = query.session_call(parameters, wishes, variant, caller_of(request).name)
+    return call, _Asked(call.detector(parameters), wishes, negotiate(request, _FORMS), deadline)
+
+
+def _turn(gateway: Gateway, call: SessionCall) -> AbstractContextManager[Turn]:
+    return gateway.turns.join(call.key, call.timestamps[0] if call.timestamps else None)
+
+
+async def _tracked(
+    request: Request, gateway: Gateway, call: SessionCall, asked: _Asked, upload: Upload, turn: Turn
+) -> Response:
+    """Frames are inferred as they come, and tracked when it is the request's turn."""
+    frames, batch = _batched(upload.frames, asked)
+    call.check_count(len(frames))
+    outcomes = await _found(request, gateway, frames, asked)
+    upload.parts["file"].clear()  # no encoded frame waits for its turn
+    with _queued(outcomes):
+        await turn.come(asked.deadline)
+    update = functools.partial(gateway.sessions.update, call, outcomes, asked.deadline)
+    if batch:
+        return await gateway.work(lambda: all_answers(update(), request_id_of(request), call.session_id))
+    return await gateway.work(lambda: _answer(_only(update()), asked, call.session_id))
+
+
+@contextlib.contextmanager
+def _queued(outcomes: Sequence[Detections | GatewayError]) -> Iterator[None]:
+    """Count what is done inside as queueing of the first frame that there is."""
+    found = [outcome for outcome in outcomes if isinstance(outcome, Detections)]
+    with found[0].served.timings.stage("queue") if found else contextlib.nullcontext():
+        yield
+
+
+def _only(frames: Sequence[Tracked | GatewayError]) -> Tracked:
+    (frame,) = frames
+    if isinstance(frame, GatewayError):
+        raise frame
+    return frame

@@ -1,0 +1,246 @@
+"""`/v1/videos`: a whole video through a profile; progress, artefacts, removal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import math
+import re
+import unicodedata
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Path as PathParameter
+from pydantic import BaseModel, ConfigDict, Field
+from sse_starlette import EventSourceResponse, ServerSentEvent
+
+from app.api.gateway import Gateway, gateway_of
+from app.api.openapi import videos as openapi
+from app.api.request.requests import deadline_of, timeout_of
+from app.api.request.uploads import Spooled, Upload, named_file, read_upload
+from app.api.response.answers import JSON, fresh_json
+from app.api.response.files import OpenedFile
+from app.api.server.access import caller_of
+from app.api.server.connections import announced
+from app.api.server.direct_route import DirectRoute
+from app.errors import InvalidParameter, UnsupportedMediaType, VideoNotFound, VideosUnavailable
+from app.pipelines.base import Deadline
+from app.pipelines.stream import sniff_container
+from app.settings import Settings, environment
+from app.videos import profile_documents
+from app.videos.jobs import VideoJobs
+from app.videos.profile import Profile
+
+router = APIRouter(tags=["videos"], route_class=DirectRoute)
+Parts = Annotated[Gateway, Depends(gateway_of)]
+VideoId = Annotated[str, PathParameter(description="As `POST /v1/videos` answered it.", alias="id")]
+_TYPES = {".npz": "application/zip", ".json": JSON, ".mp4": "video/mp4"}
+_LOOK_S = 0.3
+_NAME_BYTES = 1000
+_LONGEST_NAME = 200
+_UNSAFE = re.compile(r"""[/\\<>:"'|?*`&$;]""")
+_SEND_A_VIDEO = (
+    "Send one complete MP4, MOV, Matroska, WebM or AVI file; what it is, its bytes decide, not its name."
+)
+
+
+class VideoQuery(BaseModel):
+    """Query parameters of `POST /v1/videos`; an unknown one is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    profile: str | None = Field(
+        None,
+        description="Name of one of the service's profiles; a multipart part `profile` takes a name or a YAML profile.",
+        examples=["baseline_gpu_local"],
+    )
+    name: str | None = Field(None, max_length=200, description="What to call the video in its manifest.")
+
+
+class ListQuery(BaseModel):
+    """Query parameters of `GET /v1/videos`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(100, ge=1, le=1000, description="Most videos that are listed, the newest first.")
+
+
+@router.post("/v1/videos", status_code=202, summary="A video as a job", **openapi.SUBMIT)
+async def submit(request: Request, query: Annotated[VideoQuery, Query()], gateway: Parts) -> Response:
+    """Raw body or multipart `file`; runs through a profile of components, and leaves artefacts (npz) and a manifest.
+
+    Answered as soon as the video is kept and its container, its profile and its branches have been looked at.
+    """
+    jobs, settings, caller = _jobs(gateway), gateway.settings, caller_of(request)
+    length = announced(request.scope["headers"])
+    with _stored():
+        await gateway.work(lambda: jobs.admit(int(length) if length < math.inf else 0))
+    deadline = Deadline.after(timeout_of(request, settings.video_timeout_s))
+    upload = await read_upload(
+        request,
+        settings,
+        deadline_of(request, settings),
+        deadline,
+        {"file": 1, "profile": 1, "name": 1},
+        lambda: named_file(jobs.incoming, jobs.admit),
+    )
+    video = upload.video
+    if video is None:
+        for head in upload.parts.get("file", ()):
+            if head:
+                sniff_container(head[:4096])  # says what it is instead
+        raise UnsupportedMediaType("the body is no MP4, MOV, Matroska, WebM or AVI video", hint=_SEND_A_VIDEO)
+    try:
+        with _stored():
+            profile = await gateway.work(lambda: _profile(upload, query, settings))
+            name = _name(upload, query, video)
+            await gateway.work(lambda: jobs.check(video.file, profile))
+            job = await gateway.work(
+                lambda: jobs.submit(video.file, name, video.nbytes, video.sha256, profile, caller.name)
+            )
+    finally:
+        with contextlib.suppress(OSError):  # what is buffered finds no room
+            video.file.close()
+        await asyncio.to_thread(Path(video.file.name).unlink, missing_ok=True)
+    location = f"/v1/videos/{job.id}"
+    return fresh_json(await _view(jobs, job.id), 202, {"Location": location})
+
+
+@router.get("/v1/videos", summary="The newest videos", **openapi.LIST)
+async def newest(request: Request, query: Annotated[ListQuery, Query()], gateway: Parts) -> Response:
+    """Id, state, name and time of the newest jobs that the caller may see."""
+    rows = await asyncio.to_thread(_jobs(gateway).newest, query.limit, caller_of(request).only)
+    return fresh_json({"videos": [row | {"created": _moment(row["created"])} for row in rows]})
+
+
+@router.get("/v1/videos/{id}", summary="How far a video is", **openapi.GET)
+async def get(request: Request, video_id: VideoId, gateway: Parts) -> Response:
+    """State (`queued`, `running`, `done`, `failed`), progress, the error if there was one, the manifest once done."""
+    return fresh_json(await _view(_jobs(gateway), video_id, caller_of(request).only))
+
+
+@router.get("/v1/videos/{id}/events", summary="Progress as events", **openapi.EVENTS)
+async def events(request: Request, video_id: VideoId, gateway: Parts) -> Response:
+    """Server-sent events: `progress` whenever something changes, then one `done`, `failed` or `removed`."""
+    jobs = _jobs(gateway)
+    await _view(jobs, video_id, caller_of(request).only)
+    return EventSourceResponse(_events(jobs, video_id), ping=15)
+
+
+@router.get("/v1/videos/{id}/artifacts/{name:path}", summary="One artefact", **openapi.ARTIFACT)
+async def artifact(request: Request, video_id: VideoId, name: str, gateway: Parts) -> Response:
+    """A file that the manifest lists, such as `core_clip/embeddings.npz`, or `manifest.json`."""
+    path = await asyncio.to_thread(_jobs(gateway).artifact, video_id, name, caller_of(request).only)
+    filename = f"{video_id[:12]}-{name.replace('/', '-')}"
+    kind = _TYPES.get(path.suffix, "application/octet-stream")
+    with _stored():
+        return await asyncio.to_thread(OpenedFile, path, media_type=kind, filename=filename)
+
+
+@router.delete("/v1/videos/{id}", status_code=204, summary="Cancel and remove", **openapi.DELETE)
+async def delete(request: Request, video_id: VideoId, gateway: Parts) -> Response:
+    """The job stops if it runs, and all its files go."""
+    await asyncio.to_thread(_jobs(gateway).delete, video_id, caller_of(request).only)
+    return Response(status_code=204)
+
+
+@contextlib.contextmanager
+def _stored() -> Iterator[None]:
+    """Say that the videos' files can't be used now: no room, no descriptor, a disk that fails."""
+    try:
+        yield
+    except OSError as error:
+        raise VideosUnavailable("the files of videos can't be read or written now", retry_after=10) from error
+
+
+def _jobs(gateway: Gateway) -> VideoJobs:
+    if gateway.jobs is None:
+        raise VideosUnavailable("this service keeps no videos: GATEWAY_VIDEOS_FOLDER is not set")
+    return gateway.jobs
+
+
+def _text(upload: Upload, name: str, most_bytes: int) -> str | None:
+    for part in upload.parts.get(name, ()):
+        if len(part) > most_bytes:
+            raise InvalidParameter(f"the part {name!r} has {len(part)} bytes; the limit is {most_bytes}")
+        try:
+            return part.decode("utf-8").strip()
+        except UnicodeDecodeError as error:
+            raise InvalidParameter(f"the part {name!r} is not UTF-8") from error
+    return None
+
+
+def _profile(upload: Upload, query: VideoQuery, settings: Settings) -> Profile:
+    text = _text(upload, "profile", profile_documents.MAX_BYTES)
+    if text is not None and query.profile is not None:
+        raise InvalidParameter("the profile stands in the query and in the form")
+    asked = text if text is not None else query.profile
+    if not asked:
+        known = ", ".join(profile_documents.names(settings.profiles_folder)) or "none"
+        raise InvalidParameter(f"name a profile (there are {known}), or send one as the part 'profile'")
+    if re.fullmatch(r"[A-Za-z0-9._-]+", asked):
+        return profile_documents.named(settings.profiles_folder, asked, environment(), settings.max_prompts)
+    return profile_documents.parse(asked, settings.max_prompts)
+
+
+def _name(upload: Upload, query: VideoQuery, video: Spooled) -> str:
+    """The name that the caller gives the video, or else its file's."""
+    text = _text(upload, "name", _NAME_BYTES)
+    if text is not None and query.name is not None:
+        raise InvalidParameter("name: given in the query and in the form; send it once")
+    asked = query.name if text is None else text
+    file = re.split(r"[/\\]", video.name or "")[-1]
+    return clean_name(asked or "") or clean_name(file) or "video"
+
+
+def clean_name(text: str) -> str:
+    """Return words for people, never a path: what can't be seen is left out, separators and quotes become `_`.
+
+    Control characters, bidirectional overrides and lone surrogates are among what can't be seen.
+    """
+    kinds = [(one, unicodedata.category(one)[0]) for one in unicodedata.normalize("NFC", text)]
+    seen = "".join(" " if kind == "Z" else one for one, kind in kinds if kind != "C")
+    return _UNSAFE.sub("_", seen).strip(" .")[:_LONGEST_NAME].strip()
+
+
+async def _view(jobs: VideoJobs, video_id: str, only: str | None = None) -> dict[str, Any]:
+    """A job for its reader; `only`: the key whose jobs alone exist for the caller."""
+    view = await asyncio.to_thread(jobs.get, video_id, only)
+    for moment in ("created", "started", "finished"):
+        view[moment] = _moment(view[moment])
+    here = f"/v1/videos/{view['id']}"
+    view["links"] = {"self": here, "events": f"{here}/events", "artifacts": []}
+    if view["manifest"] is not None:
+        names = [row["name"] for row in view["manifest"]["artifacts"]]
+        view["links"]["artifacts"] = [f"{here}/artifacts/{name}" for name in (*names, "manifest.json")]
+    return view
+
+
+async def _events(jobs: VideoJobs, video_id: str) -> AsyncIterator[ServerSentEvent]:
+    before = ""
+    with contextlib.suppress(VideoNotFound):
+        while True:
+            try:
+                view = await _view(jobs, video_id)
+            except VideosUnavailable:  # busy or short of something: what changes is told afterwards
+                await asyncio.sleep(_LOOK_S)
+                continue
+            over = view["state"] in ("done", "failed")
+            now = json.dumps(view, sort_keys=True)
+            if now != before:
+                yield ServerSentEvent(now, event=view["state"] if over else "progress")
+            if over:
+                return
+            before = now
+            await asyncio.sleep(_LOOK_S)
+    yield ServerSentEvent(json.dumps({"id": video_id}), event="removed")
+
+
+def _moment(seconds: float | None) -> str | None:
+    return (
+        None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    )

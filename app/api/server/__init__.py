@@ -1,0 +1,1 @@
+"""Around every request: connections, middleware, access and admission control."""

@@ -1,0 +1,1 @@
+"""`gateway smoke`: ask a Triton server or a gateway whether it works."""

@@ -1,0 +1,1 @@
+"""The engine that runs ONNX Runtime in this process."""

@@ -1,0 +1,1 @@
+"""The engine that calls a Triton server over gRPC."""

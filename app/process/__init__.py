@@ -1,0 +1,1 @@
+"""The process itself: logs, tracing, memory, preflight checks and shutdown."""

@@ -1,0 +1,1 @@
+"""Tracking sessions, and the order of their frames."""

@@ -1,0 +1,1 @@
+"""Whole videos through a profile: analysis, artefacts, checkpoints and jobs."""

@@ -1,0 +1,144 @@
+"""What of a video is done, in chunks on disk: a process that dies loses the chunk that it was at."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.media.npz import Blocks, write_npz
+from app.pipelines.families import Tally
+from app.videos.components.base import Row
+
+_DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Consecutive samples: rows by component, and what comes after depends on."""
+
+    first: int
+    frame_index: list[int]
+    time_s: list[float]
+    rows: Mapping[str, list[Row]]
+    nbytes: int = 0  # of the rows' arrays
+
+    def add(self, component: str, row: Row) -> None:
+        """One sample's row."""
+        self.rows[component].append(row)
+        self.nbytes += sum(column.nbytes for column in row.values())
+
+    @classmethod
+    def after(cls, done: int, components: Sequence[str]) -> Chunk:
+        return cls(done, [], [], {name: [] for name in components})
+
+
+class Checkpoint:
+    """Chunks of one video under one key; those of another key are thrown away.
+
+    Args:
+        folder: of its own.
+        key: names all that the numbers depend on: input, configuration, models.
+        fresh: throw everything away.
+    """
+
+    def __init__(self, folder: Path, key: str, *, fresh: bool = False) -> None:
+        if fresh:
+            shutil.rmtree(folder, ignore_errors=True)
+        self._folder = folder
+        self._key = key
+        self._paths: list[Path] = []
+        self.frames = 0
+        self.states: dict[str, bytes] = {}
+        self.tallies: dict[str, Tally] = {}
+        self._load()
+
+    def write(self, chunk: Chunk, states: Mapping[str, bytes], tallies: Mapping[str, Tally]) -> None:
+        """Keep one more chunk; `states` and `tallies` are those after it.
+
+        Raises:
+            OSError: it can't be written.
+        """
+        arrays: dict[str, NDArray[Any] | Blocks] = {
+            "key": np.array(self._key),
+            "first": np.array(chunk.first, np.int64),
+            "tallies": np.array(json.dumps({name: tally.to_dict() for name, tally in tallies.items()})),
+            "frame_index": np.array(chunk.frame_index, np.int64),
+            "time_s": np.array(chunk.time_s, np.float64),
+        }
+        for name, rows in chunk.rows.items():
+            arrays |= {f"{name}/{key}": np.concatenate([row[key] for row in rows]) for key in rows[0]}
+            arrays[f"{name}/state"] = np.frombuffer(states[name], np.uint8)
+        path = self._folder / f"chunk-{len(self._paths):06d}.npz"
+        write_npz(path, arrays)
+        self._paths.append(path)
+        self.frames += len(chunk.frame_index)
+
+    def columns(self, component: str) -> ComponentColumns:
+        """All rows of a component."""
+        return ComponentColumns(self._paths, component, self.frames)
+
+    def remove(self) -> None:
+        """The video is done."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _load(self) -> None:
+        """Take up what is there: whole chunks, one after another, under the same key."""
+        for path in sorted(self._folder.glob("chunk-*.npz")):
+            header = _header(path)
+            if header is None or header["key"] != self._key or header["first"] != self.frames:
+                break
+            self._paths.append(path)
+            self.frames += header["frames"]
+            self.states = header["states"]
+            self.tallies = header["tallies"]
+        for path in self._folder.glob("*"):
+            if path not in self._paths:
+                path.unlink()
+
+
+def _header(path: Path) -> dict[str, Any] | None:
+    """What a chunk says of itself; None where it is damaged."""
+    try:
+        # NumPy leaves a file that it opened itself to the collector where it is no archive.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as chunk:
+            documents = json.loads(str(chunk["tallies"]))
+            return {
+                "key": str(chunk["key"]),
+                "first": int(chunk["first"]),
+                "frames": len(chunk["frame_index"]),
+                "states": {
+                    name: chunk[f"{name}/state"].tobytes() for name in documents if f"{name}/state" in chunk
+                },
+                "tallies": {name: Tally.restored(document) for name, document in documents.items()},
+            }
+    except _DAMAGED:
+        return None
+
+
+class ComponentColumns:
+    """A component's columns over all chunks; `frame_index` and `time_s` are common to all. See `components.Columns`."""
+
+    def __init__(self, paths: Sequence[Path], component: str, frames: int) -> None:
+        self._paths = paths
+        self._component = component
+        self.frames = frames
+
+    def chunks(self, *names: str) -> Iterator[tuple[NDArray[Any], ...]]:
+        keys = [name if name in ("frame_index", "time_s") else f"{self._component}/{name}" for name in names]
+        for path in self._paths:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as chunk:
+                columns = tuple(chunk[key] for key in keys)
+            yield columns
+
+    def blocks(self, name: str, dtype: type[Any] | None = None) -> Blocks:
+        (first,) = next(self.chunks(name))
+        shape = (self.frames, *first.shape[1:])
+        return Blocks(shape, np.dtype(dtype or first.dtype), (column for (column,) in self.chunks(name)))

@@ -1,0 +1,120 @@
+"""What is measured by looking: what is ready, queues, leases, caches and jobs, as they are at the moment."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+from app import __version__
+from app.engine.base import EngineUsage, ModelState, PoolUsage
+from app.errors import VideosUnavailable
+from app.metrics import Metrics
+from app.pipelines.families import Suite
+from app.pipelines.inventory import required_models
+from app.videos.jobs import VideoJobs
+
+# By family: items that run, items that wait, bytes of their bodies.
+Occupancy = Callable[[], Mapping[str, tuple[int, int, int]]]
+
+
+_NO_POOL = PoolUsage(0, 0, 0)  # Triton has gone, and its leases with it
+_JOB_STATES = ("queued", "running", "done", "failed")
+
+
+class Watch:
+    """`look` before every scrape, and now and then where several workers answer for each other.
+
+    Args:
+        suite: whose engine and cache are looked at, and whose metrics are set.
+        required: branches that `/readyz` waits for (see `inventory.required_branches`).
+        jobs: of videos, if there are any.
+        occupancy: of the queues.
+    """
+
+    def __init__(
+        self, suite: Suite, required: Sequence[str], jobs: VideoJobs | None, occupancy: Occupancy
+    ) -> None:
+        self._suite = suite
+        router = suite.router
+        self._required = required_models(router.catalogue, required)
+        variant = router.variant or router.catalogue["detect"].default_variant or ""
+        self._checklist = router.catalogue.checklist(variant)
+        self._jobs = jobs
+        self._occupancy = occupancy
+        self._lock = threading.Lock()
+        self._seen = EngineUsage()
+        self._metrics.set_build(__version__, router.engine.name)
+
+    @property
+    def _metrics(self) -> Metrics:
+        return self._suite.metrics
+
+    def look(self) -> None:
+        """Set the gauges. Reads a file where there are jobs; waits for nothing else."""
+        with self._lock:
+            self._look_at_models(self._suite.router.engine.ready())
+            self._look_at_engine(self._suite.router.engine.usage())
+            self._look_at_queues()
+
+    def _look_at_models(self, states: Mapping[str, ModelState]) -> None:
+        for name, state in states.items():
+            required = "true" if name in self._required else "false"
+            self._metrics.model_ready.labels(name, required, self._checklist.get(name, "")).set(state.ready)
+        used = [states[name].used for name in self._suite.router.catalogue.branches if states[name].ready]
+        rows: set[tuple[str, ...]] = {
+            (u.model_name, u.weights_digest, u.weights, u.runtime, u.engine, u.precision, u.device)
+            for u in used
+        }
+        self._metrics.set_infos(self._metrics.model_info, rows)
+
+    def _look_at_engine(self, usage: EngineUsage) -> None:
+        metrics, before = self._metrics, self._seen
+        self._seen = usage
+        for branch in {*before.pools, *usage.pools}:
+            pool = usage.pools.get(branch, _NO_POOL)
+            metrics.queue_depth.labels(branch).set(pool.waiting)
+            metrics.leases_in_use.labels(branch).set(pool.in_use)
+            metrics.leases.labels(branch).set(pool.size)
+        for reason, count in usage.retries.items():
+            metrics.retries.labels(reason).inc(count - before.retries.get(reason, 0))
+        for reason, count in usage.retries_refused.items():
+            metrics.retries_refused.labels(reason).inc(count - before.retries_refused.get(reason, 0))
+        self._look_at_memory(before, usage)
+        if usage.connected is not None:
+            metrics.triton_connected.set(usage.connected)
+            metrics.triton_reconnects.inc(usage.reconnects - before.reconnects)
+        if usage.breaker_open is not None:
+            metrics.triton_breaker_open.set(usage.breaker_open)
+            for cause, count in usage.breaker_openings.items():
+                metrics.triton_breaker_openings.labels(cause).inc(
+                    count - before.breaker_openings.get(cause, 0)
+                )
+
+    def _look_at_memory(self, before: EngineUsage, usage: EngineUsage) -> None:
+        metrics = self._metrics
+        for branch, count in usage.out_of_memory.items():
+            metrics.out_of_memory.labels(branch).inc(count - before.out_of_memory.get(branch, 0))
+        for branch in {*usage.pools, *before.quarantined, *usage.quarantined}:
+            metrics.quarantined.labels(branch).set(branch in usage.quarantined)
+        for (branch, outcome), count in usage.mended.items():
+            before_count = before.mended.get((branch, outcome), 0)
+            metrics.quarantine_attempts.labels(branch, outcome).inc(count - before_count)
+
+    def _look_at_queues(self) -> None:
+        metrics, cache = self._metrics, self._suite.clip_text.cache
+        for family, (running, waiting, nbytes) in self._occupancy().items():
+            metrics.admission_running.labels(family).set(running)
+            metrics.admission_waiting.labels(family).set(waiting)
+            metrics.admission_bytes.labels(family).set(nbytes)
+        metrics.text_cache_bytes.set(cache.nbytes)
+        metrics.text_cache_entries.set(cache.entries)
+        if self._jobs is not None:
+            self._look_at_jobs(self._jobs)
+
+    def _look_at_jobs(self, jobs: VideoJobs) -> None:
+        """Keep the last numbers where the jobs' index can't be read now."""
+        with contextlib.suppress(VideosUnavailable):
+            counts = jobs.counts()
+            for state in _JOB_STATES:
+                self._metrics.video_jobs.labels(state).set(counts.get(state, 0))

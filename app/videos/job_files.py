@@ -1,0 +1,103 @@
+"""The folder of the video jobs: what lies where, how much there is, and what belongs to no job."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Set
+from pathlib import Path
+from typing import BinaryIO
+
+from app.videos.profile import Profile
+
+# Errors of the operating system that pass: no room on the disk, no descriptors, no memory.
+SHORTAGES = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
+)
+_PROBE_BYTES = 1 << 16
+_ID = re.compile(r"[0-9a-f]{32}")
+
+
+class JobFiles:
+    """`<id>/input`, `<id>/profile.json` and `<id>/output` of every job, and `.incoming` for uploads on their way."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.incoming = folder / ".incoming"
+
+    def input(self, job_id: str) -> Path:
+        return self._folder / job_id / "input"
+
+    def profile(self, job_id: str) -> Path:
+        return self._folder / job_id / "profile.json"
+
+    def output(self, job_id: str) -> Path:
+        return self._folder / job_id / "output"
+
+    def keep(self, job_id: str, upload: BinaryIO, profile: Profile) -> None:
+        """Make the job's folder; the upload, a file in `incoming`, becomes its input.
+
+        Raises:
+            OSError: there is no room. Nothing of the job is left then.
+        """
+        upload.flush()
+        os.fsync(upload.fileno())
+        try:
+            (self._folder / job_id).mkdir()
+            self.profile(job_id).write_text(json.dumps(profile.to_dict()), encoding="utf-8")
+            Path(upload.name).replace(self.input(job_id))
+        except OSError:
+            self.remove(job_id)
+            raise
+
+    def remove(self, job_id: str) -> None:
+        """Remove all that belongs to a job."""
+        shutil.rmtree(self._folder / job_id, ignore_errors=True)
+
+    def kept_bytes(self, job_id: str) -> int:
+        """Bytes of a job's files without its input, which goes when the job is over."""
+        files = (path for path in (self._folder / job_id).rglob("*") if path.is_file())
+        return sum(path.stat().st_size for path in files if path != self.input(job_id))
+
+    def incoming_bytes(self) -> int:
+        """Bytes of the uploads that are on their way."""
+        total = 0
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.incoming) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):  # it has become a job
+                    total += entry.stat().st_size
+        return total
+
+    def has_room(self) -> bool:
+        """A file of a few kB can be written now."""
+        try:
+            with tempfile.TemporaryFile(dir=self._folder, buffering=0) as file:
+                return file.write(bytes(_PROBE_BYTES)) == _PROBE_BYTES
+        except OSError:
+            return False
+
+    def folders(self) -> set[str]:
+        """Ids of all jobs that have a folder."""
+        return {path.name for path in self._folder.iterdir() if _ID.fullmatch(path.name)}
+
+    def remove_uploads(self, older_than: float | None = None) -> None:
+        """Remove uploads that nobody continues: all, or those that nobody has written to since `older_than` (s)."""
+        for path in self.incoming.glob("*.upload"):
+            with contextlib.suppress(OSError):
+                if older_than is None or path.stat().st_mtime < older_than:
+                    path.unlink()
+
+    def remove_orphans(self, candidates: Set[str], older_than: float | None) -> list[str]:
+        """Remove folders of these ids: all, or those made before `older_than` (s since 1970); return which went."""
+        gone = []
+        for job_id in sorted(candidates):
+            with contextlib.suppress(OSError):
+                if older_than is None or (self._folder / job_id).stat().st_mtime < older_than:
+                    self.remove(job_id)
+                    gone.append(job_id)
+        return gone

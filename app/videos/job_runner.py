@@ -1,0 +1,266 @@
+"""Threads that run video jobs one after another, and put back what can't be done now."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from app.errors import (
+    DeadlineExceeded,
+    GatewayError,
+    InsufficientGpuMemory,
+    ModelNotReady,
+    Overloaded,
+    SeveralServers,
+    TritonUnavailable,
+    VideosUnavailable,
+)
+from app.metrics import Metrics
+from app.state.jobs import Job, JobIndex
+from app.videos import manifest as manifests
+from app.videos.analysis import Cancelled, Input, Progress, Report, VideoAnalysis
+from app.videos.job_files import SHORTAGES, JobFiles
+from app.videos.profile import Profile
+
+_log = logging.getLogger(__name__)
+LOOK_S = 0.5  # how soon a deleted job stops, and a job of another worker's is seen
+_REPORT_S = 0.3
+_RETRY_S = 30.0
+_ROOM_S, _ROOM_LONGEST_S = 5.0, 60.0
+_MOST_ATTEMPTS, _MOST_LATE, _MOST_STALLS = 100, 20, 4
+# Worth coming back for.
+PASSING = (TritonUnavailable, SeveralServers, ModelNotReady, InsufficientGpuMemory, Overloaded)
+_NO_ROOM = "the disk is full, or the service is out of file descriptors or memory; the job resumes when there is room"
+
+ReadProfile = Callable[[str], Profile]
+MakeAnalysis = Callable[[str, Profile], VideoAnalysis]
+
+
+class JobRunner:
+    """See the module. `start` once, `close` at the end.
+
+    Args:
+        index: the index, once it can be opened; raises VideosUnavailable until then.
+        files: of the jobs.
+        read_profile: reads `profile.json`.
+        analysis: makes the analysis of a job.
+        threads: jobs that run at once.
+        metrics: where postponed jobs are counted.
+    """
+
+    def __init__(
+        self,
+        index: Callable[[], JobIndex],
+        files: JobFiles,
+        read_profile: ReadProfile,
+        analysis: MakeAnalysis,
+        threads: int,
+        metrics: Metrics,
+    ) -> None:
+        self._open = index
+        self._files = files
+        self._read_profile = read_profile
+        self._analysis = analysis
+        self._metrics = metrics
+        self._running: dict[str, VideoAnalysis] = {}
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._wake = threading.Event()
+        self._short: dict[str, int] = {}  # jobs that found no room, and how often in a row
+        self._trouble = ""
+        names = [f"video-job-{number}" for number in range(threads)]
+        self._threads = [threading.Thread(target=self._work, name=name, daemon=True) for name in names]
+
+    @property
+    def _index(self) -> JobIndex:
+        return self._open()
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """Stop; what runs waits on disk for the next start."""
+        self._closing.set()
+        self._wake.set()
+        with self._lock:
+            for analysis in self._running.values():
+                analysis.cancel()
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join()
+
+    def wake(self) -> None:
+        """Look for a job now."""
+        self._wake.set()
+
+    def stop_deleted(self) -> None:
+        """Cancel the jobs that somebody has deleted."""
+        with self._lock:
+            running = dict(self._running)
+        for job_id, analysis in running.items():
+            if self._index.is_deleted(job_id):
+                analysis.cancel()
+
+    def remove_deleted(self) -> None:
+        """Remove the files of deleted jobs that nobody runs any more."""
+        for job_id in self._index.removable():
+            self._files.remove(job_id)
+            self._index.remove(job_id)
+
+    def say(self, error: GatewayError) -> None:
+        """Log a trouble of the storage once for as long as it is the same."""
+        words = f"{error.detail} ({error.__cause__})" if error.__cause__ is not None else error.detail
+        if words != self._trouble:
+            self._trouble = words
+            _log.warning("video jobs wait: %s", words)
+
+    def _work(self) -> None:
+        """On each of the job threads: one job after another."""
+        while not self._closing.is_set():
+            try:
+                if self._next():
+                    continue
+            except VideosUnavailable as error:
+                self.say(error)
+            except Exception:  # noqa: BLE001  # the thread must outlive whatever a job meets
+                _log.exception("a video job's thread failed; it goes on")
+            self._wake.wait(LOOK_S)
+            self._wake.clear()
+
+    def _next(self) -> bool:
+        """Run the next job, if there is one and there is room for its results."""
+        if self._short and not self._files.has_room():
+            return False
+        job = self._index.claim(time.time())
+        if job is None:
+            return False
+        self._trouble = ""
+        self._run(job)
+        return True
+
+    def _run(self, job: Job) -> None:
+        try:
+            profile = self._read_profile(self._files.profile(job.id).read_text(encoding="utf-8"))
+            with self._at_work(job, profile) as analysis, self._files.input(job.id).open("rb") as file:
+                given, last = Input(file, job.name, job.bytes, job.sha256), job.attempts >= _MOST_STALLS
+                manifest = analysis.run(given, self._reporter(job), accept_stall=last)
+        except Cancelled:  # deleted, or the service stops: the next one resumes at once
+            self._put_back(job, 0.0, None)
+        except VideosUnavailable as error:
+            self._wait_for_room(job, error)
+        except (*PASSING, DeadlineExceeded) as error:
+            self._come_back(job, error)
+        except GatewayError as error:
+            self._over(job, "failed", (error.code, error.detail))
+        except OSError as error:
+            self._not_stored(job, error)
+        except MemoryError as error:
+            self._wait_for_room(job, error)
+        except Exception as error:  # noqa: BLE001  # a defect fails its own job, not those that wait
+            _log.exception("video %s failed", job.id)
+            self._over(job, "failed", ("internal_error", type(error).__name__))
+        else:
+            fault = manifest["fault"]
+            self._over(job, "done", None if fault is None else (fault["code"], fault["detail"]))
+
+    @contextlib.contextmanager
+    def _at_work(self, job: Job, profile: Profile) -> Iterator[VideoAnalysis]:
+        analysis = self._analysis(job.id, profile)
+        with self._lock:
+            self._running[job.id] = analysis
+        try:
+            if self._closing.is_set():
+                analysis.cancel()
+            yield analysis
+        finally:
+            with self._lock:
+                del self._running[job.id]
+
+    def _reporter(self, job: Job) -> Report:
+        last = 0.0
+
+        def report(progress: Progress) -> None:
+            nonlocal last
+            if time.monotonic() - last > _REPORT_S:
+                with contextlib.suppress(VideosUnavailable):  # no job fails because nobody can follow it
+                    self._index.progress(job.id, progress.frames, progress.expected, progress.fraction)
+                last = time.monotonic()
+
+        return report
+
+    def _put_back(self, job: Job, pause_s: float, why: GatewayError | None, *, counts: bool = True) -> None:
+        when = time.time() + pause_s if pause_s else 0.0
+        code, detail = (None, None) if why is None else (why.code, why.detail)
+        attempts = job.attempts if counts else job.attempts - 1
+        self._settled(lambda: self._index.put_back(job.id, when, code, detail, attempts))
+        self._release_deleted(job)
+
+    def _release_deleted(self, job: Job) -> None:
+        """Let the files of a job go that was deleted while it ran."""
+        if self._settled(lambda: self._index.is_deleted(job.id)):
+            self._short.pop(job.id, None)
+            self._settled(lambda: self._index.let_go(job.id))
+            self._settled(self.remove_deleted)
+
+    def _not_stored(self, job: Job, error: OSError) -> None:
+        if error.errno in SHORTAGES:
+            self._wait_for_room(job, error)
+        elif isinstance(error, FileNotFoundError) and not self._files.input(job.id).exists():
+            self._over(job, "failed", (VideosUnavailable.code, "the job's files are gone"))
+        else:
+            _log.warning("video %s: %s", job.id, error)
+            self._come_back(job, VideosUnavailable("the job's files can't be read or written"))
+
+    def _wait_for_room(self, job: Job, error: Exception) -> None:
+        """Put the job back with its input and what is done, however often that happens."""
+        self._short[job.id] = times = self._short.get(job.id, 0) + 1
+        self._metrics.retries.labels("job_postponed").inc()
+        self.say(error if isinstance(error, GatewayError) else VideosUnavailable(str(error)))
+        pause = min(_ROOM_S * times, _ROOM_LONGEST_S)
+        self._put_back(job, pause, VideosUnavailable(_NO_ROOM), counts=False)
+
+    def _come_back(self, job: Job, error: GatewayError) -> None:
+        """Put the job back: what stood in the way may pass, also a backend or a decoder that was too slow.
+
+        A decoder that hangs again and again does so because of its file.
+        """
+        most = _MOST_ATTEMPTS
+        if isinstance(error, DeadlineExceeded):
+            most = _MOST_STALLS if error.stage == "decode" else _MOST_LATE
+        if job.attempts >= most:
+            self._over(job, "failed", (error.code, error.detail))
+            return
+        _log.warning("video %s waits: %s", job.id, error.detail)
+        self._metrics.retries.labels("job_postponed").inc()
+        self._put_back(job, _RETRY_S, error)
+
+    def _over(self, job: Job, state: str, error: tuple[str, str] | None) -> None:
+        """Write the end of the job, then remove its input: a crash in between loses neither."""
+        self._short.pop(job.id, None)
+        if self._settled(lambda: self._finish(job, state, error)):
+            self._files.input(job.id).unlink(missing_ok=True)
+            self._release_deleted(job)
+
+    def _finish(self, job: Job, state: str, error: tuple[str, str] | None) -> bool:
+        manifest = manifests.read(self._files.output(job.id)) if state == "done" else None
+        if manifest is not None:
+            frames = manifest["frames"]["sampled"]
+            self._index.progress(job.id, frames, frames, 1.0)
+        self._index.finish(job.id, state, time.time(), self._files.kept_bytes(job.id), error)
+        return True
+
+    def _settled(self, write: Callable[[], bool | None]) -> bool | None:
+        """Use the index, however long that takes: a job isn't left `running`. A stop leaves it to the next start."""
+        while True:
+            try:
+                return write()
+            except VideosUnavailable as error:
+                self.say(error)
+            except OSError as error:
+                self.say(VideosUnavailable(str(error)))
+            if self._closing.wait(LOOK_S):
+                return None

@@ -1,0 +1,289 @@
+"""Videos as jobs: kept on disk with their input, run by threads of the service, resumed after a crash."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+import uuid
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from app.errors import ModelNotReady, Overloaded, PayloadTooLarge, VideoNotFound, VideosUnavailable
+from app.pipelines.families import Suite
+from app.state.jobs import FINISHED, Job, JobIndex
+from app.videos import manifest as manifests
+from app.videos.analysis import Options, VideoAnalysis
+from app.videos.job_files import JobFiles
+from app.videos.job_runner import LOOK_S, PASSING, JobRunner, ReadProfile
+from app.videos.profile import Profile
+
+_log = logging.getLogger(__name__)
+_RETENTION_S = 30.0
+_UPLOAD_S = 86400.0  # no upload takes longer
+_ORPHAN_S = 600.0  # no submission takes longer, once its upload is there
+_RETRY_AFTER_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class JobOptions:
+    """`concurrency` jobs run at once; `most_waiting` may wait, and inputs may have `most_input_bytes` together.
+
+    Finished ones are kept `keep_s`, up to `keep_bytes`.
+    """
+
+    analysis: Options
+    concurrency: int = 1
+    most_waiting: int = 1000
+    most_input_bytes: int = 20 << 30
+    keep_s: float = 7 * 86400.0
+    keep_bytes: int = 20 << 30
+
+
+class VideoJobs:
+    """See the module; safe to call from many threads. `start` once, `close` at the end.
+
+    Methods raise VideosUnavailable where the folder can't be used now. Reading works on a full disk, and so does
+    deleting. `only` is the name of an API key whose jobs alone exist for the caller; None: all do.
+
+    Args:
+        folder: of the jobs: `<id>/input`, `<id>/profile.json`, and `<id>/output` as `VideoAnalysis` writes it.
+        suite: runs them.
+        read_profile: what `profile.json` says.
+        options: see there.
+    """
+
+    def __init__(self, folder: Path, suite: Suite, read_profile: ReadProfile, options: JobOptions) -> None:
+        self._folder = folder
+        self._files = JobFiles(folder)
+        self._suite = suite
+        self._options = options
+        self._opening = threading.Lock()
+        self._opened: JobIndex | None = None
+        self._submitting: set[str] = set()
+        self._closing = threading.Event()
+        self._runner = JobRunner(
+            self._open, self._files, read_profile, self._analysis, options.concurrency, suite.metrics
+        )
+        self._keeper = threading.Thread(target=self._keep_house, name="video-keeper", daemon=True)
+
+    @property
+    def incoming(self) -> Path:
+        """Where an upload waits to become a job: on the same disk as the jobs."""
+        return self._files.incoming
+
+    def start(self) -> None:
+        """Begin with what waits, as soon as the folder can be used."""
+        with contextlib.suppress(VideosUnavailable, OSError):
+            if self._index.alone():  # what was on its way when the last service ended
+                self._files.remove_uploads()
+        self._runner.start()
+        self._keeper.start()
+
+    def close(self) -> None:
+        """Stop; what runs waits on disk for the next start."""
+        self._closing.set()
+        self._runner.close()
+        if self._keeper.ident is not None:
+            self._keeper.join()
+        if self._opened is not None:
+            self._opened.close()
+
+    def check(self, file: BinaryIO, profile: Profile) -> None:
+        """Check that the video can be read and the profile's branches serve it; a backend that is away may come back.
+
+        Raises:
+            GatewayError: it will never work like this.
+        """
+        try:
+            self._analysis("check", profile).check(file)
+        except PASSING as error:
+            if isinstance(error, Overloaded) or (  # no decoder can be started now
+                isinstance(error, ModelNotReady) and error.retry_after is None  # nobody is loading it
+            ):
+                raise
+
+    def admit(self, nbytes: int) -> None:
+        """Refuse `nbytes` more of uploads where the inputs on disk would become too many.
+
+        Raises:
+            Overloaded: those that wait are too large together.
+            PayloadTooLarge: these alone are.
+        """
+        most = self._options.most_input_bytes
+        if nbytes > most:
+            raise PayloadTooLarge(f"the video has more than {most} bytes")
+        if self._index.input_bytes() + self._files.incoming_bytes() + nbytes > most:
+            raise Overloaded(f"the videos that wait have {most} bytes together", retry_after=60)
+
+    def submit(
+        self,
+        file: BinaryIO,
+        name: str,
+        nbytes: int,
+        sha256: str,
+        profile: Profile,
+        made_by: str | None = None,
+    ) -> Job:
+        """A new job; `file` is a named one in `incoming` and becomes the job's.
+
+        Raises:
+            Overloaded: too many wait.
+            VideosUnavailable: it can't be kept.
+        """
+        job = Job(
+            uuid.uuid4().hex, "queued", name, profile.name, nbytes, sha256, time.time(), made_by=made_by
+        )
+        self._submitting.add(job.id)
+        try:
+            taken = self._keep(job, file, profile)
+        finally:
+            self._submitting.discard(job.id)
+        if not taken:
+            raise Overloaded(f"{self._options.most_waiting} videos wait already", retry_after=60)
+        self._runner.wake()
+        return job
+
+    def _keep(self, job: Job, file: BinaryIO, profile: Profile) -> bool:
+        """Keep the job's files and its row, or nothing of it."""
+        taken = False
+        try:
+            self._files.keep(job.id, file, profile)
+            taken = self._index.add(job, self._options.most_waiting)
+        except OSError as error:
+            words = f"the video can't be kept: {error.strerror or 'no room'}"
+            raise VideosUnavailable(words, retry_after=_RETRY_AFTER_S) from error
+        finally:
+            if not taken:
+                self._files.remove(job.id)
+        return taken
+
+    def get(self, job_id: str, only: str | None = None) -> dict[str, Any]:
+        """A job as the caller sees it.
+
+        Raises:
+            VideoNotFound: there is none.
+        """
+        job = self._job(job_id, only)
+        view = asdict(job)
+        for hidden in ("not_before", "kept_bytes", "code", "detail", "made_by"):
+            del view[hidden]
+        view["owner"] = job.made_by
+        view["partial"] = _partial(job)
+        view["error"] = None if job.code is None else {"code": job.code, "detail": job.detail}
+        view["position"] = self._index.waiting_before(job) if job.state == "queued" else None
+        view["manifest"] = self._manifest(job_id) if job.state == "done" else None
+        return view
+
+    def newest(self, most: int, only: str | None = None) -> list[dict[str, Any]]:
+        """The newest jobs, in short."""
+        return [
+            {
+                "id": job.id, "state": job.state, "partial": _partial(job), "name": job.name,
+                "owner": job.made_by, "created": job.created,
+            }
+            for job in self._index.newest(most, only)
+        ]  # fmt: skip
+
+    def artifact(self, job_id: str, name: str, only: str | None = None) -> Path:
+        """A file that the job's manifest lists, or the manifest.
+
+        Raises:
+            VideoNotFound: there is no such job or file.
+        """
+        self._job(job_id, only)
+        manifest = self._manifest(job_id)
+        known = {row["name"] for row in manifest["artifacts"]} | {manifests.NAME} if manifest else set()
+        if name not in known:
+            raise VideoNotFound(
+                f"video {job_id} has no artefact {name[:100]!r}; it has {', '.join(sorted(known)) or 'none'}"
+            )
+        return self._files.output(job_id) / name
+
+    def delete(self, job_id: str, only: str | None = None) -> None:
+        """Cancel the job if it isn't over, and remove all that belongs to it.
+
+        Raises:
+            VideoNotFound: there is none.
+        """
+        job = self._job(job_id, only)
+        try:
+            self._index.mark_deleted(job_id)
+        except VideosUnavailable:
+            if job.state not in FINISHED:
+                raise
+            self._files.remove(job_id)  # which makes room for writing so
+            self._index.mark_deleted(job_id)
+        with contextlib.suppress(VideosUnavailable):  # the keeper goes on with it
+            self._runner.stop_deleted()
+            self._runner.remove_deleted()
+
+    def counts(self) -> dict[str, int]:
+        """Jobs by state."""
+        return self._index.counts()
+
+    @property
+    def _index(self) -> JobIndex:
+        return self._open()
+
+    def _open(self) -> JobIndex:
+        with self._opening:
+            if self._opened is None:
+                self._opened = JobIndex(self._folder)
+            return self._opened
+
+    def _job(self, job_id: str, only: str | None) -> Job:
+        job = self._index.get(job_id)
+        if job is None or only not in (None, job.made_by):
+            raise VideoNotFound(f"there is no video {job_id[:64]!r}")
+        return job
+
+    def _manifest(self, job_id: str) -> dict[str, Any] | None:
+        try:
+            return manifests.read(self._files.output(job_id))
+        except OSError as error:
+            raise VideosUnavailable("the results can't be read now", retry_after=_RETRY_AFTER_S) from error
+
+    def _analysis(self, job_id: str, profile: Profile) -> VideoAnalysis:
+        return VideoAnalysis(self._suite, profile, self._files.output(job_id), job_id, self._options.analysis)
+
+    def _keep_house(self) -> None:
+        """On a thread of its own: deleted jobs stop and go, old ones too, and what belongs to none."""
+        swept = -_RETENTION_S
+        while not self._closing.wait(LOOK_S):
+            try:
+                self._runner.stop_deleted()
+                if time.monotonic() - swept > _RETENTION_S:
+                    swept = time.monotonic()
+                    self._sweep()
+            except VideosUnavailable as error:
+                self._runner.say(error)
+            except OSError as error:  # no descriptor, or no room: it passes
+                self._runner.say(VideosUnavailable(str(error)))
+            except Exception:  # noqa: BLE001  # the thread must outlive whatever it meets
+                _log.exception("keeping the videos' folder failed; it is tried again")
+
+    def _sweep(self) -> None:
+        for job_id in self._index.expired(time.time(), self._options.keep_s, self._options.keep_bytes):
+            _log.info("video %s is removed: it is too old, or there is too much", job_id)
+            self._index.mark_deleted(job_id)
+        self._runner.remove_deleted()
+        self._files.remove_uploads(time.time() - _UPLOAD_S)
+        self._remove_orphans()
+        self._index.reserve()
+
+    def _remove_orphans(self) -> None:
+        """Remove the folders of jobs that the index doesn't know: those of submissions that a crash cut off."""
+        folders = self._files.folders() - self._submitting
+        unknown = folders - self._index.ids()
+        if unknown:  # another worker may be about to submit one; looked at after the folders were
+            older_than = None if self._index.alone() else time.time() - _ORPHAN_S
+            for job_id in self._files.remove_orphans(unknown, older_than):
+                _log.info("video %s is removed: no job belongs to this folder", job_id)
+
+
+def _partial(job: Job) -> bool:
+    """The job is done as far as its video could be read; `code` and `detail` say why not further."""
+    return job.state == "done" and job.code is not None

@@ -1,0 +1,1 @@
+"""Exporters of the families that need PyTorch."""

@@ -1,0 +1,84 @@
+"""Pieces from a thread to the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from app.api.response.chunk_queue import Handover
+
+
+def passed(pieces: Iterator[bytes], most: int = 4, pause_s: float = 0.0) -> list[bytes]:
+    """What is taken until the end, with a pause after each time."""
+
+    async def run() -> list[bytes]:
+        loop = asyncio.get_running_loop()
+        handover = Handover(loop, most)
+        filling = loop.run_in_executor(None, handover.fill, pieces)
+        taken = []
+        while piece := await handover.take():
+            taken.append(piece)
+            await asyncio.sleep(pause_s)
+        await filling
+        return taken
+
+    return asyncio.run(run())
+
+
+def numbered(count: int, then: Callable[[], object] = lambda: None) -> Iterator[bytes]:
+    """Lines with their numbers."""
+    for number in range(count):
+        yield b"%d\n" % number
+    then()
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 0.02])
+def test_everything_arrives_in_order(pause_s: float) -> None:
+    """However slowly it is taken, and however little may wait."""
+    assert b"".join(passed(numbered(40), 3, pause_s)) == b"".join(numbered(40))
+
+
+def test_what_waits_is_taken_at_once() -> None:
+    """Who takes slowly gets several pieces as one, but never more than may wait."""
+    taken = passed(numbered(40), 4, 0.02)
+    assert max(piece.count(b"\n") for piece in taken) == 4
+
+
+def test_nothing_is_an_end_too() -> None:
+    """A thread that has nothing to say ends it."""
+    assert passed(numbered(0)) == []
+
+
+def test_an_error_ends_it_after_what_came_before() -> None:
+    """What was made is taken; then the error shows where the thread is awaited."""
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        passed(numbered(3, fail))
+
+
+def test_who_waits_for_room_stops_when_it_is_closed() -> None:
+    """The thread ends although nothing was ever taken."""
+
+    async def run() -> bool:
+        loop = asyncio.get_running_loop()
+        handover = Handover(loop, 2)
+        full = threading.Event()
+
+        def pieces() -> Iterator[bytes]:
+            yield from numbered(2)
+            full.set()
+            yield from numbered(100)
+
+        filling = loop.run_in_executor(None, handover.fill, pieces())
+        await asyncio.to_thread(full.wait, 10)
+        handover.close()
+        await asyncio.wait_for(filling, 10)
+        return True
+
+    assert asyncio.run(run())

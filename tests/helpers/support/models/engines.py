@@ -1,0 +1,46 @@
+"""What the engine tests share: the kinds of engine, and what the test repository's models compute, in numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from app.engine.base import Engine
+from app.engine.fake import Arrays
+from support.models.repository import DEPTH, DETECTORS
+
+ENGINES = (
+    "fake",
+    "embedded",
+    pytest.param("shared_memory", marks=pytest.mark.triton),
+    pytest.param("bytes", marks=pytest.mark.triton),
+)
+Make = Callable[..., Engine]
+
+
+def colour_detector(inputs: Arrays, outputs: Arrays) -> None:
+    """What the test repository's detector computes, in numpy."""
+    images = inputs["images"]
+    size = images.shape[2]
+    parts = []
+    for stride, weight in ((8, 0.1), (16, 0.1), (32, 1.0)):
+        cells = size // stride
+        mean = images.reshape(3, cells, stride, cells, stride).mean(axis=(2, 4)).reshape(3, -1)
+        scores = np.zeros((80, cells * cells), np.float32)
+        scores[:3] = np.maximum(weight * (1.5 * mean - 0.5 * mean.sum(axis=0)), 0)
+        centres = (np.arange(cells) + 0.5) * stride
+        y, x = (axis.ravel() for axis in np.meshgrid(centres, centres, indexing="ij"))
+        parts.append(
+            np.concatenate([np.stack([x, y, np.full_like(x, stride), np.full_like(x, stride)]), scores])
+        )
+    outputs["output0"][0] = np.concatenate(parts, axis=1)
+
+
+def mean_depth(inputs: Arrays, outputs: Arrays) -> None:
+    """The ensemble midas_256 of the test repository: normalise, then the mean over channels."""
+    outputs["OUTPUT__0"][...] = ((inputs["INPUT__0"].astype(np.float32) / 255 - 0.5) / 0.5).mean(axis=3)
+
+
+FUNCTIONS = {**dict.fromkeys(DETECTORS, colour_detector), **dict.fromkeys(DEPTH, mean_depth)}

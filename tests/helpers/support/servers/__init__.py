@@ -1,0 +1,1 @@
+"""Servers that the tests start, and clients that talk to them."""

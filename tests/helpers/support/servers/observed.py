@@ -1,0 +1,52 @@
+"""A gateway and its Triton under a little load, watched by a Prometheus; all three are real."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from support.analysis import patches
+from support.servers.gateway import server
+from support.servers.programs import program
+from support.servers.prometheus_server import PrometheusServer
+from support.servers.traffic import Traffic
+from support.servers.triton_server import TritonServer
+
+LOAD_SECONDS = 6  # several scrapes and evaluations of the rules, one a second
+ROUNDS = 24  # the rarest request, the deletion of a job, comes with each fourth round from the thirteenth on
+
+
+class Observed(NamedTuple):
+    """The Prometheus, and a moment under load."""
+
+    prometheus: PrometheusServer
+    at: float
+
+
+@contextlib.contextmanager
+def observed(repository: Path, folder: Path) -> Iterator[Observed]:
+    """After some seconds of load on every route, while everything still runs."""
+    program("prometheus")
+    video = patches(folder / "video.mp4").read_bytes()
+    with (
+        TritonServer(repository, folder / "triton.log") as triton,
+        server(
+            repository, folder / "gateway.log", engine="triton", triton_url=triton.grpc_url,
+            videos_folder=folder / "videos", require_ready="yolo11n_320",
+        ) as (http, _),
+        PrometheusServer(
+            folder / "prometheus", http.base_url.netloc.decode(), _host(triton.metrics_url)
+        ) as prometheus,
+    ):  # fmt: skip
+        traffic = Traffic(http, video)
+        traffic.run(LOAD_SECONDS, at_least=ROUNDS)
+        if traffic.failed:
+            raise RuntimeError("\n".join(traffic.failed[:5]))
+        yield Observed(prometheus, time.time())
+
+
+def _host(url: str) -> str:
+    return url.removeprefix("http://").removesuffix("/metrics")
