@@ -17,7 +17,7 @@ _WANTED = (
 
 @dataclass(frozen=True, slots=True)
 class TritonAddress:
-    """Where Triton's gRPC service is: `grpc` is `host:port`, `guessed` whether the port was derived from HTTP's."""
+    """Address of Triton's gRPC service: `grpc` is `host:port`, `guessed` whether the port was derived from HTTP's."""
 
     grpc: str
     guessed: bool = False

@@ -27,17 +27,17 @@ class Ending(Protocol):
 
 
 class Spans(Protocol):
-    """What a tracer does for a request; see `app.process.tracing`."""
+    """Operations of a tracer on one request; see `app.process.tracing`."""
 
     def begin(self, stage: str) -> Ending:
         """A span that is current until it is ended."""
 
     def headers(self) -> Mapping[str, str]:
-        """What tells another service of the current span."""
+        """Return the headers that tell another service the current span."""
 
 
 class CurrentRequest:
-    """What is learned about one request while it is served; threads of one request share the object."""
+    """Facts collected about one request while it is served; the threads of one request share the object."""
 
     __slots__ = (
         "codes",
@@ -126,7 +126,7 @@ def stop_spans() -> None:
 
 
 def trace_headers() -> Mapping[str, str] | None:
-    """What tells a backend which trace its work belongs to; None where there is none.
+    """Return the header that tells a backend the trace of its work, or None if there is no trace.
 
     Without a tracer of our own, what the caller sent goes on as it came.
     """

@@ -1,4 +1,4 @@
-"""What can go wrong, in the words of the domain. `app.api.response.problems` gives each its status.
+"""Errors of the domain. `app.api.response.problems` maps each to its status.
 
 GatewayError
 ├── InvalidInput

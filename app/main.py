@@ -164,7 +164,7 @@ def _built(repository: Path | None, catalogue: Catalogue) -> frozenset[str]:
 
 
 def triton_tls(settings: Settings) -> Tls | None:
-    """How Triton is reached with TLS; None: without."""
+    """Return the TLS options for Triton, or None for plain connections."""
     if not settings.triton.tls:
         return None
     from app.engine.triton.client import Tls  # noqa: PLC0415  # embedded runs without gRPC
@@ -173,7 +173,7 @@ def triton_tls(settings: Settings) -> Tls | None:
 
 
 def create_session_store(settings: Settings, metrics: Metrics) -> SessionStore | None:
-    """Where the settings want sessions to live; None: nowhere, since every worker would have its own.
+    """Create the session store that the settings name; None if every worker would have its own.
 
     Raises:
         RuntimeError: the settings can't be carried out on this installation; the message says what to do.
@@ -207,7 +207,7 @@ def create_session_store(settings: Settings, metrics: Metrics) -> SessionStore |
 
 
 def create_tracer(settings: Settings) -> Tracer | None:
-    """Where the settings want spans to go; None: nowhere, and no package is needed.
+    """Create the tracer that the settings name; None if tracing is off, and then no package is needed.
 
     Raises:
         RuntimeError: the settings can't be carried out on this installation; the message says what to do.
@@ -320,7 +320,7 @@ def _operate_socket(settings: Settings) -> socket.socket | None:
 
 
 def serve_app() -> FastAPI:
-    """What each of several workers serves: the settings come from the environment."""
+    """Build the application of one of several workers, with settings from the environment."""
     settings = Settings()
     logs.configure(settings.log_level, settings.log_format)
     malloc.keep_pages()
@@ -360,7 +360,7 @@ def _admission_limits(settings: Settings) -> AdmissionLimits:
 
 
 def analysis_options(settings: Settings) -> Options:
-    """How whole videos are run."""
+    """Return the options for whole videos."""
     return Options(
         video_limits(settings), settings.video_window, settings.leases, frame_s=settings.video_frame_timeout_s
     )
@@ -412,7 +412,7 @@ def _gateway(
 
 
 async def _keep_watch(watch: Watch) -> None:
-    """Of several workers one answers a scrape for all: each sets its own gauges every second."""
+    """Set this worker's gauges every second: any worker answers a scrape for all of them."""
     while True:
         await asyncio.to_thread(watch.look)
         await asyncio.sleep(1)

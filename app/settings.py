@@ -322,12 +322,12 @@ class Settings(BaseSettings):
 
     @property
     def triton(self) -> TritonAddress:
-        """Where Triton's gRPC service is."""
+        """Address of Triton's gRPC service."""
         return TritonAddress.parse(self.triton_url, self.triton_grpc_port)
 
     @model_validator(mode="after")
     def _together(self) -> Self:
-        """What each setting allows and several together don't."""
+        """Check combinations of settings that are valid one by one."""
         if self.engine == "embedded" and self.repository is None:
             raise ValueError("GATEWAY_REPOSITORY: the embedded engine needs it; or GATEWAY_ENGINE=triton")
         if self.triton_grpc_port is not None and not self.triton_url.startswith("http://"):
@@ -363,7 +363,7 @@ _METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client's own name; re
 
 
 def metrics_folder() -> Path | None:
-    """Where several workers write their metrics, each into its own files; None: this process is alone."""
+    """Folder where several workers write their metrics, each into its own files; None for a single process."""
     folder = os.environ.get(_METRICS_FOLDER)
     return Path(folder) if folder else None
 
@@ -385,7 +385,8 @@ def variable(name: str) -> str:
 
 
 def unknown_variables(names: Iterable[str]) -> list[str]:
-    """What looks like a setting and is none, one sentence each: a typo mustn't pass for a setting.
+    """Return a sentence for each variable that looks like a setting and is none: a typo must not pass for a
+    setting.
 
     Args:
         names: of environment variables.
@@ -405,7 +406,7 @@ def unknown_variables(names: Iterable[str]) -> list[str]:
 
 
 def is_secret(value: object) -> bool:
-    """Whether a setting's value is one that says nothing of itself."""
+    """Return whether a setting's value is secret."""
     return isinstance(value, SecretStr)
 
 

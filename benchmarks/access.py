@@ -1,4 +1,4 @@
-"""What API keys cost a request: microseconds in the event loop, with none, one and fifty keys.
+"""Cost of API keys per request: microseconds in the event loop, with none, one and fifty keys.
 
     python benchmarks/access.py [--requests 20000] [--rounds 9]
 

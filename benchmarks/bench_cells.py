@@ -132,7 +132,7 @@ class _Cell:
             return Outcome(errors=Counter([getattr(error, "code", "client_error")]), detail=str(error))
 
     def row(self, effort: Effort) -> dict[str, Any]:
-        """What the table keeps."""
+        """Return the fields that the table keeps."""
         if self._policy.relative and self._rate is None:
             detail = "there is no ok row of seq to take the rate from"
             return error_row(
@@ -163,7 +163,7 @@ class _Cell:
         }
 
     def _open(self) -> dict[str, Any]:
-        """Of an open loop: the rate, whether it was kept, and how late this client was itself."""
+        """Return the facts of an open loop: the rate, whether it was kept, and how late this client was itself."""
         if self._rate is None:
             return {}
         achieved = achieved_rate(self._rounds)
@@ -220,7 +220,7 @@ def line_of(row: Mapping[str, Any]) -> str:
 
 
 def reach(targets: Sequence[tuple[str, Callable[[], Target]]], results: Results) -> list[Reached]:
-    """Those that answer; of each that doesn't, a row that says why."""
+    """Return the targets that answer; each of the others becomes a row that says why."""
     reached = []
     for name, make in targets:
         try:

@@ -1,4 +1,4 @@
-"""Where a run was made: the machine, its GPUs, the versions, the servers."""
+"""Environment of a run: the machine, its GPUs, the versions, the servers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _GPU = ("name", "driver_version", "memory.total", "compute_cap")
 
 
 def environment(triton_grpc: str, gateway: str, headers: Mapping[str, str]) -> dict[str, Any]:
-    """What ratios and digits depend on; None where it isn't there. `headers` go to the gateway."""
+    """Return the facts that ratios and digits depend on; None for absent ones. `headers` go to the gateway."""
     return {
         "cpu": _cpu(),
         "cpu_count": len(os.sched_getaffinity(0)),

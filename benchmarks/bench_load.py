@@ -1,4 +1,4 @@
-"""How load is made: a closed loop with N in flight, and an open loop at a fixed rate."""
+"""Load generators: a closed loop with N in flight, and an open loop at a fixed rate."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ MakeCaller = Callable[[], Caller]
 
 @dataclass(slots=True)
 class Outcome:
-    """What one round saw: milliseconds of what went well, codes of what didn't.
+    """Result of one round: milliseconds of successful calls, codes of failed ones.
 
     `ends` are moments of completion in s; `late_ms` is how late the client itself started a request at most.
     """

@@ -1,4 +1,4 @@
-"""What is measured: policies by name, and which of them a branch has."""
+"""Policies by name, and the ones that apply to each branch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FORM = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How requests are sent. `rate` in requests/s, or with `relative` in parts of seq's throughput."""
+    """A way to send requests. `rate` is in requests/s, or with `relative` a fraction of seq's throughput."""
 
     name: str
     in_flight: int = 1

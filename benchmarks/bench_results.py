@@ -1,4 +1,4 @@
-"""What a run keeps on disk as it goes: `results.jsonl`, appended, and `summary.json`, always whole."""
+"""Files of a run in progress: `results.jsonl`, appended, and `summary.json`, always whole."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Results:
         return list(self._rows.values())
 
     def done(self, key: Key, digest: str) -> bool:
-        """Whether the cell went well before, on the same weights."""
+        """Return whether the cell succeeded before, on the same weights."""
         row = self._rows.get(key)
         return row is not None and row["status"] == "ok" and row["digest"] == digest
 
@@ -60,7 +60,7 @@ class Results:
         self.write()
 
     def document(self) -> dict[str, Any]:
-        """What summary.json says."""
+        """Return the content of summary.json."""
         return {**self._head, "updated_at": now(), "rows": self.rows}
 
     def settle(self) -> None:

@@ -1,4 +1,4 @@
-"""What is measured against: an engine (Triton by bytes or shared memory, embedded), or a server over HTTP."""
+"""Targets: an engine (Triton by bytes or shared memory, embedded), or a server over HTTP."""
 
 from __future__ import annotations
 

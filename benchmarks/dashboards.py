@@ -131,7 +131,7 @@ def _may_be_empty(title: str) -> bool:
 
 
 def filled(expr: str) -> str:
-    """As Grafana would ask it, with everything chosen."""
+    """Return the query as Grafana would send it, with everything chosen."""
     return dashboards.substituted(expr, RATE_INTERVAL)
 
 

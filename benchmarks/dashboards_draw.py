@@ -27,7 +27,7 @@ _SCALES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""))
 
 
 class Source(NamedTuple):
-    """How a panel's queries are asked: over time, and for the last moment."""
+    """A source of answers to a panel's queries: over time, and for the last moment."""
 
     over_time: Callable[[str], list[Json]]
     now: Callable[[str], list[Json]]
@@ -200,7 +200,7 @@ def _table(axes: Axes, panel: Json, source: Source) -> bool:
 
 
 def _cell(panel: Json, title: str, value: str | float) -> tuple[str, str]:
-    """What is written there, and its background."""
+    """Return the text of a cell, and its background."""
     found = next((o for o in panel["fieldConfig"]["overrides"] if o["matcher"]["options"] == title), None)
     properties = {part["id"]: part["value"] for part in found["properties"]} if found else {}
     if isinstance(value, str):

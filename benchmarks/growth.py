@@ -1,4 +1,4 @@
-"""How the gateway's cost grows: with the picture, the callers, the prompts, the boxes, the workers, the video.
+"""Growth of the gateway's cost with the picture, the callers, the prompts, the boxes, the workers, the video.
 
     make bench-growth                                    # docs/benchmarks/growth.json, and a PNG a curve
     python benchmarks/growth.py --quick                  # the same, shorter: a look, no figures to keep

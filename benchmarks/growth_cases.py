@@ -1,4 +1,4 @@
-"""What is measured for each curve, and what it stands on."""
+"""Measurements of each curve, and the services that they need."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Tolerant(Connection):
 
 
 def drive(port: int, contents: Sequence[bytes], in_flight: int, seconds: float) -> Outcome:
-    """So many clients for so many seconds, each one request at least; all are awaited."""
+    """Run so many clients for so many seconds, each with at least one request, and wait for all of them."""
     outcome, following = Outcome(), cycle(contents)
     connections = {one.socket.fileno(): one for one in (Tolerant(port) for _ in range(in_flight))}
     poll = select.epoll()

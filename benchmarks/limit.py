@@ -45,7 +45,7 @@ Lane = Callable[[Sequence[bytes]], bytes]
 
 
 class Rig:
-    """What the lanes of a process share: the channel, and the claim on its regions."""
+    """Shared parts of a process's lanes: the channel, and the claim on its regions."""
 
     def __init__(self, triton_url: str) -> None:
         self._catalogue = catalogues.load()
@@ -162,7 +162,7 @@ class Planes:
 def suppress(
     rows: NDArray[np.float32],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
-    """Of `[4 + C, A]`: boxes xyxy in letterbox pixels, scores and classes; OpenCV's batched NMS on what passes."""
+    """Return boxes xyxy in letterbox pixels, scores and classes of `[4 + C, A]`, after OpenCV's batched NMS."""
     best = rows[4:].max(axis=0)
     anchors = np.flatnonzero(best > CONF)
     found = rows[:, anchors]

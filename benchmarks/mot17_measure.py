@@ -1,4 +1,4 @@
-"""What `mot17.py` does in its environment.
+"""The part of `mot17.py` that runs in its own environment.
 
 A package that answers smoothed boxes and the rows that they come from is judged twice, with its own boxes and with the
 detections of those rows, because trackers of the same ids differ by that alone. Time is that of the update call, its
@@ -115,7 +115,7 @@ def microseconds(seconds: list[float], frames: int) -> float:
 
 
 def run_rounds(sequences: list[Sequence], rounds: int) -> tuple[Answers, tuple[Seconds, Seconds]]:
-    """What each tracker showed, and its seconds in each counted round, by the clock and on the processor."""
+    """Return each tracker's output, and its seconds in each counted round, by the clock and on the processor."""
     answers: Answers = {}
     names = list(PEERS)
     times: tuple[Seconds, Seconds] = ({name: [] for name in names}, {name: [] for name in names})
@@ -138,7 +138,7 @@ def ids_of(frames: list[Shown]) -> list[list[tuple[int, int]]]:
 
 
 def track(peer: Peer, sequence: Sequence) -> tuple[list[Shown], tuple[float, float]]:
-    """What a new tracker shows in each frame, and the seconds of its updates by the clock and on the processor."""
+    """Return a new tracker's output per frame, and the seconds of its updates by the clock and on the processor."""
     tracker, frames, clock, cpu = peer.new(sequence.fps), [], 0.0, 0.0
     numbers: dict[int, int] = {}  # ids in the order of their appearance: some packages go on counting
     for number, (boxes, scores) in enumerate(sequence.frames):
@@ -213,7 +213,7 @@ def judge(data: Path, folder: Path, names: list[str], sequences: list[Sequence])
 
 
 def with_rows(name: str, quality: dict[str, Any], answers: Answers) -> dict[str, Any]:
-    """Of a tracker that tells its rows: quality with their boxes, and how many rows it answers unlike ours."""
+    """Return, for a tracker that reports rows: quality with their boxes, and how many rows differ from ours."""
     if f"{name} rows" not in quality:
         return {}
     total = unlike = 0

@@ -1,4 +1,4 @@
-"""How `mot17.py` calls each tracker: high 0.5, low 0.1, new 0.6, match 0.8, a buffer of one second.
+"""Adapters that call each tracker for `mot17.py`: high 0.5, low 0.1, new 0.6, match 0.8, a buffer of one second.
 
 `prepare` is not timed, `update` is.
 """
@@ -89,7 +89,7 @@ def _detections(boxes: Array, scores: Array) -> Any:
 
 
 class _Results:
-    """What Ultralytics' tracker reads of its own results."""
+    """The fields that Ultralytics' tracker reads of its own results."""
 
     def __init__(self, boxes: Array, scores: Array) -> None:
         self.xyxy, self.conf, self.cls = boxes, scores, np.zeros(len(scores), dtype=np.float32)

@@ -107,7 +107,7 @@ def _finish(options: argparse.Namespace, results: Results, old: Any) -> int:
 def _makers(
     options: argparse.Namespace, catalogue: Catalogue, chosen: Sequence[Policy], names: Sequence[str]
 ) -> list[tuple[str, Callable[[], Target]]]:
-    """How each target is made; the engines are the service's own, from its settings."""
+    """Return a maker per target; the engines are the service's own, from its settings."""
     shared: dict[str, Any] = {
         "repository": options.repository,
         "manifest": options.manifest,
@@ -140,7 +140,7 @@ def _makers(
 
 
 def _folder(options: argparse.Namespace) -> Path:
-    """Where the run is kept: a new folder, or the one that is resumed."""
+    """Return the folder of the run: a new one, or the one that is resumed."""
     out: Path = options.out
     if options.resume is None:
         folder = out / (options.run_id or time.strftime("bench-%Y%m%dT%H%M%S"))

@@ -1,4 +1,4 @@
-"""What decoding JPEGs at a fraction of their size would save, and what it does to boxes.
+"""Savings of decoding JPEGs at a fraction of their size, and the effect on boxes.
 
     python benchmarks/scaled_decode.py [PICTURE …] [--model triton/models/yolo11n_640] [--json FILE]
 
@@ -61,7 +61,7 @@ def photos(more: Sequence[Path]) -> Iterator[NDArray[np.uint8]]:
 
 
 def enlarged(rgb: NDArray[np.uint8], longest: int) -> bytes:
-    """As a JPEG whose longer side is that."""
+    """Return the picture as a JPEG with this longer side."""
     scale = longest / max(rgb.shape[:2])
     width, height = round(rgb.shape[1] * scale), round(rgb.shape[0] * scale)
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""What a tracking session adds to a frame with 50 objects: in memory, and in Redis, in one run.
+"""Cost that a tracking session adds to a frame with 50 objects: in memory, and in Redis, in one run.
 
     python benchmarks/sessions.py [--repeats 400] [--json FILE]
 

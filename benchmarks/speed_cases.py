@@ -1,4 +1,4 @@
-"""What is asked of every target: pictures, requests, and what an answer must say."""
+"""Cases for every target: pictures, requests, and checks of the answers."""
 
 from __future__ import annotations
 

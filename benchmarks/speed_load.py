@@ -24,7 +24,7 @@ class BadAnswer(Exception):
 
 @dataclass(slots=True)
 class Load:
-    """What one run saw: latencies in ms, and wall and the client's own CPU time in s."""
+    """Result of one run: latencies in ms, wall time and the client's own CPU time in s."""
 
     samples_ms: list[float] = field(default_factory=list)
     wall_s: float = 0.0

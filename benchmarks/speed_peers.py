@@ -43,7 +43,7 @@ Make = Callable[[Case, Sequence[bytes]], bytes]
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """How one is installed and started; `{python}`, `{bin}`, `{port}` and `{triton}` are filled in.
+    """Installation and start of one peer; `{python}`, `{bin}`, `{port}` and `{triton}` are filled in.
 
     `versions`: packages whose versions stand in the table. `ready`: a path that answers 200 once it serves.
     `restless`: takes CPU while nobody asks it, so that it only runs while it is measured.
@@ -142,7 +142,7 @@ def install(peer: Peer) -> Path:
 
 
 def versions(peer: Peer) -> dict[str, str]:
-    """Of the packages that it is known by."""
+    """Return the versions of the packages that make up the peer."""
     code = "import sys; from importlib.metadata import version; print(*map(version, sys.argv[1:]))"
     python = VENVS / peer.venv / "bin" / "python"
     done = subprocess.run(

@@ -19,7 +19,7 @@ Ratio = Mapping[str, float]
 
 
 def medians(rounds: Rounds) -> dict[str, dict[str, dict[str, float]]]:
-    """Of every target, case and figure, the median over its rounds."""
+    """Return the median over the rounds of every target, case and figure."""
     return {
         target: {
             case: {figure: rounded(statistics.median(row[figure] for row in rows)) for figure in rows[0]}
@@ -36,7 +36,7 @@ def ratios(rounds: Rounds, of: str, to: str, figure: str = "rate") -> dict[str, 
 
 
 def differences(rounds: Rounds, of: str, to: str, figure: str) -> dict[str, dict[str, float]]:
-    """As `ratios`, `of` minus `to`."""
+    """Like `ratios`, but `of` minus `to`."""
     return _by_round(rounds, of, to, lambda row, other: row[figure] - other[figure])
 
 
@@ -69,12 +69,12 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def allowed(before: Ratio, after: Ratio, floor: float = FLOOR) -> float:
-    """How far two runs' medians may lie apart by chance, as a part of them."""
+    """Return how far two runs' medians may differ by chance, as a fraction."""
     return max(floor, SIGMAS * math.hypot(before["noise"], after["noise"]))
 
 
 def is_worse(before: Ratio, after: Ratio, floor: float = FLOOR, *, higher_is_better: bool) -> bool:
-    """Whether a ratio went in the wrong direction by more than is allowed."""
+    """Return whether a ratio went in the wrong direction by more than is allowed."""
     change = after["median"] / before["median"]
     if not higher_is_better:
         change = 1 / change
@@ -95,7 +95,7 @@ def worse(committed: Mapping[str, Any], fresh: Mapping[str, Any], floor: float =
 
 
 def compared(committed: Mapping[str, Any], fresh: Mapping[str, Any]) -> int:
-    """How many ratios both runs have."""
+    """Return the number of ratios that both runs have."""
     return len(_both(committed, fresh))
 
 

@@ -105,7 +105,7 @@ class Run:
 
 
 def figures(run: Run) -> dict[str, Any]:
-    """What is written down of a run."""
+    """Return the figures that are kept of a run."""
     run.measured = {name: run.measured[name] for name in ALL if name in run.measured}
     found = medians(run.measured)
     others = [name for name in run.measured if name in PEERS]

@@ -1,4 +1,4 @@
-"""What is measured: a running target, and how one round of a case is taken on it."""
+"""A running target, and one round of a case on it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Target(Protocol):
         """Names of what it can be asked."""
 
     def check(self, case: Case) -> str | None:
-        """What is wrong with its answer; None: nothing."""
+        """Return the fault of its answer, or None."""
 
 
 class LimitTarget:

@@ -1,4 +1,4 @@
-"""What the benchmarks of speed stand on: a real Triton that costs little, and the gateway as it is served."""
+"""Services under the speed benchmarks: a real Triton with cheap models, and the gateway as it is served."""
 
 from __future__ import annotations
 

@@ -170,7 +170,7 @@ def posterised(rgb: Pixels) -> Pixels:
 
 
 def save(picture: Image.Image, path: Path) -> None:
-    """As a PNG with a palette."""
+    """Save an array as a PNG with a palette."""
     picture.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
 
 

@@ -1,4 +1,4 @@
-"""What can go wrong at export time, in words for the person who runs it."""
+"""Errors at export time, in words for the person who runs it."""
 
 
 class ExportError(Exception):

@@ -1,4 +1,4 @@
-"""Which families can be exported, and what decides the bytes: data, so that nothing here imports torch."""
+"""The families that can be exported, and the facts that decide the bytes: data, so that nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Make(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Exporter:
-    """How one family is exported.
+    """Exporter of one family.
 
     `packages` are those whose versions go into weights.json, by the name they have there. `revision` is raised by
     hand when the module makes other graphs from the same weights, so that what is there is built again.
@@ -62,12 +62,12 @@ class Exporter:
         return checkpoint(place, name, self.pattern and self.pattern.format(variant=branch.variant))
 
     def url(self, branch: Branch) -> str:
-        """Where the official weights are: a file, or of a hub what all its files' addresses begin with."""
+        """Address of the official weights: a file, or the common prefix of a hub's files."""
         base = f"{self.release}/{self.checkpoint_name(branch)}"
         return f"{base}/resolve/main" if self.hub else base
 
     def versions(self) -> dict[str, str | int]:
-        """What stands under `exporter` in weights.json.
+        """Return the `exporter` field of weights.json.
 
         Raises:
             ExportError: this Python hasn't the packages.

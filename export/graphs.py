@@ -1,4 +1,4 @@
-"""What every graph of the repository must hold to."""
+"""Contract of every graph of the repository."""
 
 from __future__ import annotations
 

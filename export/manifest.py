@@ -1,4 +1,4 @@
-"""What the repository says of its models: `weights.json` beside each model.onnx, and one manifest of them all.
+"""The repository's records of its models: `weights.json` beside each model.onnx, and one manifest of them all.
 
 No time stamps and no absolute paths: the same weights and tools give the same bytes.
 """
@@ -26,7 +26,7 @@ WeightsKind = Literal["pretrained", "checkpoint", "random", "none"]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where weights come from: the name of a file with its SHA-256, or of a seed, which has none."""
+    """Source of weights: the name of a file with its SHA-256, or of a seed, which has none."""
 
     name: str
     sha256: str | None = None

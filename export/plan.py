@@ -1,4 +1,4 @@
-"""What to make and from which weights, decided before anything is made."""
+"""The plan of a build: models and their weights, decided before anything is made."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STARTER_FAMILY, STARTER_VARIANT = "detect", "n"
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where models lie: the Triton repository, and the folder of graphs, checkpoints and the manifest."""
+    """Folders of models: the Triton repository, and the folder of graphs, checkpoints and the manifest."""
 
     repository: Path
     models: Path

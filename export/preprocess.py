@@ -81,7 +81,7 @@ def _chain(source: TensorSpec, target: TensorSpec, prepare: Prepare, prefix: str
 
 
 def _normalisation(prepare: Prepare) -> dict[str, tuple[str, tuple[float, ...]]]:
-    """What is done to each channel after scaling, but for what would change nothing: the operator and its constant."""
+    """Return the operators on each channel after scaling with their constants, without those that change nothing."""
     steps: dict[str, tuple[str, tuple[float, ...]]] = {}
     if any(prepare.mean):
         steps["mean"] = "Sub", prepare.mean

@@ -1,4 +1,4 @@
-"""Which weights to use: what `--weights` asks for, looked up on disk or downloaded."""
+"""Resolution of `--weights`: look the weights up on disk, or download them."""
 
 from __future__ import annotations
 

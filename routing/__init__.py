@@ -1,1 +1,1 @@
-"""Which branch serves a frame, and what to say of it: pure, standard library only."""
+"""Routing of frames to branches, and provenance. Pure, standard library only."""

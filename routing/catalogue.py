@@ -52,7 +52,7 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class Prepare:
-    """How a frame becomes the input: the fit into the square, then `(x / scale - mean) / std` per channel.
+    """Preparation of the input: the fit into the square, then `(x / scale - mean) / std` per channel.
 
     `crop_ratio`: with fit `crop`, the part of the shorter side that the square shows.
     """
@@ -67,7 +67,8 @@ class Prepare:
 
     @property
     def fits(self) -> tuple[Fit, ...]:
-        """What a caller may ask for, the rule first: what is cropped may as well be seen whole, squeezed.
+        """Return the fits that a caller may request, the default first: a frame that is cropped may also be
+        squeezed whole.
 
         A map of the frame (depth, flow) must cover all of it, and boxes need its aspect ratio.
         """

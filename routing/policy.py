@@ -1,4 +1,4 @@
-"""Which branch a frame takes, and why. Pure and total: a Decision, or a RoutingError with a code.
+"""Choose the branch of a frame, with the reason. Pure and total: a Decision, or a RoutingError with a code.
 
 Deciding changes nothing; `GET /v1/branches`, the pipelines, the benchmarks and the tests ask the same
 function.
@@ -15,7 +15,7 @@ from routing.catalogue import TIERS, Branch, Family, with_twins
 
 
 class Readiness(StrEnum):
-    """What an engine says of a model."""
+    """An engine's report on a model."""
 
     READY = "ready"
     LOADING = "loading"
@@ -78,7 +78,7 @@ class FrameFacts:
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What the caller asks for: a branch by name, tier or size, a variant; whether a fallback may serve."""
+    """The caller's wishes: a branch by name, tier or size, a variant, and whether a fallback may serve."""
 
     branch: str | None = None
     tier: str | None = None
@@ -157,7 +157,8 @@ def _compacted(decision: Decision, ready: Mapping[str, Readiness], reason: str) 
 
 
 def instead(family: Family, failed: Decision, wishes: Wishes, ready: Mapping[str, Readiness]) -> Decision:
-    """What serves a frame whose branch has just run out of memory: the next smaller one that is ready.
+    """Return the decision for a frame whose branch has just run out of memory: the next smaller branch that is
+    ready.
 
     Args:
         family: of the branch.
@@ -275,7 +276,7 @@ def _fall_back(family: Family, meant: Decision, wishes: Wishes, ready: Mapping[s
 
 
 def _below(family: Family, meant: Branch) -> list[Branch]:
-    """What may serve in place of `meant`, the best first."""
+    """Return the branches that may serve in place of `meant`, the best first."""
     branches = family.of_variant(meant.variant)
     smaller = [branch for branch in branches if (branch.size or 0) < (meant.size or 0)]
     if meant.twin_of is not None:

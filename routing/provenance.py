@@ -1,4 +1,4 @@
-"""What produced an answer: `models_used[]`, `resolved_model_mapping` and `model_signature`.
+"""Provenance of an answer: `models_used[]`, `resolved_model_mapping` and `model_signature`.
 
 Nothing dynamic (a batch size, a time, a host) goes in: the same models give the same signature a year later.
 """

@@ -1,4 +1,4 @@
-"""What the routes find in `app.state.gateway`: built once by `app.main`, passed to every route."""
+"""The state that every route reads from `app.state.gateway`; `app.main` builds it once."""
 
 from __future__ import annotations
 

@@ -91,7 +91,9 @@ def analyze(parsed: argparse.Namespace) -> int:
 
 
 def _settings(parsed: argparse.Namespace, profile: Profile) -> Settings:
-    """What the command line says, else the profile, else the environment; only what the profile needs is loaded."""
+    """Take settings from the command line, then the profile, then the environment; load only the branches of the
+    profile.
+    """
     given: dict[str, Any] = {"repository": parsed.repository}
     if profile.engine is not None:
         given |= {"engine": profile.engine.kind, "triton_url": profile.engine.triton_url}
@@ -269,7 +271,9 @@ def _all(videos: Sequence[Entry], analyzer: _Analyzer, output: Path, *, as_json:
 
 @contextlib.contextmanager
 def _locked(output: Path) -> Iterator[bool]:
-    """Whether the folder is ours while this lasts: two processes may run over the same list."""
+    """Lock the folder and yield True, or False if another process holds it: two processes may run over the same
+    list.
+    """
     output.mkdir(parents=True, exist_ok=True)
     path = output / ".lock"
     with path.open("wb") as file:

@@ -96,7 +96,7 @@ def _printed(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
 
 
 def _plain(value: object) -> str:
-    """As the environment variable would be written."""
+    """Return the value as the environment variable would be written."""
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:.15g}" if isinstance(value, float) else str(value)

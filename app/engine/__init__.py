@@ -1,4 +1,4 @@
-"""What runs a branch: `triton`, `embedded`, and the fake for tests."""
+"""Engines run branches: `triton`, `embedded`, and the fake for tests."""
 
 import os
 

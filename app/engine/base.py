@@ -66,7 +66,7 @@ class Deadline:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """What is known of a model's weights; `unknown` where nothing is, never a guess."""
+    """Known facts of a model's weights; `unknown` where nothing is known, never a guess."""
 
     digest: str = UNKNOWN
     kind: str = UNKNOWN
@@ -100,7 +100,7 @@ class ModelState:
 
     @property
     def wait_s(self) -> float | None:
-        """When to ask again, in seconds; None: waiting won't help."""
+        """Seconds to wait before the next attempt; None if waiting does not help."""
         loading = self.readiness is Readiness.LOADING
         return _LOADING_S if loading and self.retry_after is None else self.retry_after
 
@@ -133,7 +133,7 @@ class Lease(Protocol):
 
     @property
     def workspace(self) -> dict[str, Any]:
-        """What a pipeline keeps between calls because it belongs to these tensors (pads, views)."""
+        """Objects that a pipeline keeps between calls because they belong to these tensors (pads, views)."""
 
     @property
     def model(self) -> ModelState:
@@ -162,7 +162,7 @@ class PoolUsage:
 
 @dataclass(frozen=True, slots=True)
 class EngineUsage:
-    """What an engine is doing, and has done since it was made; `connected` is None where there is no server.
+    """Current and total work of an engine; `connected` is None for engines without a server.
 
     `out_of_memory`: runs that failed for want of device memory, by branch; `quarantined`: branches that are out because
     of that; `mended`: attempts to bring them back, by branch and outcome. `retries`: inferences sent again, by reason;
@@ -182,7 +182,7 @@ class EngineUsage:
 
 
 class Engine(Protocol):
-    """What runs branches. Safe to use from many threads."""
+    """An engine runs branches. Safe to use from many threads."""
 
     @property
     def name(self) -> str:
@@ -190,7 +190,9 @@ class Engine(Protocol):
 
     @property
     def transport(self) -> str | None:
-        """How tensors reach the models: `shared_memory`, `bytes` or `inprocess`; None: not known yet. Never blocks."""
+        """Return the transport of tensors: `shared_memory`, `bytes` or `inprocess`; None if not known yet. Never
+        blocks.
+        """
 
     def lease(self, branch: Branch, deadline: Deadline) -> AbstractContextManager[Lease]:
         """Wait for free tensors of `branch`.
@@ -215,7 +217,7 @@ class Engine(Protocol):
 
 
 class Poolable(Protocol):
-    """What a pool hands out. `broken`: don't use it again."""
+    """An item that a pool hands out. A `broken` one is not used again."""
 
     broken: bool
 
@@ -265,7 +267,7 @@ class LeasePool(Generic[P]):
             self._release(item, time.monotonic() - started)
 
     def usage(self) -> PoolUsage:
-        """As it is at the moment."""
+        """Return the current usage."""
         with self._lock:
             return PoolUsage(self._size, self._made - len(self._free), len(self._waiting))
 
@@ -352,7 +354,7 @@ def allocate(specs: tuple[TensorSpec, ...]) -> dict[str, NDArray[Any]]:
 
 
 def is_out_of_memory(message: str) -> bool:
-    """Whether a backend's error text means that device memory ran out (ONNX Runtime's and CUDA's own words)."""
+    """Return whether a backend's error text (of ONNX Runtime or CUDA) means that device memory ran out."""
     lowered = message.lower()
     return any(words in lowered for words in _OUT_OF_MEMORY)
 

@@ -1,4 +1,4 @@
-"""What lies in a model repository, cheaply: enough to see that a model's files are others than before."""
+"""Cheap listing of a model repository, enough to detect that a model's files have changed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ def stamps(repository: Path, models: Iterable[str]) -> Mapping[str, Stamp]:
 
 
 def stamp(folder: Path) -> Stamp:
-    """Of config.pbtxt and the files of version 1. Hidden ones are somebody's work in progress."""
+    """Return a stamp of config.pbtxt and the files of version 1. Hidden files are work in progress and do not
+    count.
+    """
     found = []
     for part in (folder, folder / "1"):
         try:

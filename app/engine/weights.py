@@ -1,4 +1,4 @@
-"""What the exporter wrote down about a model's weights: `weights.json` beside the model, or the manifest."""
+"""The exporter's record of a model's weights: `weights.json` beside the model, or the manifest."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class WeightsBook:
         self._read: dict[Path, tuple[tuple[int, int, int], Mapping[str, Any]]] = {}
 
     def lookup(self, model: str, version: str = "1") -> Weights:
-        """What is written down of a version; every field `unknown` where nothing is.
+        """Return the record of a version; every field is `unknown` if there is none.
 
         The manifest knows the version that the exporter makes, 1.
         """
@@ -51,7 +51,8 @@ class WeightsBook:
         return _weights(document), None
 
     def verified(self, folder: Path, model: str) -> Weights:
-        """As `lookup`, for files that are about to be loaded; all `unknown` unless the files have the digest noted.
+        """Like `lookup`, for files that are about to be loaded; all `unknown` unless the files have the recorded
+        digest.
 
         So a model has one signature, in whatever order its files and weights.json appear.
         """

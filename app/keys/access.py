@@ -58,7 +58,7 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whose sessions and jobs a request sees: those of the key of this name; all of them with `sees_all`.
+    """Owner of the sessions and jobs that a request sees: the key of this name; `sees_all` means all of them.
 
     `name` is None where no keys are needed. `others` are the names of all keys, for who sees all.
     """
@@ -69,7 +69,9 @@ class Caller:
 
     @property
     def owners(self) -> tuple[str | None, ...]:
-        """Whose sessions the caller sees, its own first; None: those made without keys."""
+        """Return the owners whose sessions the caller sees, its own first; None stands for sessions made without
+        keys.
+        """
         return (self.name, None, *self.others) if self.sees_all else (self.name,)
 
     @property
@@ -84,7 +86,7 @@ def new_key() -> str:
 
 
 def digest_of(key: bytes) -> bytes:
-    """What is kept of a key."""
+    """Return the digest of a key, the only thing that is stored of it."""
     return hashlib.sha256(key).digest()
 
 
@@ -262,14 +264,14 @@ class KeyFile:
 
 
 class Buckets(Protocol):
-    """Where the state of the rate limits is; see `app.keys.rate_limit`."""
+    """State of the rate limits; see `app.keys.rate_limit`."""
 
     def take(self, name: str, rate: Rate) -> float:
         """Take one request from the bucket of that name: 0, or in how many seconds there will be one."""
 
 
 class Access:
-    """Who may do what; `observe` is told each request's key, by its name in the configuration, and the judgement."""
+    """Access rules. `observe` is called for each request with the key's name in the configuration and the decision."""
 
     def __init__(
         self,

@@ -54,7 +54,7 @@ ReadAt = Callable[[int, int], bytes]  # (offset, length) -> up to length bytes
 
 
 def missing_bytes(container: str, read_at: ReadAt, size: int) -> int:
-    """How many bytes a file is shorter than its own outermost lengths say; 0 where it is whole or doesn't say.
+    """Return how many bytes a file lacks according to its own outermost lengths; 0 if it is whole or does not say.
 
     Args:
         container: what `sniff_container` answered.

@@ -1,4 +1,4 @@
-"""What `/metrics` and `docs/metrics.md` show of the metrics."""
+"""The metrics as `/metrics` and `docs/metrics.md` show them."""
 
 from __future__ import annotations
 

@@ -273,7 +273,7 @@ class Metrics:
             known |= rows
 
     def set_build(self, version: str, engine: str) -> None:
-        """What is running."""
+        """Set the metric that names the running version."""
         self.set_infos(self.build_info, {(version, platform.python_version(), engine)})
 
     def exposition(self) -> bytes:

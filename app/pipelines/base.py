@@ -1,4 +1,4 @@
-"""What all pipelines share: the decision, the clock, and what produced an answer."""
+"""Shared parts of all pipelines: the decision, the timings, and the provenance of an answer."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Timings:
         self.transport = ""  # of the lease
 
     def stage(self, name: str) -> _Stage:
-        """What is done inside is a stage of the frame."""
+        """Time a block as a stage of the frame."""
         return _Stage(self.ms, name)
 
     def add(self, other: Timings) -> None:
@@ -77,7 +77,7 @@ def leased(engine: Engine, branch: Branch, deadline: Deadline, timings: Timings)
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """Which branch served a frame, decided how, by which model."""
+    """The branch that served a frame, the decision behind it, and the model."""
 
     family: Family
     decision: Decision
@@ -131,7 +131,7 @@ def provenance(served: Iterable[Served]) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=256)
 def _provenance(made_by: frozenset[tuple[str, str, ModelUsed]]) -> Mapping[str, Any]:
-    """Of components, branches and models: the same for every frame until a model is loaded anew."""
+    """Return the provenance of branches and models, which is the same for every frame until a model is reloaded."""
     used = models_used(model for _, _, model in made_by)
     return {
         "resolved_model_mapping": resolved_model_mapping(
@@ -204,14 +204,16 @@ class Router:
             raise by_code(error.code)(detail, retry_after=state.wait_s) from error
 
     def _compact(self) -> str:
-        """Why frames travel as UINT8; empty: they don't."""
+        """Return the reason for sending frames as UINT8, or an empty string if they go as FP32."""
         if self.detect_input == "uint8":
             return "as set"
         by_bytes = self.detect_input == "auto" and self.engine.transport == "bytes"
         return "tensors go as bytes" if by_bytes else ""
 
     def instead(self, failed: Decision, wishes: Wishes) -> Decision | None:
-        """What serves once the branch of `failed` has run out of memory; None: nothing that the caller allows."""
+        """Return the decision for a frame whose branch has run out of memory, or None if the caller allows no other
+        branch.
+        """
         family = self.catalogue[failed.branch.family]
         try:
             return instead(family, failed, wishes, ReadinessByName(self.engine.ready()))
@@ -221,7 +223,7 @@ class Router:
 
 @dataclass(frozen=True, slots=True)
 class Framed:
-    """What surrounds a decoded frame on its way: its size, the caller's wishes, the time it has, the clock.
+    """Context of a decoded frame: its size, the caller's wishes, its deadline and its timings.
 
     `decision` is that of the whole video, where the frame belongs to one; otherwise the frame is routed by itself.
     """

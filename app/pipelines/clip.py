@@ -109,7 +109,7 @@ class TextPipeline:
         return tokens
 
     def recall(self, tokens: Tokens) -> Embedding | None:
-        """What the weights that serve now have answered to these tokens before; a hit is counted.
+        """Return the cached embedding of these tokens by the weights that serve now, and count a hit.
 
         Raises:
             GatewayError: see `Router.decide`.

@@ -1,4 +1,4 @@
-"""What the families share that take raw pixels (UINT8 NHWC) and answer one tensor."""
+"""Shared part of the families that take raw pixels (UINT8 NHWC) and answer one tensor."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class EmbeddingCache:
 
     @property
     def entries(self) -> int:
-        """How many vectors are in memory."""
+        """Number of vectors in memory."""
         return len(self._vectors)
 
     def get(self, ids: NDArray[np.int64], used: ModelUsed) -> NDArray[np.float32] | None:

@@ -33,13 +33,13 @@ class Suite:
 
     @property
     def metrics(self) -> Metrics:
-        """That all of them count into."""
+        """Metrics that all pipelines count into."""
         return self.detect.metrics
 
 
 @dataclass(slots=True)
 class Tally:
-    """What many frames have been served by, and how long each stage took in all; not to be shared by threads."""
+    """Models that served many frames, and the total time of each stage. Not safe to share between threads."""
 
     timings: Timings = field(default_factory=Timings)
     warnings: set[str] = field(default_factory=set)
@@ -89,7 +89,7 @@ class Tally:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """What `restored` takes."""
+        """Return the form that `restored` reads."""
         return {
             "ms": self.timings.ms, "warnings": sorted(self.warnings), "degraded": self.degraded,
             "used": self.used, "chosen": sorted(self.chosen),

@@ -81,7 +81,7 @@ Step = Callable[[Frame, Frame | None], Any]
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long a frame waits for a backend that is away or full, and for its answer, in seconds; `metrics` count it."""
+    """Seconds that a frame waits for a backend that is away or full, and for its answer; `metrics` count the waits."""
 
     deadline: Deadline
     backend_s: float = 30.0

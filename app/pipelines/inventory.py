@@ -1,4 +1,4 @@
-"""What can be served: the catalogue with readiness, the READY checklist, and what routing would decide."""
+"""The catalogue with readiness, the READY checklist, and the decision that routing would make."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def branches(
 
 
 def decision(router: Router, family: Family, facts: FrameFacts, wishes: Wishes) -> dict[str, Any]:
-    """What routing says to a frame: a branch and why, or an error with its code."""
+    """Return the decision of routing about a frame: a branch with its reason, or an error with its code."""
     if wishes.variant not in family.variants:  # it is another family's
         wishes = dataclasses.replace(wishes, variant=None)
     try:

@@ -22,7 +22,7 @@ from routing.policy import FrameFacts
 
 
 def is_picture(head: bytes) -> bool:
-    """Whether a body begins like a picture that is served."""
+    """Return whether a body begins like a supported picture."""
     try:
         image.sniff(head)
     except GatewayError:
@@ -118,7 +118,7 @@ class FrameStream:
 
     @property
     def fault(self) -> GatewayError | None:
-        """Why it ended before the video did; None where it didn't."""
+        """Reason for ending before the video did; None if it did not."""
         if self._reader.fault is None and self._reader.decoded == 0:
             return InvalidVideo("no frame of the video lies within the sampling")
         return self._reader.fault

@@ -20,7 +20,7 @@ _TICK_S = 0.001
 
 @dataclass(frozen=True, slots=True)
 class Tracked:
-    """What the caller sees of one frame: boxes above its `conf`, and the track of each (-1: none).
+    """The caller's view of one frame: boxes above its `conf`, and the track of each (-1: none).
 
     `frame` counts the tracker's frames from 1; `time_s` is when this one was.
     """
@@ -32,11 +32,11 @@ class Tracked:
 
     @property
     def served(self) -> Served:
-        """What served the frame."""
+        """Branch and model that served the frame."""
         return self.found.served
 
     def labels(self) -> list[str]:
-        """What is written beside each box: track, class name, score."""
+        """Return the label of each box: track, class name, score."""
         found = self.found
         return [
             f"{'' if track < 0 else f'#{track} '}{found.class_name(int(class_id))} {score:.2f}"
@@ -62,7 +62,7 @@ class VideoTracker:
 
     @property
     def detector_parameters(self) -> DetectParameters:
-        """What the detector is asked for."""
+        """Return the parameters that the detector runs with."""
         if self._tracker is None:
             return self._parameters
         return for_tracking(self._parameters, self._tracker.parameters)

@@ -1,4 +1,4 @@
-"""How the C library gives memory back: not after every request.
+"""Settings of the C library's allocator: memory is not returned after every request.
 
 A depth map, a decoded frame, an answer are megabytes that live for milliseconds. By default glibc maps such blocks from
 the kernel and unmaps them again, and every page of them is zeroed and faulted in anew: 500 faults a depth request, half

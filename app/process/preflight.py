@@ -1,4 +1,4 @@
-"""What settings ask of this host: checked before anything starts, so that it isn't found out under load."""
+"""Preflight checks: requirements of the settings on this host, checked before anything starts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OF_ENGINE = {
 
 
 def faults(settings: Settings, catalogue: Catalogue) -> list[str]:
-    """Why the service mustn't start with these settings, one sentence each that begins with the variable."""
+    """Return the reasons not to start with these settings, one sentence each, beginning with the variable."""
     return [
         *_variant(settings, catalogue),
         *_patterns(settings, catalogue),
@@ -34,7 +34,7 @@ def faults(settings: Settings, catalogue: Catalogue) -> list[str]:
 
 
 def warnings(settings: Settings) -> list[str]:
-    """What is most likely not meant, but can be carried out."""
+    """Return warnings about settings that are possible but most likely not meant."""
     found = [
         f"{variable(name)} does nothing with GATEWAY_ENGINE={settings.engine}"
         for engine, names in _OF_ENGINE.items()

@@ -1,4 +1,4 @@
-"""How the service is reached: TLS and proxies as uvicorn takes them, checked before anything starts."""
+"""TLS and proxy options for uvicorn, checked before anything starts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BACKLOG = 2048
 
 
 def options(settings: Settings) -> dict[str, Any]:
-    """What `uvicorn.run` is told beyond address and workers."""
+    """Return the arguments of `uvicorn.run` beside address and workers."""
     given: dict[str, Any] = {
         "server_header": False,
         "ws": "none",
@@ -36,12 +36,12 @@ def options(settings: Settings) -> dict[str, Any]:
 
 
 def faults(settings: Settings) -> list[str]:
-    """Why the service mustn't start with these settings, one sentence each that begins with the variable."""
+    """Return the reasons not to start with these settings, one sentence each, beginning with the variable."""
     return [*_tls_faults(settings), *_key_faults(settings), *_port_faults(settings)]
 
 
 def warnings(settings: Settings) -> list[str]:
-    """What lets in more than is most likely meant."""
+    """Return warnings about settings that admit more callers than is most likely meant."""
     if settings.host in ("localhost", "::1") or settings.host.startswith("127."):
         return []
     if not asks_for_keys(settings):
@@ -102,7 +102,7 @@ def _port_faults(settings: Settings) -> Iterator[str]:
 
 
 def keys(settings: Settings) -> Callable[[], tuple[access.ApiKey, ...]] | None:
-    """What says which keys there are now; None: none are asked for, everything is open.
+    """Return the source of the current keys, or None if no keys are required.
 
     Raises:
         ValueError, OSError: the file can't be read.

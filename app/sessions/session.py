@@ -26,7 +26,7 @@ def key_of(session_id: str, owner: str | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SessionCall:
-    """What a request says of its session.
+    """The parameters of a request about its session.
 
     `conf`: the answer has boxes with a greater score. `fixed`: parameters by their name in the API, in values that
     JSON knows; they stay as they were in the session's first request. `timestamps`: one a frame, in seconds,
@@ -46,11 +46,11 @@ class SessionCall:
         return key_of(self.session_id, self.owner)
 
     def detector(self, parameters: DetectParameters) -> DetectParameters:
-        """What the detector runs with: the tracker wants boxes down to `low`, whatever the caller sees of them."""
+        """Parameters of the detector: the tracker needs boxes down to `low`, whatever the caller sees of them."""
         return for_tracking(parameters, self.tracking)
 
     def check_count(self, frames: int) -> None:
-        """As many timestamps as frames; one frame may come without.
+        """Check that there are as many timestamps as frames; a single frame may come without.
 
         Raises:
             InvalidParameter: too few or too many.
@@ -86,7 +86,7 @@ class Session:
         return json.dumps(self.head, separators=(",", ":")).encode() + b"\n" + self.tracker.state()
 
     def conflict(self, call: SessionCall, fixed: Mapping[str, Any]) -> tuple[str, str] | None:
-        """Why the call can't go on with this session: a word for the metrics, and a sentence."""
+        """Return the reason why the call does not fit this session: a word for the metrics, and a sentence."""
         before = self.head["parameters"]
         changed = [name for name, value in fixed.items() if name in before and before[name] != value]
         if changed:

@@ -1,4 +1,4 @@
-"""In which order requests of one session that are in flight at once reach its tracker.
+"""The order in which concurrent requests of one session reach its tracker.
 
 Their frames are decoded and inferred side by side; only then each waits for its turn: until no request of that session
 that this process has received comes before it. So a client may have several frames in flight.

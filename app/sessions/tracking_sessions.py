@@ -60,11 +60,11 @@ class Sessions:
 
     @property
     def where(self) -> str:
-        """Where sessions live, in words without any secret."""
+        """Location of the sessions, in words without any secret."""
         return "none, since there are several workers" if self._store is None else self._store.name
 
     def store(self) -> SessionStore:
-        """Where sessions live.
+        """The store of the sessions.
 
         Raises:
             SessionsUnavailable: several workers have no common store.

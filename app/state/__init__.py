@@ -1,1 +1,1 @@
-"""What outlives a request: tracking sessions and the index of video jobs."""
+"""State that outlives a request: tracking sessions and the index of video jobs."""

@@ -1,4 +1,4 @@
-"""Where sessions live between requests: small values, replaced whole by who saw the last one, or not at all."""
+"""Stores of sessions between requests: small values, replaced as a whole (compare and swap) or not at all."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class SessionStore(Protocol):
 
     @property
     def name(self) -> str:
-        """Where it is, for logs: without any secret."""
+        """Location of the store for logs, without any secret."""
 
     def load(self, session_id: str) -> Snapshot | None:
         """The session's last value; reading it doesn't prolong its life."""

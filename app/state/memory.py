@@ -67,7 +67,7 @@ class MemoryStore:
             return self._entries.pop(session_id, None) is not None
 
     def live(self) -> int:
-        """How many sessions there are now."""
+        """Number of sessions at the moment."""
         with self._lock:
             self._expire()
             return len(self._entries)

@@ -51,7 +51,7 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How it is run; none of it changes a number.
+    """Options of a run; none of them changes a number.
 
     `window` frames are in memory at once, `parallel` calls a component run side by side. What is done is kept every
     `chunk_s` seconds, at first more often (a quarter of the time so far), and where it has become `chunk_frames` frames
@@ -70,7 +70,7 @@ class Options:
     first_chunk_s: float = 0.25
 
     def full(self, chunk: Chunk, since: float, began: float) -> bool:
-        """Whether a chunk is to be kept now; it was begun at `since`, and the run at `began` (monotonic)."""
+        """Return whether to write the chunk now; it was begun at `since`, and the run at `began` (monotonic)."""
         pause = min(self.chunk_s, max(self.first_chunk_s, (since - began) / 4))
         return (
             len(chunk.frame_index) >= self.chunk_frames
@@ -103,7 +103,7 @@ class Observer(Protocol):
 
 @dataclass(slots=True)
 class _Run:
-    """What one run works on."""
+    """State of one run."""
 
     facts: VideoFacts
     components: Sequence[Component]
@@ -175,7 +175,7 @@ class VideoAnalysis:
         return manifest if same else None
 
     def check(self, file: BinaryIO) -> None:
-        """Whether the video can be read and every branch serves it.
+        """Check that the video can be read and every branch can serve it.
 
         Raises:
             GatewayError: no.
@@ -248,7 +248,7 @@ class VideoAnalysis:
         return components
 
     def _expected(self, components: Sequence[Component]) -> dict[str, Tally]:
-        """What will serve, before a frame is run."""
+        """Return the branches that will serve, before a frame is run."""
         router = self._suite.router
         states = router.engine.ready()
         tallies = {component.name: Tally() for component in components}

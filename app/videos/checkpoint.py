@@ -1,4 +1,4 @@
-"""What of a video is done, in chunks on disk: a process that dies loses the chunk that it was at."""
+"""Checkpoints of a video in chunks on disk: a process that dies loses only the chunk that it worked on."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Checkpoint:
 
 
 def _header(path: Path) -> dict[str, Any] | None:
-    """What a chunk says of itself; None where it is damaged."""
+    """Return the header of a chunk, or None if it is damaged."""
     try:
         # NumPy leaves a file that it opened itself to the collector where it is no archive.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as chunk:

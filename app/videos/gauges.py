@@ -1,4 +1,4 @@
-"""What is measured by looking: what is ready, queues, leases, caches and jobs, as they are at the moment."""
+"""Gauges: readiness, queues, leases, caches and jobs, as they are at the moment."""
 
 from __future__ import annotations
 

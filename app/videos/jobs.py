@@ -71,7 +71,7 @@ class VideoJobs:
 
     @property
     def incoming(self) -> Path:
-        """Where an upload waits to become a job: on the same disk as the jobs."""
+        """Folder where an upload waits to become a job: on the same disk as the jobs."""
         return self._files.incoming
 
     def start(self) -> None:

@@ -121,7 +121,7 @@ def read(output: Path) -> dict[str, Any] | None:
 
 
 def complete(output: Path, manifest: Mapping[str, Any]) -> bool:
-    """Whether every file that the manifest lists is there, in its length."""
+    """Return whether every file that the manifest lists exists in its full length."""
     try:
         return all((output / row["name"]).stat().st_size == row["bytes"] for row in manifest["artifacts"])
     except OSError:

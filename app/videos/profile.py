@@ -1,4 +1,4 @@
-"""What is asked of a video: components, sampling, branches, thresholds, prompts. Frozen, checked when it is made.
+"""A profile: components, sampling, branches, thresholds and prompts. Frozen, validated when it is made.
 
 Files and forms are read by `app.videos.profile_documents`; unknown keys are refused there by name.
 """
@@ -37,7 +37,7 @@ def _within(name: str, value: float, least: float, greatest: float = math.inf) -
 
 @dataclass(frozen=True, slots=True)
 class SamplingRule:
-    """Which frames are looked at; see `app.media.video.reader.Sampling`. Nothing given: every frame."""
+    """Sampling of a profile; see `app.media.video.reader.Sampling`. Nothing given: every frame."""
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _STRICT
     fps: float | None = None
@@ -192,7 +192,7 @@ class Components:
 
 @dataclass(frozen=True, slots=True)
 class EngineChoice:
-    """What `gateway analyze` runs the models with; a service uses its own engine, whatever stands here."""
+    """Engine of `gateway analyze`; a service uses its own engine and ignores this."""
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _STRICT
     kind: Literal["embedded", "triton"] = "embedded"
@@ -223,7 +223,7 @@ class Profile:
         return self.on_missing == "fallback"
 
     def to_dict(self) -> dict[str, Any]:
-        """What shapes the numbers, prompts included; the choice of an engine stands in the model signature."""
+        """Return the fields that shape the numbers, prompts included; the engine stands in the model signature."""
         document = dataclasses.asdict(self)
         del document["engine"]
         return document

@@ -1,4 +1,4 @@
-"""Which detection belongs to which track: the associations of ByteTrack, on overlaps alone."""
+"""Matching of detections to tracks: the associations of ByteTrack, on overlaps alone."""
 
 from __future__ import annotations
 
@@ -75,7 +75,8 @@ def assign(cost: NDArray[np.float64], limit: float) -> tuple[Rows, Rows]:
 def duplicates(
     overlap: NDArray[np.float64], lost: NDArray[np.float64], seen: NDArray[np.float64], slack: float
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Of a lost and a seen track on one object, the one that was seen for the shorter time; the seen one of equals.
+    """Return, of a lost and a seen track on one object, the one that was seen for the shorter time; of equals the
+    seen one.
 
     Args:
         overlap: `(l, s)`, the IoU of each lost track with each seen one.

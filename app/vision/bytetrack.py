@@ -203,7 +203,7 @@ class ByteTracker:
         return ids
 
     def _associate(self, found: NDArray[np.float64]) -> NDArray[np.intp]:
-        """Which detection each track has in this frame: `(t,)`, -1 for none."""
+        """Return the detection of each track in this frame: `(t,)`, -1 for none."""
         memory, parameters = self._memory, self.parameters
         boxes = kalman.corners(memory.table)
         overlap = iou(boxes[:, :, None], areas(boxes)[:, None], found[:4, None], areas(found[:4]))  # (t, m)

@@ -25,7 +25,7 @@ def scale_to(flow: NDArray[np.float32], width: int, height: int) -> NDArray[np.f
 
 
 def statistics(flow: NDArray[np.float32]) -> dict[str, float]:
-    """Of `[2, H, W]` in pixels a frame pair: mean displacement, and how long it is."""
+    """Return mean displacement and its length for a flow `[2, H, W]` in pixels per frame pair."""
     magnitude = np.hypot(flow[0], flow[1])
     return {
         "dx_mean": float(flow[0].mean()),

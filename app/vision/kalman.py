@@ -32,7 +32,7 @@ _SMALLEST = 1e-3  # px: sides are at least so long, for an aspect to exist
 
 
 def measure(corners: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What the filter observes of boxes `(4, n)` (rows x1 y1 x2 y2): rows 0-3 of its state."""
+    """Convert boxes `(4, n)` (rows x1 y1 x2 y2) to the filter's observations: rows 0-3 of its state."""
     sides = np.maximum(corners[2:] - corners[:2], _SMALLEST)
     measured = np.empty((4, corners.shape[1]))
     np.add(corners[:2], corners[2:], out=measured[:2])

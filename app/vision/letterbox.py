@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Letterbox:
-    """Where a `width` x `height` frame lies in a `size` x `size` square, in pixels.
+    """Placement of a `width` x `height` frame in a `size` x `size` square, in pixels.
 
     The frame is resized by `scale` (at most 1) to `new_width` x `new_height` and placed at `left`, `top`;
     the rest is padding.

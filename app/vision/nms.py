@@ -83,7 +83,7 @@ def _few(
 
 @dataclass(frozen=True, slots=True)
 class _Pairs:
-    """Which boxes overlap which: `corners` `(4, n)`, in descending order of score."""
+    """Overlaps between boxes: `corners` `(4, n)`, in descending order of score."""
 
     corners: NDArray[np.float64]
     areas: NDArray[np.float64]
@@ -103,7 +103,7 @@ class _Pairs:
 
 
 def _greedy(over: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which boxes stay; `over` `(n, n)`: who would suppress whom, each only later ones."""
+    """Return the boxes that stay; `over` `(n, n)` says which later boxes each box would suppress."""
     stay = np.ones(len(over), dtype=np.bool_)
     for row in np.flatnonzero(over.any(axis=1)):
         if stay[row]:

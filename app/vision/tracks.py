@@ -1,4 +1,4 @@
-"""What a tracker remembers: its settings, its table of tracks, and both as bytes."""
+"""State of a tracker: its settings, its table of tracks, and both as bytes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LARGEST = 1e120  # of the filter's numbers: squares and products of two stay fi
 
 @dataclass(frozen=True, slots=True)
 class TrackParameters:
-    """What a tracker is set to; the defaults are the reference's.
+    """Settings of a tracker; the defaults are the reference's.
 
     Args:
         high: detections with a greater score go to the first association; only they begin tracks.
@@ -77,7 +77,7 @@ class Memory:
 
     @property
     def known(self) -> int:
-        """How many columns are tracked or lost."""
+        """Number of columns that are tracked or lost."""
         return self.tracked + self.lost
 
     def keep(self, columns: NDArray[np.bool_]) -> None:
@@ -153,7 +153,7 @@ def _possible_clock(memory: Memory) -> bool:
 
 
 def _possible_motion(table: NDArray[np.float64]) -> bool:
-    """Whether what the filter holds is finite and its covariances are some."""
+    """Return whether the filter's state is finite and its covariances are valid."""
     motion = table[: kalman.ROWS]
     if not float(np.abs(motion).max(initial=0)) < _LARGEST:
         return False

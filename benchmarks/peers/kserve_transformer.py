@@ -14,7 +14,7 @@ from kserve import InferInput, InferRequest, InferResponse, Model, ModelServer, 
 
 
 class Transformer(Model):
-    """What a request's later step needs travels in its headers: KServe hands no context over."""
+    """Transformer that passes context to later steps in headers, since KServe hands none over."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)

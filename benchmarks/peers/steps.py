@@ -1,4 +1,4 @@
-"""What every peer does between its framework and Triton: Pillow, numpy and tritonclient as their documents use them.
+"""Steps of every peer between its framework and Triton: Pillow, numpy and tritonclient as their documents use them.
 
 Runs in the peers' own virtual environments, so it imports nothing of the project.
 """

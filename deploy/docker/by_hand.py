@@ -33,7 +33,7 @@ _PATH = "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 @dataclass
 class Stage:
-    """What the lines since one FROM have said; its files are in `OUT/<name>`."""
+    """A build stage: the lines since one FROM; its files are in `OUT/<name>`."""
 
     name: str = ""
     environment: dict[str, str] = field(default_factory=dict)
@@ -164,7 +164,7 @@ class Builder:
         return self._out / self.stage.name / path.lstrip("/")
 
     def _is_ignored(self, path: str) -> bool:
-        """As Docker decides: the last pattern that matches the path, or a folder above it, wins."""
+        """Decide as Docker does: the last pattern that matches the path, or a folder above it, wins."""
         parts = path.split("/")
         above = ["/".join(parts[: count + 1]) for count in range(len(parts))]
         ignored = False
@@ -175,7 +175,9 @@ class Builder:
 
 
 def _patterns(text: str) -> list[tuple[re.Pattern[str], bool]]:
-    """Of a .dockerignore: (pattern, whether it keeps). `*` stays within one folder, `**/` is any folders or none."""
+    """Return the rules of a .dockerignore: (pattern, whether it keeps). `*` stays within one folder, `**/` is any
+    folders or none.
+    """
     found = []
     for line in text.splitlines():
         if line and not line.startswith("#"):

@@ -48,14 +48,14 @@ class Query:
 
 @dataclass(frozen=True)
 class Limits:
-    """Where a value turns from green to orange to red; with `falling`, low values are the bad ones."""
+    """Thresholds where a value turns from green to orange to red; with `falling`, low values are the bad ones."""
 
     orange: float
     red: float
     falling: bool = False
 
     def steps(self) -> list[Json]:
-        """As Grafana's thresholds have it: a base colour, then each value from which another one holds."""
+        """Return Grafana's threshold steps: a base colour, then each value from which another one holds."""
         if self.falling:
             steps = [_step(RED, None), _step(ORANGE, self.red), _step(GREEN, self.orange)]
         else:
@@ -164,7 +164,7 @@ class Column:
     words: Mapping[str, str] | None = None  # word of the label -> colour
 
     def field(self, queries: int) -> str:
-        """What Grafana calls it once the queries' tables are merged."""
+        """Return the name that Grafana gives the field once the queries' tables are merged."""
         if self.label:
             return self.label
         return "Value" if queries == 1 else f"Value #{_letter(self.query)}"

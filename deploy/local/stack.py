@@ -86,7 +86,7 @@ def _stop(*_: object) -> None:
 
 
 class Parts:
-    """What runs; each part is ended when the stack that it was entered on unwinds, the last one first."""
+    """Running parts; each is stopped when the stack that it was entered on unwinds, the last one first."""
 
     def __init__(self, stack: contextlib.ExitStack, folder: Path) -> None:
         self._stack = stack

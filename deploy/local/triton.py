@@ -257,7 +257,7 @@ class Server:
         )
 
     def _ask(self, path: str, data: bytes | None = None) -> Any:
-        """What our server answers to GET, or POST where there is data; None for an empty body."""
+        """Return the answer of our server to GET, or to POST if there is data; None for an empty body."""
         with _open(self._url(path), data=data, timeout=5) as reply:
             return json.loads(reply.read() or b"null")
 

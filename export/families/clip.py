@@ -126,7 +126,7 @@ def load(weights: Weights) -> Any:
 
 
 def reference(model: Any, array: Array) -> Array:
-    """What transformers answers to pixels (`[1, 512]`) or to token ids (`[1, 77, 512]`)."""
+    """Return the output of transformers for pixels (`[1, 512]`) or token ids (`[1, 77, 512]`)."""
     given = torch.from_numpy(array)
     with torch.no_grad():
         if given.dtype == torch.int64:

@@ -84,7 +84,7 @@ def network(name: str, weights: Weights) -> Any:
 
 
 def config(name: str) -> Any:
-    """What stands in the official config.json."""
+    """Return the configuration in the official config.json."""
     if name == HYBRID:
         backbone = BitConfig(
             global_padding="same",

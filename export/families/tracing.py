@@ -95,7 +95,7 @@ def _drop_twins(model: onnx.ModelProto) -> None:
 
 
 def run(content: bytes, spec: ModelSpec, feeds: Sequence[Sequence[Array]]) -> list[Array]:
-    """What ONNX Runtime answers to each list of inputs."""
+    """Return ONNX Runtime's outputs for each list of inputs."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
@@ -104,7 +104,7 @@ def run(content: bytes, spec: ModelSpec, feeds: Sequence[Sequence[Array]]) -> li
 
 
 def answers(module: Any, feeds: Sequence[Sequence[Array]]) -> list[Array]:
-    """What torch answers to each list of inputs."""
+    """Return torch's outputs for each list of inputs."""
     with torch.no_grad():
         return [module(*(torch.from_numpy(array) for array in feed)).numpy() for feed in feeds]
 

@@ -56,7 +56,7 @@ class PassedOver(Schema):
 
 
 class BranchChosen(Schema):
-    """Which branch served, and why."""
+    """The branch that served, and the reason for it."""
 
     name: str = Field(examples=["yolo11x_640"])
     family: str
@@ -68,7 +68,7 @@ class BranchChosen(Schema):
 
 
 class ModelUsed(Schema):
-    """What produced the numbers."""
+    """The model that produced the numbers."""
 
     model_name: str
     model_version: str
@@ -102,7 +102,7 @@ class ImageSize(Schema):
 
 
 class SessionFrame(Schema):
-    """Where the frame stands in its session; `frame` 1 says that the session has just begun."""
+    """Position of the frame in its session; `frame` 1 means that the session has just begun."""
 
     id: str
     frame: int
@@ -129,7 +129,7 @@ class Statistics(Schema):
 
 
 class FrameAnswer(Provenance):
-    """What every answer to one frame has."""
+    """Fields of every answer to one frame."""
 
     branch: BranchChosen
     warnings: list[str]

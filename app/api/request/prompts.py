@@ -78,7 +78,7 @@ def _tokens(gateway: Gateway, prompts: Sequence[str], deadline: Deadline, *, str
 async def _embed(
     request: Request, gateway: Gateway, distinct: dict[bytes, Tokens], deadline: Deadline
 ) -> dict[bytes, Embedding]:
-    """What is remembered in one hop to a worker, and a call for each of the others."""
+    """Look the prompts up in one hop to a worker thread, and make one call for each that is not cached."""
     recall = gateway.clip_text.recall
     known = await gateway.work(lambda: {key: recall(tokens) for key, tokens in distinct.items()})
     found = {key: embedding for key, embedding in known.items() if embedding is not None}
@@ -91,5 +91,5 @@ async def _embed(
 
 
 def calls_of(found: Sequence[Embedding]) -> int:
-    """How many calls of the model these embeddings took."""
+    """Return the number of model calls that these embeddings took."""
     return len({id(one.served) for one in found if not one.cached})

@@ -46,7 +46,7 @@ NDJSON = "application/x-ndjson"
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What is said of one frame, and what served it."""
+    """The answer to one frame, and the branch that served it."""
 
     body: dict[str, Any]
     served: Served
@@ -54,7 +54,9 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Streamed:
-    """What a route does with a video: `run` on worker threads, `follow` in the frames' order; then it is a `Line`."""
+    """A route's work on a video: `run` on worker threads, `follow` in the order of the frames; the result is a
+    `Line`.
+    """
 
     family: str
     run: Run
@@ -64,7 +66,7 @@ class Streamed:
 
 
 class SamplingQuery(BaseModel):
-    """Which frames of a video are looked at; of no meaning for pictures."""
+    """Query parameters that choose the frames of a video; they have no meaning for pictures."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -86,7 +88,7 @@ class SamplingQuery(BaseModel):
     )
 
     def sampling(self) -> Sampling:
-        """What these parameters ask of a video.
+        """Return the sampling that these parameters describe.
 
         Raises:
             InvalidParameter: they contradict each other, or one is out of bounds.
@@ -145,7 +147,7 @@ async def stream(
 
 
 async def _opened(opening: asyncio.Future[FrameStream]) -> FrameStream:
-    """What is being opened is closed again if nobody waits for it any more."""
+    """Close the video after opening if the caller no longer waits for it."""
     try:
         return await asyncio.shield(opening)
     except asyncio.CancelledError:

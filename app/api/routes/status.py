@@ -1,4 +1,4 @@
-"""What runs here and is it well: `/v1/branches`, `/v1/repository`, `/livez`, `/readyz`, `/metrics`."""
+"""State of the service: `/v1/branches`, `/v1/repository`, `/livez`, `/readyz`, `/metrics`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which route needs which scope, and the middleware that asks for it before a byte of the body is read."""
+"""The scope of each route, and the middleware that checks it before a byte of the body is read."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def rule_of(template: str, method: str) -> frozenset[access.Scope] | None:
 
 
 def caller_of(request: Request) -> access.Caller:
-    """Whose sessions and jobs the request may see."""
+    """Return the caller, whose sessions and jobs the request may see."""
     found: access.Caller = request.scope.get(CALLER, _ANYBODY)
     return found
 

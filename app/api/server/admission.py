@@ -1,4 +1,5 @@
-"""Who may begin: a bounded queue a family, so that no flood of one starves another, and a full one says so at once.
+"""Admission control: one bounded queue per family. A flood of one family starves no other; a full queue refuses at
+once.
 
 Every request is worked on by threads; how many of a family's run at a time is limited, and what waits is counted in
 items and in bytes. Requests of one family take turns item by item, so that a batch of a thousand doesn't hold up the
@@ -29,7 +30,9 @@ Call = Callable[[Deadline], T]
 
 @dataclass(frozen=True, slots=True)
 class AdmissionLimits:
-    """Of one family: `running` items at once, `waiting` in the queue, `nbytes` of bodies in memory for all of them."""
+    """Limits of one family: `running` items at once, `waiting` in the queue, `nbytes` of bodies in memory for all
+    of them.
+    """
 
     running: int
     waiting: int
@@ -49,7 +52,8 @@ class _Gate:
         self._service_s = 0.05
 
     def check(self, items: int, nbytes: int) -> None:
-        """Whether so much more may come; what is larger than the whole queue may while there is a free place.
+        """Raise Overloaded unless so much more fits; an item larger than the whole queue fits while there is a free
+        place.
 
         Raises:
             Overloaded: the queue is full.

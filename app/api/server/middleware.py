@@ -29,7 +29,7 @@ Traced = Callable[[CurrentRequest, str], AbstractContextManager[None]]
 
 
 class Templates:
-    """Which template of ours a path is: known before routing, and `none` for what a caller made up."""
+    """Map a path to its route template before routing; `none` for paths that no route has."""
 
     def __init__(self, templates: Iterable[str]) -> None:
         templates = tuple(dict.fromkeys(templates))

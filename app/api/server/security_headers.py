@@ -50,7 +50,7 @@ def completed(headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes
 
 
 def cors(origins: str) -> dict[str, Any]:
-    """What Starlette's CORSMiddleware is told, for origins separated by commas.
+    """Return the arguments of Starlette's CORSMiddleware for origins separated by commas.
 
     Keys travel in headers, never in cookies, so credentials stay off: no other site can spend a visitor's access.
     """

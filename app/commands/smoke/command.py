@@ -134,7 +134,9 @@ def _judged(target: Target, branch: Branch, check: Check, answers: Sequence[Answ
 
 
 def _gone(target: Target, error: GatewayError) -> str | None:
-    """Why the others needn't be tried: after a failure of the wire, the server doesn't answer for itself either."""
+    """Return the reason to skip the remaining checks: after a transport failure, the server does not answer for
+    itself either.
+    """
     if not isinstance(error, TritonUnavailable | DeadlineExceeded):
         return None
     try:

@@ -102,7 +102,7 @@ class GatewayTarget:
 
 
 def _failing(reply: Reply) -> str:
-    """What /readyz says is failing."""
+    """Return the names that /readyz reports as failing."""
     said = reply.json()
     if not isinstance(said, dict) or not isinstance(said.get("failing"), list):
         return reply.fault()

@@ -36,7 +36,7 @@ class Reply:
             return None
 
     def fault(self) -> str:
-        """What a failed request's answer says in words."""
+        """Return the message of a failed request's answer."""
         document = self.json()
         said = document.get("detail") or document.get("error") if isinstance(document, dict) else None
         return f"HTTP {self.status}: {said or self.body[:200].decode('utf-8', 'replace') or 'no words'}"

@@ -1,4 +1,4 @@
-"""What `gateway smoke` sends, and what it expects of the answers."""
+"""Inputs of `gateway smoke`, and checks of the answers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def tensors(branch: Branch, number: int) -> dict[str, NDArray[Any]]:
 
 
 def fault_of(answers: Sequence[Arrays], shapes: Mapping[str, tuple[int, ...]]) -> str | None:
-    """What is wrong with the answers to two different inputs; None: nothing that can be seen from here.
+    """Return the fault in the answers to two different inputs, or None if there is no visible one.
 
     `shapes` are those of the contract; -1 stands for any length.
     """

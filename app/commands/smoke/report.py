@@ -1,4 +1,4 @@
-"""What `gateway smoke` found: rows, a table for people, JSON for machines, and the exit code."""
+"""Report of `gateway smoke`: rows, a table for people, JSON for machines, and the exit code."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Report:
     notes: list[str] = field(default_factory=list)
 
     def wrong(self) -> list[Check]:
-        """What makes the exit code 1: everything required that isn't ok; strictly, what is optional too.
+        """Rows that make the exit code 1: required ones that are not ok; with `strict`, optional ones too.
 
         An optional model that is missing is never wrong: that is what optional means.
         """

@@ -79,17 +79,17 @@ class Answer:
 
 
 class Target(Protocol):
-    """What is checked. Every call ends in time: it answers, or raises a GatewayError."""
+    """A server to check. Every call ends in time: it answers, or raises a GatewayError."""
 
     @property
     def title(self) -> str:
-        """What it is and where, for people."""
+        """Kind and address of the target, for people."""
 
     def server(self) -> list[Check]:
-        """Is it live and ready? Raises GatewayError where nobody answers."""
+        """Return whether the server is live and ready. Raises GatewayError if nobody answers."""
 
     def models(self) -> Models:
-        """What it serves."""
+        """Return the models that the target serves."""
 
     def shapes(self, branch: Branch) -> Mapping[str, tuple[int, ...]]:
         """Shapes of `Answer.outputs`; -1 stands for any length."""

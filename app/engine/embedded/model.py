@@ -145,5 +145,5 @@ def same(model: str, where: str, actual: Sequence[TensorSpec], expected: Sequenc
 
 
 def device() -> str:
-    """Where sessions run on this installation."""
+    """Return the device that sessions run on with this installation."""
     return "cuda:0" if "CUDAExecutionProvider" in ort.get_available_providers() else "cpu"

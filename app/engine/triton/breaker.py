@@ -1,4 +1,5 @@
-"""Whether a server is asked at all: while it is away or silent, callers are refused at once and only its watcher asks.
+"""Circuit breaker of a server: while it is away or silent, callers are refused at once and only the watcher calls
+it.
 
 Polls alone move it. One that is refused, or `silences` in a row that nobody answers, open it: a caller's own time-out
 says only that the caller had little time. Open, no caller tries: the watcher's next poll does (half open), and what
@@ -58,5 +59,5 @@ class Breaker:
         self.reason, self.open = reason, True
 
     def openings(self) -> Mapping[str, int]:
-        """How often it has opened, by why."""
+        """Number of times that the breaker has opened, by reason."""
         return Counter(self._openings)

@@ -58,7 +58,7 @@ class RegionLost(Exception):
 
 @contextmanager
 def translated_errors(what: str) -> Iterator[None]:
-    """What gRPC raises, as ours.
+    """Translate gRPC's exceptions into the project's errors.
 
     Raises:
         RegionLost, DeadlineExceeded, TritonUnavailable, ModelNotReady, InsufficientGpuMemory, Overloaded,
@@ -110,7 +110,7 @@ _BY_STATUS: Mapping[grpc.StatusCode, type[GatewayError]] = {
 
 
 def retry_reason(error: GatewayError) -> str | None:
-    """Why a failed call is worth repeating, in a word; None: it isn't.
+    """Return the reason to retry a failed call, in one word, or None if a retry does not help.
 
     Worth it: the connection broke or there was none (`unavailable`), the server is shutting down and another may come
     (`shutdown`), the model is being loaded anew (`not_ready`). Nothing that says that the server or the caller has no
@@ -140,7 +140,7 @@ class Tls:
 
 
 def _trace_metadata() -> tuple[tuple[str, str], ...] | None:
-    """Which trace an inference belongs to (W3C Trace Context), for Triton's own spans; None where there is none."""
+    """Return the metadata that tells Triton the trace of an inference (W3C Trace Context), or None without a trace."""
     headers = trace_headers()
     return None if headers is None else tuple(headers.items())
 
@@ -228,7 +228,7 @@ class TritonClient:
         return response
 
     def health(self) -> tuple[bool, bool]:
-        """Whether the server says that it is live, and that it is ready."""
+        """Return whether the server says that it is live, and that it is ready."""
         with translated_errors("health"):
             live = self._stub.ServerLive(pb.ServerLiveRequest(), timeout=self._timeout).live
             return live, self._stub.ServerReady(pb.ServerReadyRequest(), timeout=self._timeout).ready
@@ -284,7 +284,8 @@ class TritonClient:
             self._stub.RepositoryModelUnload(request, timeout=self._timeout)
 
     def counters(self, timeout_s: float | None = None) -> dict[str, tuple[int, int]]:
-        """Of every loaded model, over its versions: inferences since it was loaded, and when the last one was (ms)."""
+        """Return per loaded model, over its versions: inferences since it was loaded, and the time of the last one
+        (ms)."""
         with translated_errors("statistics"):
             reply = self._stub.ModelStatistics(
                 pb.ModelStatisticsRequest(), timeout=timeout_s or self._timeout

@@ -98,7 +98,7 @@ class ModelChecks:
         return known
 
     def _away(self, name: str, readiness: Readiness, reason: str) -> Checked:
-        """It is checked again once it is back."""
+        """Forget a model that is not loaded; it is checked again once it is back."""
         self.forget(name)
         return Checked(ModelState(name, readiness, reason), away=True)
 

@@ -24,7 +24,7 @@ class NoModelControl(Exception):
 
 
 class Control(Protocol):
-    """What is needed of the server; errors are ours."""
+    """Calls that model control needs of a server; they raise the project's errors."""
 
     def model_states(self) -> dict[str, str]:
         """The server's own word for each model: READY, LOADING, UNLOADING, UNAVAILABLE."""
@@ -88,7 +88,7 @@ class Reloader:
         return "ran"
 
     def _load_anew(self, branch: Branch, names: Sequence[str]) -> bool:
-        """Whether that is allowed."""
+        """Load the model again; return False if the server does not allow it."""
         try:
             for name in names:  # unloading an ensemble leaves its parts
                 self._control.unload(name)

@@ -1,4 +1,4 @@
-"""What is sent to a server once more: little, soon, within the deadline, and out of a budget.
+"""Retries of calls to a server: few, soon, within the deadline, and out of a budget.
 
 An inference changes nothing, so it may run twice; of tensors in shared memory see `app.engine.triton.leases`.
 """
@@ -43,7 +43,7 @@ class RetryBudget:
             self._tokens = min(self._most, self._tokens + self._share)
 
     def take(self) -> bool:
-        """Whether there is a token, which is gone then."""
+        """Take a token if one is available; return whether it was."""
         with self._lock:
             now = time.monotonic()
             self._tokens = min(self._most, self._tokens + (now - self._filled) * self._per_second)
@@ -55,7 +55,7 @@ class RetryBudget:
 
 
 class Retries:
-    """Of one server; safe to use from many threads.
+    """Retries of one server. Safe to use from many threads.
 
     Args:
         breaker: while it is open nothing is sent, for the first time or again.

@@ -1,4 +1,4 @@
-"""Which weights a server has loaded, as far as that can be known from outside it.
+"""The weights that a server has loaded, as far as they can be known from outside it.
 
 Triton names no digest: the files that lie there when a load is seen are what was loaded. Files may change while the
 server goes on with what it has: then nothing is known until it loads again.

@@ -91,7 +91,7 @@ class ServerView:
         return self._reloaded
 
     def several(self) -> str | None:
-        """Why several servers must stand behind the address; None: nothing says so."""
+        """Return the evidence that several servers stand behind the address, or None."""
         return self._identity.several(time.monotonic())
 
     def state(self, spec: ModelSpec) -> tuple[ModelState, bool]:

@@ -86,7 +86,7 @@ def sweep(folder: Path = SHM_FOLDER) -> list[str]:
 
 
 def ownerless(names: Iterable[str], folder: Path = SHM_FOLDER) -> list[str]:
-    """Those of a server's regions that were a gateway's, and of whose owner nothing is left in `folder`.
+    """Return the regions of a server that belonged to a gateway of which nothing is left in `folder`.
 
     Another server's gateway may have swept up after it: that one knows nothing of this server.
     """
@@ -111,7 +111,7 @@ def _remove(folder: Path, instance: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Where a tensor lies in a region: offset and length in bytes."""
+    """Place of a tensor in a region: offset and length in bytes."""
 
     spec: TensorSpec
     offset: int

@@ -286,7 +286,7 @@ class Video:
             self.news += 1
 
     def _timestamp(self, frame: VideoFrame) -> int | None:
-        """When the frame is shown, in ticks.
+        """Return the presentation time of the frame, in ticks.
 
         An AVI file stores no such times: there it is when the packet was read that set the frame free, which is as
         regular; FFmpeg's guess at more is wrong where frames are reordered.

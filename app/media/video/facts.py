@@ -1,4 +1,4 @@
-"""What a video may cost, and what is known of it."""
+"""Limits on the cost of a video, and facts about it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LONGEST_NAME = 32
 
 @dataclass(frozen=True, slots=True)
 class VideoLimits:
-    """What a video may cost.
+    """Limits on the cost of a video.
 
     `max_pixels`: width x height of a frame, by the header before anything is decoded, and of each frame again.
     `max_duration_s`: of the range that is asked for, by the header, and as it is decoded.
@@ -32,7 +32,7 @@ class VideoLimits:
 
 @dataclass(frozen=True, slots=True)
 class VideoFacts:
-    """What is known of a video once its first frame is decoded.
+    """Facts about a video, known once its first frame is decoded.
 
     `width`, `height`: of the frames as shown, in pixels.
     `rotation`: degrees clockwise by which the stored frames are turned for that; mirrored ones are mirrored first.
@@ -55,7 +55,7 @@ class VideoFacts:
 
     @classmethod
     def checked(cls, fields: Mapping[str, Any]) -> VideoFacts:
-        """Those that the decoder sends, which has read strangers' bytes and is believed nothing.
+        """Check facts that the decoder sends: it has read untrusted bytes, so nothing is taken for granted.
 
         Raises:
             KeyError, TypeError, ValueError: it sent something else.

@@ -19,7 +19,8 @@ _SKEW = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Orientation:
-    """How a frame is made upright: first mirrored left to right where `mirrored`, then turned by `rotation`.
+    """Transform that makes a frame upright: first mirror it left to right if `mirrored`, then turn it by
+    `rotation`.
 
     `rotation`: degrees clockwise; `filters`: FFmpeg's that do all of it, with their arguments.
     """
@@ -48,14 +49,15 @@ ORIENTATIONS = {
 
 
 class Compass:
-    """How frames are to be turned, by the display matrix that container or stream gave them."""
+    """Orientation of frames, from the display matrix of the container or the stream."""
 
     def __init__(self) -> None:
         self._rotation: int | None = None
         self._orientation = UPRIGHT
 
     def of(self, frame: VideoFrame) -> Orientation:
-        """That of this frame. The whole matrix is read when its angle, which is cheap to ask for, is new.
+        """Return the orientation of this frame. The whole matrix is read only when its angle, which is cheap to
+        read, is new.
 
         (Looking at side data, PyAV ties frame and data into a circle; frames would pile up for the garbage collector.)
         """
@@ -137,7 +139,7 @@ class Painter:
 
 
 def _square(frame: VideoFrame) -> bool:
-    """Whether a pixel of chroma covers as many columns as rows, in a format with planes."""
+    """Return whether a chroma sample covers as many columns as rows, in a planar format."""
     return frame.format.name in {"yuv420p", "yuvj420p", "yuv444p", "yuvj444p", "yuv420p10le", "gray"}
 
 

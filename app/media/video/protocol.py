@@ -1,4 +1,4 @@
-"""What the gateway and the decoder's process tell each other: JSON objects, one a packet of a Unix socket.
+"""Protocol between the gateway and the decoder's process: one JSON object per packet of a Unix socket.
 
     gateway → decoder: the task, `{"ring": [offset, slot_bytes]}` where frames go from now on, `{"free": slot}`
     decoder → gateway: `facts`, `need` (slots of so many bytes), `frame`, `alive` (work goes on), `end`

@@ -1,4 +1,4 @@
-"""Which frames of a video are wanted, and when each is shown: exact arithmetic on the stream's own clock.
+"""Choice of a video's frames and their times: exact arithmetic on the stream's own clock.
 
 Pure, and the same in the gateway and in the decoder's process.
 """
@@ -25,7 +25,7 @@ MOST_SECONDS = 1e9
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """Which frames are wanted, out of those shown in `[start_s, end_s)`. Neither `fps` nor `every`: all of them.
+    """Choice of frames among those shown in `[start_s, end_s)`. Without `fps` and `every`: all of them.
 
     `fps`: at most so many a second of video time. The range is cut into cells of 1/fps seconds from `start_s` on, and
     the first frame of each cell is taken; so a variable frame rate is sampled by time and no frame comes twice.
@@ -78,7 +78,7 @@ def _check(name: str, value: float | None, least: float, greatest: float) -> Non
 
 
 class Choice(Enum):
-    """What is to be done with a frame."""
+    """Decision about one frame."""
 
     SKIP = 0
     TAKE = 1
@@ -98,7 +98,7 @@ class Sampler:
         self._cell: int | None = None
 
     def choose(self, time: Fraction) -> Choice:
-        """What to do with the next frame, shown at `time` (seconds from the stream's first frame)."""
+        """Decide about the next frame, shown at `time` (seconds from the stream's first frame)."""
         reached = time + self._early
         # Nothing comes before the beginning, even where a frame's time is negative.
         if reached < self._start and self._start > 0:

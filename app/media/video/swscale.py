@@ -47,7 +47,7 @@ class Swscale:
 
     @classmethod
     def loaded(cls) -> Self | None:
-        """Those of this process's libraries, None where there are none. Opens files: call it while that is allowed."""
+        """Load the libraries of this process, or return None. Opens files: call it while that is allowed."""
         lines = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
         paths = {Path(line.split(maxsplit=5)[5]) for line in lines if ".so" in line}
         names = {name: path for path in paths for name in _LIBRARIES if path.name.startswith(name)}
@@ -92,5 +92,5 @@ def _address(buffer: memoryview | VideoPlane) -> int:
 
 
 def _first_line(plane: VideoPlane) -> int:
-    """Where the topmost line begins; a picture that was turned upside down is stored from its last line on."""
+    """Return the address of the topmost line; a picture stored upside down begins with its last line."""
     return _address(plane) + max(0, -plane.line_size) * (plane.height - 1)

@@ -73,7 +73,7 @@ def by_frames(columns: Columns, name: str, most: int = _BLOCK_FRAMES) -> Iterato
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What a component is made from: the pipelines, the profile, and the size of the video's frames."""
+    """Context that a component is made from: the pipelines, the profile, and the size of the video's frames."""
 
     suite: Suite
     profile: Profile
@@ -112,7 +112,7 @@ class Component(ABC):
         return Framed(facts, self._wishes, deadline, timings, self.decision)
 
     def begin(self, deadline: Deadline) -> Sequence[Served]:
-        """What is done once a video, before its frames."""
+        """Work done once per video, before its frames."""
         del deadline
         return ()
 
@@ -122,14 +122,14 @@ class Component(ABC):
 
     @abstractmethod
     def served(self, result: Any) -> Served | None:
-        """What served it."""
+        """Branch and model that served it."""
 
     @abstractmethod
     def row(self, sample: Sample, result: Any) -> Row:
         """In the order of the frames."""
 
     def seen(self, result: Any) -> Any:
-        """What an observer is shown of the result, once `row` has had it."""
+        """Return the part of a result that observers see, after `row` has used it."""
         return result
 
     @abstractmethod
@@ -137,11 +137,11 @@ class Component(ABC):
         """The artefact's arrays, beside the common ones."""
 
     def meta(self) -> dict[str, Any]:
-        """What the artefact's `meta_json` says beside the common fields."""
+        """Return the fields of the artefact's `meta_json` beside the common ones."""
         return {}
 
     def state(self) -> bytes:
-        """What the rows to come depend on, beside the frames."""
+        """Return the state that later rows depend on, beside the frames."""
         return b""
 
     def restore(self, state: bytes) -> None:

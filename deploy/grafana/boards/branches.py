@@ -1,4 +1,4 @@
-"""Which family, branch and stage is slow; and is it the gateway or Triton?"""
+"""Dashboard of branches: the family, branch and stage that is slow, in the gateway or in Triton."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _mean(stage: str) -> str:
 
 
 def board() -> Json:
-    """Where the time of a request goes."""
+    """Build the dashboard of a request's time."""
     return dashboard(
         "gateway-branches",
         "Gateway: branches and stages",

@@ -1,4 +1,4 @@
-"""Is it well? Rate, errors and duration by route, and what the answers were."""
+"""Dashboard of health: rate, errors and duration by route, and the statuses of the answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What produces the answers: which digests and which kinds of weights are served."""
+"""Dashboard of provenance: the digests and kinds of weights that are served."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def _triton(metric: str) -> str:
 
 
 def board() -> Json:
-    """What both sides say of the same inferences, and what only Triton knows."""
+    """Build the dashboard of inferences as gateway and Triton report them."""
     return dashboard(
         "gateway-triton",
         "Gateway: Triton",

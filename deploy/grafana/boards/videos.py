@@ -6,7 +6,7 @@ from panels import Json, Limits, Panel, Query, bars, dashboard, lines, number, r
 
 
 def board() -> Json:
-    """What has state and lasts."""
+    """Build the dashboard of jobs, streams and sessions."""
     return dashboard(
         "gateway-videos",
         "Gateway: videos and sessions",
