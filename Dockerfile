@@ -25,7 +25,8 @@ RUN python requirements.py "${EXTRAS}" > requirements.txt \
     && pip --python /opt/gateway/bin/python install --only-binary :all: --require-hashes -r requirements.txt \
     && python -m venv tools \
     && tools/bin/pip install --only-binary :all: --require-hashes -r locks/build.lock
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml setup.py README.md LICENSE ./
+COPY triton_vision_gateway triton_vision_gateway
 COPY app app
 COPY routing routing
 # Built by the setuptools whose hash is known, not by one that pip would fetch.
@@ -66,6 +67,6 @@ EXPOSE 8080
 # With a port for operation (GATEWAY_OPERATE_PORT) or client certificates, give `docker run` a --health-cmd of your own.
 # Alive, not ready: an orchestrator that restarts what is unhealthy mustn't do so because Triton is away.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=30s --retries=3 \
-    CMD ["sh", "-c", "python -m app.process.health ${GATEWAY_TLS_CERT:+--tls} 127.0.0.1:${GATEWAY_PORT} /livez"]
+    CMD ["sh", "-c", "python -m triton_vision_gateway.health ${GATEWAY_TLS_CERT:+--tls} 127.0.0.1:${GATEWAY_PORT} /livez"]
 ENTRYPOINT ["gateway"]
 CMD ["serve"]

@@ -1,4 +1,4 @@
-"""The container's health check: `python -m app.process.health [--tls] 127.0.0.1:8080 /livez`.
+"""The container's health check: `python -m triton_vision_gateway.health [--tls] 127.0.0.1:8080 /livez`.
 
 It imports nothing but the standard library: it runs every few seconds, on the cores that serve.
 """
