@@ -18,7 +18,7 @@ PIP = -m pip install --disable-pip-version-check
 SAY = @printf '\033[1m==> %s\033[0m\n'
 
 .DEFAULT_GOAL := help
-.PHONY: help run serve models repository triton smoke test test-containers test-export lint lint-containers settings format bench bench-matrix clean
+.PHONY: help run serve models repository triton smoke test test-wheel test-containers test-export lint lint-containers settings format bench bench-matrix clean
 
 help:
 	@echo 'make run                          install, build the starter models, serve on the embedded engine'
@@ -26,6 +26,7 @@ help:
 	@echo 'make triton                       a real Triton on this CPU, without Docker, over triton/models'
 	@echo 'make stack                        Triton, the gateway (2 workers), Redis and Prometheus, without Docker'
 	@echo 'make test                         the test suite (starts and stops its own Triton, Redis, HAProxy and Prometheus)'
+	@echo 'make test-wheel                   the wheel, installed beside other packages and run; a release, tried out (about 2 minutes)'
 	@echo 'make test-containers              the image, built by hand from the Dockerfile and run as its user (needs root)'
 	@echo 'make test-export                  the export and the parity with the reference (needs torch and Ultralytics, installs them)'
 	@echo 'make chaos CHAOS=hostile|hostile_memory|kills|soak|mixed|overload|fuzz|openapi_fuzz   break it for real (docs/survival.md)'
@@ -38,7 +39,7 @@ help:
 
 # --- virtual environments: a stamp is written when an installation is complete ---------------------------------
 
-.venv/.serve: pyproject.toml constraints.txt
+.venv/.serve: pyproject.toml setup.py constraints.txt
 	$(SAY) 'installing the gateway into .venv (about 1 minute)'
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	@.venv/bin/python $(PIP) -q -c constraints.txt -e '.[starter]'
@@ -149,12 +150,16 @@ stack: .venv/.dev .venv-triton redis-server prometheus
 
 test: .venv/.dev .venv-triton .venv-clients redis-server haproxy chromium prometheus
 	$(SAY) 'tests (TEST_PROCESSES=$(TEST_PROCESSES) side by side; a file stays in one process)'
-	@.venv/bin/pytest -n $(TEST_PROCESSES) --dist loadfile -m 'not export and not reference and not containers'
+	@.venv/bin/pytest -n $(TEST_PROCESSES) --dist loadfile -m 'not export and not reference and not containers and not wheel'
 
 .PHONY: client
 client: .venv-clients
 	@.venv-clients/bin/openapi-python-client generate --url '$(URL)/openapi.json' \
 	  --config clients/openapi-python-client.yaml --output-path out/gateway-client --overwrite --fail-on-warning
+
+test-wheel: .venv/.dev
+	$(SAY) 'the wheel in an environment of its own, and a release of a scratch clone (about 2 minutes)'
+	@.venv/bin/pytest -m wheel tests/packaging
 
 test-containers: .venv/.dev
 	$(SAY) 'the image, built by hand from the lines of the Dockerfile (about 3 minutes; needs root)'
@@ -232,4 +237,4 @@ bench-growth: .venv/.dev .venv-triton
 	@.venv/bin/python benchmarks/growth.py --json docs/benchmarks/growth.json --plot docs/benchmarks $(GROWTH_ARGS)
 
 clean:
-	rm -rf .venv .venv-export .venv-triton .venv-fuzz .venv-peers .venv-supply .build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf build dist .venv .venv-export .venv-triton .venv-fuzz .venv-peers .venv-supply .build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -20,8 +20,10 @@ from pydantic import ValidationError
 from app import __version__, extras
 from app.commands import keys as keys_command
 from app.commands import routes as routes_command
+from app.commands import up as up_command
 from app.commands.parser import Parser
 from app.commands.smoke import options
+from app.installation import needs_checkout
 from app.settings import (
     Settings,
     environment,
@@ -64,6 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", help="run the service")
     _add_flags(serve)
     serve.set_defaults(command=_serve)
+    up = commands.add_parser("up", help="build the starter models in a folder of yours, and serve them")
+    up_command.add_options(up)
+    up.set_defaults(command=up_command.up)
     config = commands.add_parser(
         "config", help="print the settings in force and where each comes from, secrets masked"
     )
@@ -139,7 +144,7 @@ def _bench(parsed: argparse.Namespace) -> int:
     script = Path(__file__).resolve().parents[1] / "benchmarks" / "run_bench.py"
     if script.is_file():
         os.execv(sys.executable, [sys.executable, str(script), *parsed.arguments])  # noqa: S606  # our own script
-    print(f"gateway bench: {script} isn't there; it is part of the repository", file=sys.stderr)
+    print(f"gateway: {needs_checkout('bench', 'benchmarks/run_bench.py')}", file=sys.stderr)
     return 2
 
 

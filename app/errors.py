@@ -134,7 +134,7 @@ class Forbidden(GatewayError):
 class ModelNotFound(GatewayError):
     code = "model_not_found"
     title = "No such model"
-    hint = "GET /v1/branches lists the branches; `make models` builds them."
+    hint = "GET /v1/branches lists the branches; `make models` in a checkout builds them."
 
 
 class SessionNotFound(GatewayError):
@@ -227,7 +227,7 @@ class ModelNotReady(BackendError):
 class WeightsMissing(BackendError):
     code = "weights_missing"
     title = "The model has no weights"
-    hint = "Build them with `make models`."
+    hint = "Build them with `make models` in a checkout."
 
 
 class InsufficientGpuMemory(BackendError):

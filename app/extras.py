@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 from types import MappingProxyType
 
+from app.installation import package
+
 # Extra -> what it is for, and the module that it brings.
 EXTRAS = MappingProxyType(
     {
@@ -13,6 +15,7 @@ EXTRAS = MappingProxyType(
         "tracing": ("tracing needs OpenTelemetry", "opentelemetry.exporter.otlp.proto.http"),
         "bench": ("pictures of benchmarks need matplotlib", "matplotlib"),
         "repository": ("building a model repository needs onnx", "onnx"),
+        "starter": ("the user's folders are found by platformdirs", "platformdirs"),
     }
 )
 
@@ -24,7 +27,7 @@ def missing(extra: str) -> str | None:
         there = importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:  # a parent of it isn't there
         there = False
-    return None if there else f"{words}: pip install '.[{extra}]'"
+    return None if there else f"{words}: pip install {package(extra)}"
 
 
 def explained(error: ModuleNotFoundError) -> str | None:

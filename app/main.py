@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import shlex
 import socket
 import threading
 from collections import Counter
@@ -36,6 +37,7 @@ from app.api.server.request_head import HeadCheck
 from app.api.server.security_headers import SecurityHeaders, cors
 from app.engine.base import Engine
 from app.engine.weights import WeightsBook
+from app.installation import INSTALLED, PICTURE, how_to_build, package
 from app.keys.access import Access
 from app.keys.rate_limit import OwnBuckets, SharedBuckets
 from app.media.image import ImageLimits
@@ -73,7 +75,9 @@ if TYPE_CHECKING:
     from app.process.tracing import Tracer
 
 _log = logging.getLogger("gateway")
-_NO_RUNTIME = "the embedded engine needs ONNX Runtime: pip install '.[embedded]' (or '.[gpu]')"
+_NO_RUNTIME = (
+    f"the embedded engine needs ONNX Runtime: pip install {package('embedded')} (or {package('gpu')})"
+)
 EngineFactory = Callable[[Settings, Catalogue], Engine]
 
 
@@ -196,7 +200,7 @@ def create_session_store(settings: Settings, metrics: Metrics) -> SessionStore |
     try:
         from app.state.redis import RedisStore  # noqa: PLC0415  # an extra: redis
     except ImportError as error:
-        raise RuntimeError("sessions in Redis need its client: pip install '.[redis]'") from error
+        raise RuntimeError(f"sessions in Redis need its client: pip install {package('redis')}") from error
     try:
         return RedisStore(url, settings.session_ttl_s)
     except ValueError:  # its words may hold a part of the password
@@ -217,7 +221,7 @@ def create_tracer(settings: Settings) -> Tracer | None:
     try:
         from app.process.tracing import Tracer, otlp  # noqa: PLC0415  # an extra: tracing
     except ImportError as error:
-        raise RuntimeError("tracing needs OpenTelemetry: pip install '.[tracing]'") from error
+        raise RuntimeError(f"tracing needs OpenTelemetry: pip install {package('tracing')}") from error
     return Tracer(
         otlp(settings.tracing_endpoint), settings.tracing_service_name, settings.tracing_sample_ratio
     )
@@ -451,11 +455,12 @@ async def _announce(gateway: Gateway) -> None:
             "%d of %d ready branches have RANDOM weights: answers mean nothing", kinds["random"], len(served)
         )
     if not served:
-        _log.warning("no branch is ready; `make models` builds some, GET /readyz says what fails")
+        _log.warning("no branch is ready; `%s` builds some, GET /readyz says what fails", how_to_build())
         return
     _log.info(
-        "try it: curl %s--data-binary @docs/astronaut.jpg '%s://%s:%d/v1/detect'",
+        "try it: curl %s--data-binary @%s '%s://%s:%d/v1/detect'",
         "-H 'X-API-Key: …' " if uvicorn_options.asks_for_keys(settings) else "",
+        shlex.quote(str(PICTURE)) if INSTALLED else "docs/astronaut.jpg",
         "http" if settings.tls_cert is None else "https",
         settings.host,
         settings.port,

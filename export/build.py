@@ -11,18 +11,22 @@ from export import manifest, preprocess, sharing
 from export.artifacts import MODEL_FILE, link, write_atomic, write_if_changed
 from export.errors import ExportError
 from export.exporters import EXPORTERS
-from export.plan import Places, Planner, Task
+from export.plan import ADVICE, Places, Planner, Task
 from export.weights import Weights
 from routing.catalogue import Branch, Catalogue, ModelSpec, Prepare, with_twins
 
 
-def models(catalogue: Catalogue, wanted: Sequence[Branch], asked: str, places: Places) -> int:
+def models(
+    catalogue: Catalogue, wanted: Sequence[Branch], asked: str, places: Places, advice: str = ADVICE
+) -> int:
     """Make every model that has an exporter; the number of those that failed.
+
+    `advice` says how to get other weights, where only random ones can be had.
 
     Raises:
         ExportError: weights that were asked for aren't there; nothing was made then.
     """
-    tasks = Planner(places, asked).tasks(wanted)
+    tasks = Planner(places, asked, advice).tasks(wanted)
     preprocess_graphs(catalogue, places, dict.fromkeys(branch.family for branch in wanted))
     width = max((len(task.branch.weights_model) for task in tasks), default=0)
     failed = 0

@@ -16,6 +16,9 @@ from routing.catalogue import Branch, Catalogue, Family
 
 SETS = ("starter", "baseline", "all")
 STARTER_FAMILY, STARTER_VARIANT = "detect", "n"
+ADVICE = (
+    "For real answers: make models WEIGHTS=PATH (a folder with yolo11n.pt), or run this again when online."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +85,14 @@ def _variants(family: Family, chosen: str, asked: Sequence[str]) -> tuple[str, .
 
 @dataclass
 class Planner:
-    """Turns what was asked for into tasks; `unreachable` holds the hosts that failed in this run, with the error."""
+    """Turns what was asked for into tasks; `unreachable` holds the hosts that failed in this run, with the error.
+
+    `advice` says how to get other weights than random ones.
+    """
 
     places: Places
     asked: str
+    advice: str = ADVICE
     unreachable: dict[str, str] = field(default_factory=dict)
 
     def tasks(self, wanted: Sequence[Branch]) -> list[Task]:
@@ -104,7 +111,7 @@ class Planner:
         if errors:
             raise ExportError("\n".join(dict.fromkeys(errors)))  # the sizes of a variant miss the same file
         if self.asked == "auto":
-            shout([task for task in tasks if _is_random(task)], self.unreachable)
+            shout([task for task in tasks if _is_random(task)], self.unreachable, self.advice)
         return tasks
 
     def _task(self, branch: Branch, exporter: Exporter) -> Task:
@@ -157,7 +164,7 @@ def _is_random(task: Task) -> bool:
     return kind == "random"
 
 
-def shout(tasks: Sequence[Task], reasons: dict[str, str]) -> None:
+def shout(tasks: Sequence[Task], reasons: dict[str, str], advice: str = ADVICE) -> None:
     """Say so that nobody overlooks it that models recognise nothing; silent without tasks."""
     if not tasks:
         return
@@ -166,7 +173,7 @@ def shout(tasks: Sequence[Task], reasons: dict[str, str]) -> None:
         f"for {', '.join(task.branch.weights_model for task in tasks)}.",
         "They recognise nothing: their answers are noise, good for trying out the plumbing only.",
         *reasons.values(),
-        "For real answers: make models WEIGHTS=PATH (a folder with yolo11n.pt), or run this again when online.",
+        advice,
     ]
     bar = "!" * 100
     print(bar, *(f"!! {line}" for line in lines), bar, sep="\n", file=sys.stderr, flush=True)

@@ -41,7 +41,7 @@ ONLY_IN = {
     "onnxruntime": ("app.engine.embedded", "export"),
     **dict.fromkeys(("torch", "torchvision", "transformers"), PYTORCH),
     "ultralytics": (),
-    "export": ("export",),
+    "export": ("export", "app.commands.up"),
     "app.main": ("app.cli", "app.commands"),
     "app.cli": ("app.start",),
     "app.engine.triton": ("app.engine.triton", "app.main", "app.commands.smoke.triton"),
@@ -131,7 +131,8 @@ ALLOWED = {
     },
     "app.errors": set(),
     "app.hints": set(),
-    "app.extras": set(),
+    "app.extras": {"app.installation"},
+    "app.installation": {"platformdirs"},
     "app.metrics": {"prometheus_client"},
     "app.context": set(),
     "app.process.logs": {"app.context"},
@@ -243,6 +244,7 @@ HABITS = {
         "app.commands.smoke.command",
         "app.commands.keys",
         "app.commands.serve",
+        "app.commands.up",
     ),
 }
 

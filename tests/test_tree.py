@@ -14,6 +14,7 @@ DOCUMENTS = [
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "deploy/local/README.md",
+    "docs/install.md",
     "docs/videos.md",
     "docs/pictures.md",
     "docs/access.md",

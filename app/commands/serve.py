@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 
+from app import installation
 from app.api.server.workers import Workers
 from app.process import logs, malloc, preflight, shutdown, uvicorn_options
 from app.settings import Settings, environment, metrics_folder, pass_on, share_metrics, unknown_variables
@@ -34,6 +35,7 @@ _LEFT_BEHIND = ("embedded-loader", "first-run-", "quarantine")
 
 def serve(settings: Settings) -> int:
     """Run the service until it is told to stop; answers the exit code."""
+    settings = _with_profiles(settings)
     wrong = [
         *unknown_variables(environment()),
         *preflight.faults(settings, catalogues.load()),
@@ -60,6 +62,17 @@ def serve(settings: Settings) -> int:
         return _refuse([str(error)])
     _leave(code)
     return code
+
+
+def _with_profiles(settings: Settings) -> Settings:
+    """The settings, with the profiles of the wheel where none are named and the working folder has none."""
+    default, named = (
+        Settings.model_fields["profiles_folder"].default,
+        "profiles_folder" in settings.model_fields_set,
+    )
+    if named or not installation.INSTALLED or default.is_dir():
+        return settings
+    return settings.model_copy(update={"profiles_folder": installation.PROFILES})
 
 
 def _refuse(faults: Sequence[str]) -> int:

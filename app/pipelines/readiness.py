@@ -70,7 +70,7 @@ class ReadyProbe:
         if any(states[name].ready for name in self._names):
             return []
         loading = [_of_state(states[n]) for n in self._names if states[n].readiness is Readiness.LOADING]
-        words = "no branch is ready; `make models` builds some"
+        words = "no branch is ready; `make models` or `gateway up` builds some"
         first = states[self._names[0]].readiness
         return loading or [_fault(self._router.engine.name, first, words)]
 

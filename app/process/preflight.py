@@ -8,13 +8,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from app import extras
+from app import extras, installation
 from app.hints import did_you_mean
 from app.settings import Settings, variable
 from routing.catalogue import Catalogue
 
 _READ = {"repository": "a folder", "manifest": "a file", "profiles_folder": "a folder"}
 _WRITTEN = ("videos_folder", "spool_folder", "text_cache_folder")
+_HINT = "; `gateway up` builds the starter models and serves them"
 # Settings that only one of the engines looks at.
 _OF_ENGINE = {
     "embedded": ("models", "embedded_threads", "rescan_s"),
@@ -86,7 +87,8 @@ def _unreadable(settings: Settings) -> Iterator[str]:
             continue
         mode = os.R_OK if kind == "a file" else os.R_OK | os.X_OK
         if not (path.is_file() if kind == "a file" else path.is_dir()):
-            yield f"{variable(name)}: {path} is not {kind} that is there (working folder: {Path.cwd()})"
+            hint = _HINT if name == "repository" and installation.INSTALLED else ""
+            yield f"{variable(name)}: {path} is not {kind} that is there (working folder: {Path.cwd()}){hint}"
         elif not os.access(path, mode):
             yield f"{variable(name)}: {path} can't be read by user {os.getuid()}"
 

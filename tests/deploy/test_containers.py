@@ -312,7 +312,9 @@ def test_it_serves_as_nobody_from_a_read_only_root(image: Path, models: Path) ->
         assert code == 0
         assert seconds < 6
         gone = subprocess.run(
-            [sys.executable, "-m", "triton_vision_gateway.health", f"127.0.0.1:{port}", "/livez"], cwd=ROOT, check=False
+            [sys.executable, "-m", "triton_vision_gateway.health", f"127.0.0.1:{port}", "/livez"],
+            cwd=ROOT,
+            check=False,
         )
         assert gone.returncode == 1
 
