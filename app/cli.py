@@ -30,6 +30,7 @@ from app.settings import (
     unknown_variables,
     variable,
 )
+from routing.catalogue import CatalogueError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `| head`: nobody reads the rest
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE  # as the shell has it; 0 would say that smoke found all well
+    except CatalogueError as error:
+        print(f"gateway: {error}", file=sys.stderr)
+        return 2
     except ModuleNotFoundError as error:
         said = extras.explained(error)
         if said is None:

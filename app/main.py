@@ -65,8 +65,7 @@ from app.videos.analysis import Options
 from app.videos.gauges import Watch
 from app.videos.jobs import JobOptions, VideoJobs
 from app.vision.prompts import Tokenizer
-from routing import catalogue as catalogues
-from routing import reachable
+from routing import overlay, reachable
 from routing.catalogue import Catalogue
 from routing.policy import Readiness
 
@@ -236,7 +235,7 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         await anyio.sleep(0)  # it imports a part of itself at its first use: now, while there are descriptors
-        catalogue = catalogues.load()
+        catalogue = overlay.load(settings.own_catalogue)
         store = create_session_store(settings, metrics)
         engine = await asyncio.to_thread(engine_factory, settings, catalogue)
         drain = Drain(settings.drain_s)
@@ -338,8 +337,9 @@ def create_suite(settings: Settings, catalogue: Catalogue, engine: Engine, metri
     Raises:
         RuntimeError: a setting names what the catalogue doesn't have.
     """
-    if settings.variant is not None and settings.variant not in catalogue["detect"].variants:
-        raise RuntimeError(f"GATEWAY_VARIANT is one of {', '.join(catalogue['detect'].variants)}")
+    fault = catalogue.variant_fault(settings.variant)
+    if fault is not None:
+        raise RuntimeError(f"GATEWAY_VARIANT {fault}")
     router = Router(catalogue, engine, settings.variant, settings.detect_input)
     shared = (router, metrics, ImageLimits(settings.max_pixels))
     cache = EmbeddingCache(settings.text_cache_bytes, settings.text_cache_folder)

@@ -111,9 +111,15 @@ class Settings(BaseSettings):
         "that requests reach without naming one (of each family its default variant, see GATEWAY_VARIANT and "
         "GATEWAY_DETECT_INPUT), and those of GATEWAY_REQUIRE_READY.",
     )
+    catalogue: OptionalPath = Field(
+        Path("catalogue"),
+        description="A catalogue of your own over ours: a TOML file or a folder of them, see docs/own-models.md. "
+        "The usual folder needn't be there.",
+    )
     variant: OptionalText = Field(
         None,
-        description="Detection variant (n s m l x) when the caller names none; unset: the catalogue's (x).",
+        description="Variant that serves when the caller names none (of detection n s m l x, or one of your own); "
+        "several of different families are separated by commas. Unset: the catalogue's (x).",
     )
     require_ready: str = Field(
         "",
@@ -324,6 +330,13 @@ class Settings(BaseSettings):
     def triton(self) -> TritonAddress:
         """Address of Triton's gRPC service."""
         return TritonAddress.parse(self.triton_url, self.triton_grpc_port)
+
+    @property
+    def own_catalogue(self) -> Path | None:
+        """Where the user's own catalogue is; None: there is none, as long as nobody has said that there is."""
+        if self.catalogue is None or "catalogue" in self.model_fields_set or self.catalogue.exists():
+            return self.catalogue
+        return None
 
     @model_validator(mode="after")
     def _together(self) -> Self:

@@ -48,10 +48,9 @@ def preprocess_graphs(catalogue: Catalogue, places: Places, families: Iterable[s
 
 def _preprocess_models(catalogue: Catalogue, families: Iterable[str]) -> Iterator[tuple[ModelSpec, Prepare]]:
     for branch in (branch for family in families for branch in catalogue[family].with_twins):
-        prepare = catalogue[branch.family].prepare
         for spec in branch.models:
-            if spec.kind == "preprocess" and prepare is not None:
-                yield spec, prepare
+            if spec.kind == "preprocess" and branch.prepare is not None:
+                yield spec, branch.prepare
 
 
 def _preprocess_graph(spec: ModelSpec, prepare: Prepare, places: Places) -> bool:
@@ -87,7 +86,12 @@ def _export(task: Task, weights: Weights, catalogue: Catalogue, places: Places) 
     write_atomic(optimized, content)
     _version_folders(task, places)
     record = manifest.publish(
-        name, optimized, places.repository, task.exporter.provenance(weights), labels or family.labels, shared
+        name,
+        optimized,
+        places.repository,
+        task.exporter.provenance(weights),
+        labels or task.branch.labels,
+        shared,
     )
     manifest.write_manifest(places.repository, places.manifest)
     took = time.perf_counter() - began

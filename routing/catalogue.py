@@ -1,6 +1,7 @@
 """The catalogue of families and branches: frozen, and checked whole when it is loaded.
 
-The data stands in `branches.toml`; nothing else in the project writes a size, a threshold or a tensor name.
+The data stands in `branches.toml`; nothing else in the project writes a size, a threshold or a tensor name. What
+users add to it, `routing/overlay.py` reads.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from typing import Any, Literal, get_args
 TIERS = ("small", "medium", "large")
 DATATYPE_BYTES = MappingProxyType({"UINT8": 1, "INT64": 8, "FP32": 4})
 CATALOGUE_PATH = Path(__file__).with_name("branches.toml")
+# The variant of a family that names none: what `variant=` says to have it where another one is the default.
+STANDARD = "standard"
 
+INTERPOLATIONS = ("linear", "bicubic")
 Fit = Literal["letterbox", "stretch", "crop"]
 ModelKind = Literal["ensemble", "preprocess", "onnx"]
 
@@ -42,12 +46,18 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """One model of the Triton repository: a folder with a `config.pbtxt`."""
+    """One model of the Triton repository: a folder with a `config.pbtxt`.
+
+    `mapped`: others made it, so that it may take more than one frame at a time or more than one size; one frame of one
+    size is asked of it. `classes`: in words, the names that the size of its output follows from.
+    """
 
     name: str
     kind: ModelKind
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    mapped: bool = False
+    classes: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +94,9 @@ class Branch:
 
     `compact` is the branch's twin that takes UINT8 pixels and has the same weights model, if there is one; `twin_of` is
     the name of the branch whose twin this is.
+
+    `labels` are the class names of its variant, in the order of its output; `prepare` and `min_short_side` as for the
+    family. `own`: a user's catalogue has it, ours doesn't.
     """
 
     name: str
@@ -100,6 +113,10 @@ class Branch:
     models: tuple[ModelSpec, ...]
     compact: Branch | None = None
     twin_of: str | None = None
+    labels: tuple[str, ...] = ()
+    prepare: Prepare | None = None
+    min_short_side: int | None = None
+    own: bool = False
 
     @property
     def weights_model(self) -> str:
@@ -119,7 +136,11 @@ class Branch:
 
 @dataclass(frozen=True)
 class Family:
-    """One task served by one kind of model, with its branches from small to large (and by variant), without twins."""
+    """One task served by one kind of model, with its branches from small to large (and by variant), without twins.
+
+    `prepare`, `min_short_side` and `labels` are those of its own variants; a user's variant may have others. A family
+    that a user's catalogue leaves out has no branches.
+    """
 
     name: str
     title: str
@@ -134,8 +155,23 @@ class Family:
     branches: tuple[Branch, ...]
 
     def variant_or_default(self, variant: str | None) -> str | None:
-        """`variant` if the family has it, else its own default; None for a family without variants."""
-        return variant if variant in self.variants else self.default_variant
+        """`variant`, or the one of several separated by commas, that the family has; else its own default.
+
+        None stands for the variant of a family that names none.
+        """
+        named = (self.named(word) for word in variants_in(variant))
+        return next((found[0] for found in named if found), self.default_variant)
+
+    def named(self, variant: str) -> tuple[str | None, ...]:
+        """The variant of this name, or nothing; None stands for the one without a name, called `standard`."""
+        if variant in self.variants:
+            return (variant,)
+        return (None,) if variant == STANDARD and self.of_variant(None) else ()
+
+    @property
+    def variant_names(self) -> tuple[str, ...]:
+        """What `variant=` may say, the family's own first."""
+        return (*((STANDARD,) if self.variants and self.of_variant(None) else ()), *self.variants)
 
     def of_variant(self, variant: str | None) -> tuple[Branch, ...]:
         """Branches of one variant, ascending by size."""
@@ -149,6 +185,11 @@ class Family:
     def branch(self, name: str) -> Branch | None:
         """By name; twins have names, too."""
         return next((branch for branch in self.with_twins if branch.name == name), None)
+
+
+def variants_in(text: str | None) -> list[str]:
+    """The variants of a list that is separated by commas."""
+    return [word.strip() for word in (text or "").split(",") if word.strip()]
 
 
 def with_twins(branches: Iterable[Branch]) -> tuple[Branch, ...]:
@@ -176,6 +217,26 @@ class Catalogue:
         models = (model for branch in self.branches.values() for model in branch.models)
         return MappingProxyType({model.name: model for model in models})
 
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The names of all variants, each once."""
+        return tuple(dict.fromkeys(v for family in self.families.values() for v in family.variant_names))
+
+    def variant_fault(self, text: str | None) -> str | None:
+        """Say why a list of default variants makes no sense; None: it does.
+
+        Args:
+            text: variants separated by commas, at most one per family.
+        """
+        for word in (words := variants_in(text)):
+            if word not in self.variants:
+                return f"is one of {', '.join(self.variants)}, or several of different families; not {word[:100]!r}"
+        for family in self.families.values():
+            both = [word for word in words if family.named(word)]
+            if len(set(both)) > 1:
+                return f"names {' and '.join(both)}, which are variants of one family ({family.name})"
+        return None
+
     def checklist(self, variant: str) -> Mapping[str, Literal["required", "optional"]]:
         """Names on the READY checklist, and on which of its two lists each is; see `ready_checklist`."""
         return {
@@ -188,8 +249,8 @@ class Catalogue:
 
         Args:
             required: which of the two lists.
-            variant: the one that the checklist speaks of in the family that has it (the baseline's is `x`); in
-                others it speaks of the default one.
+            variant: the one that the checklist speaks of in the family that has it (the baseline's is `x`), or
+                several separated by commas; in others it speaks of the default one.
         """
         return tuple(
             sorted(
@@ -217,27 +278,40 @@ def load(path: Path = CATALOGUE_PATH) -> Catalogue:
 
 def parse(document: Mapping[str, Any], labels_folder: Path) -> Catalogue:
     """Build a catalogue from its TOML document; `labels_folder` holds the files that `labels` names."""
-    _check_table(document, {"schema_version": int, "family": list}, "the catalogue")
+    check_table(document, {"schema_version": int, "family": list}, "the catalogue")
     if document.get("schema_version") != 1:
         raise CatalogueError("schema_version must be 1")
     families: dict[str, Family] = {}
     for table in document.get("family", ()):
-        _check_table(table, _FAMILY_KEYS, "a family")
+        check_table(table, _FAMILY_KEYS, "a family")
         family = _family(table, labels_folder)
         if family.name in families:
             raise CatalogueError(f"family {family.name} stands twice")
         families[family.name] = family
+    return assemble(families)
+
+
+def assemble(families: Mapping[str, Family]) -> Catalogue:
+    """A catalogue of families that agree with each other.
+
+    Raises:
+        CatalogueError: there are none, or two have a model or a variant of one name.
+    """
     if not families:
         raise CatalogueError("the catalogue has no family")
-    _unique("model", [name for family in families.values() for name in _own_models(family)])
-    _unique("variant", [variant for family in families.values() for variant in family.variants])
-    return Catalogue(MappingProxyType(families))
+    _unique("model", [name for family in families.values() for name in own_models(family)])
+    # Families of one component share a variant: text and images of one CLIP belong together.
+    named = dict.fromkeys((v, family.component) for family in families.values() for v in family.variants)
+    for family in families.values():
+        _unique("variant", list(family.variants))
+    _unique("variant", [variant for variant, _ in named])
+    return Catalogue(MappingProxyType(dict(families)))
 
 
 # Keys of each kind of table, and the type of their values.
 _FAMILY_KEYS: Mapping[str, type] = {
     "name": str, "title": str, "component": str, "folder": str, "ensemble": bool, "prepare": dict,
-    "variants": list, "default_variant": str, "min_short_side": int, "labels": str,
+    "variants": list, "default_variant": str, "min_short_side": int, "labels": str, "dimension": int,
     "input": list, "output": list, "compact": dict, "branch": list,
 }  # fmt: skip
 _BRANCH_KEYS: Mapping[str, type] = {
@@ -254,65 +328,109 @@ _PREPARE_KEYS: Mapping[str, type] = {
 def _family(table: Mapping[str, Any], labels_folder: Path) -> Family:
     name = str(table.get("name", "?"))
     try:
+        labels = read_labels(labels_folder, table.get("labels"))
         family = Family(
             name=name,
             title=table["title"],
             component=table["component"],
             folder=table["folder"],
             ensemble=table["ensemble"],
-            prepare=_prepare(name, table.get("prepare")),
+            prepare=prepare_of(name, table.get("prepare")),
             variants=tuple(table.get("variants", ())),
             default_variant=table.get("default_variant"),
             min_short_side=table.get("min_short_side"),
-            labels=_labels(labels_folder, table.get("labels")),
-            branches=tuple(_branches(table)),
+            labels=labels,
+            branches=tuple(branches_of(table, labels)),
         )
     except (KeyError, TypeError) as error:
         raise CatalogueError(f"family {name}: {error!r}") from error
     _check_variants(family, table["branch"])
-    _check_family(family)
+    check_family(family)
     return family
 
 
-def _prepare(family: str, table: Mapping[str, Any] | None) -> Prepare | None:
+def prepare_of(family: str, table: Mapping[str, Any] | None) -> Prepare | None:
     if table is None:
         return None
-    _check_table(table, _PREPARE_KEYS, f"family {family}, prepare")
+    check_table(table, _PREPARE_KEYS, f"family {family}, prepare")
     if table["fit"] not in get_args(Fit):
         raise CatalogueError(f"family {family}: unknown fit {table['fit']}")
+    if table["interpolation"] not in INTERPOLATIONS or (
+        table["fit"] == "letterbox" and table["interpolation"] != "linear"
+    ):
+        raise CatalogueError(
+            f"family {family}: interpolation {table['interpolation']} isn't known for this fit"
+        )
+    if not (table["scale"] > 0 and 0 < table.get("crop_ratio", 1) <= 1 and 0 <= table.get("pad", 0) <= 255):
+        raise CatalogueError(
+            f"family {family}: scale is positive, crop_ratio above 0 and at most 1, pad a grey level"
+        )
     numbers = [*table["mean"], *table["std"]]
     if len(table["mean"]) != 3 or len(numbers) != 6 or not all(isinstance(n, int | float) for n in numbers):
         raise CatalogueError(f"family {family}: mean and std have one number a channel")
+    if not all(table["std"]):
+        raise CatalogueError(f"family {family}: std divides, so it isn't 0")
     return Prepare(**{**table, "mean": tuple(table["mean"]), "std": tuple(table["std"])})
 
 
-def _labels(folder: Path, name: str | None) -> tuple[str, ...]:
+def read_labels(folder: Path, name: str | None) -> tuple[str, ...]:
+    """The class names in a file, one a line.
+
+    Raises:
+        CatalogueError: it can't be read, or a line is no name.
+    """
     if name is None:
         return ()
     try:
-        return tuple((folder / name).read_text(encoding="utf-8").splitlines())
+        labels = tuple((folder / name).read_text(encoding="utf-8").splitlines())
     except (OSError, ValueError) as error:
         raise CatalogueError(f"labels {name}: {error}") from error
+    check_labels(labels, name)
+    return labels
 
 
-def _branches(table: Mapping[str, Any]) -> Iterator[Branch]:
+def check_labels(labels: Iterable[object], where: str) -> None:
+    """Refuse what is no list of class names.
+
+    Raises:
+        CatalogueError: one isn't printable text, or there is none.
+    """
+    number = 0
+    for number, label in enumerate(labels, 1):
+        if not (isinstance(label, str) and label.strip() and label.isprintable()):
+            raise CatalogueError(f"labels {where}: line {number} is no class name, which is printable text")
+    if number == 0:
+        raise CatalogueError(f"labels {where}: there is no class name")
+
+
+def branches_of(table: Mapping[str, Any], labels: tuple[str, ...]) -> Iterator[Branch]:
+    """The branches of a family's table, variant by variant.
+
+    Raises:
+        CatalogueError, KeyError, TypeError: one makes no sense.
+    """
     for variant in table.get("variants", (None,)):
         for row in table["branch"]:
-            _check_table(row, _BRANCH_KEYS, f"family {table['name']}, a branch")
+            check_table(row, _BRANCH_KEYS, f"family {table['name']}, a branch")
             if row.get("variant", variant) == variant:
-                yield _branch(table, row, variant)
+                yield branch_of(table, row, variant, labels)
 
 
-def _branch(table: Mapping[str, Any], row: Mapping[str, Any], variant: str | None) -> Branch:
+def branch_of(
+    table: Mapping[str, Any], row: Mapping[str, Any], variant: str | None, labels: tuple[str, ...]
+) -> Branch:
+    """One branch of a variant.
+
+    Raises:
+        CatalogueError, KeyError, TypeError: it makes no sense.
+    """
     name = row["name"].replace("{variant}", str(variant))
     size = row.get("size")
     if any(row.get(key, 1) < 1 for key in ("size", "max_side", "model_size")):
         raise CatalogueError(f"branch {name}: sizes and thresholds are positive")
     if row.get("tier", TIERS[0]) not in TIERS:
         raise CatalogueError(f"branch {name}: unknown tier {row['tier']}")
-    symbols = {} if size is None else {"S": size}
-    if size is not None and size % 32 == 0:
-        symbols["A"] = 21 * (size // 32) ** 2
+    symbols = _symbols(table, size, labels)
     inputs = tuple(_tensor(t, symbols) for t in table["input"])
     outputs = tuple(_tensor(t, symbols) for t in table["output"])
     branch = Branch(
@@ -328,16 +446,31 @@ def _branch(table: Mapping[str, Any], row: Mapping[str, Any], variant: str | Non
         inputs=inputs,
         outputs=outputs,
         models=tuple(_models(name, table, row, inputs, outputs)),
+        labels=labels,
+        prepare=prepare_of(table["name"], table.get("prepare")),
+        min_short_side=table.get("min_short_side"),
     )
     compact = table.get("compact")
     return branch if compact is None else replace(branch, compact=_twin(branch, table, compact, symbols))
+
+
+def _symbols(table: Mapping[str, Any], size: int | None, labels: tuple[str, ...]) -> dict[str, int]:
+    """What the letters in shapes stand for."""
+    symbols = {} if size is None else {"S": size}
+    if size is not None and size % 32 == 0:
+        symbols["A"] = 21 * (size // 32) ** 2
+    if labels:
+        symbols |= {"C": len(labels), "4+C": 4 + len(labels)}
+    if "dimension" in table:
+        symbols["D"] = table["dimension"]
+    return symbols
 
 
 def _twin(
     branch: Branch, table: Mapping[str, Any], compact: Mapping[str, Any], symbols: Mapping[str, int]
 ) -> Branch:
     """An ensemble of a preprocess graph and the branch's own model."""
-    _check_table(compact, _COMPACT_KEYS, f"family {branch.family}, compact")
+    check_table(compact, _COMPACT_KEYS, f"family {branch.family}, compact")
     if table.get("prepare") is None or any(tensor.datatype != "FP32" for tensor in branch.inputs):
         raise CatalogueError(f"family {branch.family}: compact is for models that take prepared FP32")
     name = compact["name"].replace("{branch}", branch.name)
@@ -358,7 +491,7 @@ def _twin(
 
 
 def _tensor(table: Mapping[str, Any], symbols: Mapping[str, int]) -> TensorSpec:
-    _check_table(table, _TENSOR_KEYS, "a tensor")
+    check_table(table, _TENSOR_KEYS, "a tensor")
     if table["datatype"] not in DATATYPE_BYTES:
         raise CatalogueError(f"tensor {table['name']}: unknown datatype {table['datatype']}")
     shape = tuple(d if isinstance(d, int) else symbols[d] for d in table["shape"])
@@ -397,7 +530,7 @@ def _planar(name: str) -> str:
     return name.replace("INPUT", "OUTPUT")
 
 
-def _own_models(family: Family) -> Iterator[str]:
+def own_models(family: Family) -> Iterator[str]:
     """Names that nothing else may have: a twin's last model is its branch's, and twins of one size share a graph."""
     twins = [branch.compact for branch in family.branches if branch.compact is not None]
     yield from (model.name for branch in family.branches for model in branch.models)
@@ -405,11 +538,11 @@ def _own_models(family: Family) -> Iterator[str]:
     yield from (spec.name for spec in {twin.models[1] for twin in twins})
 
 
-def _check_family(family: Family) -> None:
+def check_family(family: Family) -> None:
     if family.default_variant not in (family.variants or (None,)):
         raise CatalogueError(f"family {family.name}: default_variant is none of its variants")
     for variant in family.variants or (None,):
-        _check_ladder(family.name, family.of_variant(variant))
+        check_ladder(family.name, family.of_variant(variant))
 
 
 def _check_variants(family: Family, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -418,7 +551,7 @@ def _check_variants(family: Family, rows: Iterable[Mapping[str, Any]]) -> None:
             raise CatalogueError(f"family {family.name}: {row['name']} is of a variant that it hasn't")
 
 
-def _check_ladder(family: str, branches: tuple[Branch, ...]) -> None:
+def check_ladder(family: str, branches: tuple[Branch, ...]) -> None:
     """Sizes, thresholds and tiers rise together; only the last branch has no bound."""
     if not branches:
         raise CatalogueError(f"family {family}: it has no branches")
@@ -435,8 +568,12 @@ def _check_ladder(family: str, branches: tuple[Branch, ...]) -> None:
         raise CatalogueError(f"family {family}: {branches[-1].name} must serve every larger frame")
 
 
-def _check_table(table: Any, keys: Mapping[str, type], where: str) -> None:
-    """Known keys only, each of its type (a bool is no int; a float may be written as an int)."""
+def check_table(table: Any, keys: Mapping[str, type], where: str) -> None:
+    """Known keys only, each of its type (a bool is no int; a float may be written as an int; `object` is any).
+
+    Raises:
+        CatalogueError: there is another one, or a value is of another type.
+    """
     if not isinstance(table, Mapping):
         raise CatalogueError(f"{where} is no table")
     where = f"{where} ({table.get('name', '?')})"
@@ -444,6 +581,8 @@ def _check_table(table: Any, keys: Mapping[str, type], where: str) -> None:
     if unknown:
         raise CatalogueError(f"{where}: unknown key {', '.join(unknown)}")
     for key, value in table.items():
+        if keys[key] is object:
+            continue
         if type(value) not in ((int, float) if keys[key] is float else (keys[key],)):
             raise CatalogueError(f"{where}: {key} is no {keys[key].__name__}")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
 
-from routing.catalogue import TIERS, Branch, Family, with_twins
+from routing.catalogue import STANDARD, TIERS, Branch, Family, with_twins
 
 
 class Readiness(StrEnum):
@@ -146,7 +146,7 @@ def route(
         decision = _fall_back(family, decision, wishes, ready)
     if compact and wishes.branch is None:
         decision = _compacted(decision, ready, compact)
-    return _with_warnings(family, facts, decision)
+    return _with_warnings(facts, decision)
 
 
 def _compacted(decision: Decision, ready: Mapping[str, Readiness], reason: str) -> Decision:
@@ -181,7 +181,9 @@ def _decide(
     ready: Mapping[str, Readiness],
     default_variant: str | None,
 ) -> Decision:
-    branches = family.of_variant(_variant(family, wishes, default_variant))
+    if not family.branches:
+        raise RoutingError("model_not_found", f"the catalogue leaves out every branch of {family.name}")
+    branches = family.of_variant(variant_of(family, wishes, default_variant))
     if wishes.overrides:
         return _override(family, branches, wishes)
     if len(branches) == 1 or facts is None:
@@ -189,14 +191,25 @@ def _decide(
     return _rule(branches, facts, ready)
 
 
-def _variant(family: Family, wishes: Wishes, default_variant: str | None) -> str | None:
+def variant_of(family: Family, wishes: Wishes, default_variant: str | None = None) -> str | None:
+    """The variant that serves these wishes; None stands for the one of a family that names none.
+
+    Args:
+        family: from the catalogue.
+        wishes: as for `route`.
+        default_variant: as for `route`.
+
+    Raises:
+        RoutingError: `invalid_parameter`: the family has no such variant.
+    """
     if wishes.variant is not None:
-        if wishes.variant not in family.variants:
-            known = ", ".join(family.variants) or "none"
+        found = family.named(wishes.variant)
+        if not found:
+            known = ", ".join(family.variant_names) or "none"
             raise RoutingError(
                 "invalid_parameter", f"{family.name} has no variant {wishes.variant[:100]!r}; it has {known}"
             )
-        return wishes.variant
+        return found[0]
     if wishes.branch is not None:
         named = family.branch(wishes.branch)
         if named is not None:
@@ -226,6 +239,12 @@ def _override(family: Family, branches: tuple[Branch, ...], wishes: Wishes) -> D
             return Decision(branch, "override", f"override: {words}")
     if wishes.variant is not None:
         given["variant"] = wishes.variant
+    named = None if wishes.branch is None else family.branch(wishes.branch)
+    if named is not None and wishes.variant is not None and named not in with_twins(branches):
+        raise RoutingError(
+            "invalid_parameter",
+            f"{named.name} is a branch of {named.variant or STANDARD}, not of {wishes.variant}",
+        )
     words = ", ".join(f"{key}={value}" for key, value in given.items())
     raise RoutingError("invalid_parameter", f"{family.name} has no branch with {words}")
 
@@ -284,13 +303,14 @@ def _below(family: Family, meant: Branch) -> list[Branch]:
     return smaller[::-1]
 
 
-def _with_warnings(family: Family, facts: FrameFacts | None, decision: Decision) -> Decision:
-    if facts is None or family.min_short_side is None:
+def _with_warnings(facts: FrameFacts | None, decision: Decision) -> Decision:
+    least = decision.branch.min_short_side
+    if facts is None or least is None:
         return decision
     shorter = min(facts.width, facts.height)
-    if shorter >= family.min_short_side:
+    if shorter >= least:
         return decision
-    warning = f"shorter side {shorter} px is under the {family.min_short_side} px that this family wants"
+    warning = f"shorter side {shorter} px is under the {least} px that this family wants"
     return Decision(decision.branch, decision.kind, decision.why, decision.passed_over, (warning,))
 
 

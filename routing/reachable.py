@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from routing.catalogue import Branch, Catalogue, Family, with_twins
-from routing.policy import Wishes
+from routing.policy import RoutingError, Wishes, variant_of
 
 
 def reachable(
@@ -23,10 +23,10 @@ def reachable(
     named = None if wishes.branch is None else family.branch(wishes.branch)
     if wishes.branch is not None and named is None:
         return ()
-    variant = wishes.variant
-    if variant is None:
-        variant = named.variant if named is not None else family.variant_or_default(default_variant)
-    branches = family.of_variant(variant)
+    try:
+        branches = family.of_variant(variant_of(family, wishes, default_variant))
+    except RoutingError:
+        return ()
     if wishes.overrides:
         branches = _chosen(branches, named, wishes)
     return with_twins(branches) if compact and named is None else branches
@@ -67,15 +67,17 @@ class Service:
 def of_service(catalogue: Catalogue, service: Service) -> tuple[Branch, ...]:
     """Return the branches that requests reach without naming one, and those that are required, in loading order.
 
-    Where nobody has built a family's default variant, its other variants come too: requests can name them.
+    Where nobody has built a family's default variant, its other variants come too: requests can name them. So do the
+    variants of a user's own catalogue, which were added to be named.
     """
     found: set[str] = set(service.required)
     for family in catalogue.families.values():
         usual = reachable(family, Wishes(), service.variant, compact=service.compact)
         if service.there.isdisjoint(branch.name for branch in usual):
-            others = with_twins(family.branches) if service.compact else family.branches
+            others = family.with_twins if service.compact else family.branches
             usual = (*usual, *(branch for branch in others if branch.name in service.there))
-        found |= {branch.name for branch in usual}
+        own = (branch for branch in family.branches if branch.own and branch.twin_of is None)
+        found |= {branch.name for branch in (*usual, *own)}
     return loading_order(catalogue, (catalogue.branches[name] for name in found), service.variant)
 
 
@@ -89,7 +91,9 @@ def loading_order(
     """
     wanted = tuple(branches)
     families = {name: place for place, name in enumerate(catalogue.families)}
-    first = {default_branch(family, variant).name for family in catalogue.families.values()}
+    first = {
+        default_branch(family, variant).name for family in catalogue.families.values() if family.branches
+    }
 
     def rank(branch: Branch) -> tuple[bool, bool, bool, int, int, str]:
         usual = catalogue[branch.family].variant_or_default(variant) == branch.variant

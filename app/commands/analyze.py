@@ -35,8 +35,8 @@ from app.videos import manifest as manifests
 from app.videos import profile_documents
 from app.videos.analysis import Input, Observer, Progress, Report, VideoAnalysis
 from app.videos.profile import Profile
-from routing import catalogue as catalogues
-from routing.catalogue import Catalogue
+from routing import overlay
+from routing.catalogue import STANDARD, Catalogue
 from routing.policy import Readiness, Wishes
 from routing.reachable import reachable
 
@@ -101,7 +101,8 @@ def _settings(parsed: argparse.Namespace, profile: Profile) -> Settings:
         given["engine"] = parsed.engine or "triton"
         given["triton_url"] = parsed.triton_url or given.get("triton_url")
     given = {name: value for name, value in given.items() if value is not None}
-    settings, catalogue = Settings(**given), catalogues.load()
+    settings = Settings(**given)
+    catalogue = overlay.load(settings.own_catalogue)
     allowed = inventory.patterns("*" if settings.models == "auto" else settings.models)
     wanted = {branch.name for branch in inventory.matching(catalogue, allowed)}
     names = [name for name in reached(profile, settings, catalogue) if name in wanted]
@@ -119,7 +120,8 @@ def reached(profile: Profile, settings: Settings, catalogue: Catalogue) -> list[
         wishes = wishes_of(asked.branch, getattr(asked, "variant", None), fallback=profile.fallback)
         branches = reachable(catalogue[family], wishes, settings.variant, compact=compact)
         if getattr(asked, "prompts", None):
-            branches = (*branches, *reachable(catalogue["clip_text"], Wishes()))
+            beside = next((branch.variant for branch in branches), None) or STANDARD
+            branches = (*branches, *reachable(catalogue["clip_text"], Wishes(variant=beside)))
         found |= dict.fromkeys(branch.name for branch in branches)
     return list(found)
 
@@ -134,7 +136,7 @@ class _Backend:
     def __init__(self, settings: Settings, profile: Profile) -> None:
         self.options = analysis_options(settings)
         self._settings = settings
-        self._catalogue = catalogues.load()
+        self._catalogue = overlay.load(settings.own_catalogue)
         self._reached = reached(profile, settings, self._catalogue)
         self._engine: Engine | None = None
         self._loaded: Suite | None = None

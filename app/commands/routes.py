@@ -8,6 +8,8 @@ import sys
 from app.hints import did_you_mean
 from app.settings import Settings
 from routing import catalogue as catalogues
+from routing import overlay
+from routing.catalogue import Catalogue
 from routing.policy import FrameFacts, Readiness, RoutingError, Wishes, route
 
 # fmt: off
@@ -20,7 +22,8 @@ _SIDES = (
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--family", default="detect", choices=list(catalogues.load().families))
     parser.add_argument(
-        "--variant", help="variant: of detect n s m l x, of flow small large (default: GATEWAY_VARIANT)"
+        "--variant",
+        help="variant: of detect n s m l x, of flow small large, or one of your own (default: GATEWAY_VARIANT)",
     )
     parser.add_argument("--not-ready", default="", help="branches to treat as not ready, separated by commas")
     parser.add_argument("sizes", nargs="*", type=_size, help="W or WxH in pixels (default: 64 to 4096)")
@@ -28,9 +31,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def routes(parsed: argparse.Namespace) -> int:
     """Run the command; answers the exit code."""
-    family, default = catalogues.load()[parsed.family], Settings().variant
+    settings = Settings()
+    catalogue, default = overlay.load(settings.own_catalogue), settings.variant
+    family = catalogue[parsed.family]
     away = {name.strip() for name in parsed.not_ready.split(",")} - {""}
-    faults = list(_faults(default, away))
+    faults = list(_faults(catalogue, default, away))
     for fault in faults:
         print(f"gateway routes: {fault}", file=sys.stderr)
     if faults:
@@ -51,15 +56,14 @@ def routes(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _faults(variant: str | None, away: set[str]) -> list[str]:
-    catalogue = catalogues.load()
-    variants = catalogue["detect"].variants
+def _faults(catalogue: Catalogue, variant: str | None, away: set[str]) -> list[str]:
     faults = [
         f"no branch is called {name}{did_you_mean(name, catalogue.branches)}"
         for name in sorted(away - catalogue.branches.keys())
     ]
-    if variant is not None and variant not in variants:
-        faults.append(f"GATEWAY_VARIANT: is one of {', '.join(variants)}{did_you_mean(variant, variants)}")
+    fault = catalogue.variant_fault(variant)
+    if fault is not None:
+        faults.append(f"GATEWAY_VARIANT: {fault}{did_you_mean(variant or '', catalogue.variants)}")
     return faults
 
 

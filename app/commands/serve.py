@@ -22,7 +22,7 @@ from app import installation
 from app.api.server.workers import Workers
 from app.process import logs, malloc, preflight, shutdown, uvicorn_options
 from app.settings import Settings, environment, metrics_folder, pass_on, share_metrics, unknown_variables
-from routing import catalogue as catalogues
+from routing import overlay
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -36,9 +36,10 @@ _LEFT_BEHIND = ("embedded-loader", "first-run-", "quarantine")
 def serve(settings: Settings) -> int:
     """Run the service until it is told to stop; answers the exit code."""
     settings = _with_profiles(settings)
+    catalogue = overlay.load(settings.own_catalogue)
     wrong = [
         *unknown_variables(environment()),
-        *preflight.faults(settings, catalogues.load()),
+        *preflight.faults(settings, catalogue),
         *uvicorn_options.faults(settings),
     ]
     if wrong:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 import cv2
@@ -37,8 +37,10 @@ def letterbox_into(
     workspace: MutableMapping[str, Any],
     pad: int = PAD,
     scale: float = 255.0,
+    mean: Sequence[float] = (0.0, 0.0, 0.0),
+    std: Sequence[float] = (1.0, 1.0, 1.0),
 ) -> None:
-    """Write the letterboxed frame into a tensor: planar, divided by `scale`.
+    """Write the letterboxed frame into a tensor: planar, `(x / scale - mean) / std` per channel.
 
     Args:
         rgb: `[height, width, 3]` uint8.
@@ -47,11 +49,15 @@ def letterbox_into(
         workspace: belongs to `images`: keeps buffers between calls (the padding is written again only when
             the geometry changes).
         pad: the grey level around the frame.
-        scale: divisor of a grey level; `pad / scale` stands around the frame.
+        scale: divisor of a grey level.
+        mean: of each channel, after the division.
+        std: of each channel, likewise; the grey level around the frame goes through all three.
     """
+    shifted = any(mean) or any(value != 1 for value in std)
     if workspace.get("geometry") != geometry:
         workspace["geometry"] = None  # half-written until all is in place
-        images.fill(np.float32(pad) / np.float32(scale))
+        for plane, m, s in zip(images[0], mean, std, strict=True):
+            plane.fill((np.float32(pad) / np.float32(scale) - np.float32(m)) / np.float32(s))
         shape = (geometry.new_height, geometry.new_width)
         workspace["resized"] = np.empty((*shape, 3), dtype=np.uint8)
         workspace["planes"] = [np.empty(shape, dtype=np.uint8) for _ in range(3)]
@@ -65,6 +71,10 @@ def letterbox_into(
     cv2.split(resized, planes)
     for plane, view in zip(planes, workspace["views"], strict=True):
         np.divide(plane, np.float32(scale), out=view)
+    if shifted:
+        for view, m, s in zip(workspace["views"], mean, std, strict=True):
+            np.subtract(view, np.float32(m), out=view)
+            np.divide(view, np.float32(s), out=view)
 
 
 def letterbox_pixels_into(

@@ -7,6 +7,7 @@ so that shrinking doesn't alias.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import cv2
@@ -55,6 +56,28 @@ def fit_square(
         resized = resized.resize(target, resample)
     left, top = round((target[0] - size) / 2), round((target[1] - size) / 2)
     return np.asarray(resized.crop((left, top, left + size, top + size)))
+
+
+def normalized_into(
+    square: NDArray[np.uint8],
+    planes: NDArray[np.float32],
+    scale: float,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> None:
+    """Write a square as models take it that normalise nothing themselves: planar, `(x / scale - mean) / std`.
+
+    Args:
+        square: `[size, size, 3]` uint8.
+        planes: `[3, size, size]` float32, every element is written.
+        scale: divisor of a level.
+        mean: of each channel, after the division.
+        std: of each channel, likewise.
+    """
+    for channel, (m, s) in enumerate(zip(mean, std, strict=True)):
+        np.divide(square[..., channel], np.float32(scale), out=planes[channel])
+        planes[channel] -= np.float32(m)
+        planes[channel] /= np.float32(s)
 
 
 def _middle(

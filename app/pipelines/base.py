@@ -17,7 +17,7 @@ from app.errors import InsufficientGpuMemory, by_code
 from app.hints import did_you_mean
 from app.metrics import Metrics
 from routing.catalogue import TIERS, Branch, Catalogue, Family
-from routing.policy import Decision, FrameFacts, Readiness, RoutingError, instead, route
+from routing.policy import Decision, FrameFacts, Readiness, RoutingError, instead, route, variant_of
 from routing.policy import Wishes as Wishes  # noqa: PLC0414  # for the routes, which know no routing
 from routing.provenance import ModelUsed, model_signature, models_used, resolved_model_mapping
 
@@ -173,8 +173,9 @@ class ReadinessByName(Mapping[str, Readiness]):
 class Router:
     """`routing.policy.route` over what the engine says is ready, with our errors.
 
-    `variant` serves when the caller names none; None: the catalogue's. `detect_input`: whether frames travel to the
-    detector as prepared FP32 or as UINT8 pixels; `auto`: as UINT8 where tensors are copied into messages.
+    `variant`, or one of several separated by commas, serves when the caller names none; None: the catalogue's.
+    `detect_input`: whether frames travel to the detector as prepared FP32 or as UINT8 pixels; `auto`: as UINT8 where
+    tensors are copied into messages.
     """
 
     catalogue: Catalogue
@@ -202,6 +203,17 @@ class Router:
             if state.reason:
                 detail = f"{detail}: {state.reason}"
             raise by_code(error.code)(detail, retry_after=state.wait_s) from error
+
+    def variant_of(self, family: str, wishes: Wishes) -> str | None:
+        """The variant that serves these wishes; None stands for that of a family which names none.
+
+        Raises:
+            InvalidParameter: the family has no such variant.
+        """
+        try:
+            return variant_of(self.catalogue[family], wishes, self.variant)
+        except RoutingError as error:
+            raise by_code(error.code)(error.detail) from error
 
     def _compact(self) -> str:
         """Return the reason for sending frames as UINT8, or an empty string if they go as FP32."""

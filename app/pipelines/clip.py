@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.errors import InferenceFailed, PromptTooLong
+from app.errors import InferenceFailed, InvalidParameter, PromptTooLong
 from app.media.encodings import npy_bytes
 from app.metrics import Metrics
 from app.pipelines.base import Deadline, Framed, Router, Served, Timings, Wishes, leased, observe
@@ -19,6 +19,7 @@ from app.pipelines.embedding_cache import EmbeddingCache
 from app.vision.embeddings import l2_normalized, softmax
 from app.vision.prompts import Tokenizer
 from app.vision.prompts import Tokens as Tokens  # noqa: PLC0414  # for the routes, which know no maths
+from routing.catalogue import STANDARD
 
 # exp(logit_scale) of the published model: what its cosine similarities are multiplied with before the softmax.
 LOGIT_SCALE = 100.0
@@ -52,7 +53,7 @@ def embedding_bytes(vectors: NDArray[np.float32]) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """`vector` `[512]` float32, not normalised; `cached`: no model was called for it."""
+    """`vector` `[D]` float32, not normalised; `cached`: no model was called for it."""
 
     vector: NDArray[np.float32]
     served: Served
@@ -108,13 +109,29 @@ class TextPipeline:
             raise PromptTooLong(f"the prompt {prompt[:40]!r}… has more than 75 tokens")
         return tokens
 
-    def recall(self, tokens: Tokens) -> Embedding | None:
+    def variant_beside(self, image: str | None) -> str:
+        """The name of the text variant that embeds into the space of an image variant.
+
+        Raises:
+            InvalidParameter: there is none, and embeddings of two variants can't be compared.
+        """
+        named = image or STANDARD
+        if not self.router.catalogue["clip_text"].named(named):
+            raise InvalidParameter(
+                f"no prompts for the image variant {named}: clip_text has no variant of this name, and embeddings "
+                "of two variants can't be compared"
+            )
+        return named
+
+    def recall(self, tokens: Tokens, variant: str | None = None) -> Embedding | None:
         """Return the cached embedding of these tokens by the weights that serve now, and count a hit.
+
+        `variant` as for a call.
 
         Raises:
             GatewayError: see `Router.decide`.
         """
-        decision = self.router.decide("clip_text", None, Wishes())
+        decision = self.router.decide("clip_text", None, Wishes(variant=variant))
         state = self.router.engine.ready()[decision.branch.name]
         vector = self.cache.get(tokens.ids, state.used)
         if vector is None:
@@ -123,18 +140,20 @@ class TextPipeline:
         served = Served(self.router.catalogue["clip_text"], decision, state, Timings())
         return Embedding(vector, served, tokens.truncated, cached=True)
 
-    def __call__(self, tokens: Tokens, deadline: Deadline) -> Embedding:
+    def __call__(self, tokens: Tokens, deadline: Deadline, variant: str | None = None) -> Embedding:
         """Embedding of one prompt: from the cache, or the model's row at the end of text.
+
+        `variant` is that of the text model; None: the default.
 
         Raises:
             GatewayError: see `Router.decide`, `Engine.lease` and `Lease.run`.
         """
-        remembered = self.recall(tokens)
+        remembered = self.recall(tokens, variant)
         if remembered is not None:
             return remembered
         self.metrics.text_cache.labels("miss").inc()
         timings = Timings()
-        decision = self.router.decide("clip_text", None, Wishes())
+        decision = self.router.decide("clip_text", None, Wishes(variant=variant))
         branch = decision.branch
         with leased(self.router.engine, branch, deadline, timings) as lease:
             with timings.stage("prepare"):

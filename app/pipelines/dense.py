@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from app.errors import InferenceFailed, InvalidParameter
 from app.media.image import ImageLimits, decode_image
-from app.media.resize import fit_square
+from app.media.resize import fit_square, normalized_into
 from app.metrics import Metrics
 from app.pipelines.base import (
     Deadline,
@@ -87,7 +87,7 @@ class DensePipeline:
     ) -> tuple[NDArray[np.float32], Served]:
         described = self.router.catalogue[decision.branch.family]
         deadline, timings = framed.deadline, framed.timings
-        branch, prepare = decision.branch, described.prepare
+        branch, prepare = decision.branch, decision.branch.prepare
         if prepare is None or branch.size is None or prepare.fit == "letterbox":
             raise InvalidParameter(f"{described.name} takes no raw frames")
         with timings.stage("prepare"):
@@ -99,7 +99,11 @@ class DensePipeline:
         with leased(self.router.engine, branch, deadline, timings) as lease:
             with timings.stage("prepare"):
                 for spec, square in zip(branch.inputs, squares, strict=True):
-                    lease.inputs[spec.name][0] = square
+                    if spec.datatype == "UINT8":
+                        lease.inputs[spec.name][0] = square
+                    else:
+                        planes = lease.inputs[spec.name][0]
+                        normalized_into(square, planes, prepare.scale, prepare.mean, prepare.std)
             deadline.check("prepare")
             with timings.stage("infer"):
                 lease.run(deadline)

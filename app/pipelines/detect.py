@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from app.engine.base import Deadline
+from app.engine.base import Deadline, Lease
+from app.errors import GatewayError, InvalidParameter
 from app.media.fit import letterbox_into, letterbox_pixels_into
 from app.media.image import ImageLimits, decode_image
 from app.media.overlays import draw_boxes, picture_bytes
@@ -16,7 +17,10 @@ from app.metrics import Metrics
 from app.pipelines.base import Framed, Router, Served, Timings, leased, observe, on_branch
 from app.vision.letterbox import Letterbox
 from app.vision.yolo import detect
+from routing.catalogue import Branch
 from routing.policy import Decision, FrameFacts, Wishes
+
+_ANY = Wishes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +80,16 @@ class DetectPipeline:
     metrics: Metrics
     limits: ImageLimits
 
-    def labels(self, branch_labels: Sequence[str] = ()) -> Sequence[str]:
-        """Class names: the weights' own, else the catalogue's."""
-        return branch_labels or self.router.catalogue["detect"].labels
+    def labels(self, wishes: Wishes = _ANY) -> Sequence[str]:
+        """Class names of the variant that serves these wishes: its weights' own where they have some.
+
+        Raises:
+            InvalidParameter: there is no such variant.
+        """
+        branches = self.router.catalogue["detect"].of_variant(self.router.variant_of("detect", wishes))
+        states = self.router.engine.ready()
+        known = (states[branch.name].weights.labels for branch in branches if branch.labels)
+        return next(filter(None, known), branches[0].labels if branches else ())
 
     def __call__(
         self, data: bytes, parameters: DetectParameters, wishes: Wishes, deadline: Deadline
@@ -89,13 +100,37 @@ class DetectPipeline:
             GatewayError: see `decode_image`, `Router.decide`, `Engine.lease` and `Lease.run`.
         """
         timings = Timings()
+        rgb = self._decoded(data, deadline, timings)
+        return self.on_frame(rgb, _framed(rgb, parameters, wishes, deadline, timings), parameters)
+
+    def several(
+        self, data: bytes, asked: Sequence[tuple[DetectParameters, Wishes]], deadline: Deadline
+    ) -> list[Detections | GatewayError]:
+        """Detect objects in one encoded picture, which is decoded once, with each of several wishes.
+
+        An error of one is in its place; the first has the time of decoding.
+
+        Raises:
+            GatewayError: see `decode_image`.
+        """
+        timings = Timings()
+        rgb = self._decoded(data, deadline, timings)
+        found: list[Detections | GatewayError] = []
+        for parameters, wishes in asked:
+            framed = _framed(rgb, parameters, wishes, deadline, timings)
+            try:
+                found.append(without_pixels(self.on_frame(rgb, framed, parameters)))
+            except GatewayError as error:
+                found.append(error)
+            timings = Timings()
+        return found
+
+    def _decoded(self, data: bytes, deadline: Deadline, timings: Timings) -> NDArray[np.uint8]:
         deadline.check("queue")
         with timings.stage("decode"):
             rgb = decode_image(data, self.limits)
         deadline.check("decode")
-        height, width = rgb.shape[:2]
-        facts = FrameFacts(width, height, parameters.analysis_width, parameters.analysis_height)
-        return self.on_frame(rgb, Framed(facts, wishes, deadline, timings), parameters)
+        return rgb
 
     def on_frame(self, rgb: NDArray[np.uint8], framed: Framed, parameters: DetectParameters) -> Detections:
         """Detect objects in one decoded frame `[height, width, 3]` uint8 RGB."""
@@ -112,15 +147,14 @@ class DetectPipeline:
         geometry = Letterbox.fit(rgb.shape[1], rgb.shape[0], branch.size or 0)
         with leased(self.router.engine, branch, deadline, timings) as lease:
             with timings.stage("prepare"):
-                place = letterbox_into if branch.twin_of is None else letterbox_pixels_into
-                place(rgb, geometry, lease.inputs[branch.inputs[0].name], lease.workspace)
+                _place(rgb, geometry, lease, branch)
             deadline.check("prepare")
             with timings.stage("infer"):
                 lease.run(deadline)
             deadline.check("infer")
             with timings.stage("finish"):
                 found = detect(
-                    lease.outputs["output0"],
+                    lease.outputs[branch.outputs[0].name],
                     parameters.conf,
                     parameters.iou,
                     parameters.max_det,
@@ -132,5 +166,30 @@ class DetectPipeline:
             model = lease.model
         served = Served(family, decision, model, timings)
         observe(self.metrics, served)
-        labels = self.labels(model.weights.labels)
+        labels = model.weights.labels or branch.labels
         return Detections(boxes, found.scores, found.class_ids, labels, rgb, served)
+
+
+def _framed(
+    rgb: NDArray[np.uint8],
+    parameters: DetectParameters,
+    wishes: Wishes,
+    deadline: Deadline,
+    timings: Timings,
+) -> Framed:
+    height, width = rgb.shape[:2]
+    facts = FrameFacts(width, height, parameters.analysis_width, parameters.analysis_height)
+    return Framed(facts, wishes, deadline, timings)
+
+
+def _place(rgb: NDArray[np.uint8], geometry: Letterbox, lease: Lease, branch: Branch) -> None:
+    """The letterboxed frame in the branch's input, as its variant wants it."""
+    target, prepare = lease.inputs[branch.inputs[0].name], branch.prepare
+    if prepare is None:
+        raise InvalidParameter(f"{branch.name} takes no frames")
+    if branch.inputs[0].datatype == "UINT8":
+        letterbox_pixels_into(rgb, geometry, target, lease.workspace, prepare.pad)
+    else:
+        letterbox_into(
+            rgb, geometry, target, lease.workspace, prepare.pad, prepare.scale, prepare.mean, prepare.std
+        )

@@ -37,7 +37,7 @@ def branches(
 
 def decision(router: Router, family: Family, facts: FrameFacts, wishes: Wishes) -> dict[str, Any]:
     """Return the decision of routing about a frame: a branch with its reason, or an error with its code."""
-    if wishes.variant not in family.variants:  # it is another family's
+    if wishes.variant is not None and not family.named(wishes.variant):  # it is another family's
         wishes = dataclasses.replace(wishes, variant=None)
     try:
         decided = router.decide(family.name, facts, wishes)
@@ -139,7 +139,7 @@ def _family(
         "name": family.name,
         "title": family.title,
         "component": family.component,
-        "variants": list(family.variants),
+        "variants": list(family.variant_names),
         "default_variant": family.variant_or_default(router.variant),
         "min_short_side": family.min_short_side,
         "prepare": None if family.prepare is None else _prepare(family.prepare),
@@ -165,6 +165,8 @@ def _branch(branch: Branch, states: Mapping[str, ModelState], required: Collecti
         "required": branch.name in required,
         "checklist": "required" if branch.required else "optional",
         "when_ready": branch.when_ready,
+        "classes": len(branch.labels) or None,
+        "own": branch.own,
         "twin_of": branch.twin_of,
         "readiness": state.readiness,
         "reason": state.reason,

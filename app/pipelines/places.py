@@ -15,7 +15,7 @@ from app.vision.embeddings import softmax, top_k
 
 @dataclass(frozen=True, slots=True)
 class Scenes:
-    """`probabilities` `[365]` float32, summing to 1, in the order of `labels`."""
+    """`probabilities` `[categories]` float32, summing to 1, in the order of `labels`."""
 
     probabilities: NDArray[np.float32]
     labels: Sequence[str]
@@ -61,5 +61,5 @@ class PlacesPipeline(DensePipeline):
         with served.timings.stage("finish"):
             probabilities = softmax(logits)
         self.observe(served)
-        labels = served.model.weights.labels or served.family.labels
+        labels = served.model.weights.labels or served.decision.branch.labels
         return Scenes(probabilities, labels, width, height, served)

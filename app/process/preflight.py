@@ -50,10 +50,9 @@ def warnings(settings: Settings) -> list[str]:
 
 
 def _variant(settings: Settings, catalogue: Catalogue) -> Iterator[str]:
-    variants = catalogue["detect"].variants
-    if settings.variant is not None and settings.variant not in variants:
-        hint = did_you_mean(settings.variant, variants)
-        yield f"GATEWAY_VARIANT: is one of {', '.join(variants)}{hint}"
+    fault = catalogue.variant_fault(settings.variant)
+    if fault is not None:
+        yield f"GATEWAY_VARIANT: {fault}{did_you_mean(settings.variant or '', catalogue.variants)}"
 
 
 def _patterns(settings: Settings, catalogue: Catalogue) -> Iterator[str]:

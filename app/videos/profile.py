@@ -77,6 +77,7 @@ class ClipComponent:
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _STRICT
     branch: str | None = None
+    variant: str | None = None
     fit: Literal["crop", "stretch"] | None = None
     tokens: Literal["strict", "truncate"] = "truncate"
     prompts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -100,6 +101,7 @@ class DepthComponent:
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _STRICT
     branch: str | None = None
+    variant: str | None = None
     previews: int = 8
     maps: bool = False
 
@@ -139,7 +141,7 @@ class DetectComponent:
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _STRICT
     branch: str | None = None
-    variant: Literal["n", "s", "m", "l", "x"] | None = None
+    variant: str | None = None
     conf: float = 0.25
     iou: float = 0.7
     max_det: int = 300
@@ -167,6 +169,7 @@ class PlacesComponent:
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _STRICT
     branch: str | None = None
+    variant: str | None = None
     fit: Literal["crop", "stretch"] | None = None
     k: int = 5
 
@@ -226,6 +229,10 @@ class Profile:
         """Return the fields that shape the numbers, prompts included; the engine stands in the model signature."""
         document = dataclasses.asdict(self)
         del document["engine"]
+        for name in ("core_clip", "core_depth_midas", "places365"):
+            component = document["components"][name]
+            if component is not None and component["variant"] is None:
+                del component["variant"]  # as it was before these had variants, so that hashes stay equal
         return document
 
     @property

@@ -202,8 +202,9 @@ BRANCHES: dict[str, Any] = {
             "branches": [
                 {
                     "name": "yolo11n_640", "tier": "medium", "size": 640, "variant": "n", "max_side": 640,
-                    "model_size": None, "required": True, "checklist": "optional", "when_ready": False, "twin_of": None,
-                    "readiness": "ready", "reason": None, "weights": "pretrained", "weights_digest": _DIGEST,
+                    "model_size": None, "required": True, "checklist": "optional", "when_ready": False, "classes": 80,
+                    "own": False, "twin_of": None, "readiness": "ready", "reason": None, "weights": "pretrained",
+                    "weights_digest": _DIGEST,
                     "weights_source": None, "device": "cuda:0",
                     "inputs": [{"name": "images", "datatype": "FP32", "shape": [1, 3, 640, 640]}],
                     "outputs": [{"name": "output0", "datatype": "FP32", "shape": [1, 84, 8400]}],

@@ -303,6 +303,8 @@ class BranchRow(Schema):
     required: bool = Field(description="/readyz waits for it (GATEWAY_REQUIRE_READY).")
     checklist: Literal["required", "optional"] = Field(description="Its place on the READY checklist.")
     when_ready: bool = Field(description="The rule takes it only while it is ready.")
+    classes: int | None = Field(description="Classes that it tells apart; null: it names none.")
+    own: bool = Field(description="A catalogue of your own has it (GATEWAY_CATALOGUE), ours doesn't.")
     twin_of: str | None = Field(
         description="The branch whose weights this one runs on UINT8 pixels, in its place; null: it is no twin."
     )

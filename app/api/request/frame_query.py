@@ -24,6 +24,11 @@ class FrameQuery(BaseModel):
         description="Override the rule: a branch's name, a tier (small, medium, large) or a size in pixels.",
         examples=["medium"],
     )
+    variant: str | None = Field(
+        None,
+        max_length=200,
+        description="Variant of the model, see GET /v1/branches; none: the service's default.",
+    )
     fallback: bool = Field(
         False,
         description="If that branch can't serve, or runs out of memory on this very frame, take the next smaller one "
@@ -38,7 +43,7 @@ class FrameQuery(BaseModel):
     analysis_height: int | None = Field(None, ge=1, le=1 << 16, description="Height, likewise.")
 
     def wishes(self) -> Wishes:
-        return wishes_of(self.branch, fallback=self.fallback)
+        return wishes_of(self.branch, self.variant, fallback=self.fallback)
 
     def analysis(self) -> tuple[int | None, int | None]:
         return self.analysis_width, self.analysis_height

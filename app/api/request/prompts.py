@@ -46,9 +46,17 @@ def read_texts(parts: Sequence[bytes], most_bytes: int) -> list[str]:
 
 
 async def embed_all(
-    request: Request, gateway: Gateway, prompts: Sequence[str], deadline: Deadline, *, strict: bool
+    request: Request,
+    gateway: Gateway,
+    prompts: Sequence[str],
+    deadline: Deadline,
+    *,
+    strict: bool,
+    variant: str | None = None,
 ) -> list[Embedding]:
     """The embedding of each prompt, in order, all from the same weights; what differs in no token is embedded once.
+
+    `variant` is that of the text model; None: the service's default.
 
     Raises:
         PayloadTooLarge: too many prompts.
@@ -61,7 +69,7 @@ async def embed_all(
     tokens = await gateway.work(lambda: _tokens(gateway, prompts, deadline, strict=strict))
     distinct = {one.ids.tobytes(): one for one in tokens}
     for _ in range(_TRIES):
-        found = await _embed(request, gateway, distinct, deadline)
+        found = await _embed(request, gateway, distinct, deadline, variant)
         if len({embedding.served.model.used for embedding in found.values()}) == 1:
             return [replace(found[one.ids.tobytes()], truncated=one.truncated) for one in tokens]
     raise ModelNotReady("the weights changed while the prompts were embedded", retry_after=1)
@@ -76,16 +84,20 @@ def _tokens(gateway: Gateway, prompts: Sequence[str], deadline: Deadline, *, str
 
 
 async def _embed(
-    request: Request, gateway: Gateway, distinct: dict[bytes, Tokens], deadline: Deadline
+    request: Request,
+    gateway: Gateway,
+    distinct: dict[bytes, Tokens],
+    deadline: Deadline,
+    variant: str | None,
 ) -> dict[bytes, Embedding]:
     """Look the prompts up in one hop to a worker thread, and make one call for each that is not cached."""
     recall = gateway.clip_text.recall
-    known = await gateway.work(lambda: {key: recall(tokens) for key, tokens in distinct.items()})
+    known = await gateway.work(lambda: {key: recall(tokens, variant) for key, tokens in distinct.items()})
     found = {key: embedding for key, embedding in known.items() if embedding is not None}
     missing = [key for key in distinct if key not in found]
     if not missing:
         return found
-    calls = [functools.partial(gateway.clip_text, distinct[key]) for key in missing]
+    calls = [functools.partial(gateway.clip_text, distinct[key], variant=variant) for key in missing]
     made = await gateway.run_whole(request, "clip_text", calls, deadline)
     return {**found, **dict(zip(missing, made, strict=True))}
 

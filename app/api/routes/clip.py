@@ -37,6 +37,11 @@ class TextQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    variant: str | None = Field(
+        None,
+        max_length=200,
+        description="Variant of the text model, see GET /v1/branches; none: the service's default.",
+    )
     normalize: bool = Field(True, description="Embeddings at length 1.")
     tokens: Literal["truncate", "strict"] = Field(
         "truncate", description="Prompts of more than 75 tokens: cut and say so, or refuse."
@@ -77,7 +82,8 @@ async def clip_text(request: Request, query: Annotated[TextQuery, Query()], gate
     deadline = deadline_of(request, gateway.settings)
     gateway.admission.check("clip_text")
     prompts = (await read_model(request, gateway, Prompts, deadline, '{"prompts": ["…"]}')).prompts
-    found = await embed_all(request, gateway, prompts, deadline, strict=query.tokens == "strict")
+    strict = query.tokens == "strict"
+    found = await embed_all(request, gateway, prompts, deadline, strict=strict, variant=query.variant)
     vectors = normalized([one.vector for one in found], normalize=query.normalize)
     served = [one.served for one in found]
     if form == NPY:
@@ -94,7 +100,7 @@ async def clip_text(request: Request, query: Annotated[TextQuery, Query()], gate
 
 @router.post("/v1/clip/image", summary="Embedding of a frame", **operations.CLIP_IMAGE)
 async def clip_image(request: Request, query: Annotated[ImageQuery, Query()], gateway: Parts) -> Response:
-    """CLIP's projected image feature, 512 numbers; of a video, of each sampled frame."""
+    """CLIP's projected image feature, 512 numbers unless a variant has others; of a video, of each sampled frame."""
     forms = (JSON, NPY)
     gateway.admission.check("clip_image")
     upload, query, deadline = await read_frames_or_video(request, gateway.settings, query, forms)
@@ -145,7 +151,8 @@ async def clip_similarity(
 ) -> Response:
     """Multipart `file` and `prompt` parts: cosine of every frame with every prompt, and softmax over the prompts.
 
-    JSON does it too: `{"image": "<base64>", "prompts": ["…"]}`.
+    JSON does it too: `{"image": "<base64>", "prompts": ["…"]}`. Prompts are embedded by the text model of the same
+    variant: numbers of two variants say nothing of each other.
     """
     negotiate(request, (JSON,))
     deadline = deadline_of(request, gateway.settings)
@@ -159,7 +166,9 @@ async def clip_similarity(
     if not parts["file"] or not prompts:
         raise InvalidParameter("send at least one part 'file' and one part 'prompt'")
     calls = [_image_call(gateway, data, query) for data in parts["file"]]
-    texts = await embed_all(request, gateway, prompts, deadline, strict=query.tokens == "strict")
+    variant = gateway.clip_text.variant_beside(gateway.router.variant_of("clip_image", query.wishes()))
+    strict = query.tokens == "strict"
+    texts = await embed_all(request, gateway, prompts, deadline, strict=strict, variant=variant)
     frames = await gateway.run_whole(request, "clip_image", calls, deadline, parts["file"])
     cosine, probabilities = similarity([f.vector for f in frames], [t.vector for t in texts])
     served = [one.served for one in (*frames, *texts)]

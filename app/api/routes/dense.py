@@ -18,7 +18,7 @@ from app.api.response.batches import ANSWER_BYTES, answer_batch
 from app.api.response.ndjson import Line, SamplingQuery, Streamed, stream
 from app.api.server.direct_route import DirectRoute
 from app.errors import InvalidParameter
-from app.pipelines.base import Deadline, Framed, Wishes, wishes_of
+from app.pipelines.base import Deadline, Framed
 from app.pipelines.depth import DepthMap
 from app.pipelines.flow import FlowField
 from app.pipelines.frames import Frame
@@ -49,12 +49,12 @@ class FlowQuery(FrameQuery, SamplingQuery):
         "source",
         description="The field's size: the frame's or the branch's; its unit is always a source pixel.",
     )
-    variant: Literal["small", "large"] | None = Field(
-        None, description="RAFT's variant: small if none is named; large takes twice the time."
+    variant: str | None = Field(
+        None,
+        max_length=200,
+        description="RAFT's variant: small if none is named; large takes twice the time. Or one of your own.",
+        examples=["large"],
     )
-
-    def wishes(self) -> Wishes:
-        return wishes_of(self.branch, self.variant, fallback=self.fallback)
 
 
 @router.post("/v1/depth", tags=["depth"], summary="Relative inverse depth of a frame", **operations.DEPTH)

@@ -6,8 +6,8 @@ import contextlib
 import functools
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
-from typing import Annotated, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import Field
@@ -53,7 +53,18 @@ class DetectQuery(FrameQuery, TrackQuery, SamplingQuery):
         examples=[["person", "bus"], ["0,5"]],
     )
     agnostic: bool = Field(False, description="Boxes suppress each other whatever their class.")
-    variant: Literal["n", "s", "m", "l", "x"] | None = Field(None, description="YOLO11 variant.")
+    variant: str | None = Field(
+        None,
+        max_length=200,
+        description="Variant of the model: n s m l x or one of your own. Several, separated by commas, answer a "
+        "picture side by side under `results`, each with its own boxes and provenance.",
+        examples=["n"],
+    )
+
+    def variants(self) -> list[str | None]:
+        """The variants that are asked for, each once; None: the service's default."""
+        named = [None] if self.variant is None else words_of([self.variant])
+        return list(dict.fromkeys(named))
 
 
 @router.post("/v1/detect", summary="Objects in a frame, or in each of a batch", **operations.DETECT)
@@ -74,23 +85,37 @@ async def detect(
     takes may change in a session's life (a model comes or goes); `branch` says it, as always. A session ends when it
     is idle for too long; `session.frame` 1 says that one has begun.
 
+    With several variants (`variant=n,helmet`) a picture is decoded once, and `results` has the answer of each, in the
+    order in which they are named; one that can't serve has an `error` in its place. Class names of `classes` need to
+    be known to one of them.
+
     A video is answered line by line (NDJSON) as its frames are done, with ids of a tracker of its own.
     """
-    wished = _wished(gateway, query)  # a wrong parameter is told before the body is read
+    several = len(query.variants()) > 1
+    if several:
+        _refuse_several(request, query)
+    wished = (
+        _each(gateway, query) if several else [_wished(gateway, query)]
+    )  # faults are told before the body is read
     if query.session is not None:
         return await _in_session(request, gateway, query)
     gateway.admission.check("detect")
     upload, query, deadline = await read_frames_or_video(request, gateway.settings, query, _FORMS)
     with upload.closed_on_error():
         query.refuse_times_without_session()
+        several = len(query.variants()) > 1
+        if several:
+            _refuse_several(request, query, video=upload.video is not None)
     if upload.video is not None:
         return await stream(request, gateway, upload.video, query, functools.partial(_stream, gateway, query))
     if query.session is not None:  # the form names it
         return await _in_turn(request, gateway, query, upload, deadline)
     query.refuse_without_session()
     if upload.fields:
-        wished = _wished(gateway, query)
-    asked = _Asked(*wished, negotiate(request, _FORMS), deadline)
+        wished = _each(gateway, query) if several else [_wished(gateway, query)]
+    if several:
+        return await _answer_several(request, gateway, upload.frames, wished, deadline)
+    asked = _Asked(*wished[0], negotiate(request, _FORMS), deadline)
     frames, batch = _batched(upload.frames, asked)
     if not batch:
         one = functools.partial(_one, gateway, frames[0], asked)
@@ -136,8 +161,76 @@ class _Asked:
         return 6 if self.form in _PICTURES else 0
 
 
+def _refuse_several(request: Request, query: DetectQuery, *, video: bool = False) -> None:
+    """Several variants answer pictures, in JSON.
+
+    Raises:
+        InvalidParameter: something else is asked for.
+    """
+    if query.session is not None or video:
+        what = "a video" if video else "a session"
+        raise InvalidParameter(
+            f"variant: {what} has one, because tracks of two models don't mix; ask again for each"
+        )
+    if negotiate(request, _FORMS) != JSON:
+        raise InvalidParameter(f"variant: several are answered as {JSON}; ask for each picture by itself")
+
+
+def _each(gateway: Gateway, query: DetectQuery) -> list[tuple[DetectParameters, Wishes]]:
+    """What is asked of each variant; a class name that one doesn't know is no wish to it, if another one knows it."""
+    queries = [query.model_copy(update={"variant": variant}) for variant in query.variants()]
+    words = words_of(query.classes)
+    known: set[str] = set()
+    faults: list[InvalidParameter] = []
+    narrowed = []
+    for one in queries:
+        labels = gateway.detect.labels(wishes_of(one.branch, one.variant))
+        mine = []
+        for word in words:
+            try:
+                class_ids([word], labels)
+            except InvalidParameter as error:
+                faults.append(error)
+            else:
+                mine.append(word)
+        known |= set(mine)
+        narrowed.append(mine)
+    if known != set(words):
+        raise faults[0]
+    wished = []
+    for one, mine in zip(queries, narrowed, strict=True):
+        parameters, wishes = _wished(gateway, one.model_copy(update={"classes": mine}))
+        wished.append((replace(parameters, classes=()) if words and not mine else parameters, wishes))
+    return wished
+
+
+async def _answer_several(
+    request: Request,
+    gateway: Gateway,
+    frames: list[bytes],
+    wished: Sequence[tuple[DetectParameters, Wishes]],
+    deadline: Deadline,
+) -> Response:
+    """Each picture by each variant, picture after picture, each decoded once."""
+    if not frames:
+        raise InvalidParameter("the form has no part named 'file'")
+
+    def call(data: bytes, deadline: Deadline) -> list[Detections | GatewayError]:
+        return gateway.detect.several(data, wished, deadline)
+
+    calls = [functools.partial(call, data) for data in frames]
+    outcomes = await gateway.run_all(request, "detect", calls, deadline, frames)
+    lines = [
+        one
+        for outcome in outcomes
+        for one in (outcome if isinstance(outcome, list) else [outcome] * len(wished))
+    ]
+    return all_answers(lines, request_id_of(request))
+
+
 def _wished(gateway: Gateway, query: DetectQuery) -> tuple[DetectParameters, Wishes]:
-    labels = gateway.detect.labels()
+    wishes = wishes_of(query.branch, query.variant, fallback=query.fallback)
+    labels = gateway.detect.labels(wishes)
     parameters = DetectParameters(
         conf=query.conf,
         iou=query.iou,
@@ -147,7 +240,7 @@ def _wished(gateway: Gateway, query: DetectQuery) -> tuple[DetectParameters, Wis
         analysis_width=query.analysis_width,
         analysis_height=query.analysis_height,
     )
-    return parameters, wishes_of(query.branch, query.variant, fallback=query.fallback)
+    return parameters, wishes
 
 
 def _batched(frames: list[bytes], asked: _Asked) -> tuple[list[bytes], bool]:
@@ -215,7 +308,7 @@ def _session_call(
 ) -> tuple[SessionCall, _Asked]:
     parameters, wishes = _wished(gateway, query)
     family = gateway.router.catalogue["detect"]
-    variant = gateway.router.variant or family.default_variant
+    variant = family.variant_or_default(gateway.router.variant)
     call = query.session_call(parameters, wishes, variant, caller_of(request).name)
     return call, _Asked(call.detector(parameters), wishes, negotiate(request, _FORMS), deadline)
 

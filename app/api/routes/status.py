@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Literal
+from typing import Annotated
 
 import orjson
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -31,8 +31,10 @@ class BranchesQuery(BaseModel):
         None, ge=1, le=1 << 16, description="A frame's width: which branches would serve it?"
     )
     height: int | None = Field(None, ge=1, le=1 << 16, description="Its height.")
-    variant: Literal["n", "s", "m", "l", "x", "small", "large"] | None = Field(
-        None, description="Variant to ask about: of detection n to x, of flow small or large."
+    variant: str | None = Field(
+        None,
+        max_length=200,
+        description="Variant to ask about: of detection n to x, of flow small or large, or one of your own.",
     )
     fallback: bool = Field(False, description="Whether a smaller branch may stand in.")
 
@@ -47,6 +49,11 @@ async def branches(query: Annotated[BranchesQuery, Query()], gateway: Parts) -> 
     if (query.width is None) != (query.height is None):
         raise InvalidParameter("width and height go together")
     size = None if query.width is None or query.height is None else (query.width, query.height)
+    known = gateway.router.catalogue.variants
+    if query.variant is not None and query.variant not in known:
+        raise InvalidParameter(
+            f"no family has a variant {query.variant[:100]!r}; there are {', '.join(known)}"
+        )
     wishes = wishes_of(None, query.variant, fallback=query.fallback)
     return _json(inventory.branches(gateway.router, size, wishes, gateway.probe.required))
 

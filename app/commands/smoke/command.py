@@ -20,14 +20,14 @@ from app.errors import DeadlineExceeded, GatewayError, TritonUnavailable
 from app.pipelines.inventory import matching
 from app.pipelines.inventory import patterns as patterns_of
 from app.settings import Settings
-from routing import catalogue as catalogues
+from routing import overlay
 from routing.catalogue import Branch, Catalogue
 
 
 def smoke(parsed: argparse.Namespace) -> int:
     """Run the command; answers the exit code."""
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s: %(message)s", stream=sys.stderr)
-    catalogue = catalogues.load()
+    catalogue = overlay.load(Settings().own_catalogue)
     try:
         target = _target(parsed, catalogue)
     except (ValueError, OSError) as error:
@@ -74,8 +74,9 @@ def _target(parsed: argparse.Namespace, catalogue: Catalogue) -> Target:
     named = {name: value for name, value in given.items() if value is not None}
     settings = Settings(engine="triton", warmup=False, **named)  # what is tried here is the first run
     variant = parsed.variant or settings.variant or catalogue["detect"].default_variant or ""
-    if variant not in catalogue["detect"].variants:
-        raise ValueError(f"--variant is one of {', '.join(catalogue['detect'].variants)}")
+    fault = catalogue.variant_fault(variant)
+    if fault is not None:
+        raise ValueError(f"--variant {fault}")
     asked = Asked(catalogue, variant, _required(parsed, settings, catalogue))
     if settings.triton_url.startswith(("http://", "https://")):
         return HttpTriton(settings.triton_url, asked, parsed.timeout)

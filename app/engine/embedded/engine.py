@@ -26,6 +26,7 @@ from app.engine.base import (
     ModelState,
     not_served,
 )
+from app.engine.contracts import label_fault
 from app.engine.embedded.model import (
     ContractError,
     EmbeddedLease,
@@ -403,6 +404,9 @@ class EmbeddedEngine:
         except (GatewayError, ValueError, OSError) as error:  # ConfigError is a ValueError, as is no UTF-8
             return self._state(branch.name, Readiness.UNAVAILABLE, str(error)), None
         for graph in graphs:
+            fault = label_fault(branch, graph.weights) if graph.name == branch.weights_model else None
+            if fault is not None:
+                return self._state(branch.name, Readiness.CONTRACT_MISMATCH, fault), None
             parts[graph.name] = replace(self._state(graph.name, Readiness.READY), weights=graph.weights)
         return self._leases(branch, graphs)
 

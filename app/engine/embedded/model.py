@@ -138,10 +138,15 @@ def specs(arguments: Sequence[ort.NodeArg]) -> tuple[TensorSpec, ...]:
     )
 
 
-def same(model: str, where: str, actual: Sequence[TensorSpec], expected: Sequence[TensorSpec]) -> None:
-    fault = difference(where, actual, expected)
+def same(model: ModelSpec, where: str, actual: Sequence[TensorSpec], expected: Sequence[TensorSpec]) -> None:
+    """Compare tensors of a model with those of the catalogue.
+
+    Raises:
+        ContractError: they differ.
+    """
+    fault = difference(where, actual, expected, model)
     if fault is not None:
-        raise ContractError(f"{model}: {fault}")
+        raise ContractError(f"{model.name}: {fault}")
 
 
 def device() -> str:

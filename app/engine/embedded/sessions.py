@@ -78,8 +78,8 @@ class Sessions:
     def _config(self, model: ModelSpec) -> model_config.ModelConfig:
         text = (self._repository / model.name / "config.pbtxt").read_text(encoding="utf-8")
         config = model_config.read(text)
-        same(model.name, "config.pbtxt", config.inputs, model.inputs)
-        same(model.name, "config.pbtxt", config.outputs, model.outputs)
+        same(model, "config.pbtxt", config.inputs, model.inputs)
+        same(model, "config.pbtxt", config.outputs, model.outputs)
         return config
 
     def _graph(
@@ -99,8 +99,8 @@ class Sessions:
         weights = self._book.verified(folder, model.name)
         with translated_errors(model.name):
             session = open_session(folder / "model.onnx", self._threads, self._device)
-        same(model.name, "model.onnx", specs(session.get_inputs()), model.inputs)
-        same(model.name, "model.onnx", specs(session.get_outputs()), model.outputs)
+        same(model, "model.onnx", specs(session.get_inputs()), model.inputs)
+        same(model, "model.onnx", specs(session.get_outputs()), model.outputs)
         if stamp(folder.parent) != wanted:  # the digest may not be that of what was loaded
             raise OSError(f"{model.name}: its files have changed while they were loaded")
         loaded = self._loaded[model.name] = _Loaded(session, weights, wanted)

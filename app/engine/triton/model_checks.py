@@ -135,7 +135,8 @@ class ModelChecks:
 
     def _described(self, spec: ModelSpec, version: str) -> Checked:
         inputs, outputs = self._server.tensors(spec.name)
-        fault = difference("Triton", inputs, spec.inputs) or difference("Triton", outputs, spec.outputs)
+        fault = difference("Triton", inputs, spec.inputs, spec)
+        fault = fault or difference("Triton", outputs, spec.outputs, spec)
         if fault is not None:
             return Checked(ModelState(spec.name, Readiness.CONTRACT_MISMATCH, fault, version))
         config = self._server.config(spec.name)

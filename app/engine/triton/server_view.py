@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from app.engine.base import ModelState, Weights
+from app.engine.contracts import label_fault
 from app.engine.triton.model_checks import Checked, Describes, Index, ModelChecks, Part
 from app.engine.triton.served_weights import ServedWeights
 from app.engine.triton.server_identity import LOOKS, WINDOW_S, Identity
@@ -166,6 +167,9 @@ class ServerView:
         parts = checked.parts or ((branch.name, None),)
         named = {name: (name, version) for name, version in parts}
         state = replace(checked.state, weights=self._of(named.get(branch.weights_model)))
+        fault = label_fault(branch, state.weights)
+        if fault is not None:
+            return replace(state, readiness=Readiness.CONTRACT_MISMATCH, reason=fault)
         preprocess = branch.preprocess_model
         if preprocess is not None and checked.parts:
             state = replace(state, preprocess_digest=self._of(named.get(preprocess)).digest)

@@ -155,7 +155,7 @@ class ClipFrames(Component):
     name, artifact, family = "core_clip", "embeddings.npz", "clip_image"
 
     def __init__(self, scene: Scene, asked: ClipComponent) -> None:
-        super().__init__(scene, scene.wishes(asked.branch))
+        super().__init__(scene, scene.wishes(asked.branch, asked.variant))
         self._asked = asked
         self._texts: dict[str, NDArray[np.float32]] = {}
 
@@ -165,12 +165,13 @@ class ClipFrames(Component):
 
     def begin(self, deadline: Deadline) -> Sequence[Served]:
         pipeline, strict = self.scene.suite.clip_text, self._asked.tokens == "strict"
+        variant = pipeline.variant_beside(self.decision.branch.variant) if self.has_prompts else None
         distinct = list(
             dict.fromkeys(prompt for prompts in self._asked.prompts.values() for prompt in prompts)
         )
         with ThreadPoolExecutor(4, thread_name_prefix="prompts") as workers:
             embed: Callable[[str], Embedding] = lambda prompt: pipeline(  # noqa: E731  # typed, and used once
-                pipeline.tokens(prompt, strict=strict), deadline
+                pipeline.tokens(prompt, strict=strict), deadline, variant
             )
             found = dict(zip(distinct, workers.map(embed, distinct), strict=True))
         for name, prompts in self._asked.prompts.items():
@@ -227,7 +228,7 @@ class DepthFrames(Component):
     name, artifact, family = "core_depth_midas", "depth.npz", "depth"
 
     def __init__(self, scene: Scene, asked: DepthComponent) -> None:
-        super().__init__(scene, scene.wishes(asked.branch))
+        super().__init__(scene, scene.wishes(asked.branch, asked.variant))
         self._asked = asked
 
     def run(self, frame: Frame, previous: Frame | None, deadline: Deadline) -> DepthMap:
@@ -333,10 +334,10 @@ class PlacesFrames(Component):
     name, artifact, family = "places365", "places.npz", "places"
 
     def __init__(self, scene: Scene, asked: PlacesComponent) -> None:
-        super().__init__(scene, scene.wishes(asked.branch))
+        super().__init__(scene, scene.wishes(asked.branch, asked.variant))
         self._asked = asked
         state = scene.suite.router.engine.ready()[self.decision.branch.name]
-        self._labels = state.weights.labels or scene.suite.router.catalogue["places"].labels
+        self._labels = state.weights.labels or self.decision.branch.labels
 
     def run(self, frame: Frame, previous: Frame | None, deadline: Deadline) -> Scenes:
         del previous

@@ -29,7 +29,7 @@ class DetectFrames(Component):
     def __init__(self, scene: Scene, asked: DetectComponent) -> None:
         super().__init__(scene, scene.wishes(asked.branch, asked.variant))
         state = scene.suite.router.engine.ready()[self.decision.branch.name]
-        self.labels = scene.suite.detect.labels(state.weights.labels)
+        self.labels = state.weights.labels or self.decision.branch.labels
         classes = None if asked.classes is None else class_ids(asked.classes, self.labels)
         parameters = DetectParameters(asked.conf, asked.iou, asked.max_det, classes, asked.agnostic)
         rule = asked.tracking
@@ -171,7 +171,7 @@ def class_ids(classes: Sequence[str | int], labels: Sequence[str]) -> list[int]:
         if text.isdecimal() and len(text) < 6 and int(text) < len(labels):
             ids.append(int(text))
         elif text in labels:
-            ids.append(labels.index(text))
+            ids += [index for index, name in enumerate(labels) if name == text]
         else:
             raise InvalidParameter(f"classes: {word!r} is neither a class name nor an id below {len(labels)}")
     return ids

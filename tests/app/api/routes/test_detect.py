@@ -188,7 +188,7 @@ def test_a_fallback_is_taken_only_when_allowed_and_said(gateway: TestClient) -> 
         ("?branch=" + "9" * 5000, 404, "model_not_found"),
         ("?max_det=" + "9" * 5000, 422, "validation_failed"),
         ("?variant=x", 503, "weights_missing"),
-        ("?variant=q", 422, "validation_failed"),
+        ("?variant=q", 400, "invalid_parameter"),
         ("?conf=2", 422, "validation_failed"),
         ("?conf=nan", 422, "validation_failed"),
         ("?max_det=0", 422, "validation_failed"),

@@ -51,7 +51,7 @@ def test_a_variant_is_chosen(gateway: TestClient, query: str, branch: str, varia
 @pytest.mark.parametrize(
     ("path", "status", "code"),
     [
-        ("/v1/flow?variant=n", 422, "validation_failed"),
+        ("/v1/flow?variant=n", 400, "invalid_parameter"),
         ("/v1/flow?variant=large&branch=raft_256", 400, "invalid_parameter"),
         ("/v1/flow?variant=large&branch=512", 503, "weights_missing"),
         ("/v1/flow?branch=raft_large_640", 404, "model_not_found"),

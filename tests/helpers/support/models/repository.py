@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 from export import manifest, preprocess, repository
 from export.graphs import value_info
 from routing import catalogue as catalogues
-from routing.catalogue import Branch, ModelSpec
+from routing.catalogue import Branch, Catalogue, ModelSpec
 
 CATALOGUE = catalogues.load()
 CELL = 32
@@ -27,12 +27,18 @@ _STRIDES = ((8, 0.1), (16, 0.1), (CELL, 1.0))  # finer grids stay under the defa
 _OPSET = 17
 
 
-def build(root: Path, branches: Iterable[str] = (*DETECTORS, *DEPTH), *, configs: bool = True) -> Path:
+def build(
+    root: Path,
+    branches: Iterable[str] = (*DETECTORS, *DEPTH),
+    *,
+    configs: bool = True,
+    catalogue: Catalogue = CATALOGUE,
+) -> Path:
     """Write configurations of all models, and the files of `branches`; `weights` says `random` everywhere."""
     if configs:
-        repository.write_configs(repository.configs(CATALOGUE), root)
+        repository.write_configs(repository.configs(catalogue), root)
     for name in branches:
-        branch = CATALOGUE.branches[name]
+        branch = catalogue.branches[name]
         for spec in branch.models:
             write_model(root, spec, branch)
     return root
@@ -48,17 +54,15 @@ def write_model(root: Path, spec: ModelSpec, branch: Branch) -> None:
         manifest.Source("tests/helpers/support/models/repository.py"),
         {"onnx": onnx.__version__, "opset": _OPSET},
     )
-    labels = CATALOGUE[branch.family].labels
-    manifest.publish_graph(spec.name, _content(spec, branch), root, provenance, labels)
+    manifest.publish_graph(spec.name, _content(spec, branch), root, provenance, branch.labels)
 
 
 def _content(spec: ModelSpec, branch: Branch) -> bytes:
     if spec.kind == "preprocess":
-        prepare = CATALOGUE[branch.family].prepare
-        assert prepare is not None
-        return preprocess.build(spec, prepare)
+        assert branch.prepare is not None
+        return preprocess.build(spec, branch.prepare)
     if branch.family == "detect":
-        return _serialise(spec, *_colour_detector(branch.size or 0))
+        return _serialise(spec, *_colour_detector(branch.size or 0, len(branch.labels)))
     return _serialise(spec, *_SMALL[branch.family](spec))
 
 
@@ -76,19 +80,19 @@ def _serialise(spec: ModelSpec, nodes: list[onnx.NodeProto], constants: list[onn
     return content
 
 
-def _colour_detector(size: int) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+def _colour_detector(size: int, classes: int) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
     """Images -> mean colour of each cell -> how much one channel exceeds the others' mean -> class scores."""
     nodes: list[onnx.NodeProto] = []
     constants: list[onnx.TensorProto] = []
     parts = []
     for stride, weight in _STRIDES:
         cells = size // stride
-        excess = np.zeros((80, 3, 1, 1), np.float32)
+        excess = np.zeros((classes, 3, 1, 1), np.float32)
         excess[:3, :, 0, 0] = weight * (1.5 * np.eye(3) - 0.5)
         constants += [
             numpy_helper.from_array(excess, f"excess{stride}"),
             numpy_helper.from_array(_grid(size, stride), f"grid{stride}"),
-            numpy_helper.from_array(np.array([1, 80, cells * cells], np.int64), f"shape{stride}"),
+            numpy_helper.from_array(np.array([1, classes, cells * cells], np.int64), f"shape{stride}"),
         ]
         nodes += [
             helper.make_node(
@@ -149,10 +153,11 @@ def _mean_colour(spec: ModelSpec) -> Graph:
     return nodes, [numpy_helper.from_array(mixing(spec.outputs[0].shape[1]), "mixing")]
 
 
-def _token_rows(_: ModelSpec) -> Graph:
+def _token_rows(spec: ModelSpec) -> Graph:
     """Row r is sin(id of token r * (1 .. 512) / 1000) plus the running number of the row."""
+    width = spec.outputs[0].shape[2]
     rows = np.arange(77, dtype=np.float32).reshape(1, 77, 1)
-    steps = (np.arange(1, 513, dtype=np.float32) / 1000).reshape(1, 1, 512)
+    steps = (np.arange(1, width + 1, dtype=np.float32) / 1000).reshape(1, 1, width)
     nodes = [
         helper.make_node("Cast", ["INPUT__0"], ["ids"], to=onnx.TensorProto.FLOAT),
         helper.make_node("Unsqueeze", ["ids", "axis"], ["column"]),
