@@ -22,6 +22,7 @@ from app.commands import keys as keys_command
 from app.commands import routes as routes_command
 from app.commands import up as up_command
 from app.commands.parser import Parser
+from app.commands.predict import options as predict_options
 from app.commands.smoke import options
 from app.installation import needs_checkout
 from app.settings import (
@@ -81,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--json", action="store_true", help="as one JSON object")
     form.add_argument("--markdown", action="store_true", help="the table of all settings instead")
     config.set_defaults(command=_config)
+    predict_options.add_commands(commands, _predict)
     _add_analyze(commands)
     _add_smoke(commands)
     _add_bench(commands)
@@ -133,6 +135,12 @@ def _smoke(parsed: argparse.Namespace) -> int:
     from app.commands.smoke.command import smoke  # noqa: PLC0415  # `gateway --help` needs no FastAPI
 
     return smoke(parsed)
+
+
+def _predict(parsed: argparse.Namespace) -> int:
+    from app.commands.predict.command import predict  # noqa: PLC0415  # `gateway --help` needs no NumPy
+
+    return predict(parsed)
 
 
 def _add_bench(commands: Any) -> None:

@@ -16,8 +16,9 @@ from app.addresses import TritonAddress, origins, proxies, session_store_url
 from app.keys import access
 
 PREFIX = "GATEWAY_"
-# What begins like a setting and is none: where the tests find trained weights.
-_OTHERS = frozenset({"GATEWAY_REFERENCE_DATA"})
+_KEY = "GATEWAY_KEY"  # a caller's own, for the commands that ask a gateway
+# What begins like a setting and is none: where the tests find trained weights, too.
+_OTHERS = frozenset({"GATEWAY_REFERENCE_DATA", _KEY})
 # What Kubernetes puts into every container of a namespace that has a Service called `gateway`.
 _SERVICE_LINK = re.compile(
     r"GATEWAY_(SERVICE_(HOST|PORT(_.+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
@@ -370,6 +371,11 @@ def _tls_together(settings: Settings) -> None:
 def environment() -> Mapping[str, str]:
     """The environment, for what profiles of the operator's name in it."""
     return dict(os.environ)
+
+
+def caller_key() -> str:
+    """The API key with which the commands ask a gateway; empty: none."""
+    return os.environ.get(_KEY, "").strip()
 
 
 _METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client's own name; read when it is imported

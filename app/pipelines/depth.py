@@ -12,6 +12,7 @@ from app.media.encodings import colour_bytes, npy_bytes, png16_bytes
 from app.media.resize import resize_map
 from app.pipelines.base import Deadline, Framed, Served, Timings, Wishes
 from app.pipelines.dense import Analysis, DensePipeline
+from app.vision import depth as depths
 from routing.policy import FrameFacts
 
 Size = Literal["source", "branch"]
@@ -27,15 +28,7 @@ class DepthMap:
     served: Served
 
     def statistics(self) -> dict[str, float]:
-        p05, p95 = np.percentile(self.values, (5, 95))
-        return {
-            "min": float(self.values.min()),
-            "max": float(self.values.max()),
-            "mean": float(self.values.mean()),
-            "std": float(self.values.std()),
-            "p05": float(p05),
-            "p95": float(p95),
-        }
+        return depths.statistics(self.values)
 
     def npy(self) -> bytes:
         return npy_bytes(self.values)

@@ -37,19 +37,24 @@ class FlowField:
         return flo_bytes(self.values)
 
     def picture(self, *, jpeg: bool = False) -> bytes:
-        """PNG or JPEG in the Middlebury colours.
+        """PNG or JPEG in the Middlebury colours."""
+        return colour_picture(self.values, jpeg=jpeg)
 
-        Made strip by strip, or a photo of 12 million pixels would take a gigabyte. The longest displacement goes with
-        every strip as a last row: it is what saturation is relative to.
-        """
-        height, width = self.values.shape[1:]
-        longest = np.hypot(*self.values).argmax()
-        reference = np.repeat(self.values.reshape(2, -1)[:, longest, None, None], width, axis=2)
-        picture = np.empty((height, width, 3), np.uint8)
-        for top in range(0, height, _STRIP):
-            strip = np.concatenate([self.values[:, top : top + _STRIP], reference], axis=1)
-            picture[top : top + _STRIP] = flows.colours(strip)[:-1]
-        return rgb_bytes(picture, jpeg=jpeg)
+
+def colour_picture(values: NDArray[np.float32], *, jpeg: bool = False) -> bytes:
+    """A field `[2, H, W]` as PNG or JPEG in the Middlebury colours.
+
+    Made strip by strip, or a photo of 12 million pixels would take a gigabyte. The longest displacement goes with
+    every strip as a last row: it is what saturation is relative to.
+    """
+    height, width = values.shape[1:]
+    longest = np.hypot(*values).argmax()
+    reference = np.repeat(values.reshape(2, -1)[:, longest, None, None], width, axis=2)
+    picture = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, _STRIP):
+        strip = np.concatenate([values[:, top : top + _STRIP], reference], axis=1)
+        picture[top : top + _STRIP] = flows.colours(strip)[:-1]
+    return rgb_bytes(picture, jpeg=jpeg)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.commands.smoke.http import Http, Reply
+from app.commands.smoke.http import Http, Reply, multipart
 from app.commands.smoke.inputs import PROMPTS, Arrays, picture
 from app.commands.smoke.report import Check
 from app.commands.smoke.triton import CONTROL_TIMEOUT_S, Answer, Found, Models, in_order, timed_check
@@ -132,19 +132,6 @@ def _request(branch: Branch, number: int) -> tuple[bytes, dict[str, str]]:
         return body, {"Content-Type": kind, **_NPY}
     json_only = branch.family in ("detect", "places")
     return frame, {"Content-Type": "image/png", **({} if json_only else _NPY)}
-
-
-def multipart(files: Mapping[str, bytes]) -> tuple[bytes, str]:
-    """`multipart/form-data` of PNG files by part name: the body, and its content type."""
-    boundary = secrets.token_hex(16)
-    parts = [
-        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"; filename="{name}.png"\r\n'
-        "Content-Type: image/png\r\n\r\n".encode()
-        + data
-        + b"\r\n"
-        for name, data in files.items()
-    ]
-    return b"".join([*parts, f"--{boundary}--\r\n".encode()]), f"multipart/form-data; boundary={boundary}"
 
 
 def _arrays(branch: Branch, reply: Reply) -> Arrays:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import http.client
 import json
+import secrets
+import ssl
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from app.errors import DeadlineExceeded, TritonUnavailable
 
-_KINDS = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
+_SCHEMES = ("http", "https")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,20 +60,33 @@ class Http:
     """A connection to `url`, opened when first needed. Not for several threads at once.
 
     Proxies that the environment names are not used: what is asked here is one server, by its address. `headers` go
-    with every request.
+    with every request. `cacert`: who signed the server's certificate, in PEM; None: the usual authorities.
 
     Raises:
         ValueError: `url` is no http:// or https:// address.
+        OSError: `cacert` can't be read, or holds no certificate.
     """
 
-    def __init__(self, url: str, timeout_s: float, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        timeout_s: float,
+        headers: Mapping[str, str] | None = None,
+        cacert: Path | None = None,
+    ) -> None:
         parts = urlsplit(url)
-        if parts.scheme not in _KINDS or not parts.hostname:
+        if parts.scheme not in _SCHEMES or not parts.hostname:
             raise ValueError(f"{url} is no http:// or https:// address")
         self.url = url.rstrip("/")
         self._prefix = parts.path.rstrip("/")
         self._headers = dict(headers or {})
-        self._connection = _KINDS[parts.scheme](parts.hostname, parts.port, timeout=timeout_s)
+        if parts.scheme == "http":
+            self._connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout_s)
+        else:
+            tls = ssl.create_default_context(cafile=cacert)
+            self._connection = http.client.HTTPSConnection(
+                parts.hostname, parts.port, timeout=timeout_s, context=tls
+            )
 
     def get(self, path: str) -> Reply:
         return self.request("GET", path)
@@ -87,15 +103,39 @@ class Http:
             DeadlineExceeded: nothing came in time.
             TritonUnavailable: no connection, or one that broke; the message says to whom.
         """
-        kept = self._connection.sock is not None
+        with self._translated():
+            answer = self._sent(method, path, body, headers)
+            return _reply(answer)
+
+    def lines(
+        self, path: str, file: BinaryIO, nbytes: int, headers: Mapping[str, str] | None = None
+    ) -> Reply | Iterator[bytes]:
+        """Post a file; the lines of the answer as they come, or the answer itself where it is a refusal.
+
+        Raises:
+            DeadlineExceeded, TritonUnavailable: as `request`; between two lines too.
+        """
+        with self._translated():
+            sized = {"Content-Length": str(nbytes), **(headers or {})}
+            answer = self._sent("POST", path, file, sized)
+            return self._lines(answer) if answer.status == 200 else _reply(answer)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _lines(self, answer: http.client.HTTPResponse) -> Iterator[bytes]:
         try:
-            try:
-                return self._once(method, path, body, headers)
-            except (ConnectionError, http.client.RemoteDisconnected):
-                if not kept:
-                    raise
-                self.close()  # a kept connection that the server has closed meanwhile: once more
-                return self._once(method, path, body, headers)
+            with self._translated():
+                while line := answer.readline():
+                    yield line
+        finally:
+            if not answer.isclosed():  # whoever listened has left in the middle
+                self.close()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
         except TimeoutError as error:
             self.close()
             raise DeadlineExceeded("infer") from error
@@ -103,11 +143,54 @@ class Http:
             self.close()
             raise TritonUnavailable(f"{self.url}: {str(error) or type(error).__name__}") from error
 
-    def close(self) -> None:
-        self._connection.close()
+    def _sent(
+        self, method: str, path: str, body: bytes | BinaryIO | None, headers: Mapping[str, str] | None
+    ) -> http.client.HTTPResponse:
+        kept = self._connection.sock is not None
+        try:
+            return self._once(method, path, body, headers)
+        except (ConnectionError, http.client.RemoteDisconnected):
+            if not kept:
+                raise
+            self.close()  # a kept connection that the server has closed meanwhile: once more
+            if body is not None and not isinstance(body, bytes):
+                body.seek(0)
+            return self._once(method, path, body, headers)
 
-    def _once(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str] | None) -> Reply:
-        self._connection.request(method, self._prefix + path, body, {**self._headers, **(headers or {})})
-        answer = self._connection.getresponse()
-        names = {name.lower(): value for name, value in answer.getheaders()}
-        return Reply(answer.status, names, answer.read())
+    def _once(
+        self, method: str, path: str, body: bytes | BinaryIO | None, headers: Mapping[str, str] | None
+    ) -> http.client.HTTPResponse:
+        every = {**self._headers, **(headers or {})}
+        try:
+            self._connection.request(method, self._prefix + path, body, every)
+        except (BrokenPipeError, ConnectionResetError):  # it may have refused the body before all of it came
+            return self._early()
+        return self._connection.getresponse()
+
+    def _early(self) -> http.client.HTTPResponse:
+        """Return the answer that was sent before the request was complete; the connection is of no further use."""
+        sock = self._connection.sock
+        if sock is None:
+            raise ConnectionResetError("the connection was reset")
+        answer = http.client.HTTPResponse(sock)
+        answer.begin()
+        self.close()  # the answer keeps what it still has to read
+        return answer
+
+
+def _reply(answer: http.client.HTTPResponse) -> Reply:
+    names = {name.lower(): value for name, value in answer.getheaders()}
+    return Reply(answer.status, names, answer.read())
+
+
+def multipart(files: Mapping[str, bytes]) -> tuple[bytes, str]:
+    """`multipart/form-data` of pictures by part name: the body, and its content type."""
+    boundary = secrets.token_hex(16)
+    parts = [
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"; filename="{name}.png"\r\n'
+        "Content-Type: image/png\r\n\r\n".encode()
+        + data
+        + b"\r\n"
+        for name, data in files.items()
+    ]
+    return b"".join([*parts, f"--{boundary}--\r\n".encode()]), f"multipart/form-data; boundary={boundary}"

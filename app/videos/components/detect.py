@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import InvalidParameter
+from app.hints import did_you_mean
 from app.media.npz import Blocks
 from app.pipelines.base import Deadline, Served
 from app.pipelines.detect import Detections, DetectParameters, without_pixels
@@ -173,5 +174,8 @@ def class_ids(classes: Sequence[str | int], labels: Sequence[str]) -> list[int]:
         elif text in labels:
             ids += [index for index, name in enumerate(labels) if name == text]
         else:
-            raise InvalidParameter(f"classes: {word!r} is neither a class name nor an id below {len(labels)}")
+            raise InvalidParameter(
+                f"classes: {word!r} is neither a class name nor an id below {len(labels)}"
+                + did_you_mean(text, labels)
+            )
     return ids

@@ -1,0 +1,160 @@
+"""`gateway branches`: what is served, by a gateway or from a folder of models, with what is known of the weights."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from app.commands.predict.asking import NobodyAnswers
+from app.commands.predict.command import by_url
+from app.commands.predict.options import add_gateway
+from app.commands.predict.printing import padded, plain, width_of
+from app.commands.predict.repository import NoModels, default_variant, find, readiness
+from app.engine.base import Deadline, EngineUsage, Lease, ModelState, not_served
+from app.engine.weights import WeightsBook
+from app.errors import GatewayError
+from app.pipelines import inventory
+from app.pipelines.base import Router, Wishes
+from app.settings import Settings
+from routing import catalogue as catalogues
+from routing.catalogue import Catalogue
+from routing.policy import Readiness
+
+_WORDS = {
+    Readiness.MISSING: "not in the folder",
+    Readiness.WEIGHTS_MISSING: "not built",
+    Readiness.READY: "built",
+}
+_HEAD = ("family", "branch", "tier", "size", "variant", "state", "weights", "digest")
+_DIGEST = 19  # characters: sha256: and twelve digits, as much as anybody compares by eye
+
+
+class FilesEngine:
+    """An engine that can only be asked which models' files are there; it reads no weights.
+
+    Args:
+        catalogue: whose branches there may be.
+        repository: the folder of models.
+        manifest: digests of models that have none beside them.
+    """
+
+    name = "files"
+    transport = "inprocess"
+
+    def __init__(self, catalogue: Catalogue, repository: Path, manifest: Path | None = None) -> None:
+        book = WeightsBook(repository, manifest)
+        self._states: Mapping[str, ModelState] = {
+            name: ModelState(name, Readiness.MISSING, runtime="inprocess", weights=book.lookup(name))
+            for name in catalogue.models
+        }
+        found = {
+            name: replace(
+                self._states[name],
+                readiness=readiness(repository, branch),
+                weights=self._states[branch.weights_model].weights,
+            )
+            for name, branch in catalogue.branches.items()
+        }
+        self._states = {**self._states, **found}
+
+    def ready(self) -> Mapping[str, ModelState]:
+        return self._states
+
+    def lease(self, branch: Any, deadline: Deadline) -> AbstractContextManager[Lease]:
+        del deadline
+        raise not_served(self._states[branch.name])
+
+    def usage(self) -> EngineUsage:
+        return EngineUsage({})
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def abandon(self) -> None:
+        """Nothing outlives this process."""
+
+
+def branches(parsed: argparse.Namespace) -> int:
+    """Run the command; answers the exit code."""
+    try:
+        document = _of_gateway(parsed) if parsed.url else _of_folder(parsed)
+    except (NoModels, NobodyAnswers, ValueError, OSError, GatewayError) as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        print(f"gateway branches: {plain(str(error))}", file=sys.stderr)
+        return 2
+    if parsed.json:
+        print(json.dumps(document))
+        return 0
+    rows = [row for family in document["families"] for row in _rows(family, every=parsed.all)]
+    for line in _aligned([_HEAD, *rows]):
+        print(line)
+    hidden = sum(len(family["branches"]) for family in document["families"]) - len(rows)
+    if hidden:
+        print(f"({hidden} more are not built; --all shows them)", file=sys.stderr)
+    return 0
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    add_gateway(parser)
+    parser.add_argument("--all", action="store_true", help="also what is not there")
+    parser.add_argument("--json", action="store_true", help="the answer of GET /v1/branches")
+    parser.add_argument("--timeout", type=float, default=10.0, metavar="SECONDS", help="longest wait (default 10)")
+
+
+def _of_gateway(parsed: argparse.Namespace) -> dict[str, Any]:
+    with closing(by_url(parsed)) as gateway:
+        try:
+            reply = gateway.request("GET", "/v1/branches")
+        except GatewayError as error:
+            raise NobodyAnswers(f"nobody answers there: {error.detail}") from error
+    said = reply.json()
+    if not reply.ok or not isinstance(said, dict) or not isinstance(said.get("families"), list):
+        raise ValueError(f"{gateway.title}: GET /v1/branches: {reply.fault()}")
+    return said
+
+
+def _of_folder(parsed: argparse.Namespace) -> dict[str, Any]:
+    settings, catalogue = Settings(engine="embedded"), catalogues.load()
+    folder = find(parsed.repository, settings)
+    print(f"gateway: models in {plain(str(folder))}", file=sys.stderr)
+    variant = default_variant(folder, catalogue["detect"], settings)
+    router = Router(catalogue, FilesEngine(catalogue, folder, settings.manifest), variant)
+    return inventory.branches(router, None, Wishes())
+
+
+def _rows(family: Mapping[str, Any], *, every: bool) -> Iterable[tuple[str, ...]]:
+    absent = (Readiness.MISSING, Readiness.WEIGHTS_MISSING)
+    for branch in family["branches"]:
+        if not every and branch["readiness"] in absent:
+            continue
+        default = branch["variant"] is not None and branch["variant"] == family["default_variant"]
+        digest = str(branch["weights_digest"])
+        yield (
+            str(family["name"]),
+            str(branch["name"]),
+            branch["tier"] or "",
+            "" if branch["size"] is None else str(branch["size"]),
+            (branch["variant"] or "") + ("*" if default else ""),
+            _state(branch),
+            str(branch["weights"]),
+            digest[:_DIGEST] + ("…" if len(digest) > _DIGEST else ""),
+        )
+
+
+def _state(branch: Mapping[str, Any]) -> str:
+    state, reason = str(branch["readiness"]), branch.get("reason")
+    return f"{state}: {reason}" if reason and state != Readiness.READY else state
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
+    clean = [[plain(cell) for cell in row] for row in rows]
+    widths = [max(width_of(row[column]) for row in clean) for column in range(len(_HEAD))]
+    return ["  ".join(padded(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in clean]

@@ -1,0 +1,309 @@
+"""`gateway detect`, `depth`, `flow`, `places`, `embed`: the run over all inputs, and its exit code."""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import contextlib
+import io
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from app.commands.predict import inputs, options
+from app.commands.predict.answers import HEADINGS, KINDS, Answer, Work
+from app.commands.predict.asking import Asking, InputFailed, NobodyAnswers, RunFailed
+from app.commands.predict.gateway import Gateway, HttpGateway
+from app.commands.predict.inputs import Input, NoInput
+from app.commands.predict.printing import Printer, plain
+from app.commands.predict.saving import Saver
+from app.commands.smoke.http import key_headers
+from app.errors import GatewayError
+from app.settings import caller_key
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+_JOBS_BY_URL, _JOBS_HERE = 4, 2
+_FRAME = " #10000 1000.00 s"  # room for it beside a video's name
+
+
+class Item(NamedTuple):
+    """What one row is about: an input, and the second picture of a pair."""
+
+    entry: Input
+    second: Input | None = None
+
+
+def predict(parsed: argparse.Namespace) -> int:
+    """Run the command; answers the exit code. Ctrl-C ends the process."""
+    logging.basicConfig(level=logging.ERROR, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that can't show a name shows its escapes
+        sys.stdout.reconfigure(errors="backslashreplace")
+    saver = None if parsed.save is None else Saver(parsed.save, parsed.predict, overwrite=parsed.overwrite)
+    try:
+        return _predict(parsed, saver)
+    except (NoInput, RunFailed, ValueError, RuntimeError) as error:
+        print(f"gateway {parsed.predict}: {plain(str(error))}", file=sys.stderr)
+        return USAGE
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        print(f"gateway {parsed.predict}: {plain(str(error))}", file=sys.stderr)
+        return USAGE
+    except KeyboardInterrupt:
+        if saver is not None:
+            saver.abandon()
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+        os._exit(INTERRUPTED)  # models that run can't be interrupted, and Python would wait for their threads
+
+
+def _predict(parsed: argparse.Namespace, saver: Saver | None) -> int:
+    items = _items(parsed)
+    if saver is not None:
+        saver.check([item.entry for item in items], KINDS[parsed.predict])
+    names = [_name(item) + _FRAME * item.entry.is_video for item in items]
+    printer = Printer(names, HEADINGS[parsed.predict], len(items), as_json=parsed.json)
+    with contextlib.closing(printer), contextlib.closing(_gateway(parsed, items, printer)) as gateway:
+        overridden = bool(parsed.branch or getattr(parsed, "variant", None))
+        asking = Asking(
+            gateway, parsed.timeout, parsed.wait, overridden, lambda text: printer.note(text, once=True)
+        )
+        work = Work(parsed.predict, asking, options.query_of(parsed), saver)
+        jobs = parsed.jobs or (_JOBS_BY_URL if parsed.url else _JOBS_HERE)
+        run = Run(work, printer, _sampling(parsed))
+        return run.all(items, jobs)
+
+
+def _items(parsed: argparse.Namespace) -> list[Item]:
+    texts = inputs.texts(getattr(parsed, "text", ()))
+    if not parsed.files and texts:
+        return [Item(entry) for entry in texts]
+    if parsed.predict == "embed" and not parsed.files:
+        raise NoInput("name at least one picture, or a text with --text")
+    found = inputs.found(parsed.files, videos=parsed.predict == "detect")
+    if parsed.predict == "flow":
+        return [Item(*pair) for pair in inputs.pairs(found, consecutive=parsed.consecutive)]
+    return [Item(entry) for entry in (*texts, *found)]
+
+
+def _name(item: Item) -> str:
+    return item.entry.name if item.second is None else f"{item.entry.name} {item.second.name}"
+
+
+def _sampling(parsed: argparse.Namespace) -> dict[str, Sequence[str]]:
+    """Parameters that only a video may have."""
+    return {
+        name: [str(value)] for name in ("every", "fps") if (value := getattr(parsed, name, None)) is not None
+    }
+
+
+def _gateway(parsed: argparse.Namespace, items: Sequence[Item], printer: Printer) -> Gateway:
+    if parsed.url is None:
+        from app.commands.predict.here import embedded  # noqa: PLC0415  # the service, which --url doesn't need
+
+        if parsed.cacert or parsed.api_key_file:
+            raise ValueError("--cacert and --api-key-file go with --url")
+        entries = [entry for item in items for entry in item if entry is not None]
+        return embedded(parsed, entries, printer.note)
+    return by_url(parsed)
+
+
+def by_url(parsed: argparse.Namespace) -> HttpGateway:
+    """The gateway that the command line names, with its key.
+
+    Raises:
+        ValueError: the address is none.
+        OSError: a file can't be read.
+    """
+    key = parsed.key or caller_key()
+    headers = {"X-API-Key": key} if key and parsed.api_key_file is None else key_headers(parsed.api_key_file)
+    if any(not value.isprintable() or not value.isascii() for value in headers.values()):
+        raise ValueError("the API key has characters that no key has")  # and it is not shown
+    if "://" not in parsed.url:
+        raise ValueError(f"--url: {parsed.url} is no address; did you mean http://{parsed.url}?")
+    return HttpGateway(parsed.url, parsed.timeout, headers, parsed.cacert)
+
+
+class Run:
+    """One run over its inputs: some are under way at once, and their rows come in order.
+
+    Args:
+        work: what is done with each.
+        printer: where rows go.
+        sampling: which frames of a video, as query parameters.
+    """
+
+    def __init__(self, work: Work, printer: Printer, sampling: dict[str, Sequence[str]]) -> None:
+        self._work = work
+        self._printer = printer
+        self._sampling = sampling
+        self._answered = self._failed = self._left = 0
+        self._started = time.perf_counter()
+        self._texts: list[tuple[str, Answer]] = []
+
+    def all(self, items: Sequence[Item], jobs: int) -> int:
+        """Answer every item; returns the exit code.
+
+        Raises:
+            RunFailed: no input could have an answer.
+        """
+        pool = ThreadPoolExecutor(jobs, thread_name_prefix="input")
+        left = collections.deque(items)
+        try:
+            self._loop(left, pool, jobs)
+        except NobodyAnswers as error:
+            if not self._answered:
+                raise
+            self._left = len(items) - self._answered - self._failed
+            self._printer.note(str(error))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+        self._sum_up()
+        return FAILED if self._failed or self._left else OK
+
+    def _loop(self, left: collections.deque[Item], pool: ThreadPoolExecutor, jobs: int) -> None:
+        """Keep twice as many in hand as are under way, so that no place stays empty while rows are printed."""
+        running: collections.deque[tuple[Item, Future[Answer | Video]]] = collections.deque()
+        while left or running:
+            while left and len(running) < 2 * jobs:
+                item = left.popleft()
+                running.append((item, pool.submit(self._one, item)))
+            item, future = running.popleft()
+            try:
+                self._finish(item, future.result)
+            except BaseException:
+                for _, other in running:
+                    other.cancel()
+                raise
+
+    def _one(self, item: Item) -> Answer | Video:
+        entry, work = item.entry, self._work
+        for one in (entry, item.second):
+            if one is not None and one.fault is not None:
+                raise InputFailed("unreadable", one.fault)
+        if entry.text is not None:
+            return work.text(entry)
+        content = inputs.read(entry)
+        if content.video is not None:
+            if work.command == "detect":
+                return Video(content)
+            content.video.close()
+            raise InputFailed("video", "it is a video", f"gateway {work.command} reads pictures.")
+        if item.second is None:
+            return work.picture(entry, content.data)
+        return work.pair(entry, content.data, inputs.read(item.second).data)
+
+    def _finish(self, item: Item, result: Callable[[], Answer | Video]) -> None:
+        """Print what became of an item."""
+        name = _name(item)
+        try:
+            with _one_line():
+                found = result()
+                if isinstance(found, Video):
+                    self._video(item.entry, found)
+                else:
+                    self._answer(item, name, found)
+        except InputFailed as failed:
+            self._failed += 1
+            self._printer.row(name, "", "", None, failed.line())
+            self._printer.document({"input": name, "error": failed.document()})
+        self._printer.done()
+
+    def _answer(self, item: Item, name: str, answer: Answer) -> None:
+        result = answer.result
+        if item.entry.text is not None:
+            self._texts.append((item.entry.name, answer))
+        elif answer.vector is not None and self._texts:
+            result += self._nearest(answer)
+        self._printer.row(name, answer.size, answer.branch, answer.ms, result)
+        document = (
+            answer.document
+            if item.second is None
+            else {**answer.document, "input": [e.name for e in item if e]}
+        )
+        self._printer.document(document)
+        for warning in answer.warnings:
+            self._printer.note(warning, once=True)
+        self._answered += 1
+
+    def _nearest(self, answer: Answer) -> str:
+        """The text that is most like a picture, by the cosine of their embeddings."""
+        import numpy as np  # noqa: PLC0415  # loaded already
+
+        def cosine(text: Answer) -> float:
+            one, other = answer.vector, text.vector
+            assert one is not None  # noqa: S101  # see the caller
+            assert other is not None  # noqa: S101  # texts have one
+            return float(one @ other / max(float(np.linalg.norm(one) * np.linalg.norm(other)), 1e-12))
+
+        name, best = max(((name, cosine(text)) for name, text in self._texts), key=lambda pair: pair[1])
+        return f"; nearest text: {name} (cosine {best:.3f})"
+
+    def _video(self, entry: Input, video: Video) -> None:
+        from app.commands.predict import videos  # noqa: PLC0415  # for those who have one
+
+        work = Work(
+            self._work.command, self._work.asking, {**self._work.query, **self._sampling}, self._work.saver
+        )
+        name = entry.name
+
+        def on_frame(document: object, frame: str, said: str) -> None:
+            assert isinstance(document, dict)  # noqa: S101  # of a line
+            self._printer.row(f"{name} {frame}", *_place(document), None, said)
+            self._printer.document(document)
+            for warning in document.get("warnings", ()):
+                self._printer.note(warning, once=True)
+
+        with video.content.video or contextlib.nullcontext() as file:
+            assert file is not None  # noqa: S101  # it is a video
+            summary = videos.detect(work, entry, file, video.content.size, on_frame)
+        self._printer.document({"input": name, "saved": list(summary.saved), "summary": summary.document})
+        failed = f", {summary.errors} failed" if summary.errors else ""
+        said = f"{summary.frames} frames{failed}"
+        self._printer.row(name, summary.size, summary.branch, summary.ms, said)
+        if summary.errors:
+            self._failed += 1
+        else:
+            self._answered += 1
+
+    def _sum_up(self) -> None:
+        total = self._answered + self._failed + self._left
+        seconds = time.perf_counter() - self._started
+        parts = [f"{self._answered} of {total} answered in {seconds:.1f} s"]
+        parts += [f"{self._failed} failed"] if self._failed else []
+        parts += [f"{self._left} not tried"] if self._left else []
+        if self._work.saver is not None:
+            parts.append(f"saved in {self._work.saver.folder}")
+        self._printer.note(", ".join(parts))
+
+
+class Video(NamedTuple):
+    """A video, which is sent when it is its turn: its frames are printed as they come."""
+
+    content: inputs.Content
+
+
+def _place(document: dict[str, object]) -> tuple[str, str]:
+    image, branch = document.get("image"), document.get("branch")
+    size = f"{image['width']}x{image['height']}" if isinstance(image, dict) else ""
+    return size, str(branch["name"]) if isinstance(branch, dict) else ""
+
+
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
+    """What goes wrong with one input's files is that input's failure."""
+    try:
+        yield
+    except GatewayError as error:
+        raise InputFailed(error.code, error.detail, error.hint) from error
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        path = Path(str(error.filename)).name if error.filename else ""
+        said = error.strerror or "it can't be read or written"
+        raise InputFailed("unreadable", f"{path}: {said}" if path else said) from error

@@ -1,0 +1,216 @@
+"""Command lines of `gateway detect`, `depth`, `flow`, `places`, `embed`. Imports nothing heavy: `--help` reads it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from app.commands.parser import Parser
+
+EXIT_CODES = (
+    "Exit code 0: every input is answered; 1: some input failed; 2: the command, a setting or a key is wrong, there is "
+    "nothing to read, or nobody answers at --url; 130: interrupted; 141: the reader of the output is gone."
+)
+_PICTURES = (
+    "pictures (JPEG, PNG, WebP, BMP), folders (searched whole), patterns such as 'in/*.jpg', or - for stdin"
+)
+_WORDS = {
+    "detect": ("find objects in pictures and videos", f"{_PICTURES}; videos (MP4, MOV, Matroska, WebM, AVI) too"),
+    "depth": ("estimate the depth of pictures", _PICTURES),
+    "flow": ("estimate the motion between pairs of pictures", f"two of every pair, one after the other: {_PICTURES}"),
+    "places": ("name the scenes of pictures", _PICTURES),
+    "embed": ("turn pictures and texts into CLIP embeddings", _PICTURES),
+}  # fmt: skip
+COMMANDS = tuple(_WORDS)
+
+
+class FilesParser(Parser):
+    """A parser whose options may stand before, between and after its files."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As the base class does; what it leaves over and is no option is a file, and so is all after `--`."""
+        words = list(args or ())
+        at = words.index("--") if "--" in words else len(words)
+        parsed, extra = super().parse_known_args(words[:at], namespace)
+        files = [word for word in extra if word == "-" or not word.startswith("-")]
+        parsed.files = [*parsed.files, *files, *words[at + 1 :]]
+        return parsed, [word for word in extra if word not in files]
+
+
+def add_commands(commands: Any, run: Callable[[argparse.Namespace], int]) -> None:
+    """Add the five commands; `run` is called with the parsed line, whose `predict` is the command's name."""
+    commands_class = commands._parser_class  # noqa: SLF001  # argparse has no other way to give one parser a class
+    commands._parser_class = FilesParser  # noqa: SLF001
+    try:
+        for name, (words, files) in _WORDS.items():
+            parser = commands.add_parser(
+                name, help=words, description=f"{words[0].upper()}{words[1:]}. {EXIT_CODES}"
+            )
+            parser.add_argument("files", nargs="*", metavar="FILE", help=files)
+            _ADD[name](parser)
+            _add_common(parser)
+            parser.set_defaults(command=run, predict=name)
+    finally:
+        commands._parser_class = commands_class  # noqa: SLF001
+
+
+def add_gateway(parser: argparse.ArgumentParser) -> None:
+    """Options that say who answers: a gateway by its URL, or the models of a folder in this process."""
+    who = parser.add_mutually_exclusive_group()
+    who.add_argument(
+        "--url",
+        help="ask this gateway, such as http://127.0.0.1:8080; without it the models run in this process",
+    )
+    who.add_argument(
+        "--repository", type=Path, metavar="DIR",
+        help="the folder of models that run in this process (GATEWAY_REPOSITORY; default: that of `make run`)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--cacert",
+        type=Path,
+        metavar="FILE",
+        help="who signed the certificate of an https:// gateway, in PEM",
+    )
+    key = parser.add_mutually_exclusive_group()
+    key.add_argument(
+        "--key",
+        help="the gateway's API key; others on this machine may see a command line, so better GATEWAY_KEY",
+    )
+    key.add_argument(
+        "--api-key-file", type=Path, metavar="FILE", help="a file that holds the key; - reads standard input"
+    )
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--branch", help="take this branch: its name, a tier (small, medium, large) or a size in pixels"
+    )
+    parser.add_argument(
+        "--fallback", action="store_true", help="if that branch can't serve, take the next smaller one"
+    )
+    parser.add_argument(
+        "--save", type=Path, metavar="DIR",
+        help="write NAME.<command>.json with the whole answer, and what there is to see or to compute with",
+    )  # fmt: skip
+    parser.add_argument("--overwrite", action="store_true", help="replace files of an earlier --save")
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON object a line on stdout instead of the table"
+    )
+    add_gateway(parser)
+    parser.add_argument(
+        "--timeout", type=_positive, default=60.0, metavar="SECONDS",
+        help="longest wait for the answer to one input (default 60); for a frame of a video, likewise",
+    )  # fmt: skip
+    parser.add_argument(
+        "--wait", type=_not_negative, default=60.0, metavar="SECONDS",
+        help="longest wait, an input, for a gateway that is busy and says when to come again (default 60)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--jobs", type=_count, metavar="N", help="inputs under way at once (default: 4 with --url, else 2)"
+    )
+
+
+def _add_detect(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--conf", type=_unit, help="a box's score must be greater (default 0.25)")
+    parser.add_argument("--iou", type=_unit, help="boxes of a class that overlap more are one (default 0.7)")
+    parser.add_argument(
+        "--max-det", "--max_det", type=_count, metavar="N", help="most boxes a picture (default 300)"
+    )
+    parser.add_argument(
+        "--classes", action="append", metavar="NAMES", help="keep these classes: names or ids, with commas"
+    )
+    parser.add_argument(
+        "--agnostic", action="store_true", help="boxes suppress each other whatever their class"
+    )
+    parser.add_argument("--variant", choices=("n", "s", "m", "l", "x"), help="YOLO11 variant")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--every", type=_count, metavar="N", help="of a video: every N-th frame")
+    how.add_argument("--fps", type=_positive, help="of a video: so many frames a second, at most")
+
+
+def _add_depth(_: argparse.ArgumentParser) -> None:
+    """Nothing of its own."""
+
+
+def _add_flow(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--variant", choices=("small", "large"), help="RAFT's variant (default small)")
+    parser.add_argument(
+        "--consecutive", action="store_true", help="pair each picture with the next one: 1 2, 2 3, 3 4"
+    )
+
+
+def _add_places(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--topk", "-k", type=_count, metavar="N", help="how many categories (default 5)")
+    _add_fit(parser)
+
+
+def _add_embed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--text", action="append", default=[], help="embed this text; may be repeated")
+    parser.add_argument("--no-normalize", action="store_true", help="leave the vectors at their own length")
+    _add_fit(parser)
+
+
+def _add_fit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--fit",
+        choices=("crop", "stretch"),
+        help="the picture's middle, or all of it squeezed (default crop)",
+    )
+
+
+_ADD: dict[str, Callable[[argparse.ArgumentParser], None]] = {
+    "detect": _add_detect,
+    "depth": _add_depth,
+    "flow": _add_flow,
+    "places": _add_places,
+    "embed": _add_embed,
+}
+
+
+def query_of(parsed: argparse.Namespace) -> dict[str, Sequence[str]]:
+    """The parameters of the HTTP route that the options stand for, in the order of the route's description."""
+    said = vars(parsed)
+    query = {
+        name: [str(said[option])]
+        for name, option in _PARAMETERS.items()
+        if said.get(option) not in (None, False)
+    }
+    if said.get("classes"):
+        query["classes"] = said["classes"]
+    if said.get("no_normalize"):
+        query["normalize"] = ["false"]
+    return {name: ["true"] if values == ["True"] else values for name, values in query.items()}
+
+
+# Query parameter -> option.
+_PARAMETERS = {
+    "conf": "conf", "iou": "iou", "max_det": "max_det", "agnostic": "agnostic", "variant": "variant",
+    "branch": "branch", "fallback": "fallback", "k": "topk", "fit": "fit",
+}  # fmt: skip
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not greater than 0")
+    return value
+
+
+def _not_negative(text: str) -> float:
+    return 0.0 if text.strip("0.") == "" else _positive(text)
+
+
+def _unit(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return value
