@@ -89,6 +89,11 @@ def _parser() -> argparse.ArgumentParser:
     keys = commands.add_parser("keys", help="make API keys")
     keys_command.add_options(keys)
     keys.set_defaults(command=keys_command.keys)
+    branches = commands.add_parser(
+        "branches", help="list what is served: by a gateway, or from the folder of models"
+    )
+    predict_options.add_branches(branches)
+    branches.set_defaults(command=_branches)
     metrics = commands.add_parser("metrics", help="print what /metrics has, as docs/metrics.md")
     metrics.set_defaults(command=_metrics)
     routes = commands.add_parser("routes", help="print which branch each frame size takes, and why")
@@ -141,6 +146,12 @@ def _predict(parsed: argparse.Namespace) -> int:
     from app.commands.predict.command import predict  # noqa: PLC0415  # `gateway --help` needs no NumPy
 
     return predict(parsed)
+
+
+def _branches(parsed: argparse.Namespace) -> int:
+    from app.commands.branches import branches  # noqa: PLC0415  # as above
+
+    return branches(parsed)
 
 
 def _add_bench(commands: Any) -> None:

@@ -11,11 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from app.commands.predict.asking import NobodyAnswers
 from app.commands.predict.command import by_url
-from app.commands.predict.options import add_gateway
+from app.commands.predict.errors import CommandFailed, NobodyAnswers, RunFailed
 from app.commands.predict.printing import padded, plain, width_of
-from app.commands.predict.repository import NoModels, default_variant, find, readiness
+from app.commands.predict.repository import default_variant, find, readiness
 from app.engine.base import Deadline, EngineUsage, Lease, ModelState, not_served
 from app.engine.weights import WeightsBook
 from app.errors import GatewayError
@@ -26,11 +25,6 @@ from routing import catalogue as catalogues
 from routing.catalogue import Catalogue
 from routing.policy import Readiness
 
-_WORDS = {
-    Readiness.MISSING: "not in the folder",
-    Readiness.WEIGHTS_MISSING: "not built",
-    Readiness.READY: "built",
-}
 _HEAD = ("family", "branch", "tier", "size", "variant", "state", "weights", "digest")
 _DIGEST = 19  # characters: sha256: and twelve digits, as much as anybody compares by eye
 
@@ -84,29 +78,20 @@ def branches(parsed: argparse.Namespace) -> int:
     """Run the command; answers the exit code."""
     try:
         document = _of_gateway(parsed) if parsed.url else _of_folder(parsed)
-    except (NoModels, NobodyAnswers, ValueError, OSError, GatewayError) as error:
-        if isinstance(error, BrokenPipeError):
-            raise
+    except CommandFailed as error:
         print(f"gateway branches: {plain(str(error))}", file=sys.stderr)
         return 2
     if parsed.json:
         print(json.dumps(document))
         return 0
-    rows = [row for family in document["families"] for row in _rows(family, every=parsed.all)]
+    ready = "built" if document.get("engine") == FilesEngine.name else Readiness.READY.value
+    rows = [row for family in document["families"] for row in _rows(family, ready, every=parsed.all)]
     for line in _aligned([_HEAD, *rows]):
         print(line)
     hidden = sum(len(family["branches"]) for family in document["families"]) - len(rows)
     if hidden:
-        print(f"({hidden} more are not built; --all shows them)", file=sys.stderr)
+        print(f"({hidden} more are not there; --all shows them)", file=sys.stderr)
     return 0
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of the command."""
-    add_gateway(parser)
-    parser.add_argument("--all", action="store_true", help="also what is not there")
-    parser.add_argument("--json", action="store_true", help="the answer of GET /v1/branches")
-    parser.add_argument("--timeout", type=float, default=10.0, metavar="SECONDS", help="longest wait (default 10)")
 
 
 def _of_gateway(parsed: argparse.Namespace) -> dict[str, Any]:
@@ -117,7 +102,7 @@ def _of_gateway(parsed: argparse.Namespace) -> dict[str, Any]:
             raise NobodyAnswers(f"nobody answers there: {error.detail}") from error
     said = reply.json()
     if not reply.ok or not isinstance(said, dict) or not isinstance(said.get("families"), list):
-        raise ValueError(f"{gateway.title}: GET /v1/branches: {reply.fault()}")
+        raise RunFailed(f"{gateway.title}: GET /v1/branches: {reply.fault()}")
     return said
 
 
@@ -130,7 +115,7 @@ def _of_folder(parsed: argparse.Namespace) -> dict[str, Any]:
     return inventory.branches(router, None, Wishes())
 
 
-def _rows(family: Mapping[str, Any], *, every: bool) -> Iterable[tuple[str, ...]]:
+def _rows(family: Mapping[str, Any], ready: str, *, every: bool) -> Iterable[tuple[str, ...]]:
     absent = (Readiness.MISSING, Readiness.WEIGHTS_MISSING)
     for branch in family["branches"]:
         if not every and branch["readiness"] in absent:
@@ -143,7 +128,7 @@ def _rows(family: Mapping[str, Any], *, every: bool) -> Iterable[tuple[str, ...]
             branch["tier"] or "",
             "" if branch["size"] is None else str(branch["size"]),
             (branch["variant"] or "") + ("*" if default else ""),
-            _state(branch),
+            ready if branch["readiness"] == Readiness.READY else _state(branch),
             str(branch["weights"]),
             digest[:_DIGEST] + ("…" if len(digest) > _DIGEST else ""),
         )
@@ -151,10 +136,13 @@ def _rows(family: Mapping[str, Any], *, every: bool) -> Iterable[tuple[str, ...]
 
 def _state(branch: Mapping[str, Any]) -> str:
     state, reason = str(branch["readiness"]), branch.get("reason")
-    return f"{state}: {reason}" if reason and state != Readiness.READY else state
+    return f"{state}: {reason}" if reason else state
 
 
 def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
     clean = [[plain(cell) for cell in row] for row in rows]
     widths = [max(width_of(row[column]) for row in clean) for column in range(len(_HEAD))]
-    return ["  ".join(padded(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in clean]
+    return [
+        "  ".join(padded(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in clean
+    ]

@@ -15,7 +15,8 @@ from urllib.parse import urlencode
 import numpy as np
 from numpy.typing import NDArray
 
-from app.commands.predict.asking import Asking, InputFailed, RunFailed, json_of
+from app.commands.predict.asking import Asking, json_of
+from app.commands.predict.errors import InputFailed, RunFailed
 from app.commands.predict.inputs import Input
 from app.commands.predict.saving import Saver
 from app.commands.smoke.http import Reply, multipart

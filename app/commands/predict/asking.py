@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from app.commands.predict.errors import InputFailed, NobodyAnswers, RunFailed
 from app.commands.predict.gateway import Gateway
 from app.commands.smoke.http import Reply
 from app.errors import DeadlineExceeded, TritonUnavailable
@@ -15,31 +16,6 @@ _BUSY = (429, 503)
 _LONGEST_DETAIL = 400
 # Said of the key, the address or the command line: no other input would fare better.
 _OF_ALL = frozenset({401, 403, 405, 406, 422})
-
-
-class InputFailed(Exception):
-    """One input has no answer. `code` is the problem's, `what_to_do` may be empty."""
-
-    def __init__(self, code: str, detail: str, what_to_do: str = "") -> None:
-        super().__init__(detail)
-        self.code = code
-        self.detail = detail
-        self.what_to_do = what_to_do
-
-    def document(self) -> dict[str, str]:
-        """For JSON, named as in a problem."""
-        return {"code": self.code, "detail": self.detail, "what_to_do": self.what_to_do}
-
-    def line(self) -> str:
-        return f"failed: {self.detail}" + (f" ({self.what_to_do})" if self.what_to_do else "")
-
-
-class RunFailed(Exception):
-    """No input can have an answer; the message is one line with what to do."""
-
-
-class NobodyAnswers(RunFailed):
-    """There is no gateway, or not any more."""
 
 
 @dataclass(frozen=True, slots=True)

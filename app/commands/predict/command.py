@@ -17,9 +17,10 @@ from typing import NamedTuple
 
 from app.commands.predict import inputs, options
 from app.commands.predict.answers import HEADINGS, KINDS, Answer, Work
-from app.commands.predict.asking import Asking, InputFailed, NobodyAnswers, RunFailed
+from app.commands.predict.asking import Asking
+from app.commands.predict.errors import CommandFailed, InputFailed, NobodyAnswers, NoInput, RunFailed
 from app.commands.predict.gateway import Gateway, HttpGateway
-from app.commands.predict.inputs import Input, NoInput
+from app.commands.predict.inputs import Input
 from app.commands.predict.printing import Printer, plain
 from app.commands.predict.saving import Saver
 from app.commands.smoke.http import key_headers
@@ -46,12 +47,7 @@ def predict(parsed: argparse.Namespace) -> int:
     saver = None if parsed.save is None else Saver(parsed.save, parsed.predict, overwrite=parsed.overwrite)
     try:
         return _predict(parsed, saver)
-    except (NoInput, RunFailed, ValueError, RuntimeError) as error:
-        print(f"gateway {parsed.predict}: {plain(str(error))}", file=sys.stderr)
-        return USAGE
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            raise
+    except (CommandFailed, RuntimeError) as error:
         print(f"gateway {parsed.predict}: {plain(str(error))}", file=sys.stderr)
         return USAGE
     except KeyboardInterrupt:
@@ -107,7 +103,7 @@ def _gateway(parsed: argparse.Namespace, items: Sequence[Item], printer: Printer
         from app.commands.predict.here import embedded  # noqa: PLC0415  # the service, which --url doesn't need
 
         if parsed.cacert or parsed.api_key_file:
-            raise ValueError("--cacert and --api-key-file go with --url")
+            raise RunFailed("--cacert and --api-key-file go with --url")
         entries = [entry for item in items for entry in item if entry is not None]
         return embedded(parsed, entries, printer.note)
     return by_url(parsed)
@@ -117,16 +113,30 @@ def by_url(parsed: argparse.Namespace) -> HttpGateway:
     """The gateway that the command line names, with its key.
 
     Raises:
-        ValueError: the address is none.
-        OSError: a file can't be read.
+        RunFailed: the address or a file can't be used.
     """
-    key = parsed.key or caller_key()
-    headers = {"X-API-Key": key} if key and parsed.api_key_file is None else key_headers(parsed.api_key_file)
-    if any(not value.isprintable() or not value.isascii() for value in headers.values()):
-        raise ValueError("the API key has characters that no key has")  # and it is not shown
     if "://" not in parsed.url:
-        raise ValueError(f"--url: {parsed.url} is no address; did you mean http://{parsed.url}?")
-    return HttpGateway(parsed.url, parsed.timeout, headers, parsed.cacert)
+        raise RunFailed(f"--url: {parsed.url} is no address; did you mean http://{parsed.url}?")
+    try:
+        return HttpGateway(parsed.url, parsed.timeout, _key(parsed), parsed.cacert)
+    except ValueError as error:
+        raise RunFailed(f"--url: {error}") from error
+    except OSError as error:
+        raise RunFailed(f"--cacert: {parsed.cacert}: {error.strerror or error}") from error
+
+
+def _key(parsed: argparse.Namespace) -> dict[str, str]:
+    try:
+        headers = key_headers(parsed.api_key_file)
+    except (OSError, ValueError) as error:
+        said = getattr(error, "strerror", None) or "it is no text"
+        raise RunFailed(f"--api-key-file: {parsed.api_key_file}: {said}") from error
+    key = headers.get("X-API-Key") or parsed.key or caller_key()
+    if not key:
+        return {}
+    if not (key.isascii() and key.isprintable()):
+        raise RunFailed("the API key has characters that no key has")  # it is never shown
+    return {"X-API-Key": key}
 
 
 class Run:

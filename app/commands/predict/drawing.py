@@ -78,9 +78,7 @@ def film(file: BinaryIO, path: Path, sampling: Sampling) -> Iterator[Film | None
 def _parts(detections: Found) -> tuple[NDArray[np.float32], NDArray[np.int32], list[str]]:
     boxes = np.array([found["box"] for found in detections], np.float32).reshape(-1, 4)
     classes = np.array([found["class_id"] for found in detections], np.int32)
-    labels = [
-        f"{_track(found)}{found['class_name']} {found['score']:.2f}" for found in detections
-    ]
+    labels = [f"{_track(found)}{found['class_name']} {found['score']:.2f}" for found in detections]
     return boxes, classes, labels
 
 

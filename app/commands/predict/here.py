@@ -11,9 +11,10 @@ from PIL import Image
 
 from app import extras
 from app.commands.predict import repository
+from app.commands.predict.errors import NoModels
 from app.commands.predict.gateway import Gateway
 from app.commands.predict.inputs import Input
-from app.commands.predict.repository import NoModels, Size
+from app.commands.predict.repository import Size
 from app.settings import Settings
 from routing import catalogue as catalogues
 from routing.policy import Wishes
@@ -61,6 +62,7 @@ def _service(parsed: argparse.Namespace, settings: Settings, names: Sequence[str
     alone = {
         "models": ",".join(names),
         "require_ready": "",
+        "detect_input": "auto",
         "warmup": False,
         "rescan_s": 0.0,
         "workers": 1,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
+from app.commands.predict.errors import NoInput
 from app.commands.video_list import SUFFIXES as VIDEOS
 from app.commands.video_list import shown
 from app.hints import did_you_mean
@@ -24,10 +25,6 @@ _UNREAD = frozenset({".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl",
 _VIDEO_KINDS = frozenset({"an MP4 or QuickTime file", "a Matroska or WebM file", "an AVI video"})
 _MISSING = "no such file"
 _LONGEST_NAME = 120  # characters of a saved file's name before its suffixes
-
-
-class NoInput(ValueError):
-    """There is nothing to read; the message says why, in one line."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,20 @@ def add_gateway(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_branches(parser: argparse.ArgumentParser) -> None:
+    """Options of `gateway branches`."""
+    parser.description = (
+        "List the branches with tier, size, variant (* serves when none is named), state and weights. "
+        "Exit code 0: listed; 2: nobody answers there, or there is no folder of models."
+    )
+    add_gateway(parser)
+    parser.add_argument("--all", action="store_true", help="also what is not there")
+    parser.add_argument("--json", action="store_true", help="print the object that GET /v1/branches answers")
+    parser.add_argument(
+        "--timeout", type=_positive, default=10.0, metavar="SECONDS", help="longest wait (default 10)"
+    )
+
+
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--branch", help="take this branch: its name, a tier (small, medium, large) or a size in pixels"

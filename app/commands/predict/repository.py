@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
+from app.commands.predict.errors import NoModels
 from app.hints import did_you_mean
 from app.pipelines.base import wishes_of
 from app.settings import Settings, from_environment
@@ -18,10 +19,6 @@ HOW_TO_BUILD = (
     "`make run` builds some in a checkout; --repository names another folder, --url a running gateway"
 )
 Size = tuple[int, int]
-
-
-class NoModels(ValueError):
-    """Nothing can serve; the message says what to do, in one line."""
 
 
 def find(given: Path | None, settings: Settings) -> Path:

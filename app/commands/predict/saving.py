@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from app.commands.predict.inputs import Input, NoInput
+from app.commands.predict.errors import NoInput
+from app.commands.predict.inputs import Input
 from app.commands.video_list import shown
 
 _OF_VIDEOS = ("mp4", "ndjson")
@@ -47,7 +48,10 @@ class Saver:
             return
         kinds = tuple(kinds)
         there = [
-            path for entry in entries for kind in _kinds_of(entry, kinds) if (path := self.path(entry, kind)).exists()
+            path
+            for entry in entries
+            for kind in _kinds_of(entry, kinds)
+            if (path := self.path(entry, kind)).exists()
         ]
         if there:
             more = f" and {len(there) - 1} more are" if len(there) > 1 else " is"
@@ -103,6 +107,4 @@ class Saver:
 
 def _kinds_of(entry: Input, kinds: Iterable[str]) -> list[str]:
     """What may be written for an input, as far as its name says what it is."""
-    return [
-        kind for kind in kinds if not (entry.is_picture if kind in _OF_VIDEOS else entry.is_video)
-    ]
+    return [kind for kind in kinds if not (entry.is_picture if kind in _OF_VIDEOS else entry.is_video)]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from app.commands.predict.answers import Work, counted
-from app.commands.predict.asking import InputFailed, NobodyAnswers
+from app.commands.predict.errors import InputFailed, NobodyAnswers
 from app.commands.predict.inputs import Input
 from app.commands.smoke.http import Reply
 from app.errors import DeadlineExceeded, TritonUnavailable
