@@ -9,6 +9,8 @@ NAME = "triton-vision-gateway"
 INSTALLED = _CODE.name == "_code"
 """True in an installed wheel: there are no tests, benchmarks, dashboards or Makefile beside the code."""
 _DATA = _CODE.with_name("_data") if INSTALLED else _CODE
+CHECKOUT_MODELS = None if INSTALLED else _CODE / "triton" / "models"
+"""Where `make run` builds; there is no such folder in an installed wheel."""
 PROFILES = _DATA / "profiles"
 PICTURE = _DATA / "docs" / "astronaut.jpg"
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 
 from app.commands.predict.errors import NoModels
 from app.hints import did_you_mean
+from app.installation import CHECKOUT_MODELS, INSTALLED, models
 from app.pipelines.base import wishes_of
 from app.settings import Settings, from_environment
 from routing.catalogue import Branch, Catalogue, Family
 from routing.policy import FrameFacts, Readiness, RoutingError, Wishes, route
 from routing.reachable import reachable
 
-_CHECKOUT = Path(__file__).resolve().parents[3] / "triton" / "models"
 HOW_TO_BUILD = (
-    "`make run` builds some in a checkout; --repository names another folder, --url a running gateway"
+    f"`{'gateway up' if INSTALLED else 'make run'}` builds some; --repository names another folder, "
+    "--url a running gateway"
 )
 Size = tuple[int, int]
 
@@ -37,8 +39,11 @@ def find(given: Path | None, settings: Settings) -> Path:
 
 
 def _usual(settings: Settings) -> list[Path]:
-    here = settings.repository
-    return list(dict.fromkeys([*([here] if here is not None else []), _CHECKOUT]))
+    """The folder of the settings, that of the checkout, and that of `gateway up`."""
+    folders = [settings.repository, CHECKOUT_MODELS]
+    with contextlib.suppress(ModuleNotFoundError):  # platformdirs is an extra
+        folders.append(models() / "repository")
+    return list(dict.fromkeys(folder for folder in folders if folder is not None))
 
 
 def readiness(repository: Path, branch: Branch) -> Readiness:
