@@ -167,7 +167,7 @@ test-containers: .venv/.dev
 
 test-export: .venv/.dev .venv-export/.parity
 	$(SAY) 'export tests'
-	@GATEWAY_PARITY='$(PARITY)' .venv-export/bin/python -P -m pytest -m export tests/export
+	@GATEWAY_PARITY='$(PARITY)' .venv-export/bin/python -P -m pytest -o pythonpath=tests/helpers -m export tests/export
 	$(SAY) 'parity with the reference (skipped where the reference data is absent)'
 	@.venv/bin/pytest -m reference
 
@@ -214,7 +214,7 @@ format: .venv/.dev
 	@.venv/bin/ruff check --fix -q . ; .venv/bin/ruff format .
 
 bench: .venv/.dev .venv-triton
-	@.venv/bin/python benchmarks/transport.py
+	@.venv/bin/python -m benchmarks.speed.transport
 
 bench-matrix: .venv/.dev
 	$(SAY) 'every branch that is READY, every way to it: docs/benchmarks/README.md (BENCH_ARGS=…)'
@@ -223,18 +223,18 @@ bench-matrix: .venv/.dev
 .PHONY: bench-speed bench-guard
 bench-speed: .venv/.dev .venv-triton
 	$(SAY) 'the gateway beside the limit, a bare ASGI app and six peers (installs them; about 15 minutes): docs/benchmarks/speed.md'
-	@.venv/bin/python benchmarks/speed.py --targets all --cases all \
+	@.venv/bin/python -m benchmarks.speed --targets all --cases all \
 	  --json docs/benchmarks/speed.json --markdown docs/benchmarks/speed.md $(BENCH_ARGS)
 
 bench-guard: .venv/.dev .venv-triton
 	$(SAY) 'has the gateway become slower than docs/benchmarks/speed.json? (GUARD_ARGS=--short: 1 minute)'
-	@.venv/bin/python benchmarks/guard.py $(GUARD_ARGS)
+	@.venv/bin/python -m benchmarks.speed.regression $(GUARD_ARGS)
 
 .PHONY: bench-growth
 bench-growth: .venv/.dev .venv-triton
 	$(SAY) 'how cost grows (about 6 minutes): docs/benchmarks/growth.md (GROWTH_ARGS=--quick)'
 	@.venv/bin/python -c 'import matplotlib' 2>/dev/null || .venv/bin/pip install -q -c constraints.txt 'matplotlib>=3.9'
-	@.venv/bin/python benchmarks/growth.py --json docs/benchmarks/growth.json --plot docs/benchmarks $(GROWTH_ARGS)
+	@.venv/bin/python -m benchmarks.growth --json docs/benchmarks/growth.json --plot docs/benchmarks $(GROWTH_ARGS)
 
 clean:
 	rm -rf build dist .venv .venv-export .venv-triton .venv-fuzz .venv-peers .venv-supply .build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -24,7 +24,6 @@ from app.commands import up as up_command
 from app.commands.parser import Parser
 from app.commands.predict import options as predict_options
 from app.commands.smoke import options
-from app.installation import needs_checkout
 from app.settings import (
     Settings,
     environment,
@@ -155,20 +154,18 @@ def _branches(parsed: argparse.Namespace) -> int:
 
 
 def _add_bench(commands: Any) -> None:
-    # No character begins an option here: all that follows is benchmarks/run_bench.py's, --help too.
+    # No character begins an option here: all that follows is benchmarks.matrix', --help too.
     parser = commands.add_parser(
-        "bench", help="measure branches (benchmarks/run_bench.py)", add_help=False, prefix_chars="\0"
+        "bench", help="measure branches (python -m benchmarks.matrix)", add_help=False, prefix_chars="\0"
     )
     parser.add_argument("arguments", nargs="*")
     parser.set_defaults(command=_bench)
 
 
 def _bench(parsed: argparse.Namespace) -> int:
-    script = Path(__file__).resolve().parents[1] / "benchmarks" / "run_bench.py"
-    if script.is_file():
-        os.execv(sys.executable, [sys.executable, str(script), *parsed.arguments])  # noqa: S606  # our own script
-    print(f"gateway: {needs_checkout('bench', 'benchmarks/run_bench.py')}", file=sys.stderr)
-    return 2
+    from app.commands.bench import bench  # noqa: PLC0415  # `gateway --help` needs no NumPy
+
+    return bench(parsed.arguments)
 
 
 def _add_analyze(commands: Any) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from support.models import repository as test_repository
-from support.servers.triton_server import TritonServer
+
+if TYPE_CHECKING:
+    from deploy.local.triton_server import TritonServer
 
 with suppress(ModuleNotFoundError):  # the exporters' environment has no property tests
     from hypothesis import settings
@@ -27,6 +30,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def triton(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     """A real tritonserver over the test repository; tests that stop or hurt it start their own."""
+    from deploy.local.triton_server import TritonServer  # noqa: PLC0415  # `make test-export` has no root on its path
+
     with TritonServer(repository, tmp_path_factory.mktemp("triton") / "triton.log") as server:
         yield server
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.servers.triton_server import ROOT
+from support.paths import ROOT
 
 SOURCES = sorted(path for room in ("app", "routing", "export") for path in (ROOT / room).rglob("*.py"))
 STDLIB = set(sys.stdlib_module_names)
@@ -44,6 +44,8 @@ ONLY_IN = {
     "export": ("export", "app.commands.up"),
     "app.main": ("app.cli", "app.commands"),
     "app.cli": ("app.start",),
+    "benchmarks": ("app.commands.bench",),
+    "deploy": (),
     "app.engine.triton": ("app.engine.triton", "app.main", "app.commands.smoke.triton"),
     "app.engine.embedded": ("app.engine.embedded", "app.main"),
     "app.engine.fake": (),
@@ -240,6 +242,7 @@ HABITS = {
         "app.commands.routes",
         "app.cli",
         "app.commands.analyze",
+        "app.commands.bench",
         "app.commands.branches",
         "app.commands.doctor.command",
         "app.commands.predict.command",

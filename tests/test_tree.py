@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support.servers.triton_server import ROOT
+from support.paths import ROOT
 
 DOCUMENTS = [
     "README.md",

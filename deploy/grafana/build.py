@@ -1,6 +1,6 @@
 """Writes the dashboards that Grafana loads from `dashboards/`; --check says whether they are what this code makes.
 
-    python deploy/grafana/build.py [--check]
+    python -m deploy.grafana.build [--check]
 
 Standard library only. Change a panel in `boards/`, run this, commit both.
 """
@@ -11,7 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-from boards import branches, overview, provenance, triton, videos
+from deploy.grafana.boards import branches, overview, provenance, triton, videos
 
 FOLDER = Path(__file__).parent / "dashboards"
 BOARDS = {
@@ -36,7 +36,7 @@ def main() -> int:
         return 0
     stale = sorted(name for name in made.keys() | there.keys() if made.get(name) != there.get(name))
     for name in stale:
-        print(f"{name} isn't what deploy/grafana/build.py makes; run it")
+        print(f"{name} isn't what it should be; run: python -m deploy.grafana.build")
     return 1 if stale else 0
 
 

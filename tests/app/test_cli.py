@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.servers.triton_server import ROOT
+from support.paths import ROOT
 
 from app import __version__, cli
 
@@ -106,7 +106,7 @@ ANALYZE = ["analyze", "--video-path", "docs/astronaut.mp4", "--profile-path", "p
             ["serve"],
             "GATEWAY_TRACING_ENDPOINT=http://127.0.0.1:4318/v1/traces",
         ),
-        ("matplotlib", "bench", "run_bench", ["--plot"], None),
+        ("matplotlib", "bench", "app.cli", ["bench", "--plot"], None),
         ("onnx", "starter", "export.__main__", ["repository", "--check"], None),
     ],
 )
@@ -116,7 +116,7 @@ def test_a_missing_package_is_one_line(
     """No traceback, exit code 1 or 2, and the extra that brings it."""
     arguments = [str(tmp_path) if word == "OUT" else word for word in arguments]
     script = (
-        f"import runpy, sys; sys.modules[{package!r}] = None; sys.path.append('benchmarks'); "
+        f"import runpy, sys; sys.modules[{package!r}] = None; "
         f"sys.argv = ['gateway', *{arguments!r}]; runpy.run_module({module!r}, run_name='__main__')"
     )
     given = dict([setting.split("=", 1)]) if setting else {}

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 from support.models.repository import CATALOGUE
+from support.paths import ROOT
 from support.servers.gateway import client
-from support.servers.triton_server import ROOT, TritonServer
 
 from app.addresses import TritonAddress, masked
 from app.process import preflight
 from app.settings import Settings, unknown_variables
+from deploy.local.triton_server import TritonServer
 
 
 def gateway(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

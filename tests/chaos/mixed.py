@@ -21,7 +21,7 @@ from pathlib import Path
 
 from common import ROOT, Cable, Load, client
 from support.models import repository as test_repository
-from support.servers.triton_server import TritonServer, free_ports
+from deploy.local.triton_server import TritonServer, free_ports
 
 import httpx2
 

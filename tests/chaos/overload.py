@@ -28,7 +28,7 @@ from common import ROOT, percentile
 from service import Service
 from support.models import repository as test_repository
 from support.models.timed import Timed
-from support.servers.triton_server import TritonServer
+from deploy.local.triton_server import TritonServer
 
 PICTURE = (ROOT / "docs" / "astronaut.jpg").read_bytes()
 MODEL, RUN_S = "yolo11n_320", 0.01

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from common import ROOT, client
 from support.models import repository as test_repository
-from support.servers.triton_server import TritonServer, free_ports
+from deploy.local.triton_server import TritonServer, free_ports
 
 import httpx2
 

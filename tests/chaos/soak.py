@@ -2,7 +2,7 @@
 
     .venv/bin/python tests/chaos/soak.py --minutes 20
 
-Every route, with sessions, prompts, streams, jobs and mistakes (`support.servers.traffic`), from several callers. The
+Every route, with sessions, prompts, streams, jobs and mistakes (`benchmarks.common.traffic`), from several callers. The
 gateway and Triton are sampled every few seconds; the first fifth of the time is warm-up. Growth is that of a straight
 line through the samples after it (Theil-Sen, so that a peak counts little), over all of that time. Prints percent;
 2 % or more of resident memory, more descriptors or more in /dev/shm make it fail.
@@ -23,7 +23,7 @@ from pathlib import Path
 
 from service import SHM, Service, triton
 from support import videos
-from support.servers.traffic import Traffic
+from benchmarks.common.traffic import Traffic
 
 import httpx2
 import numpy as np

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 from support.servers.gateway import png, scene, server
-from support.servers.triton_server import ROOT
 
 HERE = Path(__file__).parent
 CLIENTS = ROOT / ".venv-clients" / "bin"

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 import redis
 import yaml
+from support.paths import ROOT
 from support.servers.programs import program
-from support.servers.triton_server import ROOT, free_ports
+
+from deploy.local.triton_server import free_ports
 
 PASSWORD = "a-password_1"  # noqa: S105  # of this test's server alone
 

@@ -22,10 +22,11 @@ import psutil
 import pytest
 import yaml
 from support.models import repository as test_repository
+from support.paths import ROOT
 from support.servers.gateway import png, scene, wait_ready
-from support.servers.triton_server import ROOT, free_ports
 
 from app.settings import Settings
+from deploy.local.triton_server import free_ports
 
 BY_HAND = ROOT / "deploy" / "docker" / "by_hand.py"
 USER = 10001

@@ -16,9 +16,19 @@ import yaml
 from grafana_foundation_sdk.cog import plugins
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
-from support.dashboards import FOLDER, GPU_ONLY, PanelQuery, boards, panels, queries, substituted, variables
 from support.servers.observed import Observed
 from support.servers.prometheus_server import CONFIG
+
+from deploy.grafana.queries import (
+    FOLDER,
+    GPU_ONLY,
+    PanelQuery,
+    boards,
+    panels,
+    queries,
+    substituted,
+    variables,
+)
 
 BOARDS = boards()
 KINDS = {"timeseries", "stat", "bargauge", "table"}

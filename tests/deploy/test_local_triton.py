@@ -18,7 +18,9 @@ import psutil
 import pytest
 import tritonclient.grpc as grpcclient
 from onnx import TensorProto, helper
-from support.servers.triton_server import LAUNCHER, ROOT, TritonServer, free_ports
+from support.paths import ROOT
+
+from deploy.local.triton_server import LAUNCHER, TritonServer, free_ports
 
 pytestmark = pytest.mark.triton
 SHM = Path("/dev/shm")
@@ -173,14 +175,13 @@ def test_nothing_outlives_a_launcher_that_is_killed_while_models_load(repository
 def test_nothing_outlives_a_test_process_that_is_killed(repository: Path, tmp_path: Path) -> None:
     """The launcher that the helper starts ends with the process that started it, however that ends."""
     code = (
-        "import sys, time; from pathlib import Path; from support.servers.triton_server import TritonServer\n"
+        "import sys, time; from pathlib import Path; from deploy.local.triton_server import TritonServer\n"
         "s = TritonServer(Path(sys.argv[1]), Path(sys.argv[2]), load=['mean']); s.start(); print('up', flush=True)\n"
         "time.sleep(600)"
     )
-    helpers = str(Path(__file__).resolve().parents[1] / "helpers")
     with subprocess.Popen(
         [sys.executable, "-c", code, str(repository), str(tmp_path / "triton.log")],
-        env={**os.environ, "PYTHONPATH": helpers},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
     ) as holder:
         assert holder.stdout is not None

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import yaml
+from support.paths import ROOT
 from support.servers.observed import Observed
 from support.servers.prometheus_server import CONFIG, promtool
-from support.servers.triton_server import ROOT
 
 RULES = sorted((CONFIG / "rules").glob("*.yml"))
 TESTS = sorted((CONFIG / "tests").glob("*.yml"))

@@ -13,9 +13,9 @@ from pathlib import Path
 import httpx2
 import psutil
 import pytest
+from support.paths import ROOT
 from support.servers.gateway import png, scene
 from support.servers.programs import program
-from support.servers.triton_server import ROOT
 
 pytestmark = pytest.mark.triton
 STACK = ROOT / "deploy" / "local" / "stack.py"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.distributions import build, tracked
-from support.servers.triton_server import ROOT
+from support.paths import ROOT
 
 
 @pytest.fixture(scope="session")

@@ -16,10 +16,11 @@ from pathlib import Path
 import httpx2
 import pytest
 from support.distributions import build
-from support.servers.triton_server import ROOT, free_ports
+from support.paths import ROOT
 from support.waiting import eventually
 
 from app import __version__
+from deploy.local.triton_server import free_ports
 
 pytestmark = pytest.mark.wheel
 
@@ -125,9 +126,7 @@ def test_without_models_the_way_to_them_is_told(installed: Environment) -> None:
     assert serve.stderr.count("\n") == 1
     bench = installed.run("gateway", "bench", "--help")
     assert (bench.returncode, bench.stdout) == (2, "")
-    assert bench.stderr.startswith(
-        "gateway: bench needs a checkout of the repository: benchmarks/run_bench.py"
-    )
+    assert bench.stderr.startswith("gateway: bench needs a checkout of the repository: benchmarks/")
     assert bench.stderr.count("\n") == 1
 
 

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 from support.distributions import tracked
-from support.servers.triton_server import ROOT
+from support.paths import ROOT
 
 from app import __version__
 

@@ -1,1 +1,1 @@
-"""One module a dashboard."""
+"""A module per dashboard."""

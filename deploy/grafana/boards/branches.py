@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from panels import Column, Json, Limits, Panel, Query, bars, dashboard, lines, row, table
-
-from boards.overview import BRANCH, FAMILY
+from deploy.grafana.boards.overview import BRANCH, FAMILY
+from deploy.grafana.panels import Column, Json, Limits, Panel, Query, bars, dashboard, lines, row, table
 
 _HERE = 'family=~"$family", branch=~"$branch"'
 _SUM = f"rate(gateway_stage_duration_seconds_sum{{{_HERE}}}[$__rate_interval])"

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from panels import Column, Json, Limits, Panel, Query, bars, dashboard, lines, number, row, table, variable
+from deploy.grafana.panels import (
+    Column,
+    Json,
+    Limits,
+    Panel,
+    Query,
+    bars,
+    dashboard,
+    lines,
+    number,
+    row,
+    table,
+    variable,
+)
 
 ROUTE = variable("route", "Route", "label_values(gateway_requests_total, route)")
 FAMILY = variable("family", "Family", "label_values(gateway_stage_duration_seconds_count, family)")

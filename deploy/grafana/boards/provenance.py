@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from panels import (
+from deploy.grafana.boards.overview import BRANCH, FAMILY
+from deploy.grafana.panels import (
     BLUE,
     GREEN,
     GREY,
@@ -20,8 +21,6 @@ from panels import (
     row,
     table,
 )
-
-from boards.overview import BRANCH, FAMILY
 
 WEIGHTS = {"random": RED, "pretrained": GREEN, "checkpoint": BLUE, "none": GREY, "unknown": ORANGE}
 _INFO = 'gateway_model_info{model=~"$branch"}'

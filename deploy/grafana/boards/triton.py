@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from panels import GPU_ONLY, Json, Limits, Panel, Query, dashboard, lines, number, row, variable
-
-from boards.overview import BRANCH, FAMILY
+from deploy.grafana.boards.overview import BRANCH, FAMILY
+from deploy.grafana.panels import (
+    GPU_ONLY,
+    Json,
+    Limits,
+    Panel,
+    Query,
+    dashboard,
+    lines,
+    number,
+    row,
+    variable,
+)
 
 MODEL = variable("model", "Triton model", "label_values(nv_inference_count, model)")
 _MODEL = 'model=~"$model"'

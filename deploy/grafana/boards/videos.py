@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from panels import Json, Limits, Panel, Query, bars, dashboard, lines, number, row
+from deploy.grafana.panels import Json, Limits, Panel, Query, bars, dashboard, lines, number, row
 
 
 def board() -> Json:

@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 from support import videos
 from support.analysis import ARTIFACTS, EVERYTHING, arrays, patches, same_numbers
-from support.servers.triton_server import ROOT, TritonServer
+from support.paths import ROOT
+
+from deploy.local.triton_server import TritonServer
 
 
 @pytest.fixture

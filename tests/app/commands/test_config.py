@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from support.servers.triton_server import ROOT
+from support.paths import ROOT
 
 from app import cli
 from app.commands.config import markdown, shown

@@ -21,12 +21,13 @@ import pytest
 from onnx import helper, numpy_helper
 from support.models import repository as test_repository
 from support.models.repository import CATALOGUE
+from support.paths import ROOT
 from support.servers.gateway import server
-from support.servers.triton_server import ROOT, TritonServer, free_ports
 
 from app.cli import main
 from app.commands.smoke.inputs import fault_of, tensors
 from app.engine.base import NUMPY_DTYPES
+from deploy.local.triton_server import TritonServer, free_ports
 
 REQUIRED = (
     "midas_256",

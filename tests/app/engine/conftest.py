@@ -17,7 +17,7 @@ from app.engine.triton.engine import TritonEngine, TritonOptions
 from app.engine.weights import WeightsBook
 
 if TYPE_CHECKING:
-    from support.servers.triton_server import TritonServer
+    from deploy.local.triton_server import TritonServer
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ import pytest
 from support.models import repository as test_repository
 from support.models.repository import CATALOGUE, DEPTH, DETECTORS, OTHERS
 from support.servers.gateway import client, png, scene
-from support.servers.triton_server import TritonServer
 
 from app.engine.base import Deadline, Engine
 from app.engine.embedded.engine import EmbeddedEngine, EmbeddedOptions
 from app.engine.triton.engine import TritonEngine, TritonOptions
 from app.engine.weights import WeightsBook
+from deploy.local.triton_server import TritonServer
 
 pytestmark = pytest.mark.triton
 

@@ -9,7 +9,7 @@ from google.protobuf import text_format
 from hypothesis import given
 from hypothesis import strategies as st
 from support.models.repository import CATALOGUE
-from support.servers.triton_server import ROOT
+from support.paths import ROOT
 from tritonclient.grpc import model_config_pb2
 
 from app.engine.model_config import ConfigError, read

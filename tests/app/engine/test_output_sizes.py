@@ -9,12 +9,12 @@ import pytest
 from support.models import repository as test_repository
 from support.models.repository import CATALOGUE
 from support.models.shaped import Shaped
-from support.servers.triton_server import TritonServer
 
 from app.engine.base import Deadline
 from app.engine.triton.engine import TritonEngine, TritonOptions
 from app.engine.weights import WeightsBook
 from app.errors import InferenceFailed
+from deploy.local.triton_server import TritonServer
 
 pytestmark = pytest.mark.triton
 BRANCH = CATALOGUE.branches["yolo11n_320"]

@@ -14,7 +14,7 @@ from support.models import exhausted
 from support.models import repository as test_repository
 from support.models.exhausted import Memory
 from support.models.repository import CATALOGUE
-from support.servers.triton_server import ROOT, TritonServer
+from support.paths import ROOT
 from support.waiting import eventually
 
 from app.engine.base import Deadline, Engine
@@ -24,6 +24,7 @@ from app.engine.weights import WeightsBook
 from app.errors import InsufficientGpuMemory
 from app.media.fit import letterbox_into, letterbox_pixels_into
 from app.vision.letterbox import Letterbox
+from deploy.local.triton_server import TritonServer
 from routing.catalogue import Branch
 from routing.policy import Readiness
 

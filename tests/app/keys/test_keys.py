@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.servers.triton_server import ROOT
+from support.paths import ROOT
 
 from app.errors import Forbidden, RateLimited, Unauthorized
 from app.keys import access

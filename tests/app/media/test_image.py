@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
-from support.servers.triton_server import ROOT
+from support.paths import ROOT
 
 from app.errors import GatewayError, ImageTooLarge, InvalidImage, UnsupportedMediaType
 from app.media.image import ImageLimits, decode_image, sniff

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from support.servers.triton_server import ROOT
+from support.paths import ROOT
 
 from app.metrics import STAGE_BUCKETS, Metrics, markdown
 

@@ -20,8 +20,10 @@ import httpx2
 import psutil
 import pytest
 from support import videos
+from support.paths import ROOT
 from support.servers.gateway import png, scene
-from support.servers.triton_server import ROOT, TritonServer, free_ports
+
+from deploy.local.triton_server import TritonServer, free_ports
 
 pytestmark = pytest.mark.triton
 

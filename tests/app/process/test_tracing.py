@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 from support.analysis import patches
+from support.paths import ROOT
 from support.servers.collector import Collector, Seen
 from support.servers.gateway import client, png, scene
-from support.servers.triton_server import ROOT, TritonServer
 
 from app.context import CurrentRequest
+from deploy.local.triton_server import TritonServer
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACEPARENT = {"traceparent": f"00-{TRACE}-{PARENT}-01"}

@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from support.servers.triton_server import ROOT
+from support.paths import ROOT
 
 from app.state.jobs import Job, JobIndex
 

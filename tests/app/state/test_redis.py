@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import redis
 from support.servers.redis_server import RedisServer
-from support.servers.triton_server import free_ports
 
 from app.errors import SessionsUnavailable
 from app.state.redis import RedisStore, masked
+from deploy.local.triton_server import free_ports
 
 
 @pytest.fixture

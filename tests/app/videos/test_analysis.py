@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from support import videos
 from support.analysis import ARTIFACTS, arrays, numbers, opened, patches, profile, same_numbers, suite
-from support.servers.triton_server import TritonServer
 
 from app.errors import GatewayError, InvalidVideo, WeightsMissing
 from app.pipelines.families import Suite
@@ -20,6 +19,7 @@ from app.videos import profile_documents
 from app.videos.analysis import Cancelled, Input, Options, Progress, VideoAnalysis
 from app.videos.components.base import preview_stride
 from app.videos.profile import Profile
+from deploy.local.triton_server import TritonServer
 
 # By number alone: a slow machine would cut them by time as well.
 SMALL_CHUNKS = Options(chunk_frames=3, chunk_s=1e9, first_chunk_s=1e9)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.servers.triton_server import ROOT
+from support.paths import ROOT
 
 from app.media.npz import read_npz, text_blocks, write_npz
 from app.videos.checkpoint import Checkpoint, Chunk

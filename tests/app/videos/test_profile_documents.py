@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support.servers.triton_server import ROOT
+from support.paths import ROOT
 
 from app.errors import InvalidParameter
 from app.videos import profile_documents

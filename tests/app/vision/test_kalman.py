@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from support.servers.triton_server import ROOT
+from support.paths import ROOT
 
 from app.vision import kalman
 

@@ -14,7 +14,7 @@ import pytest
 import regex
 from hypothesis import given
 from hypothesis import strategies as st
-from support.servers.triton_server import ROOT
+from support.paths import ROOT
 
 from app.media.vocabulary import clip_merges
 from app.vision.prompts import END_OF_TEXT, START_OF_TEXT, Tokenizer, clean

@@ -10,11 +10,11 @@ import pytest
 from support.servers.gateway import client, png, scene
 from support.servers.listening import gateway
 from support.servers.raw_http import Answer, Line
-from support.servers.triton_server import free_ports
 
 from app.api.server.connections import announced
 from app.api.server.request_head import fault_of
 from app.keys import access
+from deploy.local.triton_server import free_ports
 
 FRAME = png(scene(320, 320, (1, 64, 96, 32)))
 INNER = b"GET /livez HTTP/1.1\r\nHost: inner\r\n\r\n"

@@ -15,7 +15,8 @@ import pytest
 from support.servers.gateway import png, scene
 from support.servers.listening import gateway
 from support.servers.raw_http import Line
-from support.servers.triton_server import free_ports
+
+from deploy.local.triton_server import free_ports
 
 FRAME = png(scene(320, 320, (1, 64, 96, 32)))
 HEAD = b"POST /v1/detect HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(FRAME)

@@ -20,11 +20,11 @@ from support.models import repository as test_repository
 from support.models.shaped import Shaped
 from support.models.timed import Timed
 from support.servers.gateway import client, png, scene
-from support.servers.triton_server import TritonServer
 from support.servers.witness import STEADY, Witness, digest_of, put_graph, put_note
 from support.waiting import eventually
 
 from app.engine import weights_files
+from deploy.local.triton_server import TritonServer
 
 pytestmark = pytest.mark.triton
 ODD, SQUARE = "yolo11n_640", 256

@@ -15,10 +15,10 @@ from support.models import repository as test_repository
 from support.models.endless import endless
 from support.models.timed import Timed
 from support.servers.gateway import client, png, scene
-from support.servers.triton_server import TritonServer
 from support.waiting import eventually
 
 from app.engine import warmup
+from deploy.local.triton_server import TritonServer
 
 STEADY, OPTIONAL, OTHER = "yolo11n_320", "yolo11n_640", "midas_256"
 BODY = png(scene(320, 320, (1, 64, 96, 32)))

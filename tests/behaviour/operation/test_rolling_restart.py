@@ -18,7 +18,8 @@ import pytest
 from support.servers.gateway import png, scene
 from support.servers.haproxy_server import HAProxy
 from support.servers.listening import gateway
-from support.servers.triton_server import free_ports
+
+from deploy.local.triton_server import free_ports
 
 FRAME = png(scene(320, 320, (1, 64, 96, 32)))
 CALLERS, PER_CALLER_S = 4, 6

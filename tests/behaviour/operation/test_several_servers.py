@@ -14,9 +14,10 @@ from support.models import repository as test_repository
 from support.servers.balancer import Balancer
 from support.servers.cable import Cable
 from support.servers.gateway import client
-from support.servers.triton_server import TritonServer
 from support.servers.witness import STEADY, Witness, digest_of, put_graph, put_note
 from support.waiting import eventually
+
+from deploy.local.triton_server import TritonServer
 
 pytestmark = pytest.mark.triton
 

@@ -17,9 +17,11 @@ import psutil
 import pytest
 from support.models import repository as test_repository
 from support.models.endless import endless
+from support.paths import ROOT
 from support.servers.gateway import png, scene
-from support.servers.triton_server import ROOT, free_ports
 from support.waiting import eventually
+
+from deploy.local.triton_server import free_ports
 
 STEADY, ENDLESS = "yolo11n_320", "yolo11n_640"
 NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc")  # the command inside is process 1

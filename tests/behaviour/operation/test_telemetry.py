@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.models.repository import CATALOGUE, build
-from support.servers.triton_server import ROOT
+from support.paths import ROOT
 
 # Each of these keeps ONNX Runtime silent by itself, and would hide a fault here.
 SILENT = {"ORT_DISABLE_TELEMETRY", "ORT_RUNNING_UNIT_TESTS", "CI", "GITHUB_ACTIONS", "XDG_CACHE_HOME"}

@@ -18,7 +18,8 @@ from support.servers.authority import Authority
 from support.servers.gateway import png, scene
 from support.servers.listening import gateway
 from support.servers.raw_http import HOST, Line
-from support.servers.triton_server import free_ports
+
+from deploy.local.triton_server import free_ports
 
 FRAME = png(scene(320, 320, (1, 64, 96, 32)))
 ASK = b"GET /v1/branches HTTP/1.1\r\nHost: localhost\r\n%s\r\n"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.analysis import patches
-from support.servers.triton_server import ROOT
+from support.paths import ROOT
 
 from app.commands.analyze import reached
 from app.commands.video_list import found_videos, shown

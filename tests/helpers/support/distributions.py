@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from support.servers.triton_server import ROOT
+from support.paths import ROOT
 
 EPOCH = "1700000000"
 

@@ -22,9 +22,10 @@ from support.analysis import patches
 from support.models import repository as test_repository
 from support.models.timed import Timed
 from support.servers.gateway import client, png, scene, server
-from support.servers.triton_server import TritonServer
 from support.videos import count
 from support.waiting import eventually
+
+from deploy.local.triton_server import TritonServer
 
 pytestmark = pytest.mark.triton
 FRAME = png(scene(300, 200))

@@ -21,10 +21,10 @@ from support.analysis import patches
 from support.models.engines import colour_detector
 from support.models.repository import CATALOGUE
 from support.servers.gateway import client, png, scene, server
-from support.servers.triton_server import TritonServer
 
 from app import __version__
 from app.engine.fake import FakeEngine
+from deploy.local.triton_server import TritonServer
 
 FRAME = png(scene(320, 320))
 

@@ -22,7 +22,6 @@ from support.models import exhausted
 from support.models import repository as test_repository
 from support.models.exhausted import Memory, weights_model
 from support.servers.gateway import client, png, scene
-from support.servers.triton_server import TritonServer
 from support.waiting import eventually
 
 from app.engine.base import Engine
@@ -31,6 +30,7 @@ from app.engine.weights import WeightsBook
 from app.errors import InsufficientGpuMemory
 from app.settings import Settings
 from app.videos.analysis import Options, VideoAnalysis
+from deploy.local.triton_server import TritonServer
 from routing.catalogue import Catalogue
 
 pytestmark = pytest.mark.triton

@@ -11,8 +11,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 from support.models.repository import CATALOGUE, build
+from support.paths import ROOT
 from support.servers.gateway import client, png, scene
-from support.servers.triton_server import ROOT
 
 from app.api.openapi import schemas
 from app.main import create_app

@@ -13,12 +13,12 @@ from support.models import repository as test_repository
 from support.models.engines import Arrays
 from support.models.repository import CATALOGUE
 from support.servers.gateway import client, png, scene
-from support.servers.triton_server import TritonServer
 
 from app.api.openapi import schemas
 from app.engine.fake import FakeEngine
 from app.pipelines.inventory import patterns
 from app.pipelines.readiness import ReadyProbe
+from deploy.local.triton_server import TritonServer
 
 NAME, TWIN = "yolo11n_640", "yolo11n_640_uint8"
 # Larger than the square, so that it is resized; patches on the cells of the square.

@@ -20,7 +20,6 @@ from support.models.engines import Arrays
 from support.models.repository import CATALOGUE
 from support.servers.gateway import client, png, scene
 from support.servers.listening import gateway as running
-from support.servers.triton_server import free_ports
 
 from app.api.server.access import OPEN, PROBES, RULES, rule_of
 from app.api.server.security_headers import cors
@@ -29,6 +28,7 @@ from app.keys.access import ApiKey, Rate, digest_of, entry, new_key
 from app.main import create_app
 from app.process import uvicorn_options
 from app.settings import Settings
+from deploy.local.triton_server import free_ports
 
 BODY = png(scene(320, 320, (1, 64, 96, 32)))
 KEYS = {name: new_key() for name in ("infer", "operate", "both", "expired", "slow", "old")}

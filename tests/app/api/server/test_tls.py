@@ -13,16 +13,17 @@ from pathlib import Path
 import httpx2
 import pytest
 from support.models.repository import CATALOGUE
+from support.paths import ROOT
 from support.servers.authority import Authority
 from support.servers.gateway import client, png, scene
 from support.servers.listening import gateway as running
-from support.servers.triton_server import ROOT, TritonServer, free_ports
 
 from app.engine.triton.client import Tls
 from app.engine.triton.engine import TritonEngine, TritonOptions
 from app.engine.weights import WeightsBook
 from app.process import uvicorn_options
 from app.settings import Settings
+from deploy.local.triton_server import TritonServer, free_ports
 
 BODY = png(scene(320, 320, (1, 64, 96, 32)))
 

@@ -23,8 +23,8 @@ import pytest
 from PIL import Image
 from support import videos
 from support.models import repository as test_repository
+from support.paths import ROOT
 from support.servers.gateway import png, scene, server
-from support.servers.triton_server import ROOT
 from support.waiting import eventually
 
 from app import cli

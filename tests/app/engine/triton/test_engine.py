@@ -18,7 +18,7 @@ import tritonclient.grpc as grpcclient
 from onnx import helper, numpy_helper
 from support.models import repository as test_repository
 from support.models.repository import CATALOGUE
-from support.servers.triton_server import TritonServer
+from deploy.local.triton_server import TritonServer
 from support.waiting import eventually
 
 from app.engine.triton import shared_memory

@@ -15,7 +15,7 @@ from support.models import repository as test_repository
 from support.servers.cable import Cable
 from support.models.repository import CATALOGUE
 from support.models.timed import QUEUE_POLICY, Timed
-from support.servers.triton_server import TritonServer
+from deploy.local.triton_server import TritonServer
 from support.waiting import eventually
 
 from app.engine.triton import retries

@@ -14,7 +14,8 @@ import psutil
 import pytest
 import tritonclient.grpc as grpcclient
 from support.models.repository import CATALOGUE
-from support.servers.triton_server import ROOT, TritonServer
+from support.paths import ROOT
+from deploy.local.triton_server import TritonServer
 
 from app.engine.base import Deadline
 from app.engine.triton.shared_memory import Instance, Region, sweep

@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 import pytest
 from support import videos
-from support.servers.triton_server import ROOT
+from support.paths import ROOT
 
 from app.errors import DeadlineExceeded, InvalidVideo, Overloaded
 from app.media.video.reader import Sampling, VideoLimits, VideoReader, _Stall

@@ -19,7 +19,8 @@ from starlette.testclient import TestClient
 
 from app.main import EngineFactory, create_app, create_engine
 from app.settings import Settings
-from support.servers.triton_server import ROOT, free_ports
+from deploy.local.triton_server import free_ports
+from support.paths import ROOT
 
 GREY = 114
 COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255))

@@ -7,8 +7,8 @@ import subprocess
 from pathlib import Path
 from types import TracebackType
 
+from deploy.local.triton_server import free_ports
 from support.servers.programs import program
-from support.servers.triton_server import free_ports
 
 START_SECONDS = 30
 # No second try, no other server: what a gateway fails to answer, a caller sees.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx2
 
-from support.servers.triton_server import ROOT
+from support.paths import ROOT
 
 
 @contextlib.contextmanager

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.common.traffic import Traffic
+from deploy.local.triton_server import TritonServer
 from support.analysis import patches
 from support.servers.gateway import server
 from support.servers.programs import program
 from support.servers.prometheus_server import PrometheusServer
-from support.servers.traffic import Traffic
-from support.servers.triton_server import TritonServer
 
 LOAD_SECONDS = 6  # several scrapes and evaluations of the rules, one a second
 ROUNDS = 24  # the rarest request, the deletion of a job, comes with each fourth round from the thirteenth on

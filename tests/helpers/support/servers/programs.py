@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from support.servers.triton_server import ROOT
+from support.paths import ROOT
 
 # By program: the folder below .build into which it is unpacked, and the target of the Makefile that does it.
 _FETCHED = {

@@ -12,8 +12,9 @@ from typing import Any
 
 import httpx2
 
+from deploy.local.triton_server import free_ports
+from support.paths import ROOT
 from support.servers.programs import program
-from support.servers.triton_server import ROOT, free_ports
 
 CONFIG = ROOT / "deploy" / "prometheus"
 START_SECONDS = 30

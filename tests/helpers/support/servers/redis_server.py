@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from deploy.local.triton_server import free_ports
 from support.servers.programs import program
-from support.servers.triton_server import free_ports
 
 START_SECONDS = 20
 # The shell ends the server when its input ends: with stop(), and with a test process that is killed.

@@ -1,0 +1,13 @@
+"""What the gateway costs, and where. A folder per question, run from the root of the repository.
+
+    python -m benchmarks.QUESTION        # speed, growth, matrix, tracking, video, dashboards
+
+docs/benchmarks/README.md explains the figures. `common/` holds what several questions use, `peers/` the services that
+the gateway is compared with.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]

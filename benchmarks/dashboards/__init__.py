@@ -1,0 +1,1 @@
+"""Every dashboard, drawn from the answers of a real Prometheus."""

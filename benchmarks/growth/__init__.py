@@ -1,0 +1,1 @@
+"""How the cost grows with pictures, callers, prompts, boxes, workers and videos."""

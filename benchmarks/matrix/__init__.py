@@ -1,0 +1,1 @@
+"""Times of every branch by policy and target: `gateway bench`."""

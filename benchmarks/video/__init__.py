@@ -1,0 +1,1 @@
+"""Detection in videos beside bare decoding and bare inference."""

@@ -1,0 +1,1 @@
+"""The dashboards: the code that writes them, and their queries."""

@@ -1,0 +1,1 @@
+"""A real Triton and the whole stack on one machine, without Docker."""

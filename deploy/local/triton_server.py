@@ -1,0 +1,181 @@
+"""A real tritonserver as a child of a test or benchmark, on free ports; it never outlives its parent."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+import psutil
+
+LAUNCHER = Path(__file__).with_name("triton.py")
+START_SECONDS = 120
+
+
+class TritonServer:
+    """Start with `with TritonServer(repository, log):`; `load` names the models (default: all that are there).
+
+    `ports`: of HTTP, gRPC and metrics; default: free ones. Leaving the block kills the server, which takes no time;
+    `stop` is polite and takes seconds.
+    """
+
+    def __init__(
+        self,
+        repository: Path,
+        log: Path,
+        load: Sequence[str] | None = None,
+        extra: Sequence[str] = (),
+        ports: Sequence[int] | None = None,
+        launcher: Path = LAUNCHER,
+    ) -> None:
+        self.log = log
+        self._ports = list(ports or free_ports(3))
+        self._command = [sys.executable, str(launcher), "--repository", str(repository)]
+        for name, port in zip(("http", "grpc", "metrics"), self._ports, strict=True):
+            self._command += [f"--{name}-port", str(port)]
+        if load is not None:
+            self._command += ["--load", *load]
+        self._command += ["--exit-with-stdin", *(["--", *extra] if extra else [])]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def http_url(self) -> str:
+        return f"http://127.0.0.1:{self._ports[0]}"
+
+    @property
+    def grpc_url(self) -> str:
+        return f"127.0.0.1:{self._ports[1]}"
+
+    @property
+    def metrics_url(self) -> str:
+        return f"http://127.0.0.1:{self._ports[2]}/metrics"
+
+    def __enter__(self) -> TritonServer:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+
+    def start(self) -> None:
+        """Return once the launcher says that it is ready."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("wb") as log:
+            # The launcher stops when this pipe ends: with stop(), and with a parent that is killed.
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT
+            )
+        limit = time.monotonic() + START_SECONDS
+        while b"triton: ready," not in self.log.read_bytes():
+            if self._process.poll() is not None or time.monotonic() > limit:
+                self.kill()
+                raise RuntimeError(f"tritonserver didn't become ready:\n{self.log.read_text()[-4000:]}")
+            time.sleep(0.05)
+
+    def processes(self) -> list[psutil.Process]:
+        """The launcher, the server and its stubs."""
+        if self._process is None:
+            return []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            launcher = psutil.Process(self._process.pid)
+            return [launcher, *launcher.children(recursive=True)]
+        return []
+
+    def stop(self) -> None:
+        """As an operator would: SIGTERM, then wait."""
+        if self._process is None:
+            return
+        self.resume()
+        self._process.terminate()
+        try:
+            self._process.wait(40)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        self._forget()
+
+    def kill(self) -> None:
+        """As a crash would: SIGKILL to the server; the launcher then ends by itself."""
+        if self._process is None:
+            return
+        family = self.processes()
+        for process in family[1:] or family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(20)
+        self._process.kill()
+        self._process.wait()
+        psutil.wait_procs(family, timeout=20)
+        self._forget()
+
+    def kill_launcher(self) -> list[psutil.Process]:
+        """SIGKILL to the launcher alone; what was below it."""
+        below = self.processes()[1:]
+        if self._process is not None:
+            os.kill(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        self._forget()
+        return below
+
+    def suspend(self) -> None:
+        """SIGSTOP to the server: it hangs, its sockets stay open."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    @property
+    def died(self) -> bool:
+        """True if it has ended by itself, as 2.51 does at times when it is resumed or its connections are cut."""
+        return self._process is not None and self._process.poll() is not None
+
+    def revived(self) -> bool:
+        """Start it again if it has died, which no client can help."""
+        if self.died:
+            self._forget()
+            self.start()
+        return True
+
+    def restart(self) -> None:
+        """Stop, and start on the same ports."""
+        self.stop()
+        self.start()
+
+    def _forget(self) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+        self._process = None
+
+    def _signal(self, number: signal.Signals) -> None:
+        for process in self.processes()[1:]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nothing listens on at this moment.
+
+    They lie below the range from which the kernel takes the ports of outgoing connections. Each parallel test process
+    draws from a part of its own.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = 10_000 + worker % 10 * 2_000
+    free: list[int] = []
+    for port in random.sample(range(first, first + 2_000), 2_000):
+        with contextlib.suppress(OSError), socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(("127.0.0.1", port))
+            free.append(port)
+        if len(free) == count:
+            return free
+    raise RuntimeError("no free ports")

@@ -1,0 +1,1 @@
+"""The supply chain: versions, hashes, digests and advisories."""

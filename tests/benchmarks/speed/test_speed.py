@@ -1,0 +1,104 @@
+"""The limit and its HTTP form on a real Triton: they answer what the gateway answers."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.common import null_models
+from benchmarks.common.cases import CASES, MAIN
+from benchmarks.common.http_load import ask
+from benchmarks.common.services import triton
+from benchmarks.speed.ratios import HIGHER_IS_BETTER
+from benchmarks.speed.report import TARGETS, markdown, terminal
+from benchmarks.speed.run import Run, figures
+from benchmarks.speed.targets import Effort, HttpTarget, LimitTarget, bare, limit, ours
+
+pytestmark = pytest.mark.triton
+QUICK = Effort(0.1, 0.1, 0.1)
+
+
+@pytest.fixture(scope="module")
+def targets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LimitTarget, HttpTarget, HttpTarget]]:
+    folder = tmp_path_factory.mktemp("speed")
+    repository = null_models.build(folder / "models")
+    with ExitStack() as stack:
+        url = stack.enter_context(triton(repository, folder / "triton.log")).grpc_url
+        yield (
+            stack.enter_context(limit(url, folder / "limit.log")),
+            stack.enter_context(bare(url, folder / "bare.log")),
+            stack.enter_context(ours(url, folder / "ours.log", repository)),
+        )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_target_answers_every_case(
+    targets: tuple[LimitTarget, HttpTarget, HttpTarget], name: str
+) -> None:
+    """What is compared does the same work; four at once work, too."""
+    for target in targets:
+        assert target.check(CASES[name]) is None
+        row = target.run(CASES[name], 4, 0.1)
+        assert row["rate"] > 0
+        assert row["cpu_ms"] > 0
+        assert row["rss_mb"] > 10
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith("detect")])
+def test_the_limit_finds_the_gateways_boxes(
+    targets: tuple[LimitTarget, HttpTarget, HttpTarget], name: str
+) -> None:
+    """A limit that skipped a part of the work would be none."""
+    _, barest, gateway = targets
+    answers = [json.loads(_first(target, name)) for target in (barest, gateway)]
+    assert answers[0]["image"] == answers[1]["image"]
+    rows = [[(*d["box"], d["score"], d["class_id"]) for d in answer["detections"]] for answer in answers]
+    np.testing.assert_allclose(sorted(rows[0]), sorted(rows[1]), atol=0.01)
+
+
+def test_the_limit_answers_the_gateways_depth(targets: tuple[LimitTarget, HttpTarget, HttpTarget]) -> None:
+    """The same map; the null model's value is the picture's first pixel, so the picture has arrived."""
+    maps = [np.load(io.BytesIO(_first(target, "depth_512"))) for target in targets[1:]]
+    np.testing.assert_allclose(maps[0], maps[1], rtol=1e-5)
+
+
+def _first(target: HttpTarget, name: str) -> bytes:
+    return ask(target.port, target.requests[name][0])
+
+
+def test_a_run_writes_figures_ratios_and_tables(tmp_path: Path) -> None:
+    """One short run from Triton's start to the document."""
+    run = Run(("limit", "ours"), MAIN[:1], QUICK, tmp_path)
+    run.go(2)
+    found = json.loads(json.dumps(figures(run)))
+    assert set(found["ratios"]) == {"ours / limit"}
+    for figure in HIGHER_IS_BETTER:
+        ratio = found["ratios"]["ours / limit"][figure][MAIN[0]]
+        assert 0 < ratio["least"] <= ratio["median"] <= ratio["greatest"]
+    assert len(found["rounds"]["ours"][MAIN[0]]) == 2
+    text = markdown(found)
+    assert f"| requests/s, ours / limit, {MAIN[0]} | {TARGETS['ours / limit'][0]:g} |" in text
+    assert found["environment"]["triton"] in text
+    assert "requests/s" in terminal(found)
+
+
+def test_the_guard_needs_something_to_compare_with(tmp_path: Path) -> None:
+    """Without committed figures it fails before it measures."""
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.speed.regression",
+        "--committed",
+        str(tmp_path / "none.json"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "nothing to compare with" in done.stderr
