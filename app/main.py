@@ -25,7 +25,7 @@ from app.api.openapi import security
 from app.api.response import problems
 from app.api.response.ndjson import video_limits
 from app.api.routes import clip, dense, detect, docs_page, sessions, status, videos
-from app.api.server import operate_port
+from app.api.server import operate_port, uvicorn_options
 from app.api.server.access import Guard
 from app.api.server.admission import Admission, AdmissionLimits
 from app.api.server.connections import DRAIN
@@ -53,7 +53,7 @@ from app.pipelines.families import Suite
 from app.pipelines.flow import FlowPipeline
 from app.pipelines.places import PlacesPipeline
 from app.pipelines.readiness import ReadyProbe
-from app.process import logs, malloc, shutdown, uvicorn_options
+from app.process import logs, malloc, shutdown
 from app.process.drain import Drain
 from app.sessions.session_order import Turns
 from app.sessions.tracking_sessions import Sessions

@@ -14,9 +14,11 @@ from fastapi import Request
 from app.api.request.requests import listening
 from app.api.server.admission import Admission, Call
 from app.context import here
+from app.deadline import Deadline
 from app.errors import GatewayError
+from app.media.image import decoded_bytes
 from app.metrics import Metrics
-from app.pipelines.base import Deadline, Router
+from app.pipelines.base import Router
 from app.pipelines.clip import ImagePipeline, TextPipeline
 from app.pipelines.depth import DepthPipeline
 from app.pipelines.detect import DetectPipeline
@@ -24,7 +26,6 @@ from app.pipelines.families import Suite
 from app.pipelines.flow import FlowPipeline
 from app.pipelines.places import PlacesPipeline
 from app.pipelines.readiness import ReadyProbe
-from app.pipelines.stream import decoded_bytes
 from app.process.drain import Drain
 from app.sessions.session_order import Turns
 from app.sessions.tracking_sessions import Sessions

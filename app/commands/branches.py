@@ -15,15 +15,16 @@ from app.commands.predict.command import by_url
 from app.commands.predict.errors import CommandFailed, NobodyAnswers, RunFailed
 from app.commands.predict.printing import padded, plain, width_of
 from app.commands.predict.repository import default_variant, find, readiness
-from app.engine.base import Deadline, EngineUsage, Lease, ModelState, not_served
+from app.deadline import Deadline
+from app.engine.base import EngineUsage, Lease, ModelState, not_served
 from app.engine.weights import WeightsBook
 from app.errors import GatewayError
 from app.pipelines import inventory
-from app.pipelines.base import Router, Wishes
+from app.pipelines.base import Router
 from app.settings import Settings
 from routing import catalogue as catalogues
 from routing.catalogue import Catalogue
-from routing.policy import Readiness
+from routing.policy import Readiness, Wishes
 
 _HEAD = ("family", "branch", "tier", "size", "variant", "state", "weights", "digest")
 _DIGEST = 19  # characters: sha256: and twelve digits, as much as anybody compares by eye

@@ -19,8 +19,9 @@ import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 
 from app import installation
+from app.api.server import uvicorn_options
 from app.api.server.workers import Workers
-from app.process import logs, malloc, preflight, shutdown, uvicorn_options
+from app.process import logs, malloc, preflight, shutdown
 from app.settings import Settings, environment, metrics_folder, pass_on, share_metrics, unknown_variables
 from routing import overlay
 

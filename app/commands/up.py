@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app import extras, installation
+from app.api.server import uvicorn_options
 from app.hints import did_you_mean
-from app.process import preflight, uvicorn_options
+from app.process import preflight
 from app.settings import Settings, from_environment
 from routing import catalogue as catalogues
 from routing.catalogue import Branch, Catalogue, ModelSpec, with_twins

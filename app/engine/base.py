@@ -14,6 +14,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from app.deadline import Deadline
 from app.errors import DeadlineExceeded, GatewayError, Overloaded, by_code
 from routing.catalogue import Branch, TensorSpec
 from routing.policy import ERROR_CODES, Readiness
@@ -23,45 +24,6 @@ NUMPY_DTYPES: Mapping[str, type[np.generic]] = {"UINT8": np.uint8, "INT64": np.i
 Runtime = Literal["triton", "inprocess"]
 NOT_THERE = (Readiness.MISSING, Readiness.WEIGHTS_MISSING)  # nobody has built it
 _LOADING_S = 2.0
-
-
-class Deadline:
-    """A moment on the monotonic clock by which the answer must be there; never after that of `whole`.
-
-    `queued_s`: what the work has waited for already, in seconds; whoever reports stage `queue` takes it.
-    """
-
-    __slots__ = ("_at", "_whole", "queued_s")
-
-    def __init__(self, at: float, whole: Deadline | None = None) -> None:
-        self._at = at
-        self._whole = whole
-        self.queued_s = 0.0
-
-    @classmethod
-    def after(cls, seconds: float) -> Deadline:
-        return cls(time.monotonic() + seconds)
-
-    def within(self, seconds: float) -> Deadline:
-        """The deadline of a part of the work: `seconds` from now, or when this one is over or cancelled."""
-        return Deadline(time.monotonic() + seconds, self)
-
-    def cancel(self) -> None:
-        """Nobody waits for the answer any more: the time is over now, for every part too."""
-        self._at = 0.0
-
-    def remaining(self) -> float:
-        """Seconds left, at least 0."""
-        return max(0.0, self.at() - time.monotonic())
-
-    def check(self, stage: str) -> None:
-        """Raise DeadlineExceeded, naming `stage`, once the time is over."""
-        if time.monotonic() >= self.at():
-            raise DeadlineExceeded(stage)
-
-    def at(self) -> float:
-        """The moment on the monotonic clock."""
-        return self._at if self._whole is None else min(self._at, self._whole.at())
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from app.engine.base import Deadline, EngineUsage, Lease, LeasePool, ModelState, allocate, not_served
+from app.deadline import Deadline
+from app.engine.base import EngineUsage, Lease, LeasePool, ModelState, allocate, not_served
 from routing.catalogue import Branch, Catalogue
 from routing.policy import Readiness
 

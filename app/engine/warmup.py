@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from app.engine.base import Deadline, ModelState
+from app.deadline import Deadline
+from app.engine.base import ModelState
 from app.errors import DeadlineExceeded, GatewayError, InsufficientGpuMemory, TritonUnavailable
 from routing.catalogue import Branch
 from routing.policy import Readiness

@@ -58,6 +58,15 @@ def sniff(data: bytes) -> str:
     raise UnsupportedMediaType(f"the content is {kind}, not a JPEG, PNG, WebP or BMP picture")
 
 
+def is_picture(head: bytes) -> bool:
+    """Return True for a body that begins like a picture that is served."""
+    try:
+        sniff(head)
+    except GatewayError:
+        return False
+    return True
+
+
 def decode_image(data: bytes, limits: ImageLimits | None = None) -> Pixels:
     """Decode one still picture.
 

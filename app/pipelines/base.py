@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from app import context
-from app.engine.base import Deadline as Deadline  # noqa: PLC0414  # for the routes, which know no engine
+from app.deadline import Deadline
 from app.engine.base import Engine, Lease, ModelState
 from app.errors import InsufficientGpuMemory, by_code
 from app.hints import did_you_mean
 from app.metrics import Metrics
 from routing.catalogue import TIERS, Branch, Catalogue, Family
-from routing.policy import Decision, FrameFacts, Readiness, RoutingError, instead, route, variant_of
-from routing.policy import Wishes as Wishes  # noqa: PLC0414  # for the routes, which know no routing
+from routing.policy import Decision, FrameFacts, Readiness, RoutingError, Wishes, instead, route, variant_of
 from routing.provenance import ModelUsed, model_signature, models_used, resolved_model_mapping
 
 DetectInput = Literal["auto", "fp32", "uint8"]

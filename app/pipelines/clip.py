@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app.deadline import Deadline
 from app.errors import InferenceFailed, InvalidParameter, PromptTooLong
 from app.media.encodings import npy_bytes
 from app.metrics import Metrics
-from app.pipelines.base import Deadline, Framed, Router, Served, Timings, Wishes, leased, observe
+from app.pipelines.base import Framed, Router, Served, Timings, leased, observe
 from app.pipelines.dense import Analysis, DensePipeline, Fit
 from app.pipelines.embedding_cache import EmbeddingCache
 from app.vision.embeddings import l2_normalized, softmax
-from app.vision.prompts import Tokenizer
-from app.vision.prompts import Tokens as Tokens  # noqa: PLC0414  # for the routes, which know no maths
+from app.vision.prompts import Tokenizer, Tokens
 from routing.catalogue import STANDARD
+from routing.policy import Wishes
 
 # exp(logit_scale) of the published model: what its cosine similarities are multiplied with before the softmax.
 LOGIT_SCALE = 100.0

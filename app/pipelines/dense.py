@@ -9,22 +9,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from app.deadline import Deadline
 from app.errors import InferenceFailed, InvalidParameter
 from app.media.image import ImageLimits, decode_image
 from app.media.resize import fit_square, normalized_into
 from app.metrics import Metrics
-from app.pipelines.base import (
-    Deadline,
-    Framed,
-    Router,
-    Served,
-    Timings,
-    Wishes,
-    leased,
-    observe,
-    on_branch,
-)
-from routing.policy import Decision, FrameFacts
+from app.pipelines.base import Framed, Router, Served, Timings, leased, observe, on_branch
+from routing.policy import Decision, FrameFacts, Wishes
 
 Fit = Literal["crop", "stretch"]
 Analysis = tuple[int | None, int | None]

@@ -8,12 +8,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from app.deadline import Deadline
 from app.media.encodings import colour_bytes, npy_bytes, png16_bytes
 from app.media.resize import resize_map
-from app.pipelines.base import Deadline, Framed, Served, Timings, Wishes
+from app.pipelines.base import Framed, Served, Timings
 from app.pipelines.dense import Analysis, DensePipeline
 from app.vision import depth as depths
-from routing.policy import FrameFacts
+from routing.policy import FrameFacts, Wishes
 
 Size = Literal["source", "branch"]
 

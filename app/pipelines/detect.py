@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from app.engine.base import Deadline, Lease
+from app.deadline import Deadline
+from app.engine.base import Lease
 from app.errors import GatewayError, InvalidParameter
 from app.media.fit import letterbox_into, letterbox_pixels_into
 from app.media.image import ImageLimits, decode_image

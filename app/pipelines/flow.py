@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from app.deadline import Deadline
 from app.errors import InvalidParameter
 from app.media.encodings import flo_bytes, npy_bytes, rgb_bytes
 from app.media.resize import resize_map
-from app.pipelines.base import Deadline, Framed, Served, Timings, Wishes
+from app.pipelines.base import Framed, Served, Timings
 from app.pipelines.dense import Analysis, DensePipeline
 from app.vision import flow as flows
-from routing.policy import FrameFacts
+from routing.policy import FrameFacts, Wishes
 
 _STRIP = 64  # rows of a picture that are coloured at once
 

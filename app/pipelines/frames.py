@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from app.deadline import Deadline
 from app.errors import (
     GatewayError,
     InsufficientGpuMemory,
@@ -27,7 +28,6 @@ from app.errors import (
     TritonUnavailable,
 )
 from app.metrics import Metrics
-from app.pipelines.base import Deadline
 
 _REASONS: Mapping[type[GatewayError], str] = {
     Overloaded: "overloaded",

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from app.pipelines.base import Deadline, Framed, Served, Wishes
+from app.deadline import Deadline
+from app.pipelines.base import Framed, Served
 from app.pipelines.dense import Analysis, DensePipeline, Fit
 from app.vision.embeddings import softmax, top_k
+from routing.policy import Wishes
 
 
 @dataclass(frozen=True, slots=True)

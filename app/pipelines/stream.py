@@ -6,28 +6,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO
 
+from app.deadline import Deadline
 from app.errors import GatewayError, InvalidVideo
-from app.media import image
-from app.media.containers import sniff_container as sniff_container  # noqa: PLC0414  # for the routes
-from app.media.image import decoded_bytes as decoded_bytes  # noqa: PLC0414  # for the routes
-from app.media.video.reader import Sampling as Sampling  # noqa: PLC0414  # for the routes
-from app.media.video.reader import VideoLimits as VideoLimits  # noqa: PLC0414  # for the routes
-from app.media.video.reader import VideoReader
-from app.media.video.sampling import MOST_EVERY as MOST_EVERY  # noqa: PLC0414  # for the routes
-from app.media.video.sampling import MOST_SECONDS as MOST_SECONDS  # noqa: PLC0414  # for the routes
-from app.pipelines.base import Deadline, Framed, Served, Timings, Wishes
+from app.media.video.reader import Sampling, VideoLimits, VideoReader
+from app.pipelines.base import Framed, Served, Timings
 from app.pipelines.families import Suite, Tally
 from app.pipelines.frames import Frame, FramesInOrder, Patience, Sample
-from routing.policy import FrameFacts
-
-
-def is_picture(head: bytes) -> bool:
-    """Return whether a body begins like a supported picture."""
-    try:
-        image.sniff(head)
-    except GatewayError:
-        return False
-    return True
+from routing.policy import FrameFacts, Wishes
 
 
 @dataclass(frozen=True, slots=True)

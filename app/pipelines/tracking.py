@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from app.media.overlays import draw_boxes, picture_bytes
 from app.pipelines.base import Served
 from app.pipelines.detect import Detections, DetectParameters
-from app.vision.bytetrack import ByteTracker, TrackParameters
+from app.vision.bytetrack import ByteTracker
+from app.vision.tracks import TrackParameters
 
 _TICK_S = 0.001
 

@@ -9,10 +9,9 @@ from typing import Any
 
 from app.errors import InvalidParameter
 from app.pipelines.detect import Detections, DetectParameters
-from app.pipelines.tracking import Tracked as Tracked  # noqa: PLC0414  # for the routes
-from app.pipelines.tracking import for_tracking, visible
+from app.pipelines.tracking import Tracked, for_tracking, visible
 from app.vision.bytetrack import ByteTracker
-from app.vision.bytetrack import TrackParameters as TrackParameters  # noqa: PLC0414  # for the routes
+from app.vision.tracks import TrackParameters
 
 _FORMAT = 1
 # How far the service's own clock goes on where it stands behind the session's last frame (another host, NTP).

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 
+from app.deadline import Deadline
 from app.errors import DeadlineExceeded, Overloaded
-from app.pipelines.base import Deadline
 
 
 class _Line:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from app.engine.base import Deadline
+from app.deadline import Deadline
 from app.errors import (
     GatewayError,
     InvalidParameter,
@@ -24,7 +24,8 @@ from app.errors import (
 )
 from app.metrics import Metrics
 from app.pipelines.detect import Detections
-from app.sessions.session import Session, SessionCall, Tracked, key_of
+from app.pipelines.tracking import Tracked
+from app.sessions.session import Session, SessionCall, key_of
 from app.state.base import SessionStore, Snapshot
 
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")

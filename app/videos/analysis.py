@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+from app.deadline import Deadline
 from app.errors import DeadlineExceeded, GatewayError, InvalidVideo
 from app.media.video.reader import VideoFacts, VideoLimits, VideoReader
-from app.pipelines.base import Deadline, Wishes
 from app.pipelines.families import Suite, Tally, merged
 from app.pipelines.frames import Frame, FramesInOrder, Patience, Sample, Step, frames_in_order
 from app.videos import manifest as manifests
@@ -24,7 +24,7 @@ from app.videos.checkpoint import Checkpoint, Chunk
 from app.videos.components.base import ClipFrames, Component, DepthFrames, FlowFrames, PlacesFrames, Scene
 from app.videos.components.detect import DetectFrames
 from app.videos.profile import Profile, SamplingRule
-from routing.policy import FrameFacts
+from routing.policy import FrameFacts, Wishes
 
 _MAKERS: Mapping[str, Callable[..., Component]] = {
     "core_clip": ClipFrames,

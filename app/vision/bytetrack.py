@@ -40,10 +40,10 @@ from app.vision.tracks import (
     SCORE,
     SHORTEST_S,
     Memory,
+    TrackParameters,
     pack,
     unpack,
 )
-from app.vision.tracks import TrackParameters as TrackParameters  # noqa: PLC0414  # part of this interface
 
 # A track is lost one interval after it was last seen, and the reference lets it go one after its time has run out;
 # a quarter of an interval is for timestamps that are not quite regular.

@@ -17,7 +17,8 @@ from app.commands.smoke.gateway import multipart
 from app.commands.smoke.http import Http, Reply
 from app.commands.smoke.inputs import picture, tensors
 from app.commands.smoke.triton import Asked, HttpTriton
-from app.engine.base import NUMPY_DTYPES, Deadline, Engine, ModelState, is_out_of_memory
+from app.deadline import Deadline
+from app.engine.base import NUMPY_DTYPES, Engine, ModelState, is_out_of_memory
 from app.engine.weights import WeightsBook
 from app.main import create_engine
 from app.media.vocabulary import clip_merges

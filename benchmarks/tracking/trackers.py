@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from trackers import ByteTrackTracker
 from ultralytics.trackers.byte_tracker import BYTETracker
 
-from app.vision.bytetrack import ByteTracker, TrackParameters
+from app.vision.bytetrack import ByteTracker
+from app.vision.tracks import TrackParameters
 
 Array = NDArray[np.float32]
 Shown = list[tuple[int, Array, int]]  # id, box xyxy, row of the input (-1: the package doesn't say)

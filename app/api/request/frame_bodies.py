@@ -14,8 +14,8 @@ from app.api.request.text_bodies import with_pictures
 from app.api.request.uploads import Upload, read_upload
 from app.api.response.ndjson import NDJSON, SamplingQuery
 from app.api.server.direct_route import with_fields
+from app.deadline import Deadline
 from app.errors import InvalidParameter
-from app.pipelines.base import Deadline
 from app.settings import Settings
 
 Q = TypeVar("Q", bound=BaseModel)

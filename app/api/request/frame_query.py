@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.pipelines.base import Wishes, wishes_of
+from app.pipelines.base import wishes_of
+from routing.policy import Wishes
 
 
 def words_of(texts: Sequence[str]) -> list[str]:

@@ -13,10 +13,10 @@ from app.api.gateway import Gateway
 from app.api.request.content_encoding import chunks_of
 from app.api.request.requests import check_announced, receiving
 from app.api.request.text_bodies import json_text
+from app.deadline import Deadline
 from app.documents import clipped, read_json
 from app.errors import InvalidParameter, PayloadTooLarge
 from app.hints import did_you_mean
-from app.pipelines.base import Deadline
 from app.settings import Settings
 
 M = TypeVar("M", bound=BaseModel)

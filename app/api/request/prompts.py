@@ -11,9 +11,10 @@ from fastapi import Request
 from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from app.api.gateway import Gateway
+from app.deadline import Deadline
 from app.errors import InvalidParameter, ModelNotReady, PayloadTooLarge
-from app.pipelines.base import Deadline
-from app.pipelines.clip import Embedding, Tokens
+from app.pipelines.clip import Embedding
+from app.vision.prompts import Tokens
 
 _TRIES = 3  # to get all embeddings of a request from the same weights
 

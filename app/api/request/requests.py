@@ -14,8 +14,8 @@ from starlette.requests import ClientDisconnect
 from app.api.request.content_encoding import chunks_of, codings_of, encoded_limit
 from app.api.response.problems import CallerGone, NotAcceptable
 from app.api.server.connections import GONE, announced, header_of
+from app.deadline import Deadline
 from app.errors import DeadlineExceeded, InvalidParameter, PayloadTooLarge
-from app.pipelines.base import Deadline
 from app.settings import Settings
 
 

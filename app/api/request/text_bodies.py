@@ -21,7 +21,7 @@ from app.api.server.connections import header_of
 from app.documents import clipped, read_json
 from app.errors import InvalidImage, InvalidParameter, PayloadTooLarge, UnsupportedMediaType
 from app.hints import did_you_mean
-from app.pipelines.stream import is_picture
+from app.media.image import is_picture
 
 T = TypeVar("T")
 

@@ -10,10 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.request.frame_query import words_of
 from app.errors import InvalidParameter
-from app.pipelines.base import Wishes
 from app.pipelines.detect import DetectParameters
-from app.sessions.session import SessionCall, TrackParameters
+from app.sessions.session import SessionCall
 from app.sessions.tracking_sessions import check_id
+from app.vision.tracks import TrackParameters
+from routing.policy import Wishes
 
 # Seconds: far beyond every clock; what is greater is a mistake, and float64 keeps a tenth of a millisecond below.
 _LATEST = 1e12

@@ -22,9 +22,10 @@ from app.api.request.content_encoding import chunks_of, codings_of
 from app.api.request.multipart import FormReader, boundary_of
 from app.api.request.requests import check_announced, read_body, receiving
 from app.api.server.connections import WHOLE_BYTES, announced, header_of
+from app.deadline import Deadline
 from app.errors import GatewayError, InvalidParameter, PayloadTooLarge, VideosUnavailable
-from app.pipelines.base import Deadline
-from app.pipelines.stream import is_picture, sniff_container
+from app.media.containers import sniff_container
+from app.media.image import is_picture
 from app.settings import Settings
 
 _SNIFF_BYTES = 4096

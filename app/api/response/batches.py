@@ -11,8 +11,9 @@ from app.api.gateway import Gateway
 from app.api.response.answers import JSON, describe, json_answer, total
 from app.api.response.ndjson import Line
 from app.api.response.problems import problem, request_id_of
+from app.deadline import Deadline
 from app.errors import GatewayError, InvalidParameter
-from app.pipelines.base import Deadline, provenance
+from app.pipelines.base import provenance
 
 # Bytes per pixel of an answer of the frame's size, with what making it takes.
 ANSWER_BYTES: Mapping[str, int] = {"depth": 12, "flow": 16}

@@ -12,7 +12,7 @@ from app.api.response.batches import batch_answer
 from app.api.response.ndjson import Line
 from app.errors import GatewayError
 from app.pipelines.detect import Detections
-from app.sessions.session import Tracked
+from app.pipelines.tracking import Tracked
 
 
 def frame_body(frame: Detections | Tracked, session_id: str | None = None) -> dict[str, Any]:

@@ -25,21 +25,16 @@ from app.api.response.answers import JSON, describe
 from app.api.response.chunk_queue import Handover
 from app.api.response.problems import problem, request_id_of
 from app.context import here
+from app.deadline import Deadline
 from app.errors import GatewayError, InvalidParameter, Overloaded
+from app.media.video.reader import Sampling, VideoLimits
+from app.media.video.sampling import MOST_EVERY, MOST_SECONDS
 from app.metrics import Metrics
-from app.pipelines.base import Deadline, Served, Wishes
+from app.pipelines.base import Served
 from app.pipelines.frames import Sample
-from app.pipelines.stream import (
-    MOST_EVERY,
-    MOST_SECONDS,
-    Follow,
-    FrameStream,
-    Run,
-    Sampling,
-    StreamOptions,
-    VideoLimits,
-)
+from app.pipelines.stream import Follow, FrameStream, Run, StreamOptions
 from app.settings import Settings
+from routing.policy import Wishes
 
 NDJSON = "application/x-ndjson"
 

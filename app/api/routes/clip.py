@@ -21,8 +21,9 @@ from app.api.response.batches import answer_batch
 from app.api.response.ndjson import Line, SamplingQuery, Streamed, stream
 from app.api.server.admission import Call
 from app.api.server.direct_route import DirectRoute
+from app.deadline import Deadline
 from app.errors import InvalidParameter
-from app.pipelines.base import Deadline, Framed, Served, Timings, provenance
+from app.pipelines.base import Framed, Served, Timings, provenance
 from app.pipelines.clip import LOGIT_SCALE, Embedding, embedding_bytes, encoded, normalized, similarity
 from app.pipelines.frames import Frame
 from app.pipelines.places import Scenes

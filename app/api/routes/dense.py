@@ -17,8 +17,9 @@ from app.api.response.answers import FLO, JPEG, JSON, NPY, PNG, binary_answer, d
 from app.api.response.batches import ANSWER_BYTES, answer_batch
 from app.api.response.ndjson import Line, SamplingQuery, Streamed, stream
 from app.api.server.direct_route import DirectRoute
+from app.deadline import Deadline
 from app.errors import InvalidParameter
-from app.pipelines.base import Deadline, Framed
+from app.pipelines.base import Framed
 from app.pipelines.depth import DepthMap
 from app.pipelines.flow import FlowField
 from app.pipelines.frames import Frame

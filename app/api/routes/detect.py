@@ -25,14 +25,16 @@ from app.api.response.ndjson import Line, SamplingQuery, Streamed, stream
 from app.api.response.problems import request_id_of
 from app.api.server.access import caller_of
 from app.api.server.direct_route import DirectRoute
+from app.deadline import Deadline
 from app.errors import GatewayError, InvalidParameter
-from app.pipelines.base import Deadline, Framed, Wishes, wishes_of
+from app.pipelines.base import Framed, wishes_of
 from app.pipelines.detect import Detections, DetectParameters, without_pixels
 from app.pipelines.frames import Frame, Sample
-from app.pipelines.tracking import VideoTracker
-from app.sessions.session import SessionCall, Tracked
+from app.pipelines.tracking import Tracked, VideoTracker
+from app.sessions.session import SessionCall
 from app.sessions.session_order import Turn
 from app.videos.components.detect import class_ids
+from routing.policy import Wishes
 
 router = APIRouter(tags=["detection"], route_class=DirectRoute)
 _PICTURES = (PNG, JPEG)

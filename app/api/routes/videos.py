@@ -27,9 +27,9 @@ from app.api.response.files import OpenedFile
 from app.api.server.access import caller_of
 from app.api.server.connections import announced
 from app.api.server.direct_route import DirectRoute
+from app.deadline import Deadline
 from app.errors import InvalidParameter, UnsupportedMediaType, VideoNotFound, VideosUnavailable
-from app.pipelines.base import Deadline
-from app.pipelines.stream import sniff_container
+from app.media.containers import sniff_container
 from app.settings import Settings, environment
 from app.videos import profile_documents
 from app.videos.jobs import VideoJobs

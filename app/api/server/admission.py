@@ -19,8 +19,8 @@ from typing import TypeVar, cast
 
 from app.api.server.memory_budget import MemoryBudget
 from app.context import begin, here
+from app.deadline import Deadline
 from app.errors import DeadlineExceeded, Overloaded
-from app.pipelines.base import Deadline
 
 T = TypeVar("T")
 # Weight of the newest service time in the moving mean that Retry-After is computed from.

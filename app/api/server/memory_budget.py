@@ -7,8 +7,8 @@ import contextlib
 from collections import deque
 from collections.abc import Callable
 
+from app.deadline import Deadline
 from app.errors import DeadlineExceeded
-from app.pipelines.base import Deadline
 
 # Pictures of less than this part of the budget aren't counted: the places of the families bound them.
 SMALL_PART = 64

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from app.commands.smoke.http import Http, Reply
 from app.commands.smoke.inputs import Arrays, tensors
 from app.commands.smoke.report import Check, Need
-from app.engine.base import NUMPY_DTYPES, Deadline
+from app.deadline import Deadline
+from app.engine.base import NUMPY_DTYPES
 from app.engine.triton.client import TritonClient
 from app.errors import InferenceFailed, ModelNotReady
 from app.main import create_engine, triton_tls

@@ -17,15 +17,8 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from app.engine.base import (
-    NOT_THERE,
-    Deadline,
-    EngineUsage,
-    Lease,
-    LeasePool,
-    ModelState,
-    not_served,
-)
+from app.deadline import Deadline
+from app.engine.base import NOT_THERE, EngineUsage, Lease, LeasePool, ModelState, not_served
 from app.engine.contracts import label_fault
 from app.engine.embedded.model import (
     ContractError,

@@ -14,7 +14,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
-from app.engine.base import NUMPY_DTYPES, Deadline, ModelState, Weights, allocate, is_out_of_memory
+from app.deadline import Deadline
+from app.engine.base import NUMPY_DTYPES, ModelState, Weights, allocate, is_out_of_memory
 from app.engine.contracts import difference
 from app.errors import DeadlineExceeded, InferenceFailed, InsufficientGpuMemory
 from routing.catalogue import Branch, ModelSpec, TensorSpec

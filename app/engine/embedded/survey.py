@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
-from app.engine.base import Deadline, EngineUsage, Lease, ModelState, not_served
+from app.deadline import Deadline
+from app.engine.base import EngineUsage, Lease, ModelState, not_served
 from app.engine.embedded.model import device
 from app.engine.weights import WeightsBook
 from routing.catalogue import Branch, Catalogue

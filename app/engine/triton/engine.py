@@ -15,14 +15,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from app.engine.triton import shared_memory
-from app.engine.base import (
-    Deadline,
-    EngineUsage,
-    Lease,
-    LeasePool,
-    ModelState,
-    not_served,
-)
+from app.deadline import Deadline
+from app.engine.base import EngineUsage, Lease, LeasePool, ModelState, not_served
 from app.engine.triton.breaker import RETRY_AFTER_S, Breaker
 from app.engine.triton.model_control import Reloader
 from app.engine.quarantine import Mended, Quarantine

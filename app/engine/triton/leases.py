@@ -14,7 +14,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from app.engine.triton import shared_memory
-from app.engine.base import Deadline, ModelState, allocate
+from app.deadline import Deadline
+from app.engine.base import ModelState, allocate
 from app.engine.triton.retries import Retries
 from app.engine.triton.client import RegionLost, TritonClient
 from app.engine.triton.messages import (

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from app.engine.base import Deadline
+from app.deadline import Deadline
 from app.engine.quarantine import Mended
 from app.errors import InsufficientGpuMemory, ModelNotReady
 from routing.catalogue import Branch

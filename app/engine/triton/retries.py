@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from app.engine.base import Deadline
+from app.deadline import Deadline
 from app.engine.triton.breaker import Breaker
 from app.errors import GatewayError, ModelNotReady, TritonUnavailable
 

@@ -17,8 +17,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from app.deadline import Deadline
 from app.media.npz import Blocks, text_blocks
-from app.pipelines.base import Deadline, Framed, Served, Timings, Wishes, wishes_of
+from app.pipelines.base import Framed, Served, Timings, wishes_of
 from app.pipelines.clip import LOGIT_SCALE, Embedding, normalized
 from app.pipelines.depth import DepthMap
 from app.pipelines.families import Suite
@@ -27,7 +28,7 @@ from app.pipelines.frames import Frame, Sample
 from app.pipelines.places import Scenes
 from app.videos.profile import ClipComponent, DepthComponent, FlowComponent, PlacesComponent, Profile
 from app.vision.summaries import depth_normalized, depth_summary, motion_summary
-from routing.policy import Decision, FrameFacts
+from routing.policy import Decision, FrameFacts, Wishes
 
 Row = Mapping[str, NDArray[Any]]
 Arrays = dict[str, NDArray[Any] | Blocks]

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app.deadline import Deadline
 from app.errors import InvalidParameter
 from app.hints import did_you_mean
 from app.media.npz import Blocks
-from app.pipelines.base import Deadline, Served
+from app.pipelines.base import Served
 from app.pipelines.detect import Detections, DetectParameters, without_pixels
 from app.pipelines.frames import Frame, Sample
 from app.pipelines.tracking import Tracked, VideoTracker

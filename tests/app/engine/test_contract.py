@@ -12,7 +12,8 @@ import pytest
 from support.models.engines import ENGINES, Make, colour_detector, mean_depth
 from support.models.repository import CATALOGUE
 
-from app.engine.base import NUMPY_DTYPES, Deadline
+from app.deadline import Deadline
+from app.engine.base import NUMPY_DTYPES
 from app.errors import (
     DeadlineExceeded,
     GatewayError,

@@ -11,7 +11,8 @@ from support.models import repository as test_repository
 from support.models.repository import CATALOGUE, DEPTH, DETECTORS, OTHERS
 from support.servers.gateway import client, png, scene
 
-from app.engine.base import Deadline, Engine
+from app.deadline import Deadline
+from app.engine.base import Engine
 from app.engine.embedded.engine import EmbeddedEngine, EmbeddedOptions
 from app.engine.triton.engine import TritonEngine, TritonOptions
 from app.engine.weights import WeightsBook

@@ -10,7 +10,7 @@ from support.models import repository as test_repository
 from support.models.repository import CATALOGUE
 from support.models.shaped import Shaped
 
-from app.engine.base import Deadline
+from app.deadline import Deadline
 from app.engine.triton.engine import TritonEngine, TritonOptions
 from app.engine.weights import WeightsBook
 from app.errors import InferenceFailed

@@ -17,7 +17,8 @@ from support.models.repository import CATALOGUE
 from support.paths import ROOT
 from support.waiting import eventually
 
-from app.engine.base import Deadline, Engine
+from app.deadline import Deadline
+from app.engine.base import Engine
 from app.engine.embedded.engine import EmbeddedEngine, EmbeddedOptions
 from app.engine.triton.engine import TritonEngine, TritonOptions
 from app.engine.weights import WeightsBook

@@ -10,8 +10,9 @@ import pytest
 from support.models.repository import CATALOGUE
 from support.waiting import eventually
 
+from app.deadline import Deadline
 from app.engine import warmup
-from app.engine.base import Deadline, ModelState
+from app.engine.base import ModelState
 from app.engine.warmup import Warmer
 from app.errors import InferenceFailed, TritonUnavailable
 from routing.catalogue import Branch

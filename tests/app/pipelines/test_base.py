@@ -12,7 +12,8 @@ from support.models.engines import colour_detector
 from support.models.repository import CATALOGUE
 
 from app import errors
-from app.engine.base import Deadline, Lease, ModelState, Weights
+from app.deadline import Deadline
+from app.engine.base import Lease, ModelState, Weights
 from app.engine.fake import FakeEngine
 from app.pipelines.base import STAGES, ReadinessByName, Router, Served, Timings, leased, provenance, wishes_of
 from routing.catalogue import Branch

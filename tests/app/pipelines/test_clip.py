@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support.models.weighed import WeighedText
 
-from app.engine.base import Deadline
+from app.deadline import Deadline
 from app.engine.fake import Arrays, FakeEngine
 from app.errors import InferenceFailed, PromptTooLong
 from app.media.vocabulary import clip_merges

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support.models.repository import CATALOGUE
 
-from app.engine.base import Deadline
+from app.deadline import Deadline
 from app.engine.fake import Arrays, FakeEngine
 from app.errors import InferenceFailed, InsufficientGpuMemory
 from app.media.image import ImageLimits

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.deadline import Deadline
 from app.errors import InferenceFailed, Overloaded, TritonUnavailable
-from app.pipelines.base import Deadline
 from app.pipelines.frames import FramesInOrder, Patience, frames_in_order
 
 

@@ -9,8 +9,9 @@ import pytest
 from app.api.routes.clip import ImageQuery, PlacesQuery, SimilarityQuery
 from app.engine.fake import FakeEngine
 from app.pipelines import inventory
-from app.pipelines.base import Router, Wishes
+from app.pipelines.base import Router
 from routing import catalogue as catalogues
+from routing.policy import Wishes
 
 CATALOGUE = catalogues.load()
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.deadline import Deadline
 from app.errors import DeadlineExceeded, Overloaded
-from app.pipelines.base import Deadline
 from app.sessions.session_order import Turns
 
 SOON = Deadline.after(86_400)  # made when the tests are collected

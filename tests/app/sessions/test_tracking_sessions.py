@@ -15,16 +15,19 @@ from support.models.engines import colour_detector
 from support.models.repository import CATALOGUE
 from support.servers.gateway import png, scene
 
-from app.engine.base import Deadline
+from app.deadline import Deadline
 from app.engine.fake import FakeEngine
 from app.errors import DeadlineExceeded, InvalidImage, InvalidParameter, SessionConflict, SessionsUnavailable
 from app.media.image import ImageLimits
 from app.metrics import Metrics
-from app.pipelines.base import Router, Wishes
+from app.pipelines.base import Router
 from app.pipelines.detect import Detections, DetectParameters, DetectPipeline
-from app.sessions.session import SessionCall, Tracked, TrackParameters
+from app.pipelines.tracking import Tracked
+from app.sessions.session import SessionCall
 from app.sessions.tracking_sessions import Sessions
 from app.state.memory import MemoryStore
+from app.vision.tracks import TrackParameters
+from routing.policy import Wishes
 
 PARAMETERS = DetectParameters()
 FIXED = {"conf": 0.25, "classes": None}

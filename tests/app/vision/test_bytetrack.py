@@ -11,7 +11,8 @@ from golden.tracking import GOLDEN, SCENES, Floats, Ids, scene, settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.vision.bytetrack import ByteTracker, TrackParameters
+from app.vision.bytetrack import ByteTracker
+from app.vision.tracks import TrackParameters
 
 
 def one(x: float, y: float = 100, *, score: float = 0.9, size: float = 50) -> tuple[Floats, Floats]:

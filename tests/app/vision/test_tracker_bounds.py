@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.vision.bytetrack import MOST_DETECTIONS, MOST_LOST, ByteTracker, TrackParameters
+from app.vision.bytetrack import MOST_DETECTIONS, MOST_LOST, ByteTracker
+from app.vision.tracks import TrackParameters
 
 EVERYTHING = {"high": 0.0, "low": 0.0, "new": 0.0, "buffer_s": 60.0}
 

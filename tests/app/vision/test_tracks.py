@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.vision import kalman
-from app.vision.bytetrack import ByteTracker, TrackParameters
-from app.vision.tracks import CLASS_ID, FIRST, HITS, ID, LAST, SCORE, pack, unpack
+from app.vision.bytetrack import ByteTracker
+from app.vision.tracks import CLASS_ID, FIRST, HITS, ID, LAST, SCORE, TrackParameters, pack, unpack
 
 REFUSED = r"tracker|must"
 HEAD = struct.Struct("<8s5d?2dQ5I")

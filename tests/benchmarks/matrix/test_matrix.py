@@ -20,7 +20,7 @@ from support.models.repository import CATALOGUE
 from support.paths import ROOT
 from support.servers.gateway import server
 
-from app.engine.base import Deadline
+from app.deadline import Deadline
 from app.errors import InsufficientGpuMemory
 from app.settings import Settings
 from benchmarks.common.environment import device_name, environment, gpus

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from app.vision.bytetrack import ByteTracker, TrackParameters
+from app.vision.bytetrack import ByteTracker
+from app.vision.tracks import TrackParameters
 
 GOLDEN = np.load(Path(__file__).with_name("bytetrack.npz"))
 SCENES = ("street", "crowd", "sparse", "strict", "loose")

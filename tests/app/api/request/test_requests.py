@@ -16,7 +16,7 @@ from app.api.request.requests import deadline_of, listening, negotiate
 from app.api.request.uploads import read_upload
 from app.api.response.problems import CallerGone, NotAcceptable
 from app.api.server.connections import GONE
-from app.engine.base import Deadline
+from app.deadline import Deadline
 from app.errors import DeadlineExceeded, GatewayError, InvalidParameter, PayloadTooLarge
 from app.settings import Settings
 

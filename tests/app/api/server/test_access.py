@@ -21,12 +21,12 @@ from support.models.repository import CATALOGUE
 from support.servers.gateway import client, png, scene
 from support.servers.listening import gateway as running
 
+from app.api.server import uvicorn_options
 from app.api.server.access import OPEN, PROBES, RULES, rule_of
 from app.api.server.security_headers import cors
 from app.engine.fake import FakeEngine
 from app.keys.access import ApiKey, Rate, digest_of, entry, new_key
 from app.main import create_app
-from app.process import uvicorn_options
 from app.settings import Settings
 from deploy.local.triton_server import free_ports
 

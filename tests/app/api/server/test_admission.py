@@ -13,8 +13,8 @@ import pytest
 
 from app.api.server.admission import Admission, AdmissionLimits
 from app.api.server.memory_budget import MemoryBudget
+from app.deadline import Deadline
 from app.errors import DeadlineExceeded, InvalidImage, Overloaded
-from app.pipelines.base import Deadline
 
 LIMITS = AdmissionLimits(running=2, waiting=4, nbytes=1000)
 

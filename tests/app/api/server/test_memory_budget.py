@@ -14,8 +14,8 @@ import pytest
 from app.api.server import memory_budget
 from app.api.server.admission import Admission, AdmissionLimits
 from app.api.server.memory_budget import MemoryBudget
+from app.deadline import Deadline
 from app.errors import DeadlineExceeded, InvalidImage
-from app.pipelines.base import Deadline
 
 MIB = 1 << 20
 LIMIT = 64 * MIB

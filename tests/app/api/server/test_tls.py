@@ -18,10 +18,10 @@ from support.servers.authority import Authority
 from support.servers.gateway import client, png, scene
 from support.servers.listening import gateway as running
 
+from app.api.server import uvicorn_options
 from app.engine.triton.client import Tls
 from app.engine.triton.engine import TritonEngine, TritonOptions
 from app.engine.weights import WeightsBook
-from app.process import uvicorn_options
 from app.settings import Settings
 from deploy.local.triton_server import TritonServer, free_ports
 

@@ -16,7 +16,8 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 from support.models import repository as test_repository
 from support.models.repository import CATALOGUE
 
-from app.engine.base import Deadline, ModelState
+from app.deadline import Deadline
+from app.engine.base import ModelState
 from app.engine.embedded.engine import EmbeddedEngine, EmbeddedOptions
 from app.engine.embedded.model import translated_errors
 from app.engine.weights import WeightsBook

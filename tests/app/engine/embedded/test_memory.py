@@ -13,7 +13,7 @@ from support.models import repository as test_repository
 from support.models.repository import CATALOGUE
 from support.waiting import eventually
 
-from app.engine.base import Deadline
+from app.deadline import Deadline
 from app.engine.embedded.engine import EmbeddedEngine, EmbeddedOptions
 from app.engine.weights import WeightsBook
 from app.errors import InsufficientGpuMemory

@@ -17,7 +17,7 @@ from support.models.repository import CATALOGUE
 from support.servers.gateway import client
 from support.waiting import eventually
 
-from app.engine.base import Deadline
+from app.deadline import Deadline
 from app.engine.embedded.engine import EmbeddedEngine, EmbeddedOptions
 from app.engine.weights import WeightsBook, files_digest
 from app.errors import GatewayError, ModelNotReady, WeightsMissing

@@ -22,7 +22,8 @@ from deploy.local.triton_server import TritonServer
 from support.waiting import eventually
 
 from app.engine.triton import shared_memory
-from app.engine.base import Deadline, Engine
+from app.deadline import Deadline
+from app.engine.base import Engine
 from app.engine.triton.engine import TritonEngine, TritonOptions
 from app.engine.weights import WeightsBook
 from app.errors import DeadlineExceeded, GatewayError, ModelNotFound, ModelNotReady, TritonUnavailable

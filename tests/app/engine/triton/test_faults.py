@@ -19,7 +19,7 @@ from deploy.local.triton_server import TritonServer
 from support.waiting import eventually
 
 from app.engine.triton import retries
-from app.engine.base import Deadline
+from app.deadline import Deadline
 from app.engine.triton.engine import TritonEngine, TritonOptions
 from app.engine.triton.messages import timeout_parameter
 from app.engine.weights import WeightsBook

@@ -11,7 +11,8 @@ import pytest
 from support.models.repository import CATALOGUE
 from support.waiting import eventually
 
-from app.engine.base import Deadline, ModelState
+from app.deadline import Deadline
+from app.engine.base import ModelState
 from app.engine.triton.model_control import NoModelControl, Reloader
 from app.engine.quarantine import Mended, Quarantine
 from app.errors import InsufficientGpuMemory, ModelNotReady, TritonUnavailable

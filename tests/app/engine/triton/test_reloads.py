@@ -18,7 +18,7 @@ from support.models.repository import CATALOGUE
 from deploy.local.triton_server import TritonServer
 from support.waiting import eventually
 
-from app.engine.base import Deadline
+from app.deadline import Deadline
 from app.engine.triton.engine import TritonEngine, TritonOptions
 from app.engine.weights import WeightsBook, files_digest
 from app.errors import ModelNotFound, ModelNotReady

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import grpc
 import pytest
 
-from app.engine.base import Deadline
+from app.deadline import Deadline
 from app.engine.triton.breaker import Breaker
 from app.engine.triton.retries import Retries, RetryBudget
 from app.engine.triton.client import retry_reason, translated_errors

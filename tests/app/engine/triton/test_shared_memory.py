@@ -17,7 +17,7 @@ from support.models.repository import CATALOGUE
 from support.paths import ROOT
 from deploy.local.triton_server import TritonServer
 
-from app.engine.base import Deadline
+from app.deadline import Deadline
 from app.engine.triton.shared_memory import Instance, Region, sweep
 from app.engine.triton.engine import TritonEngine, TritonOptions
 from app.engine.weights import WeightsBook

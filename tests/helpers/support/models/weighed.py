@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from app.engine.base import Deadline, Lease, Weights
+from app.deadline import Deadline
+from app.engine.base import Lease, Weights
 from app.engine.fake import Arrays, FakeEngine
 from routing.catalogue import Branch, Catalogue
 

@@ -1,6 +1,6 @@
 """Python calls, project files and CPU of one request through the whole service, counted by the interpreter.
 
-    python benchmarks/calls.py [--engine triton|embedded] [--path /v1/detect] [--files] [--functions 40]
+    python -m benchmarks.speed.calls [--engine triton|embedded] [--path /v1/detect] [--files] [--functions 40]
 
 The service runs in this process, on its own uvicorn, over models that compute next to nothing; a caller on the main
 thread sends a JPEG of 640x480 again and again on one connection. `sys.setprofile` counts on every thread but the
@@ -28,16 +28,15 @@ from types import FrameType
 from typing import Any
 
 import cv2
-import null_models
 import numpy as np
-import stand
 import uvicorn
 
 from app.api.server import uvicorn_options
 from app.main import create_app
 from app.settings import Settings
+from benchmarks import ROOT
+from benchmarks.common import null_models, services
 
-ROOT = Path(__file__).resolve().parents[1]
 _WARM_UP, _COUNTED, _TIMED = 20, 9, 300
 _ROOMS = tuple(f"{ROOT / room}/" for room in ("app", "routing"))
 _START_S = 60
@@ -199,7 +198,7 @@ def settings_of(engine: str, folder: Path) -> Iterator[Settings]:
     if engine == "embedded":
         yield Settings(**common)
         return
-    with stand.triton(repository, folder / "triton.log") as server:
+    with services.triton(repository, folder / "triton.log") as server:
         yield Settings(engine="triton", triton_url=server.grpc_url, **common)
 
 
