@@ -35,6 +35,7 @@ help:
 	@echo 'make bench-growth                   cost by picture, callers, prompts, boxes, workers and video length'
 	@echo 'make client URL=http://127.0.0.1:8080   a Python client from the OpenAPI of a running gateway (clients/README.md)'
 	@echo 'make lock | sbom | audit | images   what the image is made of: hashes, CycloneDX, advisories, digests (SECURITY.md)'
+	@echo 'make release VERSION=1.2.3 DRY_RUN=1   archive, wheel, SBOM, digests; without DRY_RUN, the tag too (docs/release.md)'
 	@echo 'make lint | format | repository | bench'
 
 # --- virtual environments: a stamp is written when an installation is complete ---------------------------------
@@ -107,6 +108,12 @@ prometheus:
 	@.venv-supply/bin/python $(PIP) -q 'uv==0.13.9' 'pip-audit==2.10.1' 'cyclonedx-bom==7.5.0' packaging
 	@touch $@
 
+.venv-release/.complete:
+	$(SAY) 'installing build and twine into .venv-release'
+	@test -x .venv-release/bin/python || $(PYTHON) -m venv .venv-release
+	@.venv-release/bin/python $(PIP) -q 'build==1.6.1' 'twine==6.2.0'
+	@touch $@
+
 # --- use -------------------------------------------------------------------------------------------------------
 
 OTHER_FAMILIES = depth,flow,clip_image,clip_text,places
@@ -157,7 +164,7 @@ client: .venv-clients
 	@.venv-clients/bin/openapi-python-client generate --url '$(URL)/openapi.json' \
 	  --config clients/openapi-python-client.yaml --output-path out/gateway-client --overwrite --fail-on-warning
 
-test-wheel: .venv/.dev
+test-wheel: .venv/.dev .venv-release/.complete .venv-supply/.complete
 	$(SAY) 'the wheel in an environment of its own, and a release of a scratch clone (about 2 minutes)'
 	@.venv/bin/pytest -m wheel tests/packaging
 
@@ -198,7 +205,12 @@ sbom: .venv-supply/.complete
 	@$(PYTHON) deploy/docker/requirements.py '$(EXTRAS)' > out/requirements.txt
 	@.venv-supply/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
 	  --of JSON -o out/sbom.cdx.json out/requirements.txt
-	@$(PYTHON) -c 'import json; d = json.load(open("out/sbom.cdx.json")); print("out/sbom.cdx.json:", len(d["components"]), "components")'
+	@$(PYTHON) deploy/supply/sbom.py out/sbom.cdx.json
+
+.PHONY: release
+release: .venv-release/.complete .venv-supply/.complete
+	$(SAY) 'release $(VERSION): checks, archive, wheel, parts list, digests, tag (docs/release.md); nothing is pushed'
+	@.venv-release/bin/python deploy/supply/release.py '$(VERSION)' $(if $(DRY_RUN),--dry-run)
 
 audit: .venv-supply/.complete
 	@.venv-supply/bin/python deploy/supply/audit.py
@@ -237,4 +249,4 @@ bench-growth: .venv/.dev .venv-triton
 	@.venv/bin/python -m benchmarks.growth --json docs/benchmarks/growth.json --plot docs/benchmarks $(GROWTH_ARGS)
 
 clean:
-	rm -rf build dist .venv .venv-export .venv-triton .venv-fuzz .venv-peers .venv-supply .build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf build dist .venv .venv-export .venv-triton .venv-fuzz .venv-peers .venv-supply .venv-release .build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

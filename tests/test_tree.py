@@ -15,6 +15,7 @@ DOCUMENTS = [
     "CHANGELOG.md",
     "deploy/local/README.md",
     "docs/install.md",
+    "docs/release.md",
     "docs/cli.md",
     "docs/videos.md",
     "docs/pictures.md",
