@@ -15,8 +15,8 @@ from app.api.server import uvicorn_options
 from app.hints import did_you_mean
 from app.process import preflight
 from app.settings import Settings, from_environment
-from routing import catalogue as catalogues
-from routing.catalogue import Branch, Catalogue, ModelSpec, with_twins
+from routing import overlay
+from routing.catalogue import Branch, Catalogue, ModelSpec, variants_in, with_twins
 
 if TYPE_CHECKING:
     from export.manifest import Record
@@ -62,11 +62,13 @@ def up(parsed: argparse.Namespace) -> int:
         package = installation.package("starter")
         return _refuse(f"builds and serves models with ONNX and ONNX Runtime: pip install {package}", USAGE)
     folder = (parsed.models or installation.models()).expanduser().absolute()
-    settings, catalogue = _settings(parsed, folder), catalogues.load()
+    settings = _settings(parsed, folder)
+    catalogue = overlay.load(settings.own_catalogue)
     if wrong := _wrong(settings, catalogue):
         return _refuse(wrong, USAGE)
     try:
-        code = _build(folder, parsed.weights, str(settings.variant), catalogue)
+        variant = str(catalogue[_FAMILY].variant_or_default(settings.variant))
+        code = _build(folder, parsed.weights, variant, catalogue)
     except OSError as error:
         where = error.filename or folder
         return _refuse(f"{where}: {error.strerror or error}; --models names another folder", FAILED)
@@ -110,8 +112,10 @@ def _wrong(settings: Settings, catalogue: Catalogue) -> str | None:
     for name in ("repository", "manifest"):
         if name in there:
             return f"serves what it builds: unset GATEWAY_{name.upper()}, or run `gateway serve`"
-    if settings.variant not in (variants := catalogue[_FAMILY].variants):
-        return f"--variant: is one of {', '.join(variants)}{did_you_mean(str(settings.variant), variants)}"
+    family = catalogue[_FAMILY]
+    if not any(family.named(word) for word in variants_in(settings.variant)):
+        hint = did_you_mean(str(settings.variant), family.variants)
+        return f"--variant: is one of {', '.join(family.variants)}{hint}"
     ahead = settings.model_copy(update={"repository": None, "manifest": None})  # they are built first
     faults = [*preflight.faults(ahead, catalogue), *uvicorn_options.faults(settings)]
     return faults[0] if faults else _taken(settings)

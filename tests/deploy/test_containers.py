@@ -266,7 +266,10 @@ def test_the_image_is_small_and_holds_nothing_that_only_builds(image: Path) -> N
     """No torch, no exporter, no pip, no test, no weights, no bytecode of another place."""
     environment = image / "gateway" / "opt" / "gateway"
     packages = {path.name.lower() for path in environment.glob("lib/python3*/site-packages/*")}
-    assert {"app", "routing", "onnxruntime", "fastapi", "redis"} <= packages
+    assert {"triton_vision_gateway", "onnxruntime", "fastapi", "redis"} <= packages
+    own = next(environment.glob("lib/python3*/site-packages/triton_vision_gateway/_code"))
+    packages |= {path.name for path in own.iterdir()}
+    assert {"app", "routing"} <= packages
     assert packages.isdisjoint(
         {"torch", "transformers", "ultralytics", "export", "pip", "setuptools", "pytest", "tests"}
     )
