@@ -93,6 +93,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     predict_options.add_branches(branches)
     branches.set_defaults(command=_branches)
+    doctor = commands.add_parser(
+        "doctor", help="look at what is installed, found, reachable and writable, and say what to do"
+    )
+    predict_options.add_doctor(doctor)
+    doctor.set_defaults(command=_doctor)
     metrics = commands.add_parser("metrics", help="print what /metrics has, as docs/metrics.md")
     metrics.set_defaults(command=_metrics)
     routes = commands.add_parser("routes", help="print which branch each frame size takes, and why")
@@ -151,6 +156,12 @@ def _branches(parsed: argparse.Namespace) -> int:
     from app.commands.branches import branches  # noqa: PLC0415  # as above
 
     return branches(parsed)
+
+
+def _doctor(parsed: argparse.Namespace) -> int:
+    from app.commands.doctor.command import doctor  # noqa: PLC0415  # as above
+
+    return doctor(parsed)
 
 
 def _add_bench(commands: Any) -> None:

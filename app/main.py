@@ -121,6 +121,17 @@ def create_engine(settings: Settings, catalogue: Catalogue) -> Engine:
     return EmbeddedEngine(catalogue, settings.repository, book, embedded)
 
 
+def embedded_providers() -> list[str]:
+    """What ONNX Runtime can run models on here, the best first.
+
+    Raises:
+        ImportError: it isn't installed, or doesn't load.
+    """
+    from app.engine.embedded.model import providers  # noqa: PLC0415  # an extra: onnxruntime or onnxruntime-gpu
+
+    return providers()
+
+
 def first_branches(settings: Settings, catalogue: Catalogue) -> tuple[str, ...]:
     """Names of the branches that the embedded engine loads, or that are run first on Triton, in this order."""
     if settings.engine == "embedded" and settings.models != "auto":

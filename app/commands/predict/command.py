@@ -118,14 +118,14 @@ def by_url(parsed: argparse.Namespace) -> HttpGateway:
     if "://" not in parsed.url:
         raise RunFailed(f"--url: {parsed.url} is no address; did you mean http://{parsed.url}?")
     try:
-        return HttpGateway(parsed.url, parsed.timeout, _key(parsed), parsed.cacert)
+        return HttpGateway(parsed.url, parsed.timeout, key_of(parsed), parsed.cacert)
     except ValueError as error:
         raise RunFailed(f"--url: {error}") from error
     except OSError as error:
         raise RunFailed(f"--cacert: {parsed.cacert}: {error.strerror or error}") from error
 
 
-def _key(parsed: argparse.Namespace) -> dict[str, str]:
+def key_of(parsed: argparse.Namespace) -> dict[str, str]:
     try:
         headers = key_headers(parsed.api_key_file)
     except (OSError, ValueError) as error:

@@ -97,6 +97,17 @@ def add_branches(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_doctor(parser: argparse.ArgumentParser) -> None:
+    """Options of `gateway doctor`."""
+    parser.description = (
+        "Look at what is installed, found, reachable and writable, and say what to do about the rest. "
+        "Exit code 0: nothing that the settings ask for fails; 1: something does; 2: the command or a setting is wrong."
+    )
+    add_gateway(parser)
+    parser.add_argument("--quick", action="store_true", help="don't read the models to compare their digests")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+
+
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--branch", help="take this branch: its name, a tier (small, medium, large) or a size in pixels"

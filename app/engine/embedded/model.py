@@ -150,6 +150,11 @@ def same(model: ModelSpec, where: str, actual: Sequence[TensorSpec], expected: S
         raise ContractError(f"{model.name}: {fault}")
 
 
+def providers() -> list[str]:
+    """Execution providers of this installation, in ONNX Runtime's order."""
+    return [str(name) for name in ort.get_available_providers()]
+
+
 def device() -> str:
     """Return the device that sessions run on with this installation."""
     return "cuda:0" if "CUDAExecutionProvider" in ort.get_available_providers() else "cpu"

@@ -28,6 +28,7 @@ from support.servers.gateway import png, scene, server
 from support.waiting import eventually
 
 from app import cli
+from deploy.local.triton_server import free_ports
 
 Said = tuple[int, str, str]
 Run = Callable[..., Said]
@@ -369,6 +370,7 @@ def test_examples_of_the_documents_run(
         "places365_resnet50_448",
     )
     monkeypatch.setenv("GATEWAY_REPOSITORY", str(test_repository.build(tmp_path / "models", branches)))
+    monkeypatch.setenv("GATEWAY_PORT", str(free_ports(1)[0]))
     (tmp_path / "docs").symlink_to(ROOT / "docs")
     lines = examples(document)
     assert lines
