@@ -37,21 +37,16 @@ from app.api.server.request_head import HeadCheck
 from app.api.server.security_headers import SecurityHeaders, cors
 from app.engine.base import Engine
 from app.engine.weights import WeightsBook
+from app.families import FAMILIES, Families
 from app.installation import INSTALLED, PICTURE, how_to_build, package
 from app.keys.access import Access
 from app.keys.rate_limit import OwnBuckets, SharedBuckets
 from app.media.image import ImageLimits
-from app.media.vocabulary import clip_merges
 from app.metrics import Metrics
 from app.pipelines import inventory
 from app.pipelines.base import Router
-from app.pipelines.clip import ImagePipeline, TextPipeline
-from app.pipelines.depth import DepthPipeline
-from app.pipelines.detect import DetectPipeline
 from app.pipelines.embedding_cache import EmbeddingCache
-from app.pipelines.families import Suite
-from app.pipelines.flow import FlowPipeline
-from app.pipelines.places import PlacesPipeline
+from app.pipelines.pipeline_set import PipelineParts, PipelineSet
 from app.pipelines.readiness import ReadyProbe
 from app.process import logs, malloc, shutdown
 from app.process.drain import Drain
@@ -60,11 +55,10 @@ from app.sessions.tracking_sessions import Sessions
 from app.settings import Settings, metrics_folder
 from app.state.base import SessionStore
 from app.state.memory import MemoryStore
-from app.videos import profile_documents
 from app.videos.analysis import Options
 from app.videos.gauges import Watch
 from app.videos.jobs import JobOptions, VideoJobs
-from app.vision.prompts import Tokenizer
+from app.videos.profile_documents import ProfileReader
 from routing import overlay, reachable
 from routing.catalogue import Catalogue
 from routing.policy import Readiness
@@ -237,9 +231,14 @@ def create_tracer(settings: Settings) -> Tracer | None:
     )
 
 
-def create_app(settings: Settings | None = None, engine_factory: EngineFactory = create_engine) -> FastAPI:
+def create_app(
+    settings: Settings | None = None,
+    engine_factory: EngineFactory = create_engine,
+    families: Families = FAMILIES,
+) -> FastAPI:
     """The service; engine and threads live from start-up to shutdown."""
     settings = settings or Settings()
+    profiles = ProfileReader(families.components)
     metrics = Metrics(metrics_folder(), triton=settings.engine == "triton")
     tracer = create_tracer(settings)
 
@@ -252,8 +251,8 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
         drain = Drain(settings.drain_s)
         shutdown.bound(settings.shutdown_timeout_s, engine.abandon, drain)
         workers = ThreadPoolExecutor(settings.worker_threads, thread_name_prefix="worker")
-        suite = create_suite(settings, catalogue, engine, metrics)
-        jobs = await asyncio.to_thread(create_jobs, settings, suite)
+        pipelines = create_pipelines(settings, catalogue, engine, metrics, families)
+        jobs = await asyncio.to_thread(create_jobs, settings, pipelines, profiles)
         inference = ThreadPoolExecutor(
             _running(settings) * len(catalogue.families), thread_name_prefix="inference"
         )
@@ -263,7 +262,9 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
             inference,
             MemoryBudget(settings.max_decoded_bytes, malloc.give_back),
         )
-        app.state.gateway = _gateway(settings, suite, metrics, workers, admission, store, jobs, drain)
+        app.state.gateway = _gateway(
+            settings, pipelines, profiles, metrics, workers, admission, store, jobs, drain
+        )
         announcing = asyncio.create_task(_announce(app.state.gateway))
         watching = asyncio.create_task(_keep_watch(app.state.gateway.watch)) if metrics_folder() else None
         try:
@@ -342,7 +343,13 @@ def serve_app() -> FastAPI:
     return create_app(settings)
 
 
-def create_suite(settings: Settings, catalogue: Catalogue, engine: Engine, metrics: Metrics) -> Suite:
+def create_pipelines(
+    settings: Settings,
+    catalogue: Catalogue,
+    engine: Engine,
+    metrics: Metrics,
+    families: Families = FAMILIES,
+) -> PipelineSet:
     """The pipelines over an engine.
 
     Raises:
@@ -352,17 +359,9 @@ def create_suite(settings: Settings, catalogue: Catalogue, engine: Engine, metri
     if fault is not None:
         raise RuntimeError(f"GATEWAY_VARIANT {fault}")
     router = Router(catalogue, engine, settings.variant, settings.detect_input)
-    shared = (router, metrics, ImageLimits(settings.max_pixels))
     cache = EmbeddingCache(settings.text_cache_bytes, settings.text_cache_folder)
-    return Suite(
-        router=router,
-        detect=DetectPipeline(*shared),
-        depth=DepthPipeline(*shared),
-        flow=FlowPipeline(*shared),
-        clip_image=ImagePipeline(*shared),
-        clip_text=TextPipeline(router, metrics, Tokenizer(clip_merges()), cache),
-        places=PlacesPipeline(*shared),
-    )
+    parts = PipelineParts(router, metrics, ImageLimits(settings.max_pixels), cache)
+    return PipelineSet(parts, families.pipelines)
 
 
 def _running(settings: Settings) -> int:
@@ -381,7 +380,7 @@ def analysis_options(settings: Settings) -> Options:
     )
 
 
-def create_jobs(settings: Settings, suite: Suite) -> VideoJobs | None:
+def create_jobs(settings: Settings, pipelines: PipelineSet, profiles: ProfileReader) -> VideoJobs | None:
     """The video jobs, running; None where the settings name no folder."""
     if settings.videos_folder is None:
         return None
@@ -393,14 +392,15 @@ def create_jobs(settings: Settings, suite: Suite) -> VideoJobs | None:
         settings.videos_keep_s,
         settings.videos_keep_bytes,
     )
-    jobs = VideoJobs(settings.videos_folder, suite, profile_documents.restored, options)
+    jobs = VideoJobs(settings.videos_folder, pipelines, profiles.restored, options)
     jobs.start()
     return jobs
 
 
 def _gateway(
     settings: Settings,
-    suite: Suite,
+    pipelines: PipelineSet,
+    profiles: ProfileReader,
     metrics: Metrics,
     workers: ThreadPoolExecutor,
     admission: Admission,
@@ -409,10 +409,11 @@ def _gateway(
     drain: Drain,
 ) -> Gateway:
     required = inventory.patterns(settings.require_ready)
-    probe = ReadyProbe(suite.router, required, first_branches(settings, suite.router.catalogue))
+    probe = ReadyProbe(pipelines.router, required, first_branches(settings, pipelines.router.catalogue))
     return Gateway(
         settings=settings,
-        suite=suite,
+        pipelines=pipelines,
+        profiles=profiles,
         sessions=Sessions(store, metrics),
         turns=Turns(settings.leases + settings.max_waiting),
         metrics=metrics,
@@ -420,7 +421,7 @@ def _gateway(
         admission=admission,
         decoders=threading.Semaphore(settings.video_decoders),
         jobs=jobs,
-        watch=Watch(suite, required, jobs, admission.occupancy),
+        watch=Watch(pipelines, required, jobs, admission.occupancy),
         probe=probe,
         drain=drain,
     )

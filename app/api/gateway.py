@@ -19,12 +19,7 @@ from app.errors import GatewayError
 from app.media.image import decoded_bytes
 from app.metrics import Metrics
 from app.pipelines.base import Router
-from app.pipelines.clip import ImagePipeline, TextPipeline
-from app.pipelines.depth import DepthPipeline
-from app.pipelines.detect import DetectPipeline
-from app.pipelines.families import Suite
-from app.pipelines.flow import FlowPipeline
-from app.pipelines.places import PlacesPipeline
+from app.pipelines.pipeline_set import PipelineSet
 from app.pipelines.readiness import ReadyProbe
 from app.process.drain import Drain
 from app.sessions.session_order import Turns
@@ -32,6 +27,7 @@ from app.sessions.tracking_sessions import Sessions
 from app.settings import Settings
 from app.videos.gauges import Watch
 from app.videos.jobs import VideoJobs
+from app.videos.profile_documents import ProfileReader
 
 T = TypeVar("T")
 
@@ -41,7 +37,8 @@ class Gateway:
     """The service's parts."""
 
     settings: Settings
-    suite: Suite
+    pipelines: PipelineSet
+    profiles: ProfileReader
     sessions: Sessions
     turns: Turns
     metrics: Metrics
@@ -111,31 +108,7 @@ class Gateway:
 
     @property
     def router(self) -> Router:
-        return self.suite.router
-
-    @property
-    def detect(self) -> DetectPipeline:
-        return self.suite.detect
-
-    @property
-    def depth(self) -> DepthPipeline:
-        return self.suite.depth
-
-    @property
-    def flow(self) -> FlowPipeline:
-        return self.suite.flow
-
-    @property
-    def clip_image(self) -> ImagePipeline:
-        return self.suite.clip_image
-
-    @property
-    def clip_text(self) -> TextPipeline:
-        return self.suite.clip_text
-
-    @property
-    def places(self) -> PlacesPipeline:
-        return self.suite.places
+        return self.pipelines.router
 
 
 def gateway_of(request: Request) -> Gateway:

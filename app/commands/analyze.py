@@ -24,31 +24,23 @@ from app.commands.render import Annotator
 from app.commands.video_list import Entry, found_videos, shown
 from app.engine.base import Engine
 from app.errors import GatewayError
-from app.main import analysis_options, create_engine, create_suite, create_survey, may_be_compact
+from app.families import FAMILIES
+from app.main import analysis_options, create_engine, create_pipelines, create_survey, may_be_compact
 from app.media.video.writer import VideoWriter
 from app.metrics import Metrics
 from app.pipelines import inventory
-from app.pipelines.base import wishes_of
-from app.pipelines.families import Suite
+from app.pipelines.pipeline_set import PipelineSet
 from app.settings import Settings, environment
 from app.videos import manifest as manifests
-from app.videos import profile_documents
 from app.videos.analysis import Input, Observer, Progress, Report, VideoAnalysis
 from app.videos.profile import Profile
+from app.videos.profile_documents import ProfileReader, check_prompts
 from routing import overlay
-from routing.catalogue import STANDARD, Catalogue
-from routing.policy import Readiness, Wishes
-from routing.reachable import reachable
+from routing.catalogue import Catalogue
+from routing.policy import Readiness
 
 _log = logging.getLogger(__name__)
 
-_FAMILIES = {
-    "core_clip": "clip_image",
-    "core_depth_midas": "depth",
-    "core_optical_flow": "flow",
-    "core_object_detections": "detect",
-    "places365": "places",
-}
 OK, FAILED, USAGE, PARTIAL, INTERRUPTED = 0, 1, 2, 3, 130
 
 
@@ -78,10 +70,10 @@ def analyze(parsed: argparse.Namespace) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that can't show a name shows its escapes
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        profile = profile_documents.load(parsed.profile_path, environment(), sys.maxsize)
+        profile = ProfileReader(FAMILIES.components).load(parsed.profile_path, environment(), sys.maxsize)
         videos = found_videos(parsed.video_path)
         settings = _settings(parsed, profile)
-        profile_documents.check_prompts(profile, settings.max_prompts)
+        check_prompts(profile, settings.max_prompts)
         with contextlib.closing(_Backend(settings, profile)) as backend:
             analyzer = _Analyzer(backend, profile, force=parsed.force, render=parsed.render)
             return _all(videos, analyzer, parsed.output, as_json=parsed.json)
@@ -113,15 +105,10 @@ def reached(profile: Profile, settings: Settings, catalogue: Catalogue) -> list[
     """Names of the branches that a video of some size can take with this profile and these settings."""
     compact = may_be_compact(settings)
     found: dict[str, None] = {}
-    for component, family in _FAMILIES.items():
-        asked = getattr(profile.components, component)
-        if asked is None:
-            continue
-        wishes = wishes_of(asked.branch, getattr(asked, "variant", None), fallback=profile.fallback)
-        branches = reachable(catalogue[family], wishes, settings.variant, compact=compact)
-        if getattr(asked, "prompts", None):
-            beside = next((branch.variant for branch in branches), None) or STANDARD
-            branches = (*branches, *reachable(catalogue["clip_text"], Wishes(variant=beside)))
+    for kind, config in profile.components.given():
+        branches = kind.reachable(
+            config, catalogue, settings.variant, fallback=profile.fallback, compact=compact
+        )
         found |= dict.fromkeys(branch.name for branch in branches)
     return list(found)
 
@@ -139,34 +126,34 @@ class _Backend:
         self._catalogue = overlay.load(settings.own_catalogue)
         self._reached = reached(profile, settings, self._catalogue)
         self._engine: Engine | None = None
-        self._loaded: Suite | None = None
-        self._surveyed: Suite | None = None
+        self._loaded: PipelineSet | None = None
+        self._surveyed: PipelineSet | None = None
 
     @property
-    def suite(self) -> Suite:
+    def pipelines(self) -> PipelineSet:
         """The pipelines over the engine, once it has loaded what the profile reaches."""
         if self._loaded is None:
             with _usable():
                 self._engine = engine = create_engine(self._settings, self._catalogue)
             while any(engine.ready()[name].readiness is Readiness.LOADING for name in self._reached):
                 time.sleep(0.05)
-            self._loaded = self._suite(engine)
+            self._loaded = self._made(engine)
         return self._loaded
 
     @property
-    def survey(self) -> Suite:
+    def survey(self) -> PipelineSet:
         """Branches that will serve according to the files; a Triton reports its own."""
         if self._settings.engine == "triton" or self._loaded is not None:
-            return self.suite
+            return self.pipelines
         if self._surveyed is None:
             with _usable():
                 engine = create_survey(self._settings, self._catalogue)
-            self._surveyed = self._suite(engine)
+            self._surveyed = self._made(engine)
         return self._surveyed
 
-    def _suite(self, engine: Engine) -> Suite:
+    def _made(self, engine: Engine) -> PipelineSet:
         with _usable():
-            return create_suite(self._settings, self._catalogue, engine, Metrics())
+            return create_pipelines(self._settings, self._catalogue, engine, Metrics())
 
     def close(self) -> None:
         """Release the engine if there is one."""
@@ -225,9 +212,11 @@ class _Analyzer:
                 done = self._done(output, given)
                 if done is not None:
                     return "partial" if done["status"] == "partial" else "skipped", done
-            suite = self.backend.suite
+            pipelines = self.backend.pipelines
             with self._observer(annotated) as observer, _bar(name) as bar:
-                analysis = VideoAnalysis(suite, self.profile, output, name, self.backend.options, observer)
+                analysis = VideoAnalysis(
+                    pipelines, self.profile, output, name, self.backend.options, observer
+                )
                 manifest = analysis.run(given, _reporter(bar))
         return manifest["status"], manifest
 

@@ -13,7 +13,7 @@ from app.media.video.facts import VideoFacts
 from app.media.video.writer import VideoWriter
 from app.pipelines.frames import Sample
 from app.pipelines.tracking import Tracked
-from app.videos.components.detect import DetectFrames
+from app.videos.components.detect import DetectComponent
 
 
 class Annotator:
@@ -28,7 +28,7 @@ class Annotator:
 
     def __call__(self, sample: Sample, rgb: NDArray[np.uint8], said: Mapping[str, Any]) -> None:
         """An `Observer` of `VideoAnalysis`."""
-        found: Tracked | None = said.get(DetectFrames.name)
+        found: Tracked | None = said.get(DetectComponent.name)
         if found is None:
             self._writer.write(rgb, sample.time_s)
             return

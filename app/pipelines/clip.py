@@ -5,7 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from app.deadline import Deadline
 from app.errors import InferenceFailed, InvalidParameter, PromptTooLong
 from app.media.encodings import npy_bytes
+from app.media.vocabulary import clip_merges
 from app.metrics import Metrics
 from app.pipelines.base import Framed, Router, Served, Timings, leased, observe
 from app.pipelines.dense import Analysis, DensePipeline, Fit
 from app.pipelines.embedding_cache import EmbeddingCache
+from app.pipelines.pipeline_set import PipelineParts
 from app.vision.embeddings import l2_normalized, softmax
 from app.vision.prompts import Tokenizer, Tokens
 from routing.catalogue import STANDARD
@@ -66,6 +68,8 @@ class Embedding:
 class ImagePipeline(DensePipeline):
     """Frames; safe to call from many threads."""
 
+    family: ClassVar[str] = "clip_image"
+
     def __call__(
         self,
         data: bytes,
@@ -79,13 +83,13 @@ class ImagePipeline(DensePipeline):
         Raises:
             GatewayError: see `decode_image`, `Router.decide`, `Engine.lease` and `Lease.run`.
         """
-        vector, _, served = self.run_picture("clip_image", data, wishes, deadline, analysis, fit)
+        vector, _, served = self.run_picture(data, wishes, deadline, analysis, fit)
         self.observe(served)
         return Embedding(vector, served)
 
     def on_frame(self, rgb: NDArray[np.uint8], framed: Framed, fit: Fit | None = None) -> Embedding:
         """Embedding of one decoded frame `[height, width, 3]` uint8 RGB."""
-        vector, served = self.run_frames("clip_image", [rgb], framed, fit)
+        vector, served = self.run_frames([rgb], framed, fit)
         self.observe(served)
         return Embedding(vector, served)
 
@@ -94,10 +98,15 @@ class ImagePipeline(DensePipeline):
 class TextPipeline:
     """Prompts; safe to call from many threads."""
 
+    family: ClassVar[str] = "clip_text"
     router: Router
     metrics: Metrics
     tokenizer: Tokenizer
     cache: EmbeddingCache
+
+    @classmethod
+    def made_from(cls, parts: PipelineParts) -> Self:
+        return cls(parts.router, parts.metrics, Tokenizer(clip_merges()), parts.text_cache)
 
     def tokens(self, prompt: str, *, strict: bool) -> Tokens:
         """Token ids of a prompt.
@@ -132,13 +141,13 @@ class TextPipeline:
         Raises:
             GatewayError: see `Router.decide`.
         """
-        decision = self.router.decide("clip_text", None, Wishes(variant=variant))
+        decision = self.router.decide(self.family, None, Wishes(variant=variant))
         state = self.router.engine.ready()[decision.branch.name]
         vector = self.cache.get(tokens.ids, state.used)
         if vector is None:
             return None
         self.metrics.text_cache.labels("hit").inc()
-        served = Served(self.router.catalogue["clip_text"], decision, state, Timings())
+        served = Served(self.router.catalogue[self.family], decision, state, Timings())
         return Embedding(vector, served, tokens.truncated, cached=True)
 
     def __call__(self, tokens: Tokens, deadline: Deadline, variant: str | None = None) -> Embedding:
@@ -154,7 +163,7 @@ class TextPipeline:
             return remembered
         self.metrics.text_cache.labels("miss").inc()
         timings = Timings()
-        decision = self.router.decide("clip_text", None, Wishes(variant=variant))
+        decision = self.router.decide(self.family, None, Wishes(variant=variant))
         branch = decision.branch
         with leased(self.router.engine, branch, deadline, timings) as lease:
             with timings.stage("prepare"):
@@ -169,6 +178,6 @@ class TextPipeline:
             raise InferenceFailed(f"{branch.name} answered numbers that are not finite")
         if self.router.engine.ready()[branch.name].used == model.used:  # else: which of the two answered?
             self.cache.put(tokens.ids, model.used, vector)
-        served = Served(self.router.catalogue["clip_text"], decision, model, timings)
+        served = Served(self.router.catalogue[self.family], decision, model, timings)
         observe(self.metrics, served)
         return Embedding(vector, served, tokens.truncated)

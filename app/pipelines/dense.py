@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from app.media.image import ImageLimits, decode_image
 from app.media.resize import fit_square, normalized_into
 from app.metrics import Metrics
 from app.pipelines.base import Framed, Router, Served, Timings, leased, observe, on_branch
+from app.pipelines.pipeline_set import PipelineParts
 from routing.policy import Decision, FrameFacts, Wishes
 
 Fit = Literal["crop", "stretch"]
@@ -25,9 +26,14 @@ Analysis = tuple[int | None, int | None]
 class DensePipeline:
     """decode -> route -> fit into the square -> run; `fit` None is the catalogue's rule."""
 
+    family: ClassVar[str]
     router: Router
     metrics: Metrics
     limits: ImageLimits
+
+    @classmethod
+    def made_from(cls, parts: PipelineParts) -> Self:
+        return cls(parts.router, parts.metrics, parts.limits)
 
     def decode(self, data: bytes, deadline: Deadline, timings: Timings) -> NDArray[np.uint8]:
         """`[height, width, 3]` uint8 RGB of one encoded picture."""
@@ -39,7 +45,6 @@ class DensePipeline:
 
     def run_picture(
         self,
-        family: str,
         data: bytes,
         wishes: Wishes,
         deadline: Deadline,
@@ -51,7 +56,7 @@ class DensePipeline:
         rgb = self.decode(data, deadline, timings)
         height, width = rgb.shape[:2]
         frame = Framed(FrameFacts(width, height, *analysis), wishes, deadline, timings)
-        values, served = self.run_frames(family, [rgb], frame, fit)
+        values, served = self.run_frames([rgb], frame, fit)
         return values, (width, height), served
 
     def observe(self, served: Served) -> None:
@@ -59,9 +64,9 @@ class DensePipeline:
         observe(self.metrics, served)
 
     def run_frames(
-        self, family: str, frames: Sequence[NDArray[np.uint8]], framed: Framed, fit: Fit | None = None
+        self, frames: Sequence[NDArray[np.uint8]], framed: Framed, fit: Fit | None = None
     ) -> tuple[NDArray[np.float32], Served]:
-        """Run one branch of `family` on as many frames as it has inputs.
+        """Run one branch of the family on as many frames as it has inputs.
 
         Returns:
             The output without its batch axis (a copy), and what served.
@@ -70,7 +75,7 @@ class DensePipeline:
             InferenceFailed: the model answered numbers that are not finite.
         """
         return on_branch(
-            self.router, family, framed, lambda decision: self._run(decision, frames, framed, fit)
+            self.router, self.family, framed, lambda decision: self._run(decision, frames, framed, fit)
         )
 
     def _run(

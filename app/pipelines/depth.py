@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,8 @@ class DepthMap:
 class DepthPipeline(DensePipeline):
     """See the module; safe to call from many threads."""
 
+    family: ClassVar[str] = "depth"
+
     def __call__(
         self,
         data: bytes,
@@ -69,7 +71,7 @@ class DepthPipeline(DensePipeline):
 
     def on_frame(self, rgb: NDArray[np.uint8], framed: Framed, size: Size = "source") -> DepthMap:
         """Depth of one decoded frame `[height, width, 3]` uint8 RGB."""
-        values, served = self.run_frames("depth", [rgb], framed)
+        values, served = self.run_frames([rgb], framed)
         height, width = rgb.shape[:2]
         with served.timings.stage("finish"):
             if size == "source":

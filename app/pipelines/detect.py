@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from app.media.image import ImageLimits, decode_image
 from app.media.overlays import draw_boxes, picture_bytes
 from app.metrics import Metrics
 from app.pipelines.base import Framed, Router, Served, Timings, leased, observe, on_branch
+from app.pipelines.pipeline_set import PipelineParts
 from app.vision.letterbox import Letterbox
 from app.vision.yolo import detect
 from routing.catalogue import Branch
@@ -77,9 +79,14 @@ def without_pixels(found: Detections) -> Detections:
 class DetectPipeline:
     """See the module; safe to call from many threads."""
 
+    family: ClassVar[str] = "detect"
     router: Router
     metrics: Metrics
     limits: ImageLimits
+
+    @classmethod
+    def made_from(cls, parts: PipelineParts) -> Self:
+        return cls(parts.router, parts.metrics, parts.limits)
 
     def labels(self, wishes: Wishes = _ANY) -> Sequence[str]:
         """Class names of the variant that serves these wishes: its weights' own where they have some.
@@ -87,7 +94,7 @@ class DetectPipeline:
         Raises:
             InvalidParameter: there is no such variant.
         """
-        branches = self.router.catalogue["detect"].of_variant(self.router.variant_of("detect", wishes))
+        branches = self.router.catalogue[self.family].of_variant(self.router.variant_of(self.family, wishes))
         states = self.router.engine.ready()
         known = (states[branch.name].weights.labels for branch in branches if branch.labels)
         return next(filter(None, known), branches[0].labels if branches else ())
@@ -136,13 +143,13 @@ class DetectPipeline:
     def on_frame(self, rgb: NDArray[np.uint8], framed: Framed, parameters: DetectParameters) -> Detections:
         """Detect objects in one decoded frame `[height, width, 3]` uint8 RGB."""
         return on_branch(
-            self.router, "detect", framed, lambda decision: self._run(decision, rgb, framed, parameters)
+            self.router, self.family, framed, lambda decision: self._run(decision, rgb, framed, parameters)
         )
 
     def _run(
         self, decision: Decision, rgb: NDArray[np.uint8], framed: Framed, parameters: DetectParameters
     ) -> Detections:
-        family = self.router.catalogue["detect"]
+        family = self.router.catalogue[self.family]
         deadline, timings = framed.deadline, framed.timings
         branch = decision.branch
         geometry = Letterbox.fit(rgb.shape[1], rgb.shape[0], branch.size or 0)

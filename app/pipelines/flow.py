@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +63,8 @@ def colour_picture(values: NDArray[np.float32], *, jpeg: bool = False) -> bytes:
 class FlowPipeline(DensePipeline):
     """See the module; safe to call from many threads."""
 
+    family: ClassVar[str] = "flow"
+
     def __call__(
         self,
         first: bytes,
@@ -90,7 +93,7 @@ class FlowPipeline(DensePipeline):
         self, first: NDArray[np.uint8], second: NDArray[np.uint8], framed: Framed, size: str = "source"
     ) -> FlowField:
         """Flow between two decoded frames `[height, width, 3]` uint8 RGB of one size."""
-        values, served = self.run_frames("flow", [first, second], framed)
+        values, served = self.run_frames([first, second], framed)
         height, width = first.shape[:2]
         with served.timings.stage("finish"):
             values = flows.scale_to(values, width, height)

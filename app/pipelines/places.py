@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,8 @@ class Scenes:
 class PlacesPipeline(DensePipeline):
     """See the module; safe to call from many threads."""
 
+    family: ClassVar[str] = "places"
+
     def __call__(
         self,
         data: bytes,
@@ -51,12 +54,12 @@ class PlacesPipeline(DensePipeline):
         Raises:
             GatewayError: see `decode_image`, `Router.decide`, `Engine.lease` and `Lease.run`.
         """
-        logits, (width, height), served = self.run_picture("places", data, wishes, deadline, analysis, fit)
+        logits, (width, height), served = self.run_picture(data, wishes, deadline, analysis, fit)
         return self._finish(logits, width, height, served)
 
     def on_frame(self, rgb: NDArray[np.uint8], framed: Framed, fit: Fit | None = None) -> Scenes:
         """Scene of one decoded frame `[height, width, 3]` uint8 RGB."""
-        logits, served = self.run_frames("places", [rgb], framed, fit)
+        logits, served = self.run_frames([rgb], framed, fit)
         return self._finish(logits, rgb.shape[1], rgb.shape[0], served)
 
     def _finish(self, logits: NDArray[np.float32], width: int, height: int, served: Served) -> Scenes:

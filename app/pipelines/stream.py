@@ -10,8 +10,9 @@ from app.deadline import Deadline
 from app.errors import GatewayError, InvalidVideo
 from app.media.video.reader import Sampling, VideoLimits, VideoReader
 from app.pipelines.base import Framed, Served, Timings
-from app.pipelines.families import Suite, Tally
 from app.pipelines.frames import Frame, FramesInOrder, Patience, Sample
+from app.pipelines.pipeline_set import PipelineSet
+from app.pipelines.tally import Tally
 from routing.policy import FrameFacts, Wishes
 
 
@@ -36,7 +37,7 @@ class FrameStream:
     """Iterate once for `(sample, result or its GatewayError)`; then `fault` and `summary` say how it went.
 
     Args:
-        suite: whose router decides, once, which branch serves the video.
+        pipelines: whose router decides, once, which branch serves the video.
         family: of `run`.
         file: the video.
         sampling: which frames.
@@ -53,7 +54,7 @@ class FrameStream:
 
     def __init__(
         self,
-        suite: Suite,
+        pipelines: PipelineSet,
         family: str,
         file: BinaryIO,
         sampling: Sampling,
@@ -71,11 +72,11 @@ class FrameStream:
         self._reader = VideoReader(file, sampling, options.limits, options.window + 2)
         try:
             facts = FrameFacts(self._reader.facts.width, self._reader.facts.height, *analysis)
-            decision = suite.router.decide(family, facts, wishes)
+            decision = pipelines.router.decide(family, facts, wishes)
         except BaseException:
             self._reader.close()
             raise
-        patience = Patience(deadline, options.backend_s, options.frame_s, suite.metrics)
+        patience = Patience(deadline, options.backend_s, options.frame_s, pipelines.metrics)
 
         def step(frame: Frame, previous: Frame | None) -> Any:
             height, width = frame.rgb.shape[:2]

@@ -10,29 +10,21 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from app.deadline import Deadline
 from app.errors import DeadlineExceeded, GatewayError, InvalidVideo
 from app.media.video.reader import VideoFacts, VideoLimits, VideoReader
-from app.pipelines.families import Suite, Tally, merged
 from app.pipelines.frames import Frame, FramesInOrder, Patience, Sample, Step, frames_in_order
+from app.pipelines.pipeline_set import PipelineSet
+from app.pipelines.tally import Tally, merged
 from app.videos import manifest as manifests
 from app.videos.checkpoint import Checkpoint, Chunk
-from app.videos.components.base import ClipFrames, Component, DepthFrames, FlowFrames, PlacesFrames, Scene
-from app.videos.components.detect import DetectFrames
+from app.videos.components.base import Component, Scene
 from app.videos.profile import Profile, SamplingRule
-from routing.policy import FrameFacts, Wishes
-
-_MAKERS: Mapping[str, Callable[..., Component]] = {
-    "core_clip": ClipFrames,
-    "core_depth_midas": DepthFrames,
-    "core_optical_flow": FlowFrames,
-    "core_object_detections": DetectFrames,
-    "places365": PlacesFrames,
-}
+from routing.policy import FrameFacts
 
 
 class Cancelled(Exception):
@@ -135,14 +127,14 @@ class VideoAnalysis:
 
     def __init__(
         self,
-        suite: Suite,
+        pipelines: PipelineSet,
         profile: Profile,
         output: Path,
         video_id: str,
         options: Options | None = None,
         observer: Observer | None = None,
     ) -> None:
-        self._suite = suite
+        self._pipelines = pipelines
         self._profile = profile
         self._output = output
         self._video_id = video_id
@@ -240,30 +232,25 @@ class VideoAnalysis:
         return FrameFacts(width, height, self._profile.analysis.width, self._profile.analysis.height)
 
     def _components(self, facts: FrameFacts) -> list[Component]:
-        scene = Scene(self._suite, self._profile, facts)
-        asked = self._profile.components
-        wanted = {entry.name: getattr(asked, entry.name) for entry in fields(asked)}
-        components = [_MAKERS[name](scene, wish) for name, wish in wanted.items() if wish is not None]
+        scene = Scene(self._pipelines, self._profile, facts)
+        components = [kind(scene, config) for kind, config in self._profile.components.given()]
         components[0].first = True
         return components
 
     def _expected(self, components: Sequence[Component]) -> dict[str, Tally]:
         """Return the branches that will serve, before a frame is run."""
-        router = self._suite.router
+        router = self._pipelines.router
         states = router.engine.ready()
         tallies = {component.name: Tally() for component in components}
         for component in components:
-            decisions = [(component.family, component.decision)]
-            if isinstance(component, ClipFrames) and component.has_prompts:
-                decisions.append(("clip_text", router.decide("clip_text", None, Wishes())))
-            for family, decision in decisions:
+            for family, decision in component.decisions():
                 model = states[decision.branch.name]
                 tallies[component.name].expect(router.catalogue[family], decision, model)
         return tallies
 
     def _frames(self, reader: VideoReader, run: _Run) -> None:
         options = self._options
-        patience = Patience(self._deadline, options.backend_s, options.frame_s, self._suite.metrics)
+        patience = Patience(self._deadline, options.backend_s, options.frame_s, self._pipelines.metrics)
         steps: list[Step] = [_step(component, patience) for component in run.components]
         if self._observer is not None:
             steps.append(_pixels)
@@ -282,7 +269,7 @@ class VideoAnalysis:
         options, resumed = self._options, run.checkpoint.frames
         chunk, began = run.fresh(), time.monotonic()
         since = began
-        counted = self._suite.metrics.video_frames
+        counted = self._pipelines.metrics.video_frames
         for sample, results in frames:
             if self._cancelled.is_set():
                 break

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.media.npz import Blocks, write_npz
-from app.pipelines.families import Tally
+from app.pipelines.tally import Tally
 from app.videos.components.base import Row
 
 _DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)

@@ -10,8 +10,9 @@ from app import __version__
 from app.engine.base import EngineUsage, ModelState, PoolUsage
 from app.errors import VideosUnavailable
 from app.metrics import Metrics
-from app.pipelines.families import Suite
+from app.pipelines.clip import TextPipeline
 from app.pipelines.inventory import required_models
+from app.pipelines.pipeline_set import PipelineSet
 from app.videos.jobs import VideoJobs
 
 # By family: items that run, items that wait, bytes of their bodies.
@@ -26,17 +27,17 @@ class Watch:
     """`look` before every scrape, and now and then where several workers answer for each other.
 
     Args:
-        suite: whose engine and cache are looked at, and whose metrics are set.
+        pipelines: whose engine and cache are looked at, and whose metrics are set.
         required: branches that `/readyz` waits for (see `inventory.required_branches`).
         jobs: of videos, if there are any.
         occupancy: of the queues.
     """
 
     def __init__(
-        self, suite: Suite, required: Sequence[str], jobs: VideoJobs | None, occupancy: Occupancy
+        self, pipelines: PipelineSet, required: Sequence[str], jobs: VideoJobs | None, occupancy: Occupancy
     ) -> None:
-        self._suite = suite
-        router = suite.router
+        self._pipelines = pipelines
+        router = pipelines.router
         self._required = required_models(router.catalogue, required)
         variant = router.variant or router.catalogue["detect"].default_variant or ""
         self._checklist = router.catalogue.checklist(variant)
@@ -48,20 +49,20 @@ class Watch:
 
     @property
     def _metrics(self) -> Metrics:
-        return self._suite.metrics
+        return self._pipelines.metrics
 
     def look(self) -> None:
         """Set the gauges. Reads a file where there are jobs; waits for nothing else."""
         with self._lock:
-            self._look_at_models(self._suite.router.engine.ready())
-            self._look_at_engine(self._suite.router.engine.usage())
+            self._look_at_models(self._pipelines.router.engine.ready())
+            self._look_at_engine(self._pipelines.router.engine.usage())
             self._look_at_queues()
 
     def _look_at_models(self, states: Mapping[str, ModelState]) -> None:
         for name, state in states.items():
             required = "true" if name in self._required else "false"
             self._metrics.model_ready.labels(name, required, self._checklist.get(name, "")).set(state.ready)
-        used = [states[name].used for name in self._suite.router.catalogue.branches if states[name].ready]
+        used = [states[name].used for name in self._pipelines.router.catalogue.branches if states[name].ready]
         rows: set[tuple[str, ...]] = {
             (u.model_name, u.weights_digest, u.weights, u.runtime, u.engine, u.precision, u.device)
             for u in used
@@ -102,7 +103,7 @@ class Watch:
             metrics.quarantine_attempts.labels(branch, outcome).inc(count - before_count)
 
     def _look_at_queues(self) -> None:
-        metrics, cache = self._metrics, self._suite.clip_text.cache
+        metrics, cache = self._metrics, self._pipelines.of(TextPipeline).cache
         for family, (running, waiting, nbytes) in self._occupancy().items():
             metrics.admission_running.labels(family).set(running)
             metrics.admission_waiting.labels(family).set(waiting)

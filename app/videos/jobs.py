@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from app.errors import ModelNotReady, Overloaded, PayloadTooLarge, VideoNotFound, VideosUnavailable
-from app.pipelines.families import Suite
+from app.pipelines.pipeline_set import PipelineSet
 from app.state.jobs import FINISHED, Job, JobIndex
 from app.videos import manifest as manifests
 from app.videos.analysis import Options, VideoAnalysis
@@ -50,22 +50,24 @@ class VideoJobs:
 
     Args:
         folder: of the jobs: `<id>/input`, `<id>/profile.json`, and `<id>/output` as `VideoAnalysis` writes it.
-        suite: runs them.
+        pipelines: runs them.
         read_profile: what `profile.json` says.
         options: see there.
     """
 
-    def __init__(self, folder: Path, suite: Suite, read_profile: ReadProfile, options: JobOptions) -> None:
+    def __init__(
+        self, folder: Path, pipelines: PipelineSet, read_profile: ReadProfile, options: JobOptions
+    ) -> None:
         self._folder = folder
         self._files = JobFiles(folder)
-        self._suite = suite
+        self._pipelines = pipelines
         self._options = options
         self._opening = threading.Lock()
         self._opened: JobIndex | None = None
         self._submitting: set[str] = set()
         self._closing = threading.Event()
         self._runner = JobRunner(
-            self._open, self._files, read_profile, self._analysis, options.concurrency, suite.metrics
+            self._open, self._files, read_profile, self._analysis, options.concurrency, pipelines.metrics
         )
         self._keeper = threading.Thread(target=self._keep_house, name="video-keeper", daemon=True)
 
@@ -247,7 +249,9 @@ class VideoJobs:
             raise VideosUnavailable("the results can't be read now", retry_after=_RETRY_AFTER_S) from error
 
     def _analysis(self, job_id: str, profile: Profile) -> VideoAnalysis:
-        return VideoAnalysis(self._suite, profile, self._files.output(job_id), job_id, self._options.analysis)
+        return VideoAnalysis(
+            self._pipelines, profile, self._files.output(job_id), job_id, self._options.analysis
+        )
 
     def _keep_house(self) -> None:
         """On a thread of its own: deleted jobs stop and go, old ones too, and what belongs to none."""

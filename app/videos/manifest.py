@@ -16,7 +16,7 @@ from app import __version__
 from app.errors import GatewayError
 from app.media.npz import atomically, write_npz
 from app.media.video.reader import VideoFacts
-from app.pipelines.families import Tally, merged, rounded
+from app.pipelines.tally import Tally, merged, rounded
 from app.videos.checkpoint import Checkpoint
 from app.videos.components.base import Component
 from app.videos.profile import SCHEMA_VERSION, Profile

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from app.documents import clipped, is_text, read_json, read_json_or_yaml
 from app.errors import InvalidParameter
-from app.videos.profile import Profile
+from app.videos.profile import ComponentKind, Profile, profile_type
 
-_ADAPTER = TypeAdapter(Profile)
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 MAX_BYTES = 1 << 17  # of a caller's profile: PyYAML reads about 100 kB per second
@@ -27,59 +27,86 @@ _OTHER_VALUES = 4000  # values of a profile that are no prompts, the names of cl
 _MOST_FAULTS = 10
 
 
-def load(path: Path, environment: Mapping[str, str], max_prompts: int = MAX_PROMPTS) -> Profile:
-    """A profile file: `${VAR}` and `${VAR:-default}` expanded in its values, prompt files read from beside it.
+class ProfileReader:
+    """Reads profiles of the components that there are.
 
-    Raises:
-        InvalidParameter: it can't be read, or is no profile; the message names the file, the place and the fault.
+    Args:
+        kinds: the components, see `app.videos.profile.profile_type`.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidParameter(f"the profile {path} can't be read: {error}") from error
-    with _named(path.name):
-        document = _expanded(_document(text, max_prompts), environment)
-        _read_prompts(document, path)
-        return _profile(document, path.stem, max_prompts)
 
+    def __init__(self, kinds: Iterable[ComponentKind]) -> None:
+        kinds = tuple(kinds)
+        self._adapter = TypeAdapter(profile_type(kinds))
+        self._with_prompts = tuple(
+            kind.name for kind in kinds if any(entry.name == "prompts" for entry in fields(kind.Config))
+        )
 
-def parse(text: str, max_prompts: int = MAX_PROMPTS) -> Profile:
-    """A profile that a caller sent; it reads neither the environment nor files.
+    def load(self, path: Path, environment: Mapping[str, str], max_prompts: int = MAX_PROMPTS) -> Profile:
+        """A profile file: `${VAR}` and `${VAR:-default}` expanded in its values, prompt files read from beside it.
 
-    Raises:
-        InvalidParameter: it is no profile, has too many prompts, or refers to the environment or to a file.
-    """
-    if len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
-        raise InvalidParameter(f"the profile has more than {MAX_BYTES} bytes")
-    with _named("profile"):
-        document = _document(text, max_prompts)
-        _refuse_references(document)
-        return _profile(document, "inline", max_prompts)
+        Raises:
+            InvalidParameter: it can't be read, or is no profile; the message names the file, the place and the fault.
+        """
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidParameter(f"the profile {path} can't be read: {error}") from error
+        with _named(path.name):
+            document = _expanded(_document(text, max_prompts), environment)
+            _read_prompts(self._prompt_sets(document), path)
+            return self._profile(document, path.stem, max_prompts)
 
+    def parse(self, text: str, max_prompts: int = MAX_PROMPTS) -> Profile:
+        """A profile that a caller sent; it reads neither the environment nor files.
 
-def restored(text: str) -> Profile:
-    """A profile from the JSON of `Profile.to_dict`.
+        Raises:
+            InvalidParameter: it is no profile, has too many prompts, or refers to the environment or to a file.
+        """
+        if len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
+            raise InvalidParameter(f"the profile has more than {MAX_BYTES} bytes")
+        with _named("profile"):
+            document = _document(text, max_prompts)
+            _refuse_references(document, self._prompt_sets(document))
+            return self._profile(document, "inline", max_prompts)
 
-    Raises:
-        InvalidParameter: it is damaged, or another version wrote it.
-    """
-    with _named("profile.json"):
-        most = len(text)  # how much there may be was decided when it came
-        return _profile(_mapping(read_json(text, most)), "stored", most)
+    def restored(self, text: str) -> Profile:
+        """A profile from the JSON of `Profile.to_dict`.
 
+        Raises:
+            InvalidParameter: it is damaged, or another version wrote it.
+        """
+        with _named("profile.json"):
+            most = len(text)  # how much there may be was decided when it came
+            return self._profile(_mapping(read_json(text, most)), "stored", most)
 
-def named(
-    folder: Path | None, name: str, environment: Mapping[str, str], max_prompts: int = MAX_PROMPTS
-) -> Profile:
-    """A profile of the operator by its name (the file's, without suffix).
+    def named(
+        self, folder: Path | None, name: str, environment: Mapping[str, str], max_prompts: int = MAX_PROMPTS
+    ) -> Profile:
+        """A profile of the operator by its name (the file's, without suffix).
 
-    Raises:
-        InvalidParameter: there is none of this name, or it is broken.
-    """
-    known = names(folder)
-    if not _PLAIN_NAME.fullmatch(name) or name not in known or folder is None:
-        raise InvalidParameter(f"no profile {name[:100]!r}; there are {', '.join(known) or 'none'}")
-    return load(known[name], environment, max_prompts)
+        Raises:
+            InvalidParameter: there is none of this name, or it is broken.
+        """
+        known = names(folder)
+        if not _PLAIN_NAME.fullmatch(name) or name not in known or folder is None:
+            raise InvalidParameter(f"no profile {name[:100]!r}; there are {', '.join(known) or 'none'}")
+        return self.load(known[name], environment, max_prompts)
+
+    def _profile(self, document: dict[str, Any], name: str, max_prompts: int) -> Profile:
+        try:
+            profile = self._adapter.validate_python({"name": name, **document})
+        except ValidationError as error:
+            raise InvalidParameter(_faults(error)) from error
+        check_prompts(profile, max_prompts)
+        return profile
+
+    def _prompt_sets(self, document: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The `prompts` mappings of the document; those that are malformed are left to the check of the whole."""
+        components = document.get("components")
+        asked = components if isinstance(components, dict) else {}
+        found = [asked.get(name) for name in self._with_prompts]
+        sets = [component.get("prompts") for component in found if isinstance(component, dict)]
+        return [prompts for prompts in sets if isinstance(prompts, dict)]
 
 
 def check_prompts(profile: Profile, most: int) -> None:
@@ -88,8 +115,8 @@ def check_prompts(profile: Profile, most: int) -> None:
     Raises:
         InvalidParameter: there are more than `most`.
     """
-    clip = profile.components.core_clip
-    count = sum(map(len, clip.prompts.values())) if clip else 0
+    sets = [getattr(config, "prompts", {}) for _, config in profile.components.given()]
+    count = sum(len(prompts) for named in sets for prompts in named.values())
     if count > most:
         raise InvalidParameter(f"{count} prompts; the limit is {most}")
 
@@ -120,15 +147,6 @@ def _mapping(document: Any) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise InvalidParameter("a profile is a mapping of keys to values")
     return document
-
-
-def _profile(document: dict[str, Any], name: str, max_prompts: int) -> Profile:
-    try:
-        profile = _ADAPTER.validate_python({"name": name, **document})
-    except ValidationError as error:
-        raise InvalidParameter(_faults(error)) from error
-    check_prompts(profile, max_prompts)
-    return profile
 
 
 def _faults(error: ValidationError) -> str:
@@ -167,29 +185,23 @@ def _expanded(value: Any, environment: Mapping[str, str]) -> Any:
     return _VARIABLE.sub(replace, value)
 
 
-def _prompt_sets(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The `prompts` mapping of the document, empty where there is none or the document is malformed there."""
-    place: Any = document
-    for key in ("components", "core_clip", "prompts"):
-        place = place.get(key) if isinstance(place, dict) else None
-    return place if isinstance(place, dict) else {}
-
-
-def _read_prompts(document: Mapping[str, Any], path: Path) -> None:
+def _read_prompts(sets: Iterable[dict[str, Any]], path: Path) -> None:
     """Put the prompts of a file in place of its name: one per line, `#` begins a comment line."""
-    sets = _prompt_sets(document)
-    for name, source in sets.items():
-        if not isinstance(source, str):
-            continue
-        try:
-            lines = (path.parent / source).read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, ValueError) as error:  # ValueError: not UTF-8, or no path
-            raise InvalidParameter(f"prompts {name}: {source} can't be read: {error}") from error
-        sets[name] = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    for prompts in sets:
+        for name, source in prompts.items():
+            if not isinstance(source, str):
+                continue
+            try:
+                lines = (path.parent / source).read_text(encoding="utf-8-sig").splitlines()
+            except (OSError, ValueError) as error:  # ValueError: not UTF-8, or no path
+                raise InvalidParameter(f"prompts {name}: {source} can't be read: {error}") from error
+            prompts[name] = [
+                line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")
+            ]
 
 
-def _refuse_references(document: Mapping[str, Any]) -> None:
-    if any(isinstance(source, str) for source in _prompt_sets(document).values()):
+def _refuse_references(document: Mapping[str, Any], sets: Iterable[Mapping[str, Any]]) -> None:
+    if any(isinstance(source, str) for prompts in sets for source in prompts.values()):
         raise InvalidParameter("prompts are lists here; files are read from the operator's profiles only")
     if _VARIABLE.search(str(document)):
         raise InvalidParameter("${…} is expanded in the operator's profiles only")

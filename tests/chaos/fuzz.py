@@ -29,7 +29,8 @@ from support import videos
 from support.servers.gateway import client, png, scene
 
 import numpy as np
-from app.videos import profile_documents
+from support.analysis import PROFILES
+
 from app.api.request.multipart import FormReader, Memory
 from app.api.request.json_body import parsed
 from app.api.request.prompts import Prompts
@@ -108,7 +109,7 @@ def read_form(data: bytes) -> None:
 
 
 def read_profile(data: bytes) -> None:
-    profile_documents.parse(data.decode("utf-8", "replace"))
+    PROFILES.parse(data.decode("utf-8", "replace"))
 
 
 def restore(data: bytes) -> None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field
 from app.api.gateway import Gateway
 from app.deadline import Deadline
 from app.errors import InvalidParameter, ModelNotReady, PayloadTooLarge
-from app.pipelines.clip import Embedding
+from app.pipelines.clip import Embedding, TextPipeline
 from app.vision.prompts import Tokens
 
 _TRIES = 3  # to get all embeddings of a request from the same weights
@@ -80,7 +80,7 @@ def _tokens(gateway: Gateway, prompts: Sequence[str], deadline: Deadline, *, str
     tokens = []
     for prompt in prompts:
         deadline.check("prepare")
-        tokens.append(gateway.clip_text.tokens(prompt, strict=strict))
+        tokens.append(gateway.pipelines.of(TextPipeline).tokens(prompt, strict=strict))
     return tokens
 
 
@@ -92,13 +92,16 @@ async def _embed(
     variant: str | None,
 ) -> dict[bytes, Embedding]:
     """Look the prompts up in one hop to a worker thread, and make one call for each that is not cached."""
-    recall = gateway.clip_text.recall
+    recall = gateway.pipelines.of(TextPipeline).recall
     known = await gateway.work(lambda: {key: recall(tokens, variant) for key, tokens in distinct.items()})
     found = {key: embedding for key, embedding in known.items() if embedding is not None}
     missing = [key for key in distinct if key not in found]
     if not missing:
         return found
-    calls = [functools.partial(gateway.clip_text, distinct[key], variant=variant) for key in missing]
+    calls = [
+        functools.partial(gateway.pipelines.of(TextPipeline), distinct[key], variant=variant)
+        for key in missing
+    ]
     made = await gateway.run_whole(request, "clip_text", calls, deadline)
     return {**found, **dict(zip(missing, made, strict=True))}
 

@@ -131,7 +131,7 @@ async def stream(
 
         def open_stream() -> FrameStream:
             return FrameStream(
-                gateway.suite, what.family, video.file, sampling, what.run, what.wishes, deadline, options,
+                gateway.pipelines, what.family, video.file, sampling, what.run, what.wishes, deadline, options,
                 what.analysis, what.follow,
             )  # fmt: skip
 

@@ -24,9 +24,18 @@ from app.api.server.direct_route import DirectRoute
 from app.deadline import Deadline
 from app.errors import InvalidParameter
 from app.pipelines.base import Framed, Served, Timings, provenance
-from app.pipelines.clip import LOGIT_SCALE, Embedding, embedding_bytes, encoded, normalized, similarity
+from app.pipelines.clip import (
+    LOGIT_SCALE,
+    Embedding,
+    ImagePipeline,
+    TextPipeline,
+    embedding_bytes,
+    encoded,
+    normalized,
+    similarity,
+)
 from app.pipelines.frames import Frame
-from app.pipelines.places import Scenes
+from app.pipelines.places import PlacesPipeline, Scenes
 
 router = APIRouter(tags=["clip"], route_class=DirectRoute)
 Parts = Annotated[Gateway, Depends(gateway_of)]
@@ -109,7 +118,7 @@ async def clip_image(request: Request, query: Annotated[ImageQuery, Query()], ga
 
         def run(frame: Frame, previous: Frame | None, framed: Framed) -> Line:
             del previous
-            found = gateway.clip_image.on_frame(frame.rgb, framed, query.fit)
+            found = gateway.pipelines.of(ImagePipeline).on_frame(frame.rgb, framed, query.fit)
             return Line(_image_body(found, query), found.served)
 
         return await stream(
@@ -134,7 +143,9 @@ async def clip_image(request: Request, query: Annotated[ImageQuery, Query()], ga
 
 
 def _image_call(gateway: Gateway, data: bytes, query: ImageQuery | SimilarityQuery) -> Call[Embedding]:
-    return lambda deadline: gateway.clip_image(data, query.wishes(), deadline, query.fit, query.analysis())
+    return lambda deadline: gateway.pipelines.of(ImagePipeline)(
+        data, query.wishes(), deadline, query.fit, query.analysis()
+    )
 
 
 def _image_body(found: Embedding, query: ImageQuery) -> dict[str, Any]:
@@ -167,7 +178,9 @@ async def clip_similarity(
     if not parts["file"] or not prompts:
         raise InvalidParameter("send at least one part 'file' and one part 'prompt'")
     calls = [_image_call(gateway, data, query) for data in parts["file"]]
-    variant = gateway.clip_text.variant_beside(gateway.router.variant_of("clip_image", query.wishes()))
+    variant = gateway.pipelines.of(TextPipeline).variant_beside(
+        gateway.router.variant_of("clip_image", query.wishes())
+    )
     strict = query.tokens == "strict"
     texts = await embed_all(request, gateway, prompts, deadline, strict=strict, variant=variant)
     frames = await gateway.run_whole(request, "clip_image", calls, deadline, parts["file"])
@@ -196,7 +209,7 @@ async def places(request: Request, query: Annotated[PlacesQuery, Query()], gatew
 
         def run(frame: Frame, previous: Frame | None, framed: Framed) -> Line:
             del previous
-            found = gateway.places.on_frame(frame.rgb, framed, query.fit)
+            found = gateway.pipelines.of(PlacesPipeline).on_frame(frame.rgb, framed, query.fit)
             return Line(_places_body(found, query.k), found.served)
 
         return await stream(
@@ -205,7 +218,9 @@ async def places(request: Request, query: Annotated[PlacesQuery, Query()], gatew
         )  # fmt: skip
 
     def line(data: bytes, deadline: Deadline) -> Line:
-        found = gateway.places(data, query.wishes(), deadline, query.fit, query.analysis())
+        found = gateway.pipelines.of(PlacesPipeline)(
+            data, query.wishes(), deadline, query.fit, query.analysis()
+        )
         return Line(_places_body(found, query.k), found.served)
 
     if len(upload.frames) > 1:

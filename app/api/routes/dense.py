@@ -20,8 +20,8 @@ from app.api.server.direct_route import DirectRoute
 from app.deadline import Deadline
 from app.errors import InvalidParameter
 from app.pipelines.base import Framed
-from app.pipelines.depth import DepthMap
-from app.pipelines.flow import FlowField
+from app.pipelines.depth import DepthMap, DepthPipeline
+from app.pipelines.flow import FlowField, FlowPipeline
 from app.pipelines.frames import Frame
 
 router = APIRouter(route_class=DirectRoute)
@@ -75,7 +75,9 @@ async def depth(request: Request, query: Annotated[DepthQuery, Query()], gateway
     form = negotiate(request, forms)
 
     def find(data: bytes, deadline: Deadline) -> DepthMap:
-        return gateway.depth(data, query.wishes(), deadline, query.size, query.analysis())
+        return gateway.pipelines.of(DepthPipeline)(
+            data, query.wishes(), deadline, query.size, query.analysis()
+        )
 
     def line(data: bytes, deadline: Deadline) -> Line:
         found = find(data, deadline)
@@ -95,7 +97,7 @@ async def depth(request: Request, query: Annotated[DepthQuery, Query()], gateway
 def _depth_stream(gateway: Gateway, query: DepthQuery) -> Streamed:
     def run(frame: Frame, previous: Frame | None, framed: Framed) -> Line:
         del previous
-        found = gateway.depth.on_frame(frame.rgb, framed, query.size)
+        found = gateway.pipelines.of(DepthPipeline).on_frame(frame.rgb, framed, query.size)
         return Line(_depth_body(found), found.served)
 
     return Streamed("depth", run, query.wishes(), query.analysis())
@@ -147,7 +149,9 @@ async def flow(request: Request, query: Annotated[FlowQuery, Query()], gateway: 
     first, second = parts["frame0"][0], parts["frame1"][0]
 
     def call(deadline: Deadline) -> Response:
-        found = gateway.flow(first, second, query.wishes(), deadline, query.size, query.analysis())
+        found = gateway.pipelines.of(FlowPipeline)(
+            first, second, query.wishes(), deadline, query.size, query.analysis()
+        )
         return _flow_answer(found, form)
 
     answer = ANSWER_BYTES["flow"] if query.size == "source" else 0
@@ -158,7 +162,7 @@ def _flow_stream(gateway: Gateway, query: FlowQuery) -> Streamed:
     def run(frame: Frame, previous: Frame | None, framed: Framed) -> Line | None:
         if previous is None or previous.rgb.shape != frame.rgb.shape:
             return None
-        found = gateway.flow.on_frames(previous.rgb, frame.rgb, framed, query.size)
+        found = gateway.pipelines.of(FlowPipeline).on_frames(previous.rgb, frame.rgb, framed, query.size)
         before = {"index": previous.index, "time_s": previous.time_s}
         return Line({"previous": before, **_flow_body(found)}, found.served)
 

@@ -28,7 +28,7 @@ from app.api.server.direct_route import DirectRoute
 from app.deadline import Deadline
 from app.errors import GatewayError, InvalidParameter
 from app.pipelines.base import Framed, wishes_of
-from app.pipelines.detect import Detections, DetectParameters, without_pixels
+from app.pipelines.detect import Detections, DetectParameters, DetectPipeline, without_pixels
 from app.pipelines.frames import Frame, Sample
 from app.pipelines.tracking import Tracked, VideoTracker
 from app.sessions.session import SessionCall
@@ -138,7 +138,9 @@ def _stream(gateway: Gateway, query: DetectQuery) -> Streamed:
 
     def run(frame: Frame, previous: Frame | None, framed: Framed) -> Detections:
         del previous
-        return without_pixels(gateway.detect.on_frame(frame.rgb, framed, tracker.detector_parameters))
+        return without_pixels(
+            gateway.pipelines.of(DetectPipeline).on_frame(frame.rgb, framed, tracker.detector_parameters)
+        )
 
     def follow(sample: Sample, found: Detections) -> Line:
         with found.served.timings.stage("finish"):
@@ -186,7 +188,7 @@ def _each(gateway: Gateway, query: DetectQuery) -> list[tuple[DetectParameters, 
     faults: list[InvalidParameter] = []
     narrowed = []
     for one in queries:
-        labels = gateway.detect.labels(wishes_of(one.branch, one.variant))
+        labels = gateway.pipelines.of(DetectPipeline).labels(wishes_of(one.branch, one.variant))
         mine = []
         for word in words:
             try:
@@ -218,7 +220,7 @@ async def _answer_several(
         raise InvalidParameter("the form has no part named 'file'")
 
     def call(data: bytes, deadline: Deadline) -> list[Detections | GatewayError]:
-        return gateway.detect.several(data, wished, deadline)
+        return gateway.pipelines.of(DetectPipeline).several(data, wished, deadline)
 
     calls = [functools.partial(call, data) for data in frames]
     outcomes = await gateway.run_all(request, "detect", calls, deadline, frames)
@@ -232,7 +234,7 @@ async def _answer_several(
 
 def _wished(gateway: Gateway, query: DetectQuery) -> tuple[DetectParameters, Wishes]:
     wishes = wishes_of(query.branch, query.variant, fallback=query.fallback)
-    labels = gateway.detect.labels(wishes)
+    labels = gateway.pipelines.of(DetectPipeline).labels(wishes)
     parameters = DetectParameters(
         conf=query.conf,
         iou=query.iou,
@@ -264,12 +266,14 @@ async def _found(
 
 
 def _detect(gateway: Gateway, data: bytes, asked: _Asked, deadline: Deadline) -> Detections:
-    found = gateway.detect(data, asked.parameters, asked.wishes, deadline)
+    found = gateway.pipelines.of(DetectPipeline)(data, asked.parameters, asked.wishes, deadline)
     return found if asked.form in _PICTURES else without_pixels(found)
 
 
 def _one(gateway: Gateway, data: bytes, asked: _Asked, deadline: Deadline) -> Response:
-    return _answer(gateway.detect(data, asked.parameters, asked.wishes, deadline), asked)
+    return _answer(
+        gateway.pipelines.of(DetectPipeline)(data, asked.parameters, asked.wishes, deadline), asked
+    )
 
 
 def _answer(frame: Detections | Tracked, asked: _Asked, session_id: str | None = None) -> Response:

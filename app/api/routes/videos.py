@@ -30,7 +30,7 @@ from app.api.server.direct_route import DirectRoute
 from app.deadline import Deadline
 from app.errors import InvalidParameter, UnsupportedMediaType, VideoNotFound, VideosUnavailable
 from app.media.containers import sniff_container
-from app.settings import Settings, environment
+from app.settings import environment
 from app.videos import profile_documents
 from app.videos.jobs import VideoJobs
 from app.videos.profile import Profile
@@ -96,7 +96,7 @@ async def submit(request: Request, query: Annotated[VideoQuery, Query()], gatewa
         raise UnsupportedMediaType("the body is no MP4, MOV, Matroska, WebM or AVI video", hint=_SEND_A_VIDEO)
     try:
         with _stored():
-            profile = await gateway.work(lambda: _profile(upload, query, settings))
+            profile = await gateway.work(lambda: _profile(upload, query, gateway))
             name = _name(upload, query, video)
             await gateway.work(lambda: jobs.check(video.file, profile))
             job = await gateway.work(
@@ -174,7 +174,8 @@ def _text(upload: Upload, name: str, most_bytes: int) -> str | None:
     return None
 
 
-def _profile(upload: Upload, query: VideoQuery, settings: Settings) -> Profile:
+def _profile(upload: Upload, query: VideoQuery, gateway: Gateway) -> Profile:
+    settings = gateway.settings
     text = _text(upload, "profile", profile_documents.MAX_BYTES)
     if text is not None and query.profile is not None:
         raise InvalidParameter("the profile stands in the query and in the form")
@@ -183,8 +184,8 @@ def _profile(upload: Upload, query: VideoQuery, settings: Settings) -> Profile:
         known = ", ".join(profile_documents.names(settings.profiles_folder)) or "none"
         raise InvalidParameter(f"name a profile (there are {known}), or send one as the part 'profile'")
     if re.fullmatch(r"[A-Za-z0-9._-]+", asked):
-        return profile_documents.named(settings.profiles_folder, asked, environment(), settings.max_prompts)
-    return profile_documents.parse(asked, settings.max_prompts)
+        return gateway.profiles.named(settings.profiles_folder, asked, environment(), settings.max_prompts)
+    return gateway.profiles.parse(asked, settings.max_prompts)
 
 
 def _name(upload: Upload, query: VideoQuery, video: Spooled) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,23 +14,72 @@ from app.errors import InvalidParameter
 from app.hints import did_you_mean
 from app.media.npz import Blocks
 from app.pipelines.base import Served
-from app.pipelines.detect import Detections, DetectParameters, without_pixels
+from app.pipelines.detect import Detections, DetectParameters, DetectPipeline, without_pixels
 from app.pipelines.frames import Frame, Sample
 from app.pipelines.tracking import Tracked, VideoTracker
 from app.videos.components.base import Arrays, Columns, Component, Row, Scene
-from app.videos.profile import DetectComponent
+from app.videos.profile import STRICT, within
+from app.vision.tracks import TrackParameters
 
 _BLOCK_BOXES = 1 << 16
+_LONGEST_BUFFER_S = 60.0  # as `track_buffer` of the routes
+_MOST_CLASSES = 1000
 
 
-class DetectFrames(Component):
+@dataclasses.dataclass(frozen=True, slots=True)
+class TrackingRule:
+    """ByteTrack's thresholds, see `app.vision.bytetrack.TrackParameters`; `buffer_s` in seconds of the video."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = STRICT
+    high: float = 0.5
+    low: float = 0.1
+    new: float = 0.6
+    match: float = 0.8
+    buffer_s: float = 1.0
+    class_aware: bool = False
+
+    def __post_init__(self) -> None:
+        TrackParameters(**dataclasses.asdict(self))
+        within("buffer_s", self.buffer_s, 0, _LONGEST_BUFFER_S)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DetectConfig:
+    """Configuration of the component: no tracks where `track` is false; `classes` are names or ids."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = STRICT
+    branch: str | None = None
+    variant: str | None = None
+    conf: float = 0.25
+    iou: float = 0.7
+    max_det: int = 300
+    classes: tuple[str | int, ...] | None = None
+    agnostic: bool = False
+    track: TrackingRule | bool = True
+
+    def __post_init__(self) -> None:
+        within("conf", self.conf, 0, 1)
+        within("iou", self.iou, 0, 1)
+        within("max_det", self.max_det, 1, 3000)
+        within("the number of classes", len(self.classes or ()), 0, _MOST_CLASSES)
+
+    @property
+    def tracking(self) -> TrackingRule | None:
+        """The tracker's rule; None: boxes get no ids."""
+        if isinstance(self.track, TrackingRule):
+            return self.track
+        return TrackingRule() if self.track else None
+
+
+class DetectComponent(Component):
     """Boxes above `conf`; the tracker also sees the weaker ones that it links."""
 
     name, artifact, family = "core_object_detections", "detections.npz", "detect"
+    Config = DetectConfig
 
-    def __init__(self, scene: Scene, asked: DetectComponent) -> None:
-        super().__init__(scene, scene.wishes(asked.branch, asked.variant))
-        state = scene.suite.router.engine.ready()[self.decision.branch.name]
+    def __init__(self, scene: Scene, asked: DetectConfig) -> None:
+        super().__init__(scene, asked)
+        state = scene.pipelines.router.engine.ready()[self.decision.branch.name]
         self.labels = state.weights.labels or self.decision.branch.labels
         classes = None if asked.classes is None else class_ids(asked.classes, self.labels)
         parameters = DetectParameters(asked.conf, asked.iou, asked.max_det, classes, asked.agnostic)
@@ -41,7 +90,8 @@ class DetectFrames(Component):
     def run(self, frame: Frame, previous: Frame | None, deadline: Deadline) -> Detections:
         del previous
         framed = self.framed(frame, deadline)
-        found = self.scene.suite.detect.on_frame(frame.rgb, framed, self._tracker.detector_parameters)
+        pipeline = self.scene.pipelines.of(DetectPipeline)
+        found = pipeline.on_frame(frame.rgb, framed, self._tracker.detector_parameters)
         return without_pixels(found)
 
     def served(self, result: Detections) -> Served:

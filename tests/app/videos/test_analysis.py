@@ -11,13 +11,22 @@ from typing import Any
 import numpy as np
 import pytest
 from support import videos
-from support.analysis import ARTIFACTS, arrays, numbers, opened, patches, profile, same_numbers, suite
+from support.analysis import (
+    ARTIFACTS,
+    PROFILES,
+    arrays,
+    numbers,
+    opened,
+    patches,
+    pipeline_set,
+    profile,
+    same_numbers,
+)
 
 from app.errors import GatewayError, InvalidVideo, WeightsMissing
-from app.pipelines.families import Suite
-from app.videos import profile_documents
+from app.pipelines.pipeline_set import PipelineSet
 from app.videos.analysis import Cancelled, Input, Options, Progress, VideoAnalysis
-from app.videos.components.base import preview_stride
+from app.videos.components.depth import preview_stride
 from app.videos.profile import Profile
 from deploy.local.triton_server import TritonServer
 
@@ -32,24 +41,24 @@ COMMON = {
 @pytest.fixture(scope="module", params=["embedded", pytest.param("triton", marks=pytest.mark.triton)])
 def pipelines(
     request: pytest.FixtureRequest, all_families: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Suite]:
+) -> Iterator[PipelineSet]:
     """Every family, on ONNX Runtime here and on a real Triton."""
     if request.param == "embedded":
-        with suite(all_families) as made:
+        with pipeline_set(all_families) as made:
             yield made
         return
     log = tmp_path_factory.mktemp("triton") / "triton.log"
     with (
         TritonServer(all_families, log) as server,
-        suite(all_families, engine="triton", triton_url=server.grpc_url) as made,
+        pipeline_set(all_families, engine="triton", triton_url=server.grpc_url) as made,
     ):
         yield made
 
 
 @pytest.fixture(scope="module")
-def embedded(all_families: Path) -> Iterator[Suite]:
+def embedded(all_families: Path) -> Iterator[PipelineSet]:
     """Every family on ONNX Runtime."""
-    with suite(all_families) as made:
+    with pipeline_set(all_families) as made:
         yield made
 
 
@@ -60,14 +69,16 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def analyse(
-    pipelines: Suite, video: Path, output: Path, asked: Profile | None = None, **how: Any
+    pipelines: PipelineSet, video: Path, output: Path, asked: Profile | None = None, **how: Any
 ) -> dict[str, Any]:
     analysis = VideoAnalysis(pipelines, asked or profile(), output, video.name, SMALL_CHUNKS)
     with opened(video) as given:
         return analysis.run(given, **how)
 
 
-def test_artefacts_are_as_the_contract_lists_them(pipelines: Suite, video: Path, tmp_path: Path) -> None:
+def test_artefacts_are_as_the_contract_lists_them(
+    pipelines: PipelineSet, video: Path, tmp_path: Path
+) -> None:
     """Every artefact opens without pickle and has the contract's keys, dtypes and shapes."""
     manifest = analyse(pipelines, video, tmp_path)
     assert {row["name"] for row in manifest["artifacts"]} == ARTIFACTS
@@ -102,7 +113,7 @@ def test_artefacts_are_as_the_contract_lists_them(pipelines: Suite, video: Path,
     assert manifest["status"] == "ok"
 
 
-def test_the_numbers_are_those_of_the_video(pipelines: Suite, video: Path, tmp_path: Path) -> None:
+def test_the_numbers_are_those_of_the_video(pipelines: PipelineSet, video: Path, tmp_path: Path) -> None:
     """Frames, times, boxes, tracks, depths and scores are what was drawn and what the models compute."""
     analyse(pipelines, video, tmp_path)
     found = numbers(tmp_path)
@@ -130,7 +141,7 @@ def test_the_numbers_are_those_of_the_video(pipelines: Suite, video: Path, tmp_p
     assert found["core_depth_midas/preview_frame_indices"].tolist() == [0, 4, 8]
 
 
-def test_ids_stay_with_their_objects(embedded: Suite, video: Path, tmp_path: Path) -> None:
+def test_ids_stay_with_their_objects(embedded: PipelineSet, video: Path, tmp_path: Path) -> None:
     """A patch keeps its id through the video, and the one that comes later gets another."""
     analyse(embedded, video, tmp_path)
     found = arrays(tmp_path / "core_object_detections" / "detections.npz")
@@ -140,7 +151,7 @@ def test_ids_stay_with_their_objects(embedded: Suite, video: Path, tmp_path: Pat
         assert len(set(found["track_ids"][members])) == len(corners) > 0
 
 
-def test_sampling_takes_a_subset_of_the_same_rows(embedded: Suite, video: Path, tmp_path: Path) -> None:
+def test_sampling_takes_a_subset_of_the_same_rows(embedded: PipelineSet, video: Path, tmp_path: Path) -> None:
     """Every third frame's rows are those that every frame's run has; motion is that of the longer step."""
     analyse(embedded, video, tmp_path / "all")
     analyse(embedded, video, tmp_path / "some", profile("every: 3"))
@@ -160,7 +171,9 @@ class Dies(Exception):
 
 
 @pytest.mark.parametrize("at", [1, 4, 7, 11])
-def test_an_interrupted_analysis_ends_the_same(embedded: Suite, video: Path, tmp_path: Path, at: int) -> None:
+def test_an_interrupted_analysis_ends_the_same(
+    embedded: PipelineSet, video: Path, tmp_path: Path, at: int
+) -> None:
     """Broken off at any frame and run again, the arrays are those of an undisturbed run, to the bit."""
     analyse(embedded, video, tmp_path / "undisturbed")
 
@@ -179,7 +192,7 @@ def test_an_interrupted_analysis_ends_the_same(embedded: Suite, video: Path, tmp
     assert not (tmp_path / "broken" / ".partial").exists()
 
 
-def test_a_damaged_chunk_is_done_again(embedded: Suite, video: Path, tmp_path: Path) -> None:
+def test_a_damaged_chunk_is_done_again(embedded: PipelineSet, video: Path, tmp_path: Path) -> None:
     """What is kept on the way is checked before it is built upon."""
     analyse(embedded, video, tmp_path / "undisturbed")
 
@@ -195,7 +208,9 @@ def test_a_damaged_chunk_is_done_again(embedded: Suite, video: Path, tmp_path: P
     assert same_numbers(tmp_path / "undisturbed", tmp_path / "broken")
 
 
-def test_what_another_profile_began_is_not_gone_on_with(embedded: Suite, video: Path, tmp_path: Path) -> None:
+def test_what_another_profile_began_is_not_gone_on_with(
+    embedded: PipelineSet, video: Path, tmp_path: Path
+) -> None:
     """Chunks belong to one input, one configuration and one set of models."""
 
     def report(progress: Progress) -> None:
@@ -207,7 +222,7 @@ def test_what_another_profile_began_is_not_gone_on_with(embedded: Suite, video: 
     assert analyse(embedded, video, tmp_path, profile("every: 2"))["frames"]["resumed"] == 0
 
 
-def test_a_video_that_is_done_is_known(embedded: Suite, video: Path, tmp_path: Path) -> None:
+def test_a_video_that_is_done_is_known(embedded: PipelineSet, video: Path, tmp_path: Path) -> None:
     """Same input, same configuration, same models: done. Anything else, or a missing file: not."""
     manifest = analyse(embedded, video, tmp_path)
 
@@ -223,7 +238,7 @@ def test_a_video_that_is_done_is_known(embedded: Suite, video: Path, tmp_path: P
     assert not done(profile())
 
 
-def test_other_weights_are_another_run(embedded: Suite, video: Path, tmp_path: Path) -> None:
+def test_other_weights_are_another_run(embedded: PipelineSet, video: Path, tmp_path: Path) -> None:
     """A manifest of other weights doesn't pass for done."""
     analyse(embedded, video, tmp_path)
     path = tmp_path / "manifest.json"
@@ -234,17 +249,19 @@ def test_other_weights_are_another_run(embedded: Suite, video: Path, tmp_path: P
         assert VideoAnalysis(embedded, profile(), tmp_path, "x").done(given) is None
 
 
-def test_artefacts_of_components_that_left_are_removed(embedded: Suite, video: Path, tmp_path: Path) -> None:
+def test_artefacts_of_components_that_left_are_removed(
+    embedded: PipelineSet, video: Path, tmp_path: Path
+) -> None:
     """After a run with fewer components nothing of the older one stands beside the new manifest."""
     analyse(embedded, video, tmp_path)
-    fewer = profile_documents.parse("components: {core_optical_flow: {}}")
+    fewer = PROFILES.parse("components: {core_optical_flow: {}}")
     manifest = analyse(embedded, video, tmp_path, fewer)
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {"manifest.json", "core_optical_flow/flow.npz"}
     assert manifest["resolved_model_mapping"] == {"core_optical_flow": "raft_256"}
 
 
-def test_cancelling_keeps_what_is_done(embedded: Suite, video: Path, tmp_path: Path) -> None:
+def test_cancelling_keeps_what_is_done(embedded: PipelineSet, video: Path, tmp_path: Path) -> None:
     """A cancelled analysis says so, and the next one goes on."""
     analysis = VideoAnalysis(embedded, profile(), tmp_path, "x", SMALL_CHUNKS)
 
@@ -258,7 +275,7 @@ def test_cancelling_keeps_what_is_done(embedded: Suite, video: Path, tmp_path: P
     assert analyse(embedded, video, tmp_path)["frames"]["resumed"] >= 3
 
 
-def test_a_video_that_breaks_off_is_partial(embedded: Suite, tmp_path: Path) -> None:
+def test_a_video_that_breaks_off_is_partial(embedded: PipelineSet, tmp_path: Path) -> None:
     """What could be decoded is there, and the manifest and every artefact say that it isn't all."""
     whole = patches(tmp_path / "whole.mkv", 60)
     broken = videos.cut(whole, 0.5)
@@ -271,7 +288,7 @@ def test_a_video_that_breaks_off_is_partial(embedded: Suite, tmp_path: Path) -> 
     assert meta["status"] == "partial"
 
 
-def test_no_frame_within_the_sampling_is_an_error(embedded: Suite, video: Path, tmp_path: Path) -> None:
+def test_no_frame_within_the_sampling_is_an_error(embedded: PipelineSet, video: Path, tmp_path: Path) -> None:
     """Empty artefacts would look like a result."""
     with pytest.raises(InvalidVideo):
         analyse(embedded, video, tmp_path, profile("start_s: 100"))
@@ -279,30 +296,30 @@ def test_no_frame_within_the_sampling_is_an_error(embedded: Suite, video: Path, 
 
 
 def test_a_branch_that_is_missing_fails_fast_unless_the_profile_allows_another(
-    embedded: Suite, video: Path, tmp_path: Path
+    embedded: PipelineSet, video: Path, tmp_path: Path
 ) -> None:
     """`error` names the branch before a frame is run; `fallback` takes the smaller one and says `degraded`."""
     text = "components: {{core_depth_midas: {{branch: midas_384}}}}\non_missing: {}\n"
     with pytest.raises(WeightsMissing, match="midas_384"):
-        analyse(embedded, video, tmp_path, profile_documents.parse(text.format("error")))
-    manifest = analyse(embedded, video, tmp_path, profile_documents.parse(text.format("fallback")))
+        analyse(embedded, video, tmp_path, PROFILES.parse(text.format("error")))
+    manifest = analyse(embedded, video, tmp_path, PROFILES.parse(text.format("fallback")))
     assert manifest["degraded"]
     assert manifest["resolved_model_mapping"] == {"core_depth_midas": "midas_256"}
 
 
-def test_the_analysis_size_steers_routing_alone(embedded: Suite, video: Path, tmp_path: Path) -> None:
+def test_the_analysis_size_steers_routing_alone(embedded: PipelineSet, video: Path, tmp_path: Path) -> None:
     """With an analysis width of 640 the medium detector serves the 320-pixel video; boxes stay in its own pixels."""
     text = "components: {core_object_detections: {}}\nanalysis: {width: 640}\n"
-    manifest = analyse(embedded, video, tmp_path, profile_documents.parse(text))
+    manifest = analyse(embedded, video, tmp_path, PROFILES.parse(text))
     assert manifest["resolved_model_mapping"] == {"core_object_detections": "yolo11n_640"}
     assert np.nanmax(arrays(tmp_path / "core_object_detections" / "detections.npz")["boxes"]) <= 320
 
 
-def test_check_refuses_what_will_never_work(embedded: Suite, video: Path, tmp_path: Path) -> None:
+def test_check_refuses_what_will_never_work(embedded: PipelineSet, video: Path, tmp_path: Path) -> None:
     """A submitted video is looked at before it is queued."""
     with video.open("rb") as file:
         VideoAnalysis(embedded, profile(), tmp_path, "x").check(file)
-        wrong = profile_documents.parse("components: {core_object_detections: {classes: [unicorn]}}")
+        wrong = PROFILES.parse("components: {core_object_detections: {classes: [unicorn]}}")
         with pytest.raises(GatewayError, match="unicorn"):
             VideoAnalysis(embedded, wrong, tmp_path, "x").check(file)
 

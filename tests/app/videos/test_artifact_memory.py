@@ -13,7 +13,7 @@ from support.paths import ROOT
 
 from app.media.npz import read_npz, text_blocks, write_npz
 from app.videos.checkpoint import Checkpoint, Chunk
-from app.videos.components.base import ClipFrames
+from app.videos.components.clip import ClipComponent
 from app.videos.components.detect import padded
 
 LABELS = ["person", "bicycle"]
@@ -155,7 +155,7 @@ def test_cosines_and_scores_don_t_depend_on_chunks(tmp_path: Path, chunk_frames:
     frames = rng.standard_normal((2500, 16)).astype(np.float32)
     rows = [{"embedding": row[None]} for row in frames]
     checkpoint = kept(tmp_path / "c", "core_clip", rows[: 2500 if chunk_frames > 1 else 30], chunk_frames)
-    clip = ClipFrames.__new__(ClipFrames)
+    clip = ClipComponent.__new__(ClipComponent)
     texts = rng.standard_normal((3, 16)).astype(np.float32)
     clip._texts = {"words": texts}
     clip._asked = type("Asked", (), {"prompts": {"words": ("a", "b", "c")}})()  # type: ignore[assignment]

@@ -6,9 +6,9 @@ import json
 import time
 
 import pytest
+from support.analysis import PROFILES
 
 from app.errors import InvalidParameter
-from app.videos import profile_documents
 from app.videos.profile import Profile
 
 DETECT = "components: {core_object_detections: {variant: n}}\n"
@@ -76,7 +76,7 @@ def test_a_value_that_cannot_serve_is_refused(text: str, words: str) -> None:
     """Numbers without end, keys given twice, bounds and sizes: refused at the door, briefly and at once."""
     started = time.process_time()
     with pytest.raises(InvalidParameter, match=words) as caught:
-        profile_documents.parse(text)
+        PROFILES.parse(text)
     assert caught.value.detail.startswith("profile: ")
     assert len(caught.value.detail) < 2500
     assert time.process_time() - started < 5
@@ -94,9 +94,7 @@ def test_a_value_that_cannot_serve_is_refused(text: str, words: str) -> None:
 )
 def test_bounds_themselves_are_allowed(text: str) -> None:
     """What a tracker and a sampler take, a profile takes."""
-    assert profile_documents.restored(
-        json.dumps(profile_documents.parse(text).to_dict())
-    ) == profile_documents.parse(text)
+    assert PROFILES.restored(json.dumps(PROFILES.parse(text).to_dict())) == PROFILES.parse(text)
 
 
 @pytest.mark.parametrize(
@@ -118,8 +116,8 @@ def test_bounds_themselves_are_allowed(text: str) -> None:
 )
 def test_prompts_survive_being_stored(text: str, expected: str) -> None:
     """A prompt is the same after a job was written to disk and read again, and so is the profile's hash."""
-    sent = profile_documents.parse(text)
-    stored = profile_documents.restored(json.dumps(sent.to_dict()))
+    sent = PROFILES.parse(text)
+    stored = PROFILES.restored(json.dumps(sent.to_dict()))
     assert prompts(sent) == prompts(stored) == (expected,)
     assert sent.config_hash == stored.config_hash
 
@@ -128,10 +126,10 @@ def test_a_profile_holds_as_many_prompts_as_the_service_allows() -> None:
     """The route's limit is the profile's, over all sets together; 1,000 unless the service says otherwise."""
     text = "components: {core_clip: {prompts: {a: [%s], b: [%s]}}}"
     half = ",".join(f"p{i}" for i in range(500))
-    assert len(prompts(profile_documents.parse(text % (half, half)), "b")) == 500
+    assert len(prompts(PROFILES.parse(text % (half, half)), "b")) == 500
     with pytest.raises(InvalidParameter, match="1001 prompts; the limit is 1000"):
-        profile_documents.parse(text % (half, half + ",more"))
-    assert len(prompts(profile_documents.parse(CLIP % ",".join(["x"] * 7000), 7000))) == 7000
+        PROFILES.parse(text % (half, half + ",more"))
+    assert len(prompts(PROFILES.parse(CLIP % ",".join(["x"] * 7000), 7000))) == 7000
 
 
 def test_a_wrong_threshold_is_the_only_fault_told() -> None:
@@ -141,7 +139,7 @@ def test_a_wrong_threshold_is_the_only_fault_told() -> None:
         ("{hihg: 0.4}", "unknown key"),
     ):
         with pytest.raises(InvalidParameter) as caught:
-            profile_documents.parse(detect(f"track: {text}"))
+            PROFILES.parse(detect(f"track: {text}"))
         assert caught.value.detail.endswith(fault)
         assert "boolean" not in caught.value.detail
 
@@ -150,14 +148,14 @@ def test_ten_faults_are_told_and_the_others_counted() -> None:
     """A profile of many mistakes has a short answer."""
     text = "\n".join(f"key{i}: 1" for i in range(50)) + "\n" + DETECT
     with pytest.raises(InvalidParameter) as caught:
-        profile_documents.parse(text)
+        PROFILES.parse(text)
     assert caught.value.detail.count("unknown key") == 10
     assert caught.value.detail.endswith("; and 40 more")
 
 
 def test_a_stored_profile_with_a_bad_value_is_an_error_of_ours() -> None:
     """What an earlier version let through fails its job with a reason."""
-    stored = profile_documents.parse(DETECT).to_dict()
+    stored = PROFILES.parse(DETECT).to_dict()
     for bad in ({"sampling": {"every": 10**30}}, {"name": "\ud83d"}, {"schema_version": 10**400}):
         with pytest.raises(InvalidParameter, match=r"profile\.json: "):
-            profile_documents.restored(json.dumps(stored | bad))
+            PROFILES.restored(json.dumps(stored | bad))

@@ -6,11 +6,12 @@ import time
 from pathlib import Path
 
 import pytest
+from support.analysis import PROFILES
 from support.paths import ROOT
 
 from app.errors import InvalidParameter
 from app.videos import profile_documents
-from app.videos.profile import TrackingRule
+from app.videos.components.detect import TrackingRule
 
 FOLDER = ROOT / "profiles"
 MINIMAL = "components: {core_optical_flow: {}}\n"
@@ -25,14 +26,14 @@ def write(folder: Path, text: str, name: str = "p.yaml") -> Path:
 @pytest.mark.parametrize("name", sorted(profile_documents.names(FOLDER)))
 def test_our_profiles_can_be_read(name: str) -> None:
     """Every profile that is shipped is a profile, under its file's name, without any variable set."""
-    profile = profile_documents.named(FOLDER, name, {})
+    profile = PROFILES.named(FOLDER, name, {})
     assert profile.name == name
     assert profile.on_missing == "error"
 
 
 def test_the_baseline_has_29_prompts() -> None:
     """The baseline's prompts are a file that can be edited; comments and empty lines are none."""
-    clip = profile_documents.named(FOLDER, "baseline_gpu_local", {}).components.core_clip
+    clip = PROFILES.named(FOLDER, "baseline_gpu_local", {}).components.core_clip
     assert clip is not None
     assert len(clip.prompts["baseline"]) == 29
     assert not any(prompt.startswith("#") for prompt in clip.prompts["baseline"])
@@ -40,10 +41,10 @@ def test_the_baseline_has_29_prompts() -> None:
 
 def test_variables_come_from_the_environment() -> None:
     """`${VAR}` is replaced inside values, `${VAR:-default}` has a default, and an unknown one is named."""
-    engine = profile_documents.named(FOLDER, "baseline_gpu_local", {"TRITON_URL": "gpu7:8001"}).engine
+    engine = PROFILES.named(FOLDER, "baseline_gpu_local", {"TRITON_URL": "gpu7:8001"}).engine
     assert engine is not None
     assert engine.triton_url == "gpu7:8001"
-    yolo = profile_documents.named(FOLDER, "baseline_gpu_yolo_local", {"YOLO_VARIANT": "s"}).components
+    yolo = PROFILES.named(FOLDER, "baseline_gpu_yolo_local", {"YOLO_VARIANT": "s"}).components
     assert yolo.core_object_detections is not None
     assert yolo.core_object_detections.variant == "s"
 
@@ -52,7 +53,7 @@ def test_a_missing_variable_is_named(tmp_path: Path) -> None:
     """Nothing is run with a hole in it."""
     path = write(tmp_path, MINIMAL + "engine: {kind: triton, triton_url: '${NOWHERE}:8001'}\n")
     with pytest.raises(InvalidParameter, match=r"p\.yaml: the environment has no NOWHERE"):
-        profile_documents.load(path, {"HOME": "/"})
+        PROFILES.load(path, {"HOME": "/"})
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def test_a_missing_variable_is_named(tmp_path: Path) -> None:
 def test_what_is_wrong_is_named(text: str, words: str) -> None:
     """A typing error is an error with its place, never a setting that is silently ignored."""
     with pytest.raises(InvalidParameter, match=words):
-        profile_documents.parse(text)
+        PROFILES.parse(text)
 
 
 @pytest.mark.parametrize(
@@ -109,23 +110,23 @@ def test_what_is_wrong_is_named(text: str, words: str) -> None:
 def test_a_caller_s_profile_reads_nothing_of_ours(text: str) -> None:
     """Neither a file nor the environment of the server reaches a caller through a profile."""
     with pytest.raises(InvalidParameter, match="operator's profiles only"):
-        profile_documents.parse(text)
+        PROFILES.parse(text)
 
 
 @pytest.mark.parametrize("name", ["../profiles/baseline_gpu_local", "nope", "", "prompts", "a" * 200])
 def test_profiles_are_found_by_name_alone(name: str) -> None:
     """A name is no path, and an unknown one lists those that there are."""
     with pytest.raises(InvalidParameter, match="there are baseline_gpu_local, baseline_gpu_yolo_local"):
-        profile_documents.named(FOLDER, name, {})
+        PROFILES.named(FOLDER, name, {})
 
 
 def test_the_hash_is_that_of_what_shapes_the_numbers() -> None:
     """Order, name and engine change nothing; a threshold does."""
-    one = profile_documents.parse("components: {core_object_detections: {conf: 0.3, iou: 0.6}}\nname: a\n")
-    same = profile_documents.parse(
+    one = PROFILES.parse("components: {core_object_detections: {conf: 0.3, iou: 0.6}}\nname: a\n")
+    same = PROFILES.parse(
         "name: b\nengine: {kind: triton}\ncomponents: {core_object_detections: {iou: 0.6, conf: 0.3}}"
     )
-    other = profile_documents.parse("components: {core_object_detections: {conf: 0.31, iou: 0.6}}")
+    other = PROFILES.parse("components: {core_object_detections: {conf: 0.31, iou: 0.6}}")
     assert one.config_hash == same.config_hash
     assert one.config_hash != other.config_hash
 
@@ -134,7 +135,7 @@ def test_tracking_is_on_unless_it_is_switched_off() -> None:
     """`track` takes its thresholds, or false."""
     rules = []
     for text in ("{}", "{track: true}", "{track: {high: 0.6}}", "{track: false}"):
-        detect = profile_documents.parse(
+        detect = PROFILES.parse(
             f"components: {{core_object_detections: {text}}}"
         ).components.core_object_detections
         assert detect is not None
@@ -149,7 +150,7 @@ def test_a_caller_s_aliases_are_refused_before_they_unfold() -> None:
     )
     started = time.perf_counter()
     with pytest.raises(InvalidParameter, match="aliases"):
-        profile_documents.parse(bomb)
+        PROFILES.parse(bomb)
     with pytest.raises(InvalidParameter, match="more than"):
-        profile_documents.parse("x" * 1_000_000)
+        PROFILES.parse("x" * 1_000_000)
     assert time.perf_counter() - started < 1

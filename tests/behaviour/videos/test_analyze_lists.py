@@ -9,13 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.analysis import patches
+from support.analysis import PROFILES, patches
 from support.paths import ROOT
 
 from app.commands.analyze import reached
 from app.commands.video_list import found_videos, shown
 from app.settings import Settings
-from app.videos import profile_documents
 from routing import catalogue as catalogues
 
 PROFILE = "components: {core_object_detections: {variant: n}}\n"
@@ -116,7 +115,7 @@ def test_only_branches_that_can_be_reached_are_loaded(
     profile: str, settings: dict[str, str], expected: set[str]
 ) -> None:
     """Profile, variant and settings decide."""
-    found = reached(profile_documents.parse(profile), Settings(**settings), catalogues.load())  # type: ignore[arg-type]
+    found = reached(PROFILES.parse(profile), Settings(**settings), catalogues.load())  # type: ignore[arg-type]
     assert set(found) == expected
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
+from support.analysis import PROFILES
 from support.servers.gateway import client
 
 from app.state.jobs import Job, JobIndex
-from app.videos import profile_documents
 
-PROFILE = profile_documents.parse("components: {core_object_detections: {variant: n}}").to_dict()
+PROFILE = PROFILES.parse("components: {core_object_detections: {variant: n}}").to_dict()
 # What is stored, and what is wrong with it.
 QUEUED = {
     "stride": PROFILE | {"sampling": {"every": 10**29}},

@@ -1,4 +1,4 @@
-"""What tests of whole videos share: a suite over an engine, a profile of everything, a video of known contents."""
+"""What tests of whole videos share: pipelines over an engine, a profile of everything, a video of known contents."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from app.main import create_engine, create_suite
+from app.families import FAMILIES
+from app.main import create_engine, create_pipelines
 from app.metrics import Metrics
-from app.pipelines.families import Suite
+from app.pipelines.pipeline_set import PipelineSet
 from app.settings import Settings
-from app.videos import profile_documents
 from app.videos.analysis import Input
 from app.videos.profile import Profile
+from app.videos.profile_documents import ProfileReader
 from routing.policy import Readiness
 from support import videos
 from support.models.repository import CATALOGUE
 from support.servers.gateway import scene
 
+PROFILES = ProfileReader(FAMILIES.components)
 EVERYTHING = """
 name: everything
 components:
@@ -40,7 +42,7 @@ ARTIFACTS = {
 
 
 def profile(sampling: str = "", text: str = EVERYTHING) -> Profile:
-    return profile_documents.parse(f"{text}\nsampling: {{{sampling}}}\n")
+    return PROFILES.parse(f"{text}\nsampling: {{{sampling}}}\n")
 
 
 def patches(path: Path, frames: int = 12, **how: Any) -> Path:
@@ -53,7 +55,7 @@ def patches(path: Path, frames: int = 12, **how: Any) -> Path:
 
 
 @contextlib.contextmanager
-def suite(repository: Path, **settings: Any) -> Iterator[Suite]:
+def pipeline_set(repository: Path, **settings: Any) -> Iterator[PipelineSet]:
     """The pipelines over an engine that has loaded what it will load."""
     defaults = {"repository": repository, "manifest": None, "variant": "n", "embedded_threads": 1}
     chosen = Settings(**{**defaults, **settings})
@@ -61,7 +63,7 @@ def suite(repository: Path, **settings: Any) -> Iterator[Suite]:
     try:
         while any(engine.ready()[name].readiness is Readiness.LOADING for name in CATALOGUE.branches):
             time.sleep(0.02)
-        yield create_suite(chosen, CATALOGUE, engine, Metrics())
+        yield create_pipelines(chosen, CATALOGUE, engine, Metrics())
     finally:
         engine.close()
 

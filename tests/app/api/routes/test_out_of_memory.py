@@ -404,11 +404,11 @@ def test_a_video_job_that_waited_in_vain_decides_anew(service: Service, video: b
     """Its next attempt is served by the smaller branch from the first frame on, where the profile allows that."""
     (tmp_path / "v.mp4").write_bytes(video)
     text = "name: depth\non_missing: fallback\ncomponents: {core_depth_midas: {branch: midas_384}}"
-    suite, options = service.http.app.state.gateway.suite, Options(backend_s=0.2)  # type: ignore[attr-defined]  # FastAPI
+    pipelines, options = service.http.app.state.gateway.pipelines, Options(backend_s=0.2)  # type: ignore[attr-defined]  # FastAPI
     service.memory[DEPTH].is_short()
     with opened(tmp_path / "v.mp4") as file:
         with pytest.raises(InsufficientGpuMemory):
-            VideoAnalysis(suite, profile(text=text), tmp_path / "out", "v", options).run(file)
-        manifest = VideoAnalysis(suite, profile(text=text), tmp_path / "out", "v", options).run(file)
+            VideoAnalysis(pipelines, profile(text=text), tmp_path / "out", "v", options).run(file)
+        manifest = VideoAnalysis(pipelines, profile(text=text), tmp_path / "out", "v", options).run(file)
     assert (manifest["degraded"], manifest["frames"]["resumed"]) == (True, 0)
     assert manifest["resolved_model_mapping"] == {"core_depth_midas": SHALLOWER}

@@ -14,7 +14,16 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 from support import videos
-from support.analysis import ARTIFACTS, EVERYTHING, arrays, opened, patches, profile, same_numbers, suite
+from support.analysis import (
+    ARTIFACTS,
+    EVERYTHING,
+    arrays,
+    opened,
+    patches,
+    pipeline_set,
+    profile,
+    same_numbers,
+)
 from support.servers.gateway import client, server
 
 from app.api.openapi.schemas import Problem
@@ -270,7 +279,7 @@ def test_stopping_the_service_keeps_its_jobs(all_families: Path, tmp_path: Path)
 def test_a_killed_service_s_job_ends_the_same(all_families: Path, tmp_path: Path) -> None:
     """Kill -9 in the middle of a job; started again, the artefacts are those of an undisturbed run, to the bit."""
     long = patches(tmp_path / "long.mp4", 300)
-    with opened(long) as given, suite(all_families) as pipelines:
+    with opened(long) as given, pipeline_set(all_families) as pipelines:
         VideoAnalysis(pipelines, profile(), tmp_path / "undisturbed", "x").run(given)
     kept = tmp_path / "v"
     with server(all_families, tmp_path / "first.log", videos_folder=kept, embedded_threads=1) as (http, pid):

@@ -1,4 +1,4 @@
-"""All pipelines of one engine, and what a video's answer says of them."""
+"""What many frames were served by, added up."""
 
 from __future__ import annotations
 
@@ -7,34 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.engine.base import ModelState
-from app.metrics import Metrics
-from app.pipelines.base import Router, Served, Timings
-from app.pipelines.clip import ImagePipeline, TextPipeline
-from app.pipelines.depth import DepthPipeline
-from app.pipelines.detect import DetectPipeline
-from app.pipelines.flow import FlowPipeline
-from app.pipelines.places import PlacesPipeline
+from app.pipelines.base import Served, Timings
 from routing import provenance
 from routing.catalogue import Family
 from routing.policy import Decision
-
-
-@dataclass(frozen=True, slots=True)
-class Suite:
-    """One pipeline a family, over one router."""
-
-    router: Router
-    detect: DetectPipeline
-    depth: DepthPipeline
-    flow: FlowPipeline
-    clip_image: ImagePipeline
-    clip_text: TextPipeline
-    places: PlacesPipeline
-
-    @property
-    def metrics(self) -> Metrics:
-        """Metrics that all pipelines count into."""
-        return self.detect.metrics
 
 
 @dataclass(slots=True)
