@@ -52,7 +52,7 @@ from app.process import logs, malloc, shutdown
 from app.process.drain import Drain
 from app.sessions.session_order import Turns
 from app.sessions.tracking_sessions import Sessions
-from app.settings import Settings, metrics_folder
+from app.settings import Settings, graph_cache, metrics_folder
 from app.state.base import SessionStore
 from app.state.memory import MemoryStore
 from app.videos.analysis import Options
@@ -111,6 +111,7 @@ def create_engine(settings: Settings, catalogue: Catalogue) -> Engine:
         warmup_s=settings.warmup_timeout_s if settings.warmup else 0.0,
         rescan_s=settings.rescan_s,
         mend_longest_s=settings.reload_longest_s,
+        cache=graph_cache(settings),
     )
     return EmbeddedEngine(catalogue, settings.repository, book, embedded)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -164,6 +165,15 @@ class Settings(BaseSettings):
         512 << 20, ge=1024, description="Bodies in memory of the requests that wait for one family, in bytes."
     )
     embedded_threads: int = Field(0, ge=0, description="Threads of one embedded inference; 0: all cores.")
+    graph_cache: str = Field(
+        "auto",
+        description="Folder in which the embedded engine keeps what ONNX Runtime made of the models, for the next "
+        "start and for other workers (docs/start.md); auto: triton-vision-gateway/graphs in the user's cache folder; "
+        "empty: none.",
+    )
+    graph_cache_bytes: int = Field(
+        4 << 30, ge=0, description="Most bytes in that folder; what was used least recently is removed."
+    )
     worker_threads: int = Field(16, ge=1, le=256, description="Threads that decode, prepare and finish.")
     workers: int = Field(
         1,
@@ -390,6 +400,21 @@ def metrics_folder() -> Path | None:
 def share_metrics(folder: Path) -> None:
     """Let the processes that this one starts write their metrics there."""
     os.environ[_METRICS_FOLDER] = str(folder)
+
+
+def graph_cache(settings: Settings) -> tuple[Path, int] | None:
+    """The folder of optimised graphs and the most bytes in it; None: there is to be none."""
+    if not settings.graph_cache or not settings.graph_cache_bytes:
+        return None
+    folder = Path(settings.graph_cache)
+    if settings.graph_cache == "auto":
+        home = Path("~/Library/Caches" if sys.platform == "darwin" else "~/.cache")
+        try:
+            place = Path(os.environ.get("XDG_CACHE_HOME") or home).expanduser()
+        except RuntimeError:  # a user without a home
+            return None
+        folder = place / "triton-vision-gateway" / "graphs"
+    return folder.absolute(), settings.graph_cache_bytes
 
 
 def from_environment() -> set[str]:

@@ -50,14 +50,15 @@ class WeightsBook:
             document = _mapping(_mapping(self._load(self._manifest)[0].get("models")).get(model))
         return _weights(document), None
 
-    def verified(self, folder: Path, model: str) -> Weights:
+    def verified(self, folder: Path, model: str, digest: str | None = None) -> Weights:
         """Like `lookup`, for files that are about to be loaded; all `unknown` unless the files have the recorded
         digest.
 
-        So a model has one signature, in whatever order its files and weights.json appear.
+        So a model has one signature, in whatever order its files and weights.json appear. `digest` is that of the
+        files, where it is known.
         """
         written = self.lookup(model)
-        return written if written.digest == files_digest(folder) else Weights()
+        return written if written.digest == (digest or files_digest(folder)) else Weights()
 
     def _load(self, path: Path) -> tuple[Mapping[str, Any], int]:
         """A JSON file and its time of writing (ns); only regular files are opened, so none is waited for."""
@@ -73,7 +74,9 @@ class WeightsBook:
             return {}, 0
 
 
-def files_digest(folder: Path, beat: Callable[[], None] = lambda: None) -> str:
+def files_digest(
+    folder: Path, beat: Callable[[], None] = lambda: None, known: dict[tuple[int, ...], str] | None = None
+) -> str:
     """`sha256:<hex>` of the model's files in a version folder.
 
     Of the file itself when there is one; of the sorted lines `<hex>  <name>` when there are several (external data).
@@ -81,12 +84,15 @@ def files_digest(folder: Path, beat: Callable[[], None] = lambda: None) -> str:
     Args:
         folder: of the version.
         beat: called after each piece that is read.
+        known: digests of files that were read before, by device, inode, times of the last changes, and size; those
+            read now are added. Models of one architecture have a file in common, by hard links.
 
     Raises:
         OSError: a file can't be read.
     """
+    known = {} if known is None else known
     files = sorted(p for p in folder.iterdir() if p.is_file() and not is_note(p.name))
-    hashes = [(_sha256(path, beat), path.name) for path in files]
+    hashes = [(_known_sha256(path, beat, known), path.name) for path in files]
     if len(hashes) == 1:
         return f"sha256:{hashes[0][0]}"
     lines = "".join(sorted(f"{digest}  {name}\n" for digest, name in hashes))
@@ -106,6 +112,14 @@ def _text_of(path: Path) -> str:
         if not stat.S_ISREG(found.st_mode) or found.st_size > _MOST_BYTES:
             raise ValueError("no regular file of a reasonable size")
         return file.read().decode("utf-8")
+
+
+def _known_sha256(path: Path, beat: Callable[[], None], known: dict[tuple[int, ...], str]) -> str:
+    seen = path.stat()
+    stamp = (seen.st_dev, seen.st_ino, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_size)
+    if stamp not in known:
+        known[stamp] = _sha256(path, beat)
+    return known[stamp]
 
 
 def _sha256(path: Path, beat: Callable[[], None]) -> str:

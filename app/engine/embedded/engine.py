@@ -20,6 +20,7 @@ import onnxruntime as ort
 from app.deadline import Deadline
 from app.engine.base import NOT_THERE, EngineUsage, Lease, LeasePool, ModelState, not_served
 from app.engine.contracts import label_fault
+from app.engine.embedded.graph_cache import GraphCache
 from app.engine.embedded.model import (
     ContractError,
     EmbeddedLease,
@@ -49,6 +50,7 @@ class EmbeddedOptions:
     for a branch. `warmup_s`: time for the first run of a branch, before it is served (0: none); `rescan_s` between two
     looks at the files (0: one look).
     `mend_pause_s`, `mend_longest_s`: pauses before a branch that ran out of memory is loaded anew.
+    `cache`: folder of optimised graphs, and the most bytes in it.
     """
 
     leases: int = 2
@@ -59,6 +61,7 @@ class EmbeddedOptions:
     rescan_s: float = 0.0
     mend_pause_s: float = 1.0
     mend_longest_s: float = 60.0
+    cache: tuple[Path, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,10 @@ class EmbeddedEngine:
         }
         # `_loading` guards these three. Stamps: as of the branch's loading; looks: as of the last look.
         self._loading = threading.RLock()
-        self._sessions = Sessions(repository, book, self._options.threads, self._device)
+        cache = self._options.cache
+        self._sessions = Sessions(
+            repository, book, self._options.threads, self._device, GraphCache(*cache) if cache else None
+        )
         self._stamps: dict[str, Mapping[str, Stamp]] = {}
         self._looks: Mapping[str, Stamp] = {}
         # `_changing` guards these three, and the writing of `_states`; nobody holds it for long.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 from app.deadline import Deadline
 from app.engine.base import NUMPY_DTYPES, ModelState, Weights, allocate, is_out_of_memory
 from app.engine.contracts import difference
+from app.engine.embedded.graph_cache import GraphCache, Source
 from app.errors import DeadlineExceeded, InferenceFailed, InsufficientGpuMemory
 from routing.catalogue import Branch, ModelSpec, TensorSpec
 
@@ -117,17 +118,43 @@ class EmbeddedLease:
         self._steps.clear()
 
 
-def open_session(path: Path, threads: int, device: str) -> ort.InferenceSession:
-    """A graph ready to run, on `cpu` or `cuda:0`."""
+def open_session(
+    source: Source, threads: int, device: str, cache: GraphCache | None = None
+) -> ort.InferenceSession:
+    """A graph ready to run, on `cpu` or `cuda:0`. Only what runs on `cpu` is cached."""
+    path = source.path
+    if device != "cpu":
+        providers = [("CUDAExecutionProvider", _CUDA_OPTIONS), "CPUExecutionProvider"]
+        return ort.InferenceSession(str(path), _options(threads), providers=providers)
+    _share_arena()
+    if cache is None:
+        return ort.InferenceSession(str(path), _on_cpu(threads), providers=["CPUExecutionProvider"])
+    return cache.session(source, lambda: _on_cpu(threads))
+
+
+@functools.cache
+def _share_arena() -> None:
+    """Let the sessions on the processor take what they compute with from one arena: few of them run at once."""
+    memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    as_requested = {"max_mem": 0, "arena_extend_strategy": 1, "initial_chunk_size_bytes": -1}
+    ort.create_and_register_allocator(
+        memory, ort.OrtArenaCfg({**as_requested, "max_dead_bytes_per_chunk": -1})
+    )
+
+
+def _on_cpu(threads: int) -> ort.SessionOptions:
+    options = _options(threads)
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    return options
+
+
+def _options(threads: int) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     # Between requests the threads sleep instead of spinning on cores that others need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    providers: list[Any] = ["CPUExecutionProvider"]
-    if device != "cpu":
-        providers.insert(0, ("CUDAExecutionProvider", _CUDA_OPTIONS))
-    return ort.InferenceSession(str(path), options, providers=providers)
+    return options
 
 
 def specs(arguments: Sequence[ort.NodeArg]) -> tuple[TensorSpec, ...]:

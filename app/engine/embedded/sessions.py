@@ -10,9 +10,10 @@ import onnxruntime as ort
 
 from app.engine import model_config
 from app.engine.base import Weights
+from app.engine.embedded.graph_cache import GraphCache, Source
 from app.engine.embedded.model import ContractError, Graph, open_session, same, specs, translated_errors
 from app.engine.model_files import Stamp, stamp
-from app.engine.weights import WeightsBook
+from app.engine.weights import WeightsBook, files_digest
 from routing.catalogue import Branch, ModelSpec
 
 
@@ -33,13 +34,18 @@ class Sessions:
         book: of their weights.
         threads: of one inference; 0: all cores.
         device: `cpu` or `cuda:0`.
+        cache: of optimised graphs, if there is one.
     """
 
-    def __init__(self, repository: Path, book: WeightsBook, threads: int, device: str) -> None:
+    def __init__(
+        self, repository: Path, book: WeightsBook, threads: int, device: str, cache: GraphCache | None = None
+    ) -> None:
         self._repository = repository
         self._book = book
         self._threads = threads
         self._device = device
+        self._cache = cache
+        self._digests: dict[tuple[int, ...], str] = {}
         self._loaded: dict[str, _Loaded] = {}
 
     def graphs(self, branch: Branch, wanted: Mapping[str, Stamp]) -> list[Graph]:
@@ -96,9 +102,14 @@ class Sessions:
 
     def _open(self, model: ModelSpec, wanted: Stamp) -> _Loaded:
         folder = self._repository / model.name / "1"
-        weights = self._book.verified(folder, model.name)
+        source = Source(
+            folder / "model.onnx",
+            files_digest(folder, known=self._digests),
+            lambda: stamp(folder.parent) == wanted,
+        )
+        weights = self._book.verified(folder, model.name, source.digest)
         with translated_errors(model.name):
-            session = open_session(folder / "model.onnx", self._threads, self._device)
+            session = open_session(source, self._threads, self._device, self._cache)
         same(model, "model.onnx", specs(session.get_inputs()), model.inputs)
         same(model, "model.onnx", specs(session.get_outputs()), model.outputs)
         if stamp(folder.parent) != wanted:  # the digest may not be that of what was loaded
