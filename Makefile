@@ -181,7 +181,7 @@ test-export: .venv/.dev .venv-export/.parity
 .PHONY: chaos
 chaos: .venv/.dev .venv-triton redis-server .venv-fuzz/.complete
 	$(SAY) 'tests/chaos/$(CHAOS).py $(CHAOS_ARGS) (docs/survival.md says what each proves)'
-	@.venv/bin/python tests/chaos/$(CHAOS).py $(CHAOS_ARGS)
+	@PYTHONPATH=tests/helpers .venv/bin/python -m tests.chaos.$(CHAOS) $(CHAOS_ARGS)
 
 lint: .venv/.dev
 	@.venv/bin/ruff check .

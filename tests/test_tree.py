@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,34 @@ def test_make_targets_that_documents_name_exist(name: str) -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     named = set(re.findall(r"(?:^|`)make ([a-z-]+)", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE))
     assert {target for target in named if not re.search(rf"^{target}:", makefile, re.MULTILINE)} == set()
+
+
+LARGEST_FOLDER = 15
+PATH_EDIT = re.compile(r"sys\.path(\.(append|extend|insert)\(|(\[.*\])? *\+?= )|\baddsitedir\(")
+
+
+def test_no_folder_holds_more_files_of_code_than_a_reader_takes_in() -> None:
+    """A folder that grows past the limit has a second idea in it."""
+    modules = [path for path in _tracked() if path.suffix == ".py" and path.name != "__init__.py"]
+    sizes = Counter(str(path.parent.relative_to(ROOT)) for path in modules if path.exists())
+    assert {folder: size for folder, size in sizes.items() if size > LARGEST_FOLDER} == {}
+
+
+def test_no_script_edits_the_search_path() -> None:
+    """The imports of a script don't depend on where it lies; `app/media/video` and the installed command are others."""
+    scripts = [path for path in _tracked() if path.suffix in {".py", ".sh"} and path.exists()]
+    edits = [
+        str(path.relative_to(ROOT))
+        for path in scripts
+        if path.relative_to(ROOT).parts[0] in {"benchmarks", "clients", "deploy", "docs", "tests"}
+        and PATH_EDIT.search(path.read_text(encoding="utf-8"))
+    ]
+    assert edits == []
+
+
+@pytest.mark.parametrize(
+    "line", ["path.insert(0, folder)", "path[:0] = [a]", "path += [a]", "path.append(a)"]
+)
+def test_an_edit_of_the_search_path_is_seen(line: str) -> None:
+    """The check above can fail."""
+    assert PATH_EDIT.search(f"sys.{line}")

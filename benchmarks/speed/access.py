@@ -56,7 +56,7 @@ async def timed(app: Any, headers: list[Any], requests: int) -> float:
 
     started = time.perf_counter()
     for _ in range(requests):
-        await app({"type": "http", "path": "/v1/detect", "headers": headers}, None, send)
+        await app({"type": "http", "method": "POST", "path": "/v1/detect", "headers": headers}, None, send)
     return (time.perf_counter() - started) / requests * 1e6
 
 

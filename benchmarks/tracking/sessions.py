@@ -50,7 +50,7 @@ def main() -> None:
 def measure(folder: Path, repeats: int) -> dict[str, Any]:
     """Medians of each way, and the size of the session's value."""
     models = null_models.build(folder / "models", ["yolo11n_640"], boxes=TRACKS)
-    picture, one_thread = jpeg(640, 640), {"GATEWAY_EMBEDDED_THREADS": "1"}
+    picture, one_thread = jpeg(640, 640, seed=0), {"GATEWAY_EMBEDDED_THREADS": "1"}
     with (
         services.redis(folder / "redis") as store,
         _client(models, folder / "plain.log", one_thread) as plain,

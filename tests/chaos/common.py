@@ -5,20 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "helpers")]  # `tests/` itself would shadow `app`
-
-import httpx2  # noqa: E402  # after the path
-import numpy as np  # noqa: E402  # ditto
-from support.servers.gateway import png, scene  # noqa: E402  # ditto
+import httpx2
+import numpy as np
+from support.servers.gateway import png, scene
 
 NPY = {"accept": "application/x-npy"}
 Send = Callable[[httpx2.AsyncClient, dict[str, str]], Awaitable[httpx2.Response]]

@@ -1,6 +1,6 @@
 """Broken input by the ten thousand: every decoder, every parser, and the service itself.
 
-    .venv/bin/python tests/chaos/fuzz.py --cases 100000 --seed 0
+    make chaos CHAOS=fuzz CHAOS_ARGS='--cases 100000 --seed 0'
 
 Whole pictures, forms, profiles, prompts, tracker states and videos are damaged at random (bits turned over, pieces
 cut out, doubled or swapped, lengths made huge) and given to what reads them. Whatever is raised must be one of the
@@ -11,6 +11,7 @@ fail, with the case written to out/fuzz/.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import json
 import resource
@@ -23,22 +24,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common import ROOT
-from support.models import repository as test_repository
+import numpy as np
+from PIL import Image
 from support import videos
+from support.analysis import PROFILES
+from support.models import repository as test_repository
+from support.paths import ROOT
 from support.servers.gateway import client, png, scene
 
-import numpy as np
-from support.analysis import PROFILES
-
-from app.api.request.multipart import FormReader, Memory
 from app.api.request.json_body import parsed
+from app.api.request.multipart import FormReader, Memory
 from app.api.request.prompts import Prompts
 from app.errors import GatewayError
 from app.media.image import ImageLimits, decode_image
 from app.media.video.reader import Sampling, VideoLimits, VideoReader
 from app.vision.bytetrack import ByteTracker
-from PIL import Image
 
 Random = np.random.Generator
 LIMITS = ImageLimits(max_pixels=4_000_000)
@@ -113,10 +113,8 @@ def read_profile(data: bytes) -> None:
 
 
 def restore(data: bytes) -> None:
-    try:
+    with contextlib.suppress(ValueError):  # documented; callers translate it
         ByteTracker.restore(data)
-    except ValueError:  # what it says in its docstring; callers translate it
-        pass
 
 
 def states() -> list[bytes]:
@@ -163,7 +161,7 @@ def fuzz(name: str, seeds: list[bytes], read: Callable[[bytes], Any], cases: int
             code = "read"
         except GatewayError as error:
             code = error.code
-        except Exception as error:  # noqa: BLE001  # that is what is looked for
+        except Exception as error:  # noqa: BLE001  # this is what is looked for
             code = f"FAILED {type(error).__name__}"
             keep(row, name, number, data, error)
         seconds = time.perf_counter() - started

@@ -1,6 +1,6 @@
 """Every hostile input that we know of, to a real gateway: its code, its milliseconds, and the gateway's peak memory.
 
-    .venv/bin/python tests/chaos/hostile.py            # prints the table, writes docs/benchmarks/hostile.json
+    make chaos CHAOS=hostile    # prints the table, writes docs/benchmarks/hostile.json
 
 The gateway runs with its usual limits but for 4 megapixels and 16 MB a body. Fails where an answer is a 5xx other than
 the documented 503 and 504, isn't what the table expects, takes longer than 5 s, or moves memory by more than 300 MB
@@ -20,13 +20,13 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from common import ROOT
-from hostile_inputs import GOOD, Attack, attacks
-from support.models import repository as test_repository
-from support.servers.gateway import server
-
 import httpx2
 import psutil
+from support.models import repository as test_repository
+from support.paths import ROOT
+from support.servers.gateway import server
+
+from tests.chaos.hostile_inputs import GOOD, Attack, attacks
 
 SLOWEST_MS = 5000.0
 MOST_MB = 300.0

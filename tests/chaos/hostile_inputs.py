@@ -12,11 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from support import videos
-from support.servers.gateway import png, scene
-
 import numpy as np
 from PIL import Image
+from support import videos
+from support.servers.gateway import png, scene
 
 GOOD = png(scene(320, 320, (1, 64, 96, 32)))
 DETECT, TEXT, VIDEOS = "/v1/detect?branch=320", "/v1/clip/text", "/v1/videos"

@@ -1,6 +1,6 @@
 """Small bodies that are dear to decode or to read, in two rounds: what they do to /livez and to resident memory.
 
-    .venv/bin/python tests/chaos/hostile_memory.py     # prints a table, writes docs/benchmarks/hostile_memory.json
+    make chaos CHAOS=hostile_memory    # prints a table, writes docs/benchmarks/hostile_memory.json
 
 Scan bombs, pictures of 62 megapixels in a few kB, and prompts that are slow to clean go to a real gateway with its
 usual limits, several at a time. Fails where an answer is none of those expected, /livez has a p99 of 0.25 s or more, a
@@ -20,14 +20,15 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from common import ROOT, percentile
-from hostile_inputs import GOOD, saved
-from support.models import repository as test_repository
-from support.servers.gateway import server
-
 import httpx2
 import psutil
 from PIL import Image
+from support.models import repository as test_repository
+from support.paths import ROOT
+from support.servers.gateway import server
+
+from tests.chaos.common import percentile
+from tests.chaos.hostile_inputs import GOOD, saved
 
 SIDE = 7900
 AT_ONCE = 6

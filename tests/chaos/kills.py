@@ -1,6 +1,6 @@
 """The gateway is killed (-9) again and again under load: no region stays, nothing that was confirmed is lost.
 
-    .venv/bin/python tests/chaos/kills.py --kills 20
+    make chaos CHAOS=kills CHAOS_ARGS='--kills 20'
 
 A real Triton with shared memory, a real Redis with the sessions, frames of several kinds, and video jobs: one that runs
 through all of the kills, and one that is sent just before each. After every next start the regions of the dead are gone
@@ -23,14 +23,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common import Load, client, percentile
-from service import SHM, Service, registered, triton
+import httpx2
+import numpy as np
 from support import videos
 from support.servers.gateway import png, scene
 from support.servers.redis_server import RedisServer
 
-import httpx2
-import numpy as np
+from tests.chaos.common import Load, client, percentile
+from tests.chaos.service import SHM, Service, registered, triton
 
 BODY = png(scene(320, 320, (1, 64, 96, 32)))
 PROFILE = "name: kills\ncomponents: {core_clip: {}, core_object_detections: {track: {}}}\n"

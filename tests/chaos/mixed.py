@@ -1,6 +1,6 @@
 """Mixed load while the real Triton is killed, suspended, restarted, its models unloaded, and the connection cut.
 
-    .venv/bin/python tests/chaos/mixed.py --minutes 10
+    make chaos CHAOS=mixed CHAOS_ARGS='--minutes 10'
 
 Prints what was sent and what came back. Wrong answers, hangs beyond the deadline and answers later than a second after
 READY make it fail.
@@ -19,11 +19,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import ROOT, Cable, Load, client
-from support.models import repository as test_repository
-from deploy.local.triton_server import TritonServer, free_ports
-
 import httpx2
+from support.models import repository as test_repository
+from support.paths import ROOT
+
+from deploy.local.triton_server import TritonServer, free_ports
+from tests.chaos.common import Cable, Load, client
 
 TIMEOUT_S = 5.0
 CLIENTS = 6

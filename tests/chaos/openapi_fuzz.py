@@ -18,8 +18,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from common import ROOT
 from support.models import repository as test_repository
+from support.paths import ROOT
 from support.servers.gateway import server
 
 SCHEMATHESIS = ROOT / ".venv-fuzz" / "bin" / "schemathesis"

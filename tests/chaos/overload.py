@@ -24,11 +24,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
-from common import ROOT, percentile
-from service import Service
 from support.models import repository as test_repository
 from support.models.timed import Timed
+from support.paths import ROOT
+
 from deploy.local.triton_server import TritonServer
+from tests.chaos.common import percentile
+from tests.chaos.service import Service
 
 PICTURE = (ROOT / "docs" / "astronaut.jpg").read_bytes()
 MODEL, RUN_S = "yolo11n_320", 0.01

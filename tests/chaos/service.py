@@ -11,11 +11,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from common import ROOT, client
-from support.models import repository as test_repository
-from deploy.local.triton_server import TritonServer, free_ports
-
 import httpx2
+from support.models import repository as test_repository
+from support.paths import ROOT
+
+from deploy.local.triton_server import TritonServer, free_ports
+from tests.chaos.common import client
 
 NAMES = (*test_repository.DETECTORS, *test_repository.DEPTH, *test_repository.OTHERS)
 SHM = Path("/dev/shm")

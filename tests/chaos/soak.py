@@ -1,6 +1,6 @@
 """A long mixed load over a real Triton: memory, descriptors, threads and shared memory stay where they are.
 
-    .venv/bin/python tests/chaos/soak.py --minutes 20
+    make chaos CHAOS=soak CHAOS_ARGS='--minutes 20'
 
 Every route, with sessions, prompts, streams, jobs and mistakes (`benchmarks.common.traffic`), from several callers. The
 gateway and Triton are sampled every few seconds; the first fifth of the time is warm-up. Growth is that of a straight
@@ -21,13 +21,13 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
-from service import SHM, Service, triton
-from support import videos
-from benchmarks.common.traffic import Traffic
-
 import httpx2
 import numpy as np
 import psutil
+from support import videos
+
+from benchmarks.common.traffic import Traffic
+from tests.chaos.service import SHM, Service, triton
 
 MOST_PERCENT = 2.0
 WARM_UP = 0.2

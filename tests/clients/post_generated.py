@@ -1,4 +1,7 @@
-"""Posts a picture with the client that openapi-python-client made, in every form it has, and prints the answers."""
+"""Posts a picture with the client that openapi-python-client made, in every form it has, and prints the answers.
+
+The client lies in a folder on PYTHONPATH.
+"""
 
 import base64
 import io
@@ -6,14 +9,12 @@ import json
 import sys
 from pathlib import Path
 
-url, path, folder = sys.argv[1:]
-sys.path.insert(0, folder)
+from gateway_client import Client
+from gateway_client.api.detection import detect
+from gateway_client.models import DetectAnswer, DetectFilesBody, DetectJsonBody, Problem
+from gateway_client.types import File
 
-from gateway_client import Client  # noqa: E402  # it lies in the folder
-from gateway_client.api.detection import detect  # noqa: E402
-from gateway_client.models import DetectAnswer, DetectFilesBody, DetectJsonBody, Problem  # noqa: E402
-from gateway_client.types import File  # noqa: E402
-
+url, path = sys.argv[1:]
 client = Client(url)
 picture = Path(path).read_bytes()
 bodies = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -36,10 +37,15 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def run(*command: str | Path) -> list[dict[str, list[float]]]:
+def run(*command: str | Path, **environment: str) -> list[dict[str, list[float]]]:
     """Run a client, which prints one answer a line, and return the boxes of each answer."""
     done = subprocess.run(
-        [str(word) for word in command], capture_output=True, text=True, timeout=120, check=False
+        [str(word) for word in command],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     answers = [json.loads(line) for line in done.stdout.splitlines()]
@@ -102,5 +108,5 @@ def test_a_client_is_generated_without_a_warning(generated: tuple[Path, str]) ->
 @needs_clients
 def test_a_generated_client(url: str, picture: Path, generated: tuple[Path, str]) -> None:
     """Bytes, a form and JSON, with every default of the description spelt out; a refusal is a `Problem`."""
-    command = (CLIENTS / "python", HERE / "post_generated.py", url, picture, generated[0])
-    assert run(*command) == [BOXES] * 3
+    command = (CLIENTS / "python", HERE / "post_generated.py", url, picture)
+    assert run(*command, PYTHONPATH=str(generated[0])) == [BOXES] * 3

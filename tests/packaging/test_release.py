@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.servers.triton_server import ROOT
+from support.paths import ROOT
 
 from app import __version__
 

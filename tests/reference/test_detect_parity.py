@@ -29,8 +29,6 @@ pytestmark = pytest.mark.reference
 SIZES = (320, 640, 960)
 DATA = Path(os.environ.get("GATEWAY_REFERENCE_DATA", PROJECT.parent / "shared" / "data"))
 EXPORT_PYTHON = PROJECT / ".venv-export" / "bin" / "python"
-# The project's folder comes last on the path, so that its folder `triton/` can't stand in for the package.
-EXPORT = "import sys; sys.path.append(sys.argv.pop(1)); from export.__main__ import main; sys.exit(main())"
 BY_PICTURE = {name: tuple(group) for name, group in groupby(cases(), key=lambda case: case.picture)}
 Table = dict[int, list[tuple[Pair, Case]]]
 
@@ -57,7 +55,7 @@ def export_into(folder: Path) -> Path:
         ["models", "--set", "starter", "--weights", str(DATA / facts()["checkpoint"])],
     ):
         subprocess.run(
-            [EXPORT_PYTHON, "-P", "-c", EXPORT, str(PROJECT), *command, *places],
+            [EXPORT_PYTHON, "-P", "-m", "export", *command, *places],
             cwd=folder,
             check=True,
             timeout=600,

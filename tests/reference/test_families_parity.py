@@ -33,15 +33,13 @@ BRANCHES = (
     "clip_text",
     *(f"places365_resnet50_{size}" for size in CROPS),
 )
-# The project's folder comes last on the path, so that its folder `triton/` can't stand in for the package.
 _EXPORT = """
 import sys
 from pathlib import Path
-project, folder, *names = sys.argv[1:]
-sys.path.append(project)
 from export import build, repository
 from export.plan import Places
 from routing import catalogue
+folder, *names = sys.argv[1:]
 known = catalogue.load()
 places = Places(Path(folder) / "models", Path(folder) / "optimized")
 repository.write_configs(repository.configs(known), places.repository)
@@ -69,7 +67,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     if not EXPORT_PYTHON.is_file():
         pytest.skip("no .venv-export to make the models with")
     folder = tmp_path_factory.mktemp("exported")
-    command = [EXPORT_PYTHON, "-P", "-c", _EXPORT, str(PROJECT), str(folder), *BRANCHES]
+    command = [EXPORT_PYTHON, "-P", "-c", _EXPORT, str(folder), *BRANCHES]
     subprocess.run(command, cwd=folder, check=True, timeout=1800)
     settings = {"require_ready": ",".join(BRANCHES), "embedded_threads": 2, "leases": 1}
     with client(folder / "models", **settings) as running:

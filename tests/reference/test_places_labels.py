@@ -17,17 +17,16 @@ EXPORT_PYTHON = PROJECT / ".venv-export" / "bin" / "python"
 BRANCH = "places365_resnet50_224"
 SHIPPED = CATALOGUE["places"].labels
 OWN = [f"room_{number:03}" for number in range(365)]
-# The project's folder comes last on the path, so that its folder `triton/` can't stand in for the package.
 _EXPORT = """
 import sys
 from pathlib import Path
-project, folder, name = sys.argv[1:]
-sys.path.append(project)
 import torch
-from export import build, places as exporter, repository
+from export import build, repository
+from export.families import places as exporter
 from export.plan import Places
 from export.weights import random_weights
 from routing import catalogue
+folder, name = sys.argv[1:]
 checkpoint = Path(folder) / "weights" / "resnet50_places365.pth.tar"
 if not checkpoint.is_file():
     state = exporter.load(random_weights()).module.state_dict()
@@ -41,7 +40,7 @@ sys.exit(build.models(known, [known.branches[name]], str(checkpoint.parent), pla
 
 def _export(folder: Path) -> Path:
     """Make the branch from `folder/weights`, where a checkpoint in the official layout is made first."""
-    command = [EXPORT_PYTHON, "-P", "-c", _EXPORT, str(PROJECT), str(folder), BRANCH]
+    command = [EXPORT_PYTHON, "-P", "-c", _EXPORT, str(folder), BRANCH]
     subprocess.run(command, cwd=folder, check=True, timeout=300)
     return folder / "models"
 

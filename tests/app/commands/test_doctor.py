@@ -13,10 +13,9 @@ import httpx2
 import pytest
 from support.servers.gateway import server
 from support.servers.redis_server import RedisServer
-from support.servers.triton_server import TritonServer
 
 from app import cli
-from deploy.local.triton_server import free_ports
+from deploy.local.triton_server import TritonServer, free_ports
 
 Said = tuple[int, str, str]
 Run = Callable[..., Said]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -88,7 +89,6 @@ from pathlib import Path
 import numpy as np
 from app.media.npz import write_npz
 from app.videos.components.detect import padded
-sys.path[:0] = ["tests/helpers", "tests/app/videos"]
 from test_artifact_memory import LABELS, boxes
 folder, frames = Path(sys.argv[1]), int(sys.argv[2])
 empty, crowded = boxes(1), boxes(20)
@@ -117,7 +117,9 @@ print(peak() - before)
 def test_one_crowded_frame_costs_a_long_video_no_memory(tmp_path: Path) -> None:
     """200,000 frames, 20 boxes in one of them: 0.2 GB of arrays take less than 64 MB of memory, and little disk."""
     command = [sys.executable, "-c", _LONG, tmp_path, "200000"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    paths = os.pathsep.join(["tests/helpers", "tests/app/videos"])
+    environment = {**os.environ, "PYTHONPATH": paths}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     assert int(done.stdout) < 64
     with zipfile.ZipFile(tmp_path / "long.npz") as archive:
         sizes = [(entry.file_size, entry.compress_size) for entry in archive.infolist()]
@@ -144,7 +146,9 @@ def test_one_long_text_among_many_costs_no_memory(tmp_path: Path) -> None:
         "print(peak() - before)"
     )
     command = [sys.executable, "-c", code, tmp_path / "t.npz"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    paths = os.pathsep.join(["tests/helpers", "tests/app/videos"])
+    environment = {**os.environ, "PYTHONPATH": paths}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     assert int(done.stdout) < 16
 
 

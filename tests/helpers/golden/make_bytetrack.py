@@ -1,6 +1,6 @@
 """Golden vectors of tracking: the published algorithm, one track at a time, with 8x8 matrices.
 
-    .venv/bin/python tests/helpers/golden/make_bytetrack.py
+    cd tests/helpers && ../../.venv/bin/python -m golden.make_bytetrack
 
 `Reference` follows the paper (Zhang et al., ECCV 2022, algorithm 1) and its reference implementation's thresholds step
 by step, with the Kalman filter of its equations: state (cx, cy, a, h and their velocities), F, H, Q and R as matrices.

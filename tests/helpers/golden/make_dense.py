@@ -1,8 +1,8 @@
 """Make the golden data of depth and flow: the reference networks with the exporter's random weights, not folded.
 
-Run it in the export environment, from anywhere; `-P` keeps the folder `triton/` from shadowing the package:
+Run it in the export environment, from `tests/helpers`, where no folder `triton/` shadows the package:
 
-    .venv-export/bin/python -P tests/helpers/golden/make_dense.py
+    cd tests/helpers && ../../.venv-export/bin/python -m golden.make_dense
 
 It writes `dense.json` and `dense.npz` beside itself: numbers only, no pixels and no weights.
 
@@ -26,26 +26,25 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import PIL
+import torch
+import torchvision
+import transformers
+from golden.exported import digests, rows
+from golden.pictures import BY_NAME, Pixels, crop, default_folders, digest
+from PIL import Image
+from torchvision.models.optical_flow import Raft_Large_Weights, Raft_Small_Weights
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2.functional import resize
+from transformers import DPTImageProcessor, DPTImageProcessorPil
+
+from export.exporters import EXPORTERS
+from export.families import midas, raft
+from export.weights import random_weights
+from routing import catalogue
+
 HERE = Path(__file__).resolve().parent
-sys.path.append(str(HERE.parent))
-
-import numpy as np  # noqa: E402 - after the path, as all below
-import PIL  # noqa: E402
-import torch  # noqa: E402
-import torchvision  # noqa: E402
-import transformers  # noqa: E402
-from golden.exported import digests, rows  # noqa: E402
-from golden.pictures import BY_NAME, Pixels, crop, default_folders, digest  # noqa: E402
-from PIL import Image  # noqa: E402
-from torchvision.models.optical_flow import Raft_Large_Weights, Raft_Small_Weights  # noqa: E402
-from torchvision.transforms.v2 import InterpolationMode  # noqa: E402
-from torchvision.transforms.v2.functional import resize  # noqa: E402
-from transformers import DPTImageProcessor, DPTImageProcessorPil  # noqa: E402
-
-from export.exporters import EXPORTERS  # noqa: E402
-from export.families import midas, raft  # noqa: E402
-from export.weights import random_weights  # noqa: E402
-from routing import catalogue  # noqa: E402
 
 NAMES = ("coffee", "chelsea")
 SIZES = (256, 384, 512)

@@ -1,8 +1,8 @@
 """Make the golden data of detection: the checkpoint in Ultralytics, with its own letterbox and suppression.
 
-Run it in the export environment, from anywhere; `-P` keeps the folder `triton/` from shadowing the package:
+Run it in the export environment, from `tests/helpers`, where no folder `triton/` shadows the package:
 
-    .venv-export/bin/python -P tests/helpers/golden/make_detect.py
+    cd tests/helpers && ../../.venv-export/bin/python -m golden.make_detect
 
 It writes `detect.json` and `detect.npz` beside itself: numbers only, no pixels and no weights.
 """
@@ -22,8 +22,6 @@ from typing import Any
 SETTINGS = tempfile.TemporaryDirectory()  # Ultralytics writes its settings at import
 os.environ.update(YOLO_OFFLINE="1", YOLO_AUTOINSTALL="0", YOLO_CONFIG_DIR=SETTINGS.name)
 HERE = Path(__file__).resolve().parent
-sys.path.append(str(HERE.parent))
-
 import cv2  # noqa: E402 - after the path and the environment, as all below
 import numpy as np  # noqa: E402
 import PIL  # noqa: E402

@@ -1,24 +1,22 @@
 """Make the golden pictures of known flow fields: torchvision's `flow_to_image`, Baker's colour wheel.
 
-Run it in the export environment, from anywhere; `-P` keeps the folder `triton/` from shadowing the package:
+Run it in the export environment, from `tests/helpers`, where no folder `triton/` shadows the package:
 
-    .venv-export/bin/python -P tests/helpers/golden/make_flow_colours.py
+    cd tests/helpers && ../../.venv-export/bin/python -m golden.make_flow_colours
 
 It writes `flow_colours.npz` beside itself: a picture `[H, W, 3]` uint8 for each field of `flow_fields.py`.
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path.append(str(HERE.parent))
+import numpy as np
+import torch
+from golden.flow_fields import FIELDS
+from torchvision.utils import flow_to_image
 
-import numpy as np  # noqa: E402 - after the path, as all below
-import torch  # noqa: E402
-from golden.flow_fields import FIELDS  # noqa: E402
-from torchvision.utils import flow_to_image  # noqa: E402
+HERE = Path(__file__).resolve().parent
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """Make the golden data of the scenes: torchvision's resnet50 and transforms with the exporter's random weights.
 
-Run it in the export environment, from anywhere; `-P` keeps the folder `triton/` from shadowing the package:
+Run it in the export environment, from `tests/helpers`, where no folder `triton/` shadows the package:
 
-    .venv-export/bin/python -P tests/helpers/golden/make_places.py
+    cd tests/helpers && ../../.venv-export/bin/python -m golden.make_places
 
 It writes `places.json` and `places.npz` beside itself: numbers only, no pixels and no weights.
 
@@ -19,20 +19,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import PIL
+import torch
+import torchvision
+from golden.exported import digests, rows
+from golden.pictures import BY_NAME, default_folders, digest
+from PIL import Image
+from torchvision.transforms import CenterCrop, Compose, Normalize, Resize, ToTensor
+
+from export.families.places import load
+from export.weights import random_weights
+
 HERE = Path(__file__).resolve().parent
-sys.path.append(str(HERE.parent))
-
-import numpy as np  # noqa: E402 - after the path, as all below
-import PIL  # noqa: E402
-import torch  # noqa: E402
-import torchvision  # noqa: E402
-from golden.exported import digests, rows  # noqa: E402
-from golden.pictures import BY_NAME, default_folders, digest  # noqa: E402
-from PIL import Image  # noqa: E402
-from torchvision.transforms import CenterCrop, Compose, Normalize, Resize, ToTensor  # noqa: E402
-
-from export.families.places import load  # noqa: E402
-from export.weights import random_weights  # noqa: E402
 
 NAMES = ("astronaut", "coffee", "coffee_odd_251x333", "chelsea_4k_4059x2700")
 SIZES = (224, 336, 448)

@@ -125,7 +125,6 @@ def test_a_crash_is_a_fault(video: VideoReader) -> None:
 
 GATEWAY = """
 import sys, threading
-sys.path.insert(0, {root!r})
 from app.media.video.reader import VideoReader
 video = VideoReader(open({path!r}, "rb"), slots=2)
 print(video._child.pid, flush=True)
@@ -137,7 +136,7 @@ for frame in video:
 
 def dies_with_its_gateway(source: str) -> bool:
     """Whether the decoder of a gateway, which prints its number, is gone within a second of a kill -9."""
-    gateway = subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE)
+    gateway = subprocess.Popen([sys.executable, "-c", source], cwd=ROOT, stdout=subprocess.PIPE)
     assert gateway.stdout is not None
     process = psutil.Process(int(gateway.stdout.readline()))
     time.sleep(0.2)
@@ -150,17 +149,15 @@ def dies_with_its_gateway(source: str) -> bool:
 @pytest.mark.parametrize("each", ["held.append(frame)", "frame.release()"], ids=["waiting", "working"])
 def test_it_dies_with_the_gateway(long: Path, each: str) -> None:
     """However the gateway ends, within a second there is no decoder."""
-    assert dies_with_its_gateway(GATEWAY.format(root=str(ROOT), path=str(long), each=each))
+    assert dies_with_its_gateway(GATEWAY.format(path=str(long), each=each))
 
 
 HUNG = r"""
 import sys
-sys.path.insert(0, {root!r})
 import app.media.video.child as child
-child._START = (
-    "import sys; sys.path += sys.argv[1:-3]; from app.media.video.process import _die_with;"
-    "_die_with(int(sys.argv[-3])); sys.stderr.close()\nwhile True: pass"
-)
+hang = "_die_with; _die_with(int(sys.argv[-3])); sys.stderr.close()\nwhile True: pass"
+child._START = child._START.replace("main; main()", hang)
+assert hang in child._START
 ours, theirs = __import__("socket").socketpair()
 process = child.DecoderProcess(theirs, 0, 0)
 __import__("time").sleep(1)
@@ -171,7 +168,7 @@ ours.recv(1)
 
 def test_a_decoder_that_hangs_dies_with_the_gateway() -> None:
     """One that is caught in a loop, and would notice nothing, is killed by the kernel."""
-    assert dies_with_its_gateway(HUNG.format(root=str(ROOT)))
+    assert dies_with_its_gateway(HUNG)
 
 
 def test_a_gateway_that_is_gone_already() -> None:
@@ -183,12 +180,12 @@ def test_a_gateway_that_is_gone_already() -> None:
 
 def test_a_gateway_that_ends_before_the_decoder_looks(long: Path) -> None:
     """The moment between start and the wish to die with the gateway is covered."""
-    source = GATEWAY.format(root=str(ROOT), path=str(long), each="pass").replace(
+    source = GATEWAY.format(path=str(long), each="pass").replace(
         "video = ",
         "import app.media.video.reader as v, os\nv.protocol.send = lambda *a, **k: os.kill(os.getpid(), 9)\nvideo = ",
     )
     before = set(psutil.pids())
-    gateway = subprocess.run([sys.executable, "-c", source], check=False, capture_output=True)
+    gateway = subprocess.run([sys.executable, "-c", source], cwd=ROOT, check=False, capture_output=True)
     assert gateway.returncode == -signal.SIGKILL
     left = [
         p
@@ -304,7 +301,6 @@ def test_waiting_for_a_slot_is_no_stall(long: Path) -> None:
 
 SPIN = """
 import socket, sys
-sys.path.insert(0, {root!r})
 from app.media.video import protocol
 from app.media.video.channel import Channel
 ours, theirs = protocol.pair()
@@ -318,7 +314,7 @@ while True:
 
 def test_a_loop_without_a_sign_is_ended_by_the_kernel() -> None:
     """A decoder caught in a loop while nobody reads ends itself after so much processor time."""
-    spinning = subprocess.run([sys.executable, "-c", SPIN.format(root=str(ROOT))], check=False, timeout=20)
+    spinning = subprocess.run([sys.executable, "-c", SPIN], cwd=ROOT, check=False, timeout=20)
     assert spinning.returncode == -signal.SIGPROF
 
 
@@ -510,12 +506,12 @@ def test_facts_that_are_none(long: Path, monkeypatch: pytest.MonkeyPatch, old: s
 
 def test_limits_that_are_lower_already_stay(long: Path) -> None:
     """Under an administrator's own limits the decoder starts too, and raises none of them."""
-    source = GATEWAY.format(root=str(ROOT), path=str(long), each="break")
+    source = GATEWAY.format(path=str(long), each="break")
     limits = "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))\n"
     limits += "resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))\n"
     end = "\nprint(open(f'/proc/{video._child.pid}/limits').read())"
     done = subprocess.run(
-        [sys.executable, "-c", limits + source + end], check=True, capture_output=True, text=True
+        [sys.executable, "-c", limits + source + end], cwd=ROOT, check=True, capture_output=True, text=True
     )
     words = [line.split() for line in done.stdout.splitlines()]
     assert ["Max", "open", "files", "0", "100", "files"] in words
