@@ -35,6 +35,7 @@ from app.api.server.memory_budget import MemoryBudget
 from app.api.server.middleware import RequestContext, Templates
 from app.api.server.request_head import HeadCheck
 from app.api.server.security_headers import SecurityHeaders, cors
+from app.api.server.threads import Threads
 from app.engine.base import Engine
 from app.engine.weights import WeightsBook
 from app.families import FAMILIES, Families
@@ -254,9 +255,7 @@ def create_app(
         workers = ThreadPoolExecutor(settings.worker_threads, thread_name_prefix="worker")
         pipelines = create_pipelines(settings, catalogue, engine, metrics, families)
         jobs = await asyncio.to_thread(create_jobs, settings, pipelines, profiles)
-        inference = ThreadPoolExecutor(
-            _running(settings) * len(catalogue.families), thread_name_prefix="inference"
-        )
+        inference = Threads(_running(settings) * len(catalogue.families), "inference")
         admission = Admission(
             catalogue.families,
             _admission_limits(settings),
@@ -278,7 +277,7 @@ def create_app(
             if jobs is not None:
                 await asyncio.to_thread(jobs.close)
             workers.shutdown(cancel_futures=True)
-            inference.shutdown(cancel_futures=True)
+            await asyncio.to_thread(inference.close)
             await asyncio.to_thread(engine.close)
             app.state.gateway.sessions.close()
             if tracer is not None:

@@ -9,16 +9,16 @@ single frame behind it.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import traceback
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from app.api.server.memory_budget import MemoryBudget
-from app.context import begin, here
+from app.api.server.threads import Threads
+from app.context import begin
 from app.deadline import Deadline
 from app.errors import DeadlineExceeded, Overloaded
 
@@ -66,15 +66,22 @@ class _Gate:
                 retry_after=(self.waiting + 1) * self._service_s / limits.running,
             )
 
-    @contextmanager
-    def counted(self, items: int, nbytes: int) -> Iterator[None]:
-        """Count a request's items and bytes as waiting or running."""
+    def join(self, items: int, nbytes: int) -> None:
+        """Count a request's items as waiting and its bytes as held, if `check` allows so much more.
+
+        Raises:
+            Overloaded: the queue is full.
+        """
+        self.check(items, nbytes)
         self.waiting += items
         self.nbytes += nbytes
-        try:
-            yield
-        finally:
-            self.nbytes -= nbytes
+
+    def enter_at_once(self) -> bool:
+        """Take a place if one is free and nobody waits for it."""
+        if self.running >= self._limits.running or self._turns:
+            return False
+        self.running += 1
+        return True
 
     async def enter(self, request: object, deadline: Deadline) -> None:
         """Wait for a place; requests take turns.
@@ -82,9 +89,6 @@ class _Gate:
         Raises:
             DeadlineExceeded: none came free in time (stage `queue`).
         """
-        if self.running < self._limits.running and not self._turns:
-            self.running += 1
-            return
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._turns.setdefault(request, deque()).append(place)
         try:
@@ -137,7 +141,7 @@ class Admission:
     Args:
         families: names, each with a queue of its own.
         limits: of each.
-        workers: threads that carry the calls out; as many as all families together may run.
+        threads: carry the calls out; as many as all families together may run.
         memory: that decoded pictures of all families share.
     """
 
@@ -145,11 +149,11 @@ class Admission:
         self,
         families: Iterable[str],
         limits: AdmissionLimits,
-        workers: ThreadPoolExecutor,
+        threads: Threads,
         memory: MemoryBudget,
     ) -> None:
         self._gates = {family: _Gate(family, limits) for family in families}
-        self._workers = workers
+        self._threads = threads
         self._memory = memory
 
     def check(self, family: str) -> None:
@@ -181,9 +185,11 @@ class Admission:
             DeadlineExceeded: no place came free in time (stage `queue`).
         """
         gate = self._gates[family]
-        gate.check(1, nbytes)
-        with gate.counted(1, nbytes):
+        gate.join(1, nbytes)
+        try:
             return await self._one(gate, object(), call, deadline, memory)
+        finally:
+            gate.nbytes -= nbytes
 
     async def run_all(
         self,
@@ -204,67 +210,73 @@ class Admission:
             Overloaded: the queue is full; none is carried out.
         """
         gate = self._gates[family]
-        gate.check(len(calls), nbytes)
+        gate.join(len(calls), nbytes)
         request = object()
-        with gate.counted(len(calls), nbytes):
-            each = zip(calls, memory or (0,) * len(calls), strict=True)
-            tasks = [
-                asyncio.ensure_future(self._one(gate, request, call, deadline, need)) for call, need in each
-            ]
-            try:
-                return await asyncio.gather(*tasks, return_exceptions=not whole)
-            finally:
-                for task in tasks:
-                    task.cancel()
+        each = zip(calls, memory or (0,) * len(calls), strict=True)
+        tasks = [asyncio.ensure_future(self._one(gate, request, call, deadline, need)) for call, need in each]
+        try:
+            return await asyncio.gather(*tasks, return_exceptions=not whole)
+        finally:
+            for task in tasks:
+                task.cancel()
+            gate.nbytes -= nbytes
 
     async def _enter(self, gate: _Gate, request: object, deadline: Deadline, memory: int) -> None:
         """Wait for a place, then for memory."""
         ending = begin("admission")
         try:
-            await gate.enter(request, deadline)
-            try:
-                await self._memory.take(memory, deadline)
-            except BaseException:
-                gate.give_back()
-                raise
+            if not gate.enter_at_once():
+                await gate.enter(request, deadline)
+            if memory:
+                await self._take_memory(gate, deadline, memory)
         finally:
             gate.waiting -= 1
             if ending is not None:
                 ending()
 
+    async def _take_memory(self, gate: _Gate, deadline: Deadline, memory: int) -> None:
+        try:
+            await self._memory.take(memory, deadline)
+        except BaseException:
+            gate.give_back()
+            raise
+
     async def _one(self, gate: _Gate, request: object, call: Call[T], deadline: Deadline, memory: int) -> T:
         loop = asyncio.get_running_loop()
-        came, memory = loop.time(), self._memory.counted(memory)
+        came = loop.time()
+        if memory < self._memory.least:  # the places of the families bound small pictures
+            memory = 0
         await self._enter(gate, request, deadline, memory)
         began = loop.time()
-        mine = deadline.within(deadline.remaining())
+        mine = deadline.part()
         mine.queued_s = began - came
         outcome: asyncio.Future[T] = loop.create_future()
 
         def ended(result: T | None, error: BaseException | None) -> None:
             # A thread can't be interrupted: its place is free when it has ended, not when nobody waits any more.
             gate.leave(loop.time() - began)
-            self._memory.release(memory)
+            if memory:
+                self._memory.release(memory)
             if outcome.done():
                 return
             if error is None:
-                outcome.set_result(cast("T", result))
+                outcome.set_result(result)  # type: ignore[arg-type]  # there is one where there is no error
             else:
                 outcome.set_exception(error)
 
-        work = here(call)
+        context = contextvars.copy_context()
 
         def carry_out() -> None:
             # Straight back to the loop: `run_in_executor` chains two more futures between.
             try:
-                result = work(mine)
+                result = context.run(call, mine)
             except BaseException as error:  # noqa: BLE001  # it is raised on the loop
                 _without_locals(error)
                 loop.call_soon_threadsafe(ended, None, error)
             else:
                 loop.call_soon_threadsafe(ended, result, None)
 
-        self._workers.submit(carry_out)
+        self._threads.submit(carry_out)
         try:
             return await outcome
         except asyncio.CancelledError:

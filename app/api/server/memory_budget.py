@@ -26,14 +26,11 @@ class MemoryBudget:
 
     def __init__(self, limit: int, give_back: Callable[[], object] | None = None) -> None:
         self._limit = limit
+        self.least = limit // SMALL_PART  # bytes that count
         self._give_back = give_back
         self._timer: asyncio.TimerHandle | None = None
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self.used = 0
-
-    def counted(self, nbytes: int) -> int:
-        """The bytes that count: none of a small picture."""
-        return nbytes if nbytes >= self._limit // SMALL_PART else 0
 
     async def take(self, nbytes: int, deadline: Deadline) -> None:
         """Wait, first come first served, until `nbytes` that count are free.

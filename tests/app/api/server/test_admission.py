@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from app.api.server.admission import Admission, AdmissionLimits
 from app.api.server.memory_budget import MemoryBudget
+from app.api.server.threads import Threads
 from app.deadline import Deadline
 from app.errors import DeadlineExceeded, InvalidImage, Overloaded
 
@@ -23,7 +24,7 @@ def use(test: Callable[[Admission], Awaitable[Any]], limits: AdmissionLimits = L
     """Run a test on a loop of its own; in the end every place is free again."""
 
     async def main() -> Any:
-        with ThreadPoolExecutor(8) as workers:
+        with contextlib.closing(Threads(8, "test")) as workers:
             admission = Admission(("detect", "depth"), limits, workers, MemoryBudget(1 << 30))
             result = await test(admission)
             limit = time.monotonic() + 5

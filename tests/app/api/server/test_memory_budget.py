@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import weakref
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ import pytest
 from app.api.server import memory_budget
 from app.api.server.admission import Admission, AdmissionLimits
 from app.api.server.memory_budget import MemoryBudget
+from app.api.server.threads import Threads
 from app.deadline import Deadline
 from app.errors import DeadlineExceeded, InvalidImage
 
@@ -26,7 +27,7 @@ def use(test: Callable[[Admission, MemoryBudget], Awaitable[Any]], running: int 
 
     async def main() -> Any:
         memory = MemoryBudget(LIMIT)
-        with ThreadPoolExecutor(8) as workers:
+        with contextlib.closing(Threads(8, "test")) as workers:
             limits = AdmissionLimits(running, 64, 1 << 30)
             result = await test(Admission(("detect", "depth"), limits, workers, memory), memory)
         await asyncio.sleep(0)
