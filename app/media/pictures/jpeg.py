@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import simplejpeg
@@ -73,7 +72,7 @@ def read(data: bytes) -> Jpeg:
         InvalidImage: there is no frame or no scan, or too many segments.
     """
     frame_at, exif = 0, None
-    for at, marker, end in _segments(data, 2):
+    for at, marker, end in _segments(data):
         if marker in _FRAMES:
             frame_at = frame_at or at
         elif marker == _APP1 and exif is None and data.startswith(_EXIF, at + 4):
@@ -85,25 +84,31 @@ def read(data: bytes) -> Jpeg:
     raise damaged("JPEG", "it has no frame header") if not frame_at else cut_off("JPEG")
 
 
-def _segments(data: bytes, at: int) -> Iterator[tuple[int, int, int]]:
-    """Offset, marker and end of each segment, up to EOI; junk between them is passed over, as decoders do."""
-    last = len(data) - 4
+def _segments(data: bytes) -> list[tuple[int, int, int]]:
+    """Offset, marker and end of each segment, up to the first scan or EOI; junk is passed over, as decoders do.
+
+    A list: a generator would be resumed for each of them, twice a request (before it is admitted, and to be decoded).
+    """
+    found: list[tuple[int, int, int]] = []
+    at, last = 2, len(data) - 4
     for _ in range(MOST_SEGMENTS):
         if at > last:
-            return
+            return found
         prefix, marker, length = _HEAD(data, at)
         if prefix != 0xFF:
             at = data.find(b"\xff", at)
             if at < 0:
-                return
+                return found
         elif marker == 0xFF:
             at += 1
         elif marker in _ALONE:
             at += 2
         elif marker == _EOI:
-            return
+            return found
         else:
-            yield at, marker, at + 2 + length
+            found.append((at, marker, at + 2 + length))
+            if marker == _SOS:
+                return found
             at += 2 + length
     raise too_many("JPEG", "segments", MOST_SEGMENTS)
 
