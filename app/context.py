@@ -112,6 +112,12 @@ def here(function: Callable[..., T]) -> Callable[..., T]:
     return run
 
 
+def spans() -> Spans | None:
+    """Return the tracer of the current request; None where nothing is traced."""
+    request = _current.get()
+    return None if request is None else request.spans
+
+
 def begin(stage: str) -> Ending | None:
     """A span of the current request; None where nothing is traced."""
     request = _current.get()

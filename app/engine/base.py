@@ -67,6 +67,11 @@ class ModelState:
         return _LOADING_S if loading and self.retry_after is None else self.retry_after
 
     @cached_property
+    def derived(self) -> dict[int, tuple[object, Any]]:
+        """What others have derived from this state and another object: by the `id` of that, which stands beside it."""
+        return {}
+
+    @cached_property
     def used(self) -> ModelUsed:
         """The entry of `models_used[]`."""
         return ModelUsed(
@@ -166,7 +171,7 @@ class Engine(Protocol):
         """
 
     def ready(self) -> Mapping[str, ModelState]:
-        """State of every model of the catalogue, by name; never blocks."""
+        """State of every model of the catalogue, by name: another mapping once any has changed; never blocks."""
 
     def usage(self) -> EngineUsage:
         """Leases by branch, and how it is with the server; never blocks."""

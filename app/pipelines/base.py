@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 from app import context
@@ -16,24 +15,25 @@ from app.engine.base import Engine, Lease, ModelState
 from app.errors import InsufficientGpuMemory, by_code
 from app.hints import did_you_mean
 from app.metrics import Metrics
-from routing.catalogue import TIERS, Branch, Catalogue, Family
+from routing.catalogue import TIERS, Branch, Catalogue, Family, TensorSpec
 from routing.policy import Decision, FrameFacts, Readiness, RoutingError, Wishes, instead, route, variant_of
 from routing.provenance import ModelUsed, model_signature, models_used, resolved_model_mapping
 
 DetectInput = Literal["auto", "fp32", "uint8"]
 STAGES = ("decode", "queue", "prepare", "infer", "finish", "encode")
+_MOST_REMEMBERED = 256
 
 
 class _Stage:
     """Measures one stage, also of what fails; no generator, which would take three times as long."""
 
-    __slots__ = ("_ending", "_ms", "_name", "_started")
+    __slots__ = ("_ending", "_ms", "_name", "_spans", "_started")
 
-    def __init__(self, ms: dict[str, float], name: str) -> None:
-        self._ms, self._name = ms, name
+    def __init__(self, ms: dict[str, float], spans: context.Spans | None, name: str) -> None:
+        self._ms, self._spans, self._name = ms, spans, name
 
     def __enter__(self) -> None:
-        self._ending = context.begin(self._name)
+        self._ending = None if self._spans is None else self._spans.begin(self._name)
         self._started = time.perf_counter()
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -52,26 +52,39 @@ class Timings:
         self.ms: dict[str, float] = dict.fromkeys(STAGES, 0.0)
         self.ms["decode"] = decode_s * 1000
         self.transport = ""  # of the lease
+        self._spans = context.spans()
 
     def stage(self, name: str) -> _Stage:
         """Time a block as a stage of the frame."""
-        return _Stage(self.ms, name)
+        return _Stage(self.ms, self._spans, name)
 
     def add(self, other: Timings) -> None:
         for name, ms in other.ms.items():
             self.ms[name] += ms
 
 
-@contextmanager
-def leased(engine: Engine, branch: Branch, deadline: Deadline, timings: Timings) -> Iterator[Lease]:
+class leased:  # noqa: N801  # used like the function that it would be, in a quarter of the calls
     """`Engine.lease`, the wait for it counted as stage `queue`, with what the request has waited for before."""
-    with contextlib.ExitStack() as held:
+
+    __slots__ = ("_deadline", "_held", "_timings")
+
+    def __init__(self, engine: Engine, branch: Branch, deadline: Deadline, timings: Timings) -> None:
+        self._held = engine.lease(branch, deadline)
+        self._deadline, self._timings = deadline, timings
+
+    def __enter__(self) -> Lease:
+        deadline, timings = self._deadline, self._timings
         with timings.stage("queue"):
-            lease = held.enter_context(engine.lease(branch, deadline))
+            lease = self._held.__enter__()
         timings.ms["queue"] += deadline.queued_s * 1000
         deadline.queued_s = 0.0
         timings.transport = lease.transport
-        yield lease
+        return lease
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return self._held.__exit__(kind, error, trace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +118,39 @@ class Served:
             ],
         }
 
+    def described(self) -> Mapping[str, Any]:
+        """All that an answer says of its making: `branch`, provenance, `degraded`, `warnings`; not to be changed.
+
+        It is the same for every frame of one decision until the model's state changes.
+        """
+        context.note_served(self.family.name, self.decision.branch.name)
+        derived = self.model.derived
+        known = derived.get(id(self.decision))
+        if known is None or known[0] is not self.decision:
+            if len(derived) >= _MOST_REMEMBERED:
+                derived.clear()
+            known = derived[id(self.decision)] = (self.decision, self._describe())
+        description: Mapping[str, Any] = known[1]
+        return description
+
+    def _describe(self) -> Mapping[str, Any]:
+        return {
+            "branch": self.branch(),
+            **provenance([self]),
+            "degraded": self.decision.degraded,
+            "warnings": self.warnings,
+        }
+
+
+@functools.lru_cache(maxsize=_MOST_REMEMBERED)
+def _nbytes(specs: tuple[TensorSpec, ...]) -> int:
+    return sum(spec.nbytes for spec in specs)
+
 
 def observe(metrics: Metrics, served: Served) -> None:
     """Count one inference, and its frame: when its request is over, or now where it belongs to none."""
     branch, timings = served.decision.branch, served.timings
-    sizes = (sum(spec.nbytes for spec in side) for side in (branch.inputs, branch.outputs))
-    metrics.observe_inference(branch.name, timings.transport, *sizes)
+    metrics.observe_inference(branch.name, timings.transport, _nbytes(branch.inputs), _nbytes(branch.outputs))
     frame = (branch.family, branch.name, served.decision.kind, timings.ms)
     request = context.current()
     if request is None:
@@ -168,6 +208,23 @@ class ReadinessByName(Mapping[str, Readiness]):
         return len(self._states)
 
 
+class _Decided:
+    """Decisions under one state of the models, which is another object as soon as anything changes."""
+
+    def __init__(self) -> None:
+        self._known: tuple[object, dict[object, Decision]] = (None, {})
+
+    def known(self, states: object, asked: object) -> Decision | None:
+        under, decisions = self._known
+        return decisions.get(asked) if under is states else None
+
+    def note(self, states: object, asked: object, decision: Decision) -> None:
+        under, decisions = self._known
+        if under is not states or len(decisions) >= _MOST_REMEMBERED:
+            self._known = under, decisions = states, {}
+        decisions[asked] = decision
+
+
 @dataclass(frozen=True, slots=True)
 class Router:
     """`routing.policy.route` over what the engine says is ready, with our errors.
@@ -181,6 +238,7 @@ class Router:
     engine: Engine
     variant: str | None = None
     detect_input: DetectInput = "auto"
+    _decided: _Decided = field(default_factory=_Decided, init=False, repr=False, compare=False)
 
     def decide(self, family: str, facts: FrameFacts | None, wishes: Wishes) -> Decision:
         """Choose a branch.
@@ -189,7 +247,16 @@ class Router:
             InvalidParameter, ModelNotFound, ModelNotReady, WeightsMissing, InsufficientGpuMemory,
             TritonUnavailable: no branch can serve the wish; the message says which and why.
         """
-        states = self.engine.ready()
+        states, asked = self.engine.ready(), (family, facts, wishes, self.engine.transport)
+        decision = self._decided.known(states, asked)
+        if decision is None:
+            decision = self._route(states, family, facts, wishes)
+            self._decided.note(states, asked, decision)
+        return decision
+
+    def _route(
+        self, states: Mapping[str, ModelState], family: str, facts: FrameFacts | None, wishes: Wishes
+    ) -> Decision:
         try:
             ready = ReadinessByName(states)
             return route(self.catalogue[family], facts, wishes, ready, self.variant, self._compact())

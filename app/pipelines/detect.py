@@ -58,15 +58,17 @@ class Detections:
     rgb: NDArray[np.uint8]
     served: Served
 
-    def class_name(self, class_id: int) -> str:
-        return self.labels[class_id] if class_id < len(self.labels) else f"class {class_id}"
+    def names(self) -> list[str]:
+        """The class name of each box."""
+        labels = self.labels
+        return [
+            labels[class_id] if class_id < len(labels) else f"class {class_id}"
+            for class_id in self.class_ids.tolist()
+        ]
 
     def picture(self, *, jpeg: bool = False) -> bytes:
         """PNG or JPEG of the frame with boxes, class names and scores drawn."""
-        labels = [
-            f"{self.class_name(int(class_id))} {score:.2f}"
-            for class_id, score in zip(self.class_ids, self.scores, strict=True)
-        ]
+        labels = [f"{name} {score:.2f}" for name, score in zip(self.names(), self.scores, strict=True)]
         return picture_bytes(draw_boxes(self.rgb, self.boxes, self.class_ids, labels), jpeg=jpeg)
 
 

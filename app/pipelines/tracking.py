@@ -40,8 +40,8 @@ class Tracked:
         """Return the label of each box: track, class name, score."""
         found = self.found
         return [
-            f"{'' if track < 0 else f'#{track} '}{found.class_name(int(class_id))} {score:.2f}"
-            for track, class_id, score in zip(self.track_ids, found.class_ids, found.scores, strict=True)
+            f"{'' if track < 0 else f'#{track} '}{name} {score:.2f}"
+            for track, name, score in zip(self.track_ids, found.names(), found.scores, strict=True)
         ]
 
     def picture(self, *, jpeg: bool = False) -> bytes:

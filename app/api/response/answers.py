@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 from fastapi import Response
 
-from app.pipelines.base import Served, Timings, provenance
+from app.pipelines.base import STAGES, Served, Timings
 
 JSON = "application/json"
 PNG = "image/png"
@@ -18,21 +18,35 @@ NPY = "application/x-npy"
 FLO = "application/x-flo"
 
 
-def describe(served: Served) -> dict[str, Any]:
-    """All that an answer says of its making: `branch`, provenance, `degraded`, `warnings`."""
-    return {
-        "branch": served.branch(),
-        **provenance([served]),
-        "degraded": served.decision.degraded,
-        "warnings": served.warnings,
-    }
+class WrittenJson(Response):
+    """JSON that is written already, with status 200: its headers are bytes from the beginning."""
+
+    media_type = JSON
+    status_code = 200
+    background = None
+
+    def __init__(self, content: bytes, timings: Timings) -> None:
+        self.body = content
+        self.raw_headers = [
+            (b"content-length", b"%d" % len(content)),
+            _JSON_TYPE,
+            (b"server-timing", server_timing(timings).encode("ascii")),
+        ]
+
+
+_JSON_TYPE = (b"content-type", JSON.encode("ascii"))
+
+
+def describe(served: Served) -> Mapping[str, Any]:
+    """All that an answer says of its making: `branch`, provenance, `degraded`, `warnings`; not to be changed."""
+    return served.described()
 
 
 def json_answer(body: Mapping[str, Any], timings: Timings) -> Response:
     """`body` may hold numpy arrays and scalars."""
     with timings.stage("encode"):
         content = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
-    return Response(content, media_type=JSON, headers=_timing(timings))
+    return WrittenJson(content, timings)
 
 
 def fresh_json(body: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -60,7 +74,8 @@ def binary_answer(
     timings: Timings | None = None,
 ) -> Response:
     """Any other form: what JSON says in fields stands in `X-Provenance`, ASCII JSON on one line."""
-    said = {**_timing(timings or served.timings), "X-Provenance": _ascii(describe(served)), **(headers or {})}
+    timing = server_timing(timings or served.timings)
+    said = {"Server-Timing": timing, "X-Provenance": _ascii(describe(served)), **(headers or {})}
     return Response(content, media_type=media_type, headers=said)
 
 
@@ -72,8 +87,12 @@ def total(frames: Sequence[Timings]) -> Timings:
     return timings
 
 
-def _timing(timings: Timings) -> dict[str, str]:
-    return {"Server-Timing": ", ".join(f"{stage};dur={ms:.3f}" for stage, ms in timings.ms.items())}
+def server_timing(timings: Timings) -> str:
+    """The header `Server-Timing`: every stage in milliseconds."""
+    return _TIMING % tuple(timings.ms.values())
+
+
+_TIMING = ", ".join(f"{stage};dur=%.3f" for stage in STAGES)
 
 
 def _ascii(value: object) -> str:

@@ -20,22 +20,22 @@ def frame_body(frame: Detections | Tracked, session_id: str | None = None) -> di
     tracked = frame if isinstance(frame, Tracked) else None
     found = frame.found if isinstance(frame, Tracked) else frame
     height, width = found.rgb.shape[:2]
-    tracks = [-1] * len(found.scores) if tracked is None else tracked.track_ids.tolist()
-    body: dict[str, Any] = {
-        "detections": [
+    class_ids = found.class_ids.tolist()
+    tracks = [-1] * len(class_ids) if tracked is None else tracked.track_ids.tolist()
+    rows = []
+    for box, score, class_id, name, track in zip(
+        found.boxes, found.scores, class_ids, found.names(), tracks, strict=True
+    ):
+        rows.append(
             {
                 "box": box,
                 "score": score,
                 "class_id": class_id,
-                "class_name": found.class_name(int(class_id)),
+                "class_name": name,
                 "track_id": None if track < 0 else track,
             }
-            for box, score, class_id, track in zip(
-                found.boxes, found.scores, found.class_ids, tracks, strict=True
-            )
-        ],
-        "image": {"width": width, "height": height},
-    }
+        )
+    body: dict[str, Any] = {"detections": rows, "image": {"width": width, "height": height}}
     if tracked is not None and session_id is not None:
         body["session"] = {"id": session_id, "frame": tracked.frame, "timestamp": tracked.time_s}
     return body

@@ -386,9 +386,8 @@ def test_a_branch_that_routing_chose_may_change(repository: Path, session: str) 
     body = png(scene(960, 960, (0, 96, 96, 64), (2, 480, 480, 64)))
     with client(repository, lambda *_: engine) as gateway:
         before = ok(post(gateway, session, "&timestamp=1", body))
-        engine._states["yolo11n_960"] = replace(
-            engine.ready()["yolo11n_960"], readiness=Readiness.UNAVAILABLE
-        )
+        lost = replace(engine.ready()["yolo11n_960"], readiness=Readiness.UNAVAILABLE)
+        engine._states = {**engine._states, lost.name: lost}
         after = ok(post(gateway, session, "&timestamp=2", body))
     assert [before["branch"]["name"], after["branch"]["name"]] == ["yolo11n_960", "yolo11n_640"]
     assert after["session"]["frame"] == 2
