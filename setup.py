@@ -1,4 +1,4 @@
-"""How the folders of the repository become a wheel; all else stands in pyproject.toml. docs/install.md says why.
+"""Map the folders of the repository into a wheel; the rest is in pyproject.toml. docs/install.md gives the reasons.
 
 A wheel has one top-level package. `app`, `routing` and `export` lie in its folder `_code`, files that the program reads
 from the checkout in `_data`. An editable install leaves everything where it is.

@@ -146,7 +146,7 @@ class SessionNotFound(GatewayError):
 class SessionConflict(GatewayError):
     code = "session_conflict"
     title = "The session can't go on like this"
-    hint = "Keep a session's parameters and send its frames in order, or begin anew with DELETE /v1/sessions/{id}."
+    hint = "Keep a session's parameters and send its frames in order, or begin again with DELETE /v1/sessions/{id}."
 
 
 class SessionsUnavailable(GatewayError):
@@ -235,7 +235,7 @@ class InsufficientGpuMemory(BackendError):
     title = "The GPU has too little memory for this branch"
     hint = (
         "Ask for a smaller branch, or allow one with `fallback=true`. "
-        "Where there is a Retry-After, the branch is being loaded anew."
+        "Where there is a Retry-After, the branch is being reloaded."
     )
 
 

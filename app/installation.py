@@ -1,4 +1,4 @@
-"""Where this program's own files lie: in a checkout of the repository, or in an installed wheel (docs/install.md)."""
+"""Location of this program's own files: a checkout of the repository, or an installed wheel (docs/install.md)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PICTURE = _DATA / "docs" / "astronaut.jpg"
 
 
 def package(extra: str) -> str:
-    """What to tell pip to install for an extra of this project."""
+    """Return the argument of `pip install` for an extra of this project."""
     return f"'{NAME}[{extra}]'" if INSTALLED else f"'.[{extra}]'"
 
 

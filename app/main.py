@@ -90,7 +90,7 @@ def create_engine(settings: Settings, catalogue: Catalogue) -> Engine:
             settings.max_waiting,
             settings.triton_transport,
             warmup_s=settings.warmup_timeout_s if settings.warmup else 0.0,
-            mend_longest_s=settings.reload_longest_s,
+            reload_longest_s=settings.reload_longest_s,
             tls=triton_tls(settings),
             order=first_branches(settings, catalogue),
         )
@@ -111,14 +111,14 @@ def create_engine(settings: Settings, catalogue: Catalogue) -> Engine:
         first_branches(settings, catalogue),
         warmup_s=settings.warmup_timeout_s if settings.warmup else 0.0,
         rescan_s=settings.rescan_s,
-        mend_longest_s=settings.reload_longest_s,
+        reload_longest_s=settings.reload_longest_s,
         cache=graph_cache(settings),
     )
     return EmbeddedEngine(catalogue, settings.repository, book, embedded)
 
 
 def embedded_providers() -> list[str]:
-    """What ONNX Runtime can run models on here, the best first.
+    """Return the devices that ONNX Runtime can use here, the best first.
 
     Raises:
         ImportError: it isn't installed, or doesn't load.

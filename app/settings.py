@@ -145,7 +145,7 @@ class Settings(BaseSettings):
     reload_longest_s: float = Field(
         60.0,
         ge=1,
-        description="A branch that ran out of memory is loaded anew after about 1 second, then 2, 4, and so on, up to "
+        description="A branch that ran out of memory is reloaded after about 1 second, then 2, 4, and so on, up to "
         "this many; longer on a GPU that is too small for it, because loading takes memory from the others.",
     )
     leases: int = Field(
@@ -329,7 +329,7 @@ class Settings(BaseSettings):
         "no key is needed. See docs/access.md.",
     )
     api_keys_file: OptionalPath = Field(
-        None, description="More of them, one a line; read anew within a second when it changes."
+        None, description="More of them, one a line; read again within a second when it changes."
     )
     cors_origins: Annotated[str, AfterValidator(origins)] = Field(
         "",
@@ -344,7 +344,7 @@ class Settings(BaseSettings):
 
     @property
     def own_catalogue(self) -> Path | None:
-        """Where the user's own catalogue is; None: there is none, as long as nobody has said that there is."""
+        """Path of the user's own catalogue; None if it doesn't exist and no setting names it."""
         if self.catalogue is None or "catalogue" in self.model_fields_set or self.catalogue.exists():
             return self.catalogue
         return None

@@ -1,4 +1,4 @@
-"""What the gateway costs, and where. A folder per question, run from the root of the repository.
+"""Cost of the gateway, and where it arises. A folder per question, run from the root of the repository.
 
     python -m benchmarks.QUESTION        # speed, growth, matrix, tracking, video, dashboards
 

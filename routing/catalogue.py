@@ -170,7 +170,7 @@ class Family:
 
     @property
     def variant_names(self) -> tuple[str, ...]:
-        """What `variant=` may say, the family's own first."""
+        """Values of `variant=`, the family's own first."""
         return (*((STANDARD,) if self.variants and self.of_variant(None) else ()), *self.variants)
 
     def of_variant(self, variant: str | None) -> tuple[Branch, ...]:
@@ -455,7 +455,7 @@ def branch_of(
 
 
 def _symbols(table: Mapping[str, Any], size: int | None, labels: tuple[str, ...]) -> dict[str, int]:
-    """What the letters in shapes stand for."""
+    """Meaning of the letters in shapes."""
     symbols = {} if size is None else {"S": size}
     if size is not None and size % 32 == 0:
         symbols["A"] = 21 * (size // 32) ** 2

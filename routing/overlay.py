@@ -288,7 +288,7 @@ class _Merging:
         self.families[family] = replace(found, default_variant=named[0])
 
     def leave_out(self, source: Source, table: Mapping[str, Any]) -> None:
-        """What isn't wanted."""
+        """Return the names that are left out."""
         check_table(table, _LEAVE_OUT_KEYS, "leave_out")
         outs: dict[str, Callable[[Branch, str], bool]] = {
             "families": lambda branch, word: branch.family == word,

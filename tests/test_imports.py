@@ -1,4 +1,4 @@
-"""Who may import whom, as the architecture says; and what else no room may do."""
+"""Import rules of the architecture, and other rules of the rooms."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def within(name: str, prefix: str) -> bool:
 
 
 def breaches(module: str, source: str) -> list[str]:
-    """What `module` imports and may not."""
+    """Return the imports of `module` that the rules forbid."""
     room = row_of(module)
     found = [] if room is not None else [f"{module} has no row in ALLOWED"]
     for name in imports(source):

@@ -1,4 +1,4 @@
-"""What the repository holds, and that its documents point at things that are there."""
+"""Tests of the repository's content and of the links in its documents."""
 
 from __future__ import annotations
 

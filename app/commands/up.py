@@ -88,7 +88,7 @@ def _refuse(words: str, code: int) -> int:
 
 
 def _settings(parsed: argparse.Namespace, folder: Path) -> Settings:
-    """What the command line says, else the environment, else what suits a folder that isn't a checkout."""
+    """Take settings from the command line, then the environment, then defaults for a folder without a checkout."""
     flags = ("host", "port", "workers", "log_level", "variant")
     given: dict[str, Any] = {
         name: getattr(parsed, name) for name in flags if getattr(parsed, name) is not None
@@ -105,7 +105,7 @@ def _settings(parsed: argparse.Namespace, folder: Path) -> Settings:
 
 
 def _wrong(settings: Settings, catalogue: Catalogue) -> str | None:
-    """Why this can't be done; found out before minutes go into models."""
+    """Return the reason why this can't be done, before minutes go into models."""
     there = from_environment()
     if settings.engine != "embedded":
         return "serves on the embedded engine: unset GATEWAY_ENGINE, or run `gateway serve`"
@@ -122,7 +122,7 @@ def _wrong(settings: Settings, catalogue: Catalogue) -> str | None:
 
 
 def _taken(settings: Settings) -> str | None:
-    """Why the port can't be had; None: it can."""
+    """Return the reason why the port can't be taken, or None."""
     try:
         sockets = uvicorn_options.listen(settings)
     except OSError as error:
@@ -197,7 +197,7 @@ def _there(catalogue: Catalogue, wanted: Sequence[Branch], places: Places) -> li
 
 
 def _current(record: Record, spec: ModelSpec) -> bool:
-    """Whether this version builds that model as it is; a checkpoint of the user's stays as it is."""
+    """Return whether this version would build the model as it is; a user's own checkpoint is kept."""
     from export import preprocess  # noqa: PLC0415  # as above
     from export.exporters import EXPORTERS  # noqa: PLC0415  # ditto
 
@@ -227,7 +227,7 @@ def _make(catalogue: Catalogue, wanted: Sequence[Branch], weights: str, places: 
 
 
 def _say_weights(records: Sequence[Record]) -> None:
-    """What is served, and under which licence."""
+    """Print the weights that are served, and their licence."""
     licences = {
         "pretrained": f"official ones by Ultralytics, licensed {LICENCE}",
         "checkpoint": f"the licence is that file's own; Ultralytics' weights are {LICENCE}",

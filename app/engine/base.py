@@ -68,7 +68,7 @@ class ModelState:
 
     @cached_property
     def derived(self) -> dict[int, tuple[object, Any]]:
-        """What others have derived from this state and another object: by the `id` of that, which stands beside it."""
+        """Objects derived from this state and another object: by the `id` of that, which stands beside it."""
         return {}
 
     @cached_property
@@ -132,8 +132,9 @@ class EngineUsage:
     """Current and total work of an engine; `connected` is None for engines without a server.
 
     `out_of_memory`: runs that failed for want of device memory, by branch; `quarantined`: branches that are out because
-    of that; `mended`: attempts to bring them back, by branch and outcome. `retries`: inferences sent again, by reason;
-    `retries_refused`: those that weren't because the budget was spent. `breaker_openings`: by why (see `Breaker`).
+    of that; `recovered`: attempts to bring them back, by branch and outcome. `retries`: inferences sent again, by
+    reason; `retries_refused`: those that weren't because the budget was spent. `breaker_openings`: by reason (see
+    `Breaker`).
     """
 
     pools: Mapping[str, PoolUsage] = field(default_factory=dict)
@@ -141,7 +142,7 @@ class EngineUsage:
     reconnects: int = 0
     out_of_memory: Mapping[str, int] = field(default_factory=dict)
     quarantined: frozenset[str] = frozenset()
-    mended: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    recovered: Mapping[tuple[str, str], int] = field(default_factory=dict)
     retries: Mapping[str, int] = field(default_factory=dict)
     retries_refused: Mapping[str, int] = field(default_factory=dict)
     breaker_open: bool | None = None

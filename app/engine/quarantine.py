@@ -1,8 +1,8 @@
-"""Branches whose device memory ran out: not served until they are loaded anew and have run once more.
+"""Branches whose device memory ran out: not served until they are reloaded and have run once more.
 
 After one such failure a model can keep failing although memory is free again, because what it holds is never given
 back. So the failing branch is taken out at once, with its twin, which has the same weights model; the others serve on,
-and a thread of its own mends one branch after another, with a growing pause between attempts that fail.
+and a thread of its own recovers one branch after another, with a growing pause between attempts that fail.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from routing.catalogue import Branch
 from routing.policy import Readiness
 
 _log = logging.getLogger(__name__)
-# Several gateways at one server see the same failure: with pauses of their own, the first to try mends it for all.
+# Several gateways at one server see the same failure: with pauses of their own, the first to try recovers it for all.
 _JITTER = (0.75, 1.25)
-# reloaded: loaded anew here; ran: it ran again without that (nobody may load it, or another gateway has done it);
-# gone: somebody else has unloaded it, so there is nothing to mend.
-Mended = Literal["reloaded", "ran", "gone"]
+# reloaded: reloaded here; ran: it ran again without that (nobody may load it, or another gateway has done it);
+# gone: somebody else has unloaded it, so there is nothing to recover.
+Recovery = Literal["reloaded", "ran", "gone"]
 
 
 @dataclass(slots=True)
 class _Case:
     """One branch: since when (UTC), what its run said, and the attempts so far; `due` on the monotonic clock.
 
-    `anew`: the server has been seen to load it anew since the last attempt; `hurry`: it has been away since.
+    `reloaded`: the server has been seen to reload it since the last attempt; `hurry`: it has been away since.
     """
 
     branch: Branch
@@ -44,16 +44,16 @@ class _Case:
     due: float
     attempts: int = 0
     last: str = ""
-    anew: bool = False
+    reloaded: bool = False
     hurry: bool = False
 
     def reason(self) -> str:
         words = f"a run was out of memory at {_clock(self.since)}: {self.error}"
         if self.last:
-            words += f"; attempt {self.attempts} to mend it failed: {self.last}"
+            words += f"; attempt {self.attempts} to recover it failed: {self.last}"
         wait = self.wait()
         when = f"at {_clock(datetime.now(UTC) + timedelta(seconds=wait))}" if wait else "is under way"
-        return f"{words}; attempt {self.attempts + 1} to load it anew and run it {when}"
+        return f"{words}; attempt {self.attempts + 1} to reload it and run it {when}"
 
     def wait(self) -> float:
         """Seconds until the next attempt; 0 while it is under way."""
@@ -64,8 +64,8 @@ class Quarantine:
     """Takes branches out, and lets them serve again.
 
     Args:
-        mend: one attempt on a branch: return what was done, once it has run; raise an error of ours if it can't. It is
-            told whether the branch has been seen to be loaded anew meanwhile.
+        recover: one attempt on a branch: return what was done, once it has run; raise an error of ours if it can't.
+            It is told whether the branch has been seen to be reloaded meanwhile.
         changed: called with a branch's name when `verdict` answers something else than before.
         pause_s: before the first attempt, in seconds; doubled after each that fails.
         longest_s: the longest pause.
@@ -73,12 +73,12 @@ class Quarantine:
 
     def __init__(
         self,
-        mend: Callable[[Branch, bool], Mended],
+        recover: Callable[[Branch, bool], Recovery],
         changed: Callable[[str], None],
         pause_s: float = 1.0,
         longest_s: float = 60.0,
     ) -> None:
-        self._mend = mend
+        self._recover = recover
         self._changed = changed
         self._pause_s, self._longest_s = pause_s, longest_s
         self._cases: dict[str, _Case] = {}
@@ -102,7 +102,7 @@ class Quarantine:
         except InsufficientGpuMemory as error:
             error.retry_after = self.add(branch, error)
             raise
-        except ModelNotReady as error:  # it was unloaded, to be mended, under this run
+        except ModelNotReady as error:  # it was unloaded, to be recovered, under this run
             self._refuse(branch.name, error)
             raise
 
@@ -117,16 +117,16 @@ class Quarantine:
             self._cases.update(dict.fromkeys(branch.same_weights, case))
             self._wake.notify()
         _log.warning(
-            "%s is not served until it is mended: %s", " and ".join(branch.same_weights), error.detail
+            "%s is not served until it has recovered: %s", " and ".join(branch.same_weights), error.detail
         )
         self._say_changed(branch)
         return max(case.wait(), 1.0)
 
     def note_reloads(self, models: Collection[str]) -> None:
-        """The server has loaded these models anew, or doesn't serve them now: another gateway may be at it."""
+        """The server has loaded these models again, or doesn't serve them now: another gateway may be at it."""
         with self._wake:
             for case in self._cases.values():
-                case.anew = case.anew or any(model.name in models for model in case.branch.models)
+                case.reloaded = case.reloaded or any(model.name in models for model in case.branch.models)
 
     def holds(self, name: str) -> bool:
         return name in self._cases
@@ -155,10 +155,10 @@ class Quarantine:
             return dict(self._failures), frozenset(self._cases), dict(self._attempts)
 
     def try_now(self) -> None:
-        """The server was away and is back: it may have loaded everything anew."""
+        """The server was away and is back: it may have loaded everything again."""
         with self._wake:
             for case in self._cases.values():
-                case.anew = case.hurry = True
+                case.reloaded = case.hurry = True
                 case.due = time.monotonic()
             self._wake.notify()
 
@@ -187,13 +187,13 @@ class Quarantine:
             outcome = "failed"
             error: GatewayError | None = None
             try:
-                outcome = self._mend(case.branch, case.anew)
+                outcome = self._recover(case.branch, case.reloaded)
             except InsufficientGpuMemory as caught:
                 outcome, error = "out_of_memory", caught
             except GatewayError as caught:
                 error = caught
             except Exception as caught:  # noqa: BLE001  # a defect here mustn't leave branches out for ever
-                _log.exception("%s could not be mended", case.branch.name)
+                _log.exception("%s could not be recovered", case.branch.name)
                 error = GatewayError(type(caught).__name__)
             self._finish(case, outcome, error)
             self._say_changed(case.branch)
@@ -225,7 +225,7 @@ class Quarantine:
             else:
                 case.attempts += 1
                 case.last = _line(error)
-                case.anew = case.hurry
+                case.reloaded = case.hurry
                 case.due = time.monotonic() + (0.0 if case.hurry else self._pause(case.attempts))
         if error is None:
             _log.info("%s is out of quarantine: %s", name, outcome)

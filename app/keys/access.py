@@ -251,7 +251,7 @@ class KeyFile:
         self._seen = stamp
         try:
             self._keys = self._read()
-            _log.info("API keys: %d, read anew", len(self._keys))
+            _log.info("API keys: %d, read again", len(self._keys))
         except (OSError, ValueError) as error:
             _log.error("API keys stay as they were: %s: %s", self._path, error)
 

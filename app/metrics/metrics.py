@@ -106,7 +106,7 @@ class Metrics:
         self.retries = made.counter(
             "gateway_retries",
             "What was done again: region_lost (Triton had forgotten a shared-memory region), unavailable (the "
-            "connection to it broke), shutdown (it was stopping), not_ready (it was loading the model anew), "
+            "connection to it broke), shutdown (it was stopping), not_ready (it was reloading the model), "
             "backend_away, overloaded, model_not_ready, out_of_memory (a video's frame waited), job_postponed (a video "
             "job comes back later).",
             ("reason",),
@@ -129,7 +129,7 @@ class Metrics:
         )
         self.quarantine_attempts = made.counter(
             "gateway_quarantine_attempts",
-            "Attempts to bring back a branch that ran out of memory, by outcome: reloaded (loaded anew, and it ran), "
+            "Attempts to bring back a branch that ran out of memory, by outcome: reloaded (reloaded, and it ran), "
             "ran (without that, see docs/memory.md), gone (somebody has unloaded it), out_of_memory, failed.",
             ("branch", "outcome"),
         )

@@ -107,5 +107,5 @@ def _key(ids: NDArray[np.int64], used: ModelUsed) -> str | None:
 
 @functools.lru_cache(maxsize=16)
 def _signature(used: ModelUsed) -> bytes:
-    """The same for every prompt until a model is loaded anew."""
+    """The same for every prompt until a model is reloaded."""
     return model_signature(models_used([used])).encode()

@@ -256,7 +256,7 @@ class _Task:
 
 
 def patiently(call: Callable[[], Any], patience: Patience, stop: threading.Event) -> Any:
-    """`call()`, again while the backend is away, full or being mended; a video is not given up because of a moment.
+    """`call()`, again while the backend is away, full or recovering; a video is not given up because of a moment.
 
     Raises:
         GatewayError: the last one, once `patience` or the deadline is over or `stop` is set.

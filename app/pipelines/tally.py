@@ -1,4 +1,4 @@
-"""What many frames were served by, added up."""
+"""Totals of the models and stages that served many frames."""
 
 from __future__ import annotations
 

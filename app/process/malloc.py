@@ -1,8 +1,8 @@
 """Settings of the C library's allocator: memory is not returned after every request.
 
 A depth map, a decoded frame, an answer are megabytes that live for milliseconds. By default glibc maps such blocks from
-the kernel and unmaps them again, and every page of them is zeroed and faulted in anew: 500 faults a depth request, half
-of its CPU time. Blocks up to 32 MiB (the most that glibc allows) now come from arenas that keep their pages.
+the kernel and unmaps them again, and every page of them is zeroed and faulted in again: 500 faults per depth request,
+half of its CPU time. Blocks up to 32 MiB (the most that glibc allows) now come from arenas that keep their pages.
 """
 
 from __future__ import annotations

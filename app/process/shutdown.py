@@ -114,7 +114,7 @@ def cleanly() -> None:
 
 
 def with_parent() -> None:
-    """A worker whose parent dies stops too: it would hold the port, and nobody would ever start it anew."""
+    """A worker whose parent dies stops too: it would hold the port, and nobody would ever start it again."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return

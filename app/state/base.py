@@ -29,7 +29,7 @@ class SessionStore(Protocol):
         """The session's last value; reading it doesn't prolong its life."""
 
     def save(self, session_id: str, value: bytes, expected: bytes | None) -> bool:
-        """Replace the value whose token is `expected` (None: there is no session), and begin its time to live anew.
+        """Replace the value whose token is `expected` (None: there is no session), and begin its time to live again.
 
         Returns:
             Whether it was replaced; False: somebody else was faster, load again.

@@ -98,8 +98,8 @@ class Watch:
             metrics.out_of_memory.labels(branch).inc(count - before.out_of_memory.get(branch, 0))
         for branch in {*usage.pools, *before.quarantined, *usage.quarantined}:
             metrics.quarantined.labels(branch).set(branch in usage.quarantined)
-        for (branch, outcome), count in usage.mended.items():
-            before_count = before.mended.get((branch, outcome), 0)
+        for (branch, outcome), count in usage.recovered.items():
+            before_count = before.recovered.get((branch, outcome), 0)
             metrics.quarantine_attempts.labels(branch, outcome).inc(count - before_count)
 
     def _look_at_queues(self) -> None:

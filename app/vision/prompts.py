@@ -197,7 +197,7 @@ def _pair(left: int, right: int) -> int:
 def _merge(parts: list[int], joined: Mapping[int, int]) -> list[int]:
     """Join neighbours, the lowest rank first and from the left, until no pair has one.
 
-    A heap of pairs and links between neighbours: `n log n`, where looking for the best pair anew after every join is
+    A heap of pairs and links between neighbours: `n log n`, where looking for the best pair again after every join is
     `n^2`. A pair that a join makes ranks after the pair that was joined, so the order is the reference's.
     """
     after, before = list(range(1, len(parts) + 1)), list(range(-1, len(parts) - 1))

@@ -1,1 +1,1 @@
-"""What several questions use: null models, requests, load, services, the environment of a run."""
+"""Shared parts of several questions: null models, requests, load, services, the environment of a run."""

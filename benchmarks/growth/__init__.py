@@ -1,1 +1,1 @@
-"""How the cost grows with pictures, callers, prompts, boxes, workers and videos."""
+"""Growth of the cost with pictures, callers, prompts, boxes, workers and videos."""

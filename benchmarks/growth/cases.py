@@ -81,7 +81,7 @@ class Ground:
         return services.gateway(self.triton_url, self.models, log, arguments)
 
     def rebuild(self, boxes: int) -> None:
-        """Let Triton load the other detector anew, with so many boxes; return once the gateway serves that."""
+        """Let Triton reload the other detector, with so many boxes; return once the gateway serves that."""
         null_models.build(self.models, [OTHER], boxes)
         port = int(self._triton.http_url.rpartition(":")[2])
         asked(port, "POST", f"/v2/repository/models/{OTHER}/load", b"{}")

@@ -148,7 +148,7 @@ def _reached(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _best_peer(found: dict[str, Any]) -> tuple[str, dict[str, float]] | None:
-    """Whom the gateway is ahead of by the least, of those that aren't the plain service."""
+    """Return the peer closest to the gateway, apart from the plain service."""
     others = [name for name in found["peers"] if not name.startswith("plain")]
     by_name = {name: found["ratios"][f"ours / {name}"]["rate"].get(MAIN[0]) for name in others}
     known = {name: ratio for name, ratio in by_name.items() if ratio}

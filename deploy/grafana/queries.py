@@ -30,7 +30,7 @@ def boards() -> dict[str, dict[str, Any]]:
 
 
 def panels(board: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Those that show something: all but the headings."""
+    """Return the panels that show data: all but the headings."""
     return [panel for panel in board["panels"] if panel["type"] != "row"]
 
 

@@ -92,7 +92,7 @@ class TritonServer:
         return []
 
     def stop(self) -> None:
-        """As an operator would: SIGTERM, then wait."""
+        """Stop the server as an operator would: SIGTERM, then wait."""
         if self._process is None:
             return
         self.resume()
@@ -104,7 +104,7 @@ class TritonServer:
         self._forget()
 
     def kill(self) -> None:
-        """As a crash would: SIGKILL to the server; the launcher then ends by itself."""
+        """Kill the server as a crash would: SIGKILL; the launcher then ends by itself."""
         if self._process is None:
             return
         family = self.processes()

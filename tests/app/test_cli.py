@@ -83,7 +83,7 @@ def test_routes_follow_the_variant_of_the_service(
 def test_routes_refuse_an_unknown_variant(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As `gateway serve` does."""
+    """The command refuses it, as `gateway serve` does."""
     monkeypatch.setenv("GATEWAY_VARIANT", "q")
     code, output, error = said(capsys, "routes")
     assert (code, output) == (2, "")

@@ -28,7 +28,7 @@ HALF = "\\ud83d"  # as JSON and YAML write it
     ],
 )
 def test_json_keeps_its_meaning(text: str, value: Any) -> None:
-    """What JSON says arrives as JSON means it: emoji written as two escapes, byte order marks, 64-bit integers."""
+    """JSON keeps its meaning: emoji written as two escapes, byte order marks, 64-bit integers."""
     found = read_json(text, MOST)
     if value == 31:
         for _ in range(31):
@@ -174,7 +174,7 @@ def test_a_tab_or_an_emoji_in_json_is_read_as_json() -> None:
 
 
 def test_a_flow_mapping_is_yaml() -> None:
-    """What begins like JSON and is none is read as YAML."""
+    """A text that begins like JSON and is none is read as YAML."""
     assert read_json_or_yaml("{a: [no, 1]}", MOST) == {"a": ["no", 1]}
 
 

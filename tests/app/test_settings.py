@@ -76,7 +76,7 @@ def test_a_wrong_value_is_refused_at_start_by_name(name: str, value: str, said: 
 
 
 def test_every_wrong_value_is_named_at_once() -> None:
-    """Who has three mistakes is told of three, the misspelt name among them."""
+    """Three mistakes are reported as three, the misspelt name among them."""
     done = gateway("serve", LEASES="0", PORT="tcp://10.0.0.1:80", SERVICE_HOST="10.0.0.1")
     assert [line.split(": ")[1] for line in done.stderr.splitlines()] == [
         "GATEWAY_LEASES",

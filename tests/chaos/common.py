@@ -1,4 +1,4 @@
-"""What the chaos scripts share: a stack that can be hurt, requests whose right answers are known, and counters."""
+"""Shared parts of the chaos scripts: a stack that can be hurt, requests with known answers, and counters."""
 
 from __future__ import annotations
 

@@ -151,7 +151,7 @@ class Row:
 
 
 def fuzz(name: str, seeds: list[bytes], read: Callable[[bytes], Any], cases: int, random: Random) -> Row:
-    """So many damaged cases to one reader."""
+    """Give so many damaged cases to one reader."""
     row = Row()
     for number in range(cases):
         data = damaged(seeds[number % len(seeds)], random)

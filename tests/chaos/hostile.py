@@ -87,7 +87,7 @@ def code_of(answer: bytes) -> str:
 
 def measure(http: httpx2.Client, process: psutil.Process, attack: Attack) -> Row:
     before = process.memory_info().rss
-    Path(f"/proc/{process.pid}/clear_refs").write_text("5")  # the peak begins anew (proc(5))
+    Path(f"/proc/{process.pid}/clear_refs").write_text("5")  # the peak begins again (proc(5))
     started = time.perf_counter()
     status, answer = send(http, attack)
     ms = (time.perf_counter() - started) * 1000

@@ -163,7 +163,7 @@ def _bmp(width: int, height: int) -> bytes:
 
 
 def kinds() -> Iterator[Attack]:
-    """What is no picture that is read, however it is called."""
+    """Files that are no supported picture, under any name."""
     gif = saved("GIF", Image.new("RGB", (64, 64)))
     buffer = io.BytesIO()
     np.save(buffer, np.array([{"a": 1}], dtype=object), allow_pickle=True)

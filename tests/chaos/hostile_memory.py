@@ -105,7 +105,7 @@ def attack(http: httpx2.Client, made: list[Body], times: int) -> Counter[int]:
 
 
 def measured(probe: Probe, process: psutil.Process, work: Callable[[], Counter[int]]) -> dict[str, object]:
-    """What a round answers, how /livez did meanwhile, and the resident memory once it has settled."""
+    """Return a round's answers, the times of /livez meanwhile, and the settled resident memory."""
     probe.take()
     began = time.perf_counter()
     statuses = work()

@@ -134,7 +134,7 @@ def _measured(name: str) -> bool:
 
 @dataclass(slots=True)
 class Found:
-    """What came of it."""
+    """Results of a run."""
 
     kills: int = 0
     regions_killed: int = 0
@@ -156,7 +156,7 @@ async def frames(load: Load, stop: asyncio.Event, number: int) -> None:
 
 
 async def until_gone(names: set[str], http: httpx2.AsyncClient, seconds: float = 5) -> list[str]:
-    """Those that are still in shared memory or in Triton by then."""
+    """Return the regions that are still in shared memory or in Triton by then."""
     limit = time.monotonic() + seconds
     while True:
         left = sorted({name for name in names if (SHM / name).exists()} | (names & await registered(http)))

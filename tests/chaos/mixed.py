@@ -68,7 +68,7 @@ class Stack:
         undo.callback(self.gateway.terminate)
 
     def regions(self) -> list[str]:
-        """What the gateway maps of the host's shared memory."""
+        """Return the regions of the host's shared memory that the gateway maps."""
         maps = Path(f"/proc/{self.gateway.pid}/maps").read_text(encoding="utf-8").splitlines()
         return sorted({line.split()[-1] for line in maps if "/dev/shm/" in line})
 
@@ -77,7 +77,7 @@ class Stack:
 
 
 async def until_ready(http: httpx2.AsyncClient, path: str, seconds: float) -> float:
-    """When the path answered 200."""
+    """Return the time at which the path answered 200."""
     limit = time.monotonic() + seconds
     while True:
         try:

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says is sent and checked, and what it doesn't allow is sent as well: schemathesis.
+"""Fuzzing by the OpenAPI document with schemathesis: valid requests, checked answers, and invalid requests.
 
     make chaos CHAOS=openapi_fuzz
 

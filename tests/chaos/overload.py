@@ -67,7 +67,7 @@ def gateway(engine: str, folder: Path) -> Iterator[Service]:
 
 
 class Connection:
-    """One connection that stays open; opened anew where the server has closed it. Costs the sender 0.1 ms a request."""
+    """One connection that stays open; opened again if the server has closed it. Costs the sender 0.1 ms per request."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -144,7 +144,7 @@ async def closed(port: int, clients: int, seconds: float) -> float:
 
 
 async def opened(port: int, rate: float, seconds: float) -> tuple[Counts, int]:
-    """So many requests a second at their own times; also how many connections that took."""
+    """Send so many requests per second at their own times; return also the number of connections."""
     counts, stop = Counts(), asyncio.Event()
     health = asyncio.create_task(counts.livez(port, stop))
     free = [Connection(port) for _ in range(CONNECTIONS)]

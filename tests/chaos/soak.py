@@ -43,7 +43,7 @@ SETTINGS = {
 
 @dataclass(slots=True)
 class Samples:
-    """Of one process: seconds and values by what is measured."""
+    """Samples of one process: seconds and values per measured quantity."""
 
     at: list[float] = field(default_factory=list)
     values: dict[str, list[float]] = field(default_factory=dict)
@@ -126,7 +126,7 @@ class Callers:
 
 
 def shared(service: Service) -> dict[str, float]:
-    """What of shared memory is the gateway's: regions, and their bytes."""
+    """Return the gateway's regions in shared memory, and their bytes."""
     files = [SHM / name for name in service.regions()]
     return {
         "regions": len(files),

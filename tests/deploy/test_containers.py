@@ -231,7 +231,7 @@ class Container:
         return child
 
     def stop(self) -> tuple[int, float]:
-        """As `docker stop` does: exit code, and seconds until it was there."""
+        """Stop it as `docker stop` does; return the exit code and the seconds that it took."""
         assert self.process is not None
         started = time.monotonic()
         self.inside.send_signal(signal.SIGTERM)
@@ -281,7 +281,7 @@ def test_the_image_is_small_and_holds_nothing_that_only_builds(image: Path) -> N
 
 @pytest.mark.containers
 def test_the_base_image_has_every_library(image: Path) -> None:
-    """What the packages don't bring themselves is in any Debian with Python; headless OpenCV wants no X."""
+    """Libraries that the packages don't bring are in any Debian with Python; headless OpenCV needs no X."""
     inside = image / "gateway" / "opt" / "gateway"
     libraries = [str(path) for path in inside.rglob("*.so*") if path.is_file()]
     brought = {Path(path).name for path in libraries}

@@ -182,7 +182,7 @@ def test_a_query_has_something_to_show(query: PanelQuery, observed: Observed) ->
 
 @pytest.mark.triton
 def test_variables_have_values(observed: Observed) -> None:
-    """What the lists at the top of the dashboards offer: routes, families, branches and models."""
+    """The lists at the top of the dashboards offer routes, families, branches and models."""
     asked = {
         v["definition"]
         for board in BOARDS.values()
@@ -202,7 +202,7 @@ def test_variables_have_values(observed: Observed) -> None:
 
 @pytest.mark.triton
 def test_both_sides_count_the_same_inferences(observed: Observed) -> None:
-    """What the gateway says that it ran is what Triton says that it served, but for one warm-up a branch."""
+    """The gateway and Triton count the same inferences, apart from one warm-up per branch."""
     time.sleep(max(0.0, observed.at + 3 - time.time()))  # the last scrapes are over
     ours, tritons = (
         {

@@ -56,7 +56,7 @@ def test_every_alert_is_tested_both_ways(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALERTS)
 def test_an_alert_says_what_to_do(name: str) -> None:
-    """How grave it is, what happened, and a chapter of docs/dashboards.md that exists."""
+    """An alert names its severity, the event, and a chapter of docs/dashboards.md that exists."""
     rule = ALERTS[name]
     assert rule["labels"]["severity"] in ("critical", "warning")
     assert rule["annotations"]["summary"]

@@ -1,4 +1,4 @@
-"""What the image is made of: locked by hash, listed, audited, and pinned where a registry was asked."""
+"""Contents of the image: locked by hash, listed, audited, and pinned where a registry was asked."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_the_locks_hold_what_the_project_asks_for(extra: str | None) -> None:
 
 
 def test_the_locks_have_the_versions_that_the_tests_ran_with() -> None:
-    """What constraints.txt pins is what the image gets."""
+    """The image gets the versions that constraints.txt pins."""
     known = constraints()
     for name, version in pinned("base", *EXTRAS, "build").items():
         assert known.get(name, version) == version, name
@@ -101,7 +101,9 @@ def test_an_extra_that_is_not_locked_is_refused() -> None:
 
 
 def test_every_image_has_a_place_for_its_digest() -> None:
-    """Those of the Dockerfile and of compose.yaml, and no others; an empty place is null, never a guess."""
+    """The images of the Dockerfile and of compose.yaml, and no others, have a place; an empty one is null, never a
+    guess.
+    """
     images = module("supply/images.py")
     known = json.loads(images.FILE.read_text(encoding="utf-8"))
     assert images.check(set(images.variables().values()), known, pinned=False) == []

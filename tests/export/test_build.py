@@ -186,7 +186,7 @@ STEPS = ("replace", "unlink", "link", "fsync")  # what changes the disk's pictur
 
 
 def _killed_at(step: int, work: Callable[[], int]) -> bool:
-    """Whether a process that does `work` got to the `step`-th change of the disk, and was killed before it."""
+    """Return whether a process that does `work` reached the `step`-th change of the disk, and was killed before it."""
     child = os.fork()
     if child == 0:
         count = itertools.count()

@@ -67,7 +67,7 @@ def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_read_gives_what_publish_wrote(tmp_path: Path) -> None:
-    """What was published is read back equal."""
+    """A published record is read back equal."""
     assert manifest.read(MODEL, tmp_path / "repository") is None
     record = _publish(tmp_path, b"graph", TRAINED)
     assert manifest.read(MODEL, tmp_path / "repository") == record

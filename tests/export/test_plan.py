@@ -1,4 +1,4 @@
-"""What is made, what is kept, and when random weights are taken."""
+"""The plan: models to make, models to keep, and the use of random weights."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def test_auto_offline_keeps_or_goes_random_loudly(
 
 @pytest.mark.usefixtures("offline")
 def test_auto_offline_keeps_official_weights_of_an_older_exporter(places: Places) -> None:
-    """A pretrained model that can't be made anew is better than a random one of the newest exporter."""
+    """A pretrained model that can't be made again is better than a random one of the newest exporter."""
     _there(places, "pretrained", OTHER_EXPORTER)
     assert _planned(places, "auto") is None
 

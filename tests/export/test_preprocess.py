@@ -88,7 +88,7 @@ def test_graph_equals_numpy_bit_by_bit(spec: ModelSpec, branch: Branch) -> None:
 
 @pytest.mark.parametrize(("spec", "branch"), RESIZED)
 def test_resize_equals_pillows_antialiased_bicubic(spec: ModelSpec, branch: Branch) -> None:
-    """Where the network sees another size, all pixels count: Pillow's filter, clipped to the values of a pixel.
+    """Resizing for the network counts all pixels: Pillow's filter, clipped to the values of a pixel.
 
     ONNX Runtime computes the filter in FP32: 1e-4 after normalisation is a hundredth of one step of a byte.
     """

@@ -38,7 +38,7 @@ def _tensors(values: Any) -> list[TensorSpec]:
 
 
 def test_committed_files_are_the_catalogues() -> None:
-    """What git holds under triton/models is what the catalogue generates, no file more and none less."""
+    """The files under triton/models in git are exactly those that the catalogue generates."""
     assert repository.drift(TEXTS, COMMITTED) == []
 
 

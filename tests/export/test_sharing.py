@@ -68,7 +68,7 @@ def test_a_graph_without_parameters_is_left_alone() -> None:
 
 
 def test_other_weights_replace_the_file(tmp_path: Path) -> None:
-    """Of a model made anew nothing stale stays beside it; the record is whole and covers both files."""
+    """A model that is made again has nothing stale beside it; the record is whole and covers both files."""
     first = _publish(tmp_path, "small", _graph({"a": 1}, 3))
     second = _publish(tmp_path, "small", _graph({"a": 5}, 3))
     assert first.digest != second.digest

@@ -128,7 +128,7 @@ def test_a_broken_connection_is_resumed(tmp_path: Path, release: str) -> None:
 
 
 def test_a_later_run_resumes(tmp_path: Path, release: str) -> None:
-    """What a failed download has brought is kept beside the name of the file, and the next run asks for the rest."""
+    """The part that a failed download brought is kept beside the file's name, and the next run requests the rest."""
     with pytest.raises(ExportError, match="of 7000 bytes arrived"):
         pretrained(f"{release}/stuck.pt", tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["stuck.pt.etag", "stuck.pt.part"]
@@ -158,7 +158,7 @@ def test_a_part_of_another_file_is_not_used(
 
 
 def test_no_server_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nobody answers, the error says so instead of hanging."""
+    """Without an answer, the error says so instead of hanging."""
     monkeypatch.setenv("no_proxy", "*")
     with pytest.raises(ExportError, match="can't download"):
         pretrained("http://127.0.0.1:9/yolo11n.pt", tmp_path)

@@ -50,7 +50,7 @@ def theirs() -> Any:
 
 
 def _answers(theirs: Any, module: Any, model: Record, variant: str, side: int) -> list[tuple[Array, Array]]:
-    """What both graphs answer to the pictures: Ultralytics' and ours."""
+    """Return the outputs of both graphs for the pictures: Ultralytics' and ours."""
     spec = CATALOGUE.models[f"yolo11{variant}_{side}"]
     pictures = [theirs.picture(name, side) for name in theirs.PICTURES]
     graphs = theirs.exported(module, side), build(model, spec, yolo11.OPSET)

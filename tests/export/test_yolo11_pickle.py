@@ -81,7 +81,7 @@ CONV = b"cultralytics.nn.modules.conv\nConv\n"
 )
 @pytest.mark.parametrize("module", [b"builtins", b"__builtin__"])
 def test_getattr(tmp_path: Path, module: bytes, taken: bytes) -> None:
-    """Of getattr only the methods of folded modules are let through, as data; every other use is refused."""
+    """Only getattr of the methods of folded modules is let through, as data; every other use is refused."""
     _refused(tmp_path, b"c" + module + b"\ngetattr\n(" + taken + b"tR.", "by getattr: refused")
 
 

@@ -42,7 +42,7 @@ class Environment:
         )  # fmt: skip
 
     def variables(self, **more: str) -> dict[str, str]:
-        """What a login shell has; no host can be reached."""
+        """Return the variables of a login shell, with no reachable host."""
         home = str(self.folder.parent)
         return {"PATH": "/usr/bin:/bin", "HOME": home, "https_proxy": "http://127.0.0.1:9", **more}
 

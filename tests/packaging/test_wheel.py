@@ -1,4 +1,4 @@
-"""What the wheel holds: every file of the program in one package, what it reads, and nothing else."""
+"""Contents of the wheel: every file of the program and its data in one package, and nothing else."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ Table = dict[int, list[tuple[Pair, Case]]]
 
 
 def holds_the_checkpoint(repository: Path) -> bool:
-    """Whether all three branches were exported from the very file that the golden data were made with."""
+    """Return whether all three branches were exported from the file that the golden data were made with."""
     wanted = ("checkpoint", facts()["checkpoint_sha256"])
     return all(weights_of(repository / f"yolo11n_{size}" / "1" / "weights.json") == wanted for size in SIZES)
 

@@ -120,7 +120,7 @@ def test_the_ready_checklist_is_that_of_the_requirements() -> None:
 
 @pytest.mark.parametrize("variant", [*"nsmlx", "large"])
 def test_the_checklist_follows_the_variant_where_a_family_has_it(variant: str) -> None:
-    """Of detection it lists one variant; flow stays the small one whatever detection is set to."""
+    """The checklist has one variant of detection; flow stays the small one whatever detection is set to."""
     listed = {
         name
         for required in (True, False)

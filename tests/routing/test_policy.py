@@ -68,7 +68,7 @@ def test_every_wish_ends_in_a_ready_branch_or_a_known_code(
 
 
 def _follow(family: str, decision: Decision, wish: Wishes, ready: Mapping[str, Readiness]) -> None:
-    """What serves once memory has run out again and again: never larger, never what failed, and it ends."""
+    """Follow the fallbacks as memory runs out again and again: never larger, never a failed one, and it ends."""
     failed: set[str] = set()
     while True:
         failed |= {*decision.branch.same_weights}
@@ -171,7 +171,7 @@ def test_a_branch_that_cannot_serve_fails_fast_unless_a_fallback_is_allowed(
 
 
 def test_a_fallback_never_goes_up() -> None:
-    """When the smallest branch can't serve there is none to fall back to."""
+    """The smallest branch has no fallback."""
     ready = {**ALL_READY, "midas_256": Readiness.UNAVAILABLE}
     with pytest.raises(RoutingError):
         route(CATALOGUE["depth"], FrameFacts(100, 100), Wishes(fallback=True), ready)
@@ -290,7 +290,7 @@ def test_an_unknown_branch_is_answered_with_the_names_that_are_served() -> None:
 
 
 def test_a_fallback_names_every_branch_that_was_passed_over() -> None:
-    """What the rule passed over, what was meant, and what was no better all stand in order."""
+    """Branches that the rule passed over, the intended one, and unsuitable ones all stand in order."""
     ready = {
         **ALL_READY,
         "yolo11x_960": Readiness.OUT_OF_MEMORY,

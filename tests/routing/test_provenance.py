@@ -1,4 +1,4 @@
-"""What produced an answer is said the same way a year later."""
+"""Provenance of an answer reads the same a year later."""
 
 from __future__ import annotations
 

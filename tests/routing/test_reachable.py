@@ -80,7 +80,9 @@ def test_wishes_reach_these_branches(family: str, wishes: Wishes, compact: bool,
 
 
 def test_a_service_loads_its_variant_with_the_usual_branches_first() -> None:
-    """What most frames of each family take comes first, then the rest from small to large; no other variant or twin."""
+    """The branch of most frames per family comes first, then the rest from small to large; no other variant or
+    UINT8 copy.
+    """
     there = frozenset(NAMES)
     assert names(of_service(CATALOGUE, Service(there=there))) == list(BASELINE)
     detectors = [n for n in names(of_service(CATALOGUE, Service("n", there=there))) if n.startswith("yolo")]
@@ -109,7 +111,7 @@ def test_settings_reach_these_detectors(service: Service, expected: list[str]) -
 
 
 def test_the_default_branch_serves_a_large_frame_while_nothing_optional_is_ready() -> None:
-    """It is what routing chooses for 1920x1080 with only it ready."""
+    """Routing chooses the default branch for 1920x1080 with only it ready."""
     for family, variant in itertools.product(CATALOGUE.families.values(), ("n", "x")):
         branch = default_branch(family, variant)
         ready = {branch.name: Readiness.READY}

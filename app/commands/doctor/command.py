@@ -42,7 +42,7 @@ def _rows(parsed: argparse.Namespace) -> Iterator[Row]:
 
 
 def _settings(settings: Settings) -> Iterator[Row]:
-    """What `gateway serve` would refuse or warn of."""
+    """Return the faults and warnings that `gateway serve` would report."""
     faults = [*unknown_variables(environment()), *preflight.faults(settings, catalogues.load())]
     for fault in faults:
         name, _, said = fault.partition(": ")

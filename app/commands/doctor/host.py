@@ -92,7 +92,7 @@ def _bindable(name: str, host: str, port: int) -> Row:
 
 
 def _connect(host: str, port: int) -> str | None:
-    """Why nobody answers at an address; None: somebody does."""
+    """Return the reason why an address does not answer, or None if it does."""
     try:
         socket.create_connection((host, port), _TIMEOUT_S).close()
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""What is installed: Python, this program, its extras, ONNX Runtime."""
+"""Installed parts: Python, this program, its extras, ONNX Runtime."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each command asks of a gateway for one input, what it saves, and what its row says."""
+"""Answers of each command for one input: the request, the files to save, and the row of the table."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one run does with each input."""
+    """The work of one run on each input."""
 
     command: str
     asking: Asking
@@ -219,7 +219,7 @@ def _sizes(shape: tuple[int, ...]) -> dict[str, Any]:
 
 
 def _provenance(reply: Reply) -> dict[str, Any]:
-    """What the header of an answer says that is no JSON."""
+    """Return the facts in the headers of an answer that isn't JSON."""
     try:
         said: dict[str, Any] = json.loads(reply.headers["x-provenance"])
     except (KeyError, ValueError) as error:

@@ -20,7 +20,7 @@ _OF_ALL = frozenset({401, 403, 405, 406, 422})
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """How one run asks.
+    """Options of the requests of one run.
 
     `wait_s`: longest wait, per input, for a gateway that is busy. `overridden`: the command line names a branch or a
     variant, so one that isn't there is everybody's. `told` is called with what people may want to know.

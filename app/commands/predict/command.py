@@ -33,7 +33,7 @@ _FRAME = " #10000 1000.00 s"  # room for it beside a video's name
 
 
 class Item(NamedTuple):
-    """What one row is about: an input, and the second picture of a pair."""
+    """Subject of one row: an input, and the second picture of a pair."""
 
     entry: Input
     second: Input | None = None
@@ -306,7 +306,7 @@ def _place(document: dict[str, object]) -> tuple[str, str]:
 
 @contextlib.contextmanager
 def _one_line() -> Iterator[None]:
-    """What goes wrong with one input's files is that input's failure."""
+    """Turn a file error of one input into that input's failure."""
     try:
         yield
     except GatewayError as error:

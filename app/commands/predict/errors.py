@@ -1,4 +1,4 @@
-"""Why a run, or one of its inputs, has no answer.
+"""Errors of a run, or of one of its inputs.
 
 CommandFailed          the run ends with exit code 2; the message is one line with what to do
 ├── NoInput            nothing to read, or nowhere to write

@@ -1,4 +1,4 @@
-"""Who answers: a gateway at a URL, or the service in this process. One seam, so that the answers are the same.
+"""Sources of answers: a gateway at a URL, or the service in this process. One seam, so that the answers are the same.
 
     gateway.request("POST", "/v1/detect?conf=0.5", picture) -> Reply
     gateway.lines("/v1/detect", video, nbytes)              -> its lines, or the Reply that refuses it
@@ -23,7 +23,7 @@ class Gateway(Protocol):
 
     @property
     def title(self) -> str:
-        """Who it is, for people."""
+        """Name of the gateway, for people."""
 
     def request(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None

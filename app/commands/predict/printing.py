@@ -1,4 +1,4 @@
-"""What a run prints: a table that grows row by row, or one JSON object a line; a bar where somebody watches."""
+"""Output of a run: a table that grows row by row, or one JSON object a line; a bar where somebody watches."""
 
 from __future__ import annotations
 

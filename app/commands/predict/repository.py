@@ -47,7 +47,7 @@ def _usual(settings: Settings) -> list[Path]:
 
 
 def readiness(repository: Path, branch: Branch) -> Readiness:
-    """What the files say; nothing is loaded."""
+    """Read the state from the files; nothing is loaded."""
     folders = {model: repository / model.name for model in branch.models}
     if not all((folder / "config.pbtxt").is_file() for folder in folders.values()):
         return Readiness.MISSING
@@ -57,7 +57,7 @@ def readiness(repository: Path, branch: Branch) -> Readiness:
 
 
 def wishes(parsed: argparse.Namespace) -> Wishes:
-    """What the command line wishes of routing."""
+    """Return the command line's wishes for routing."""
     return wishes_of(parsed.branch, getattr(parsed, "variant", None), fallback=parsed.fallback)
 
 

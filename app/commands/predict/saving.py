@@ -60,7 +60,7 @@ class Saver:
             )
 
     def path(self, entry: Input, kind: str) -> Path:
-        """Where a file of an input goes."""
+        """Return the path of an input's file."""
         return self.folder / f"{entry.target}.{self._command}.{kind}"
 
     def bytes(self, entry: Input, kind: str, content: bytes) -> str:
@@ -106,5 +106,5 @@ class Saver:
 
 
 def _kinds_of(entry: Input, kinds: Iterable[str]) -> list[str]:
-    """What may be written for an input, as far as its name says what it is."""
+    """Return the files that may be written for an input, judging by its name."""
     return [kind for kind in kinds if not (entry.is_picture if kind in _OF_VIDEOS else entry.is_video)]

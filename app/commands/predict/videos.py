@@ -21,7 +21,7 @@ OnFrame = Callable[[Mapping[str, Any], str, str], None]
 
 @dataclass(slots=True)
 class Summary:
-    """How a video went: frames that were answered and failed, how long it took in ms, and what was saved."""
+    """Result of a video: frames that were answered and failed, how long it took in ms, and what was saved."""
 
     frames: int = 0
     errors: int = 0
@@ -68,7 +68,7 @@ def detect(work: Work, entry: Input, video: BinaryIO, nbytes: int, on_frame: OnF
 def _kept(
     work: Work, entry: Input, video: BinaryIO, held: ExitStack
 ) -> tuple[Callable[[Mapping[str, Any]], object], Callable[[Mapping[str, Any]], None]]:
-    """Where lines and frames go, until `held` is over."""
+    """Open the outputs for lines and frames, until `held` is over."""
     if work.saver is None:
         return (lambda _: None), (lambda _: None)
     from app.commands.predict.drawing import film  # noqa: PLC0415  # FFmpeg, for those who save

@@ -29,7 +29,7 @@ from app.engine.embedded.model import (
 )
 from app.engine.embedded.sessions import Sessions
 from app.engine.model_files import Stamp, stamps
-from app.engine.quarantine import Mended, Quarantine
+from app.engine.quarantine import Quarantine, Recovery
 from app.engine.warmup import PATIENCE_S, Warmer, failed
 from app.engine.weights import WeightsBook
 from app.errors import GatewayError, InsufficientGpuMemory
@@ -49,7 +49,7 @@ class EmbeddedOptions:
     `branches` are their names in the order of loading (None: all, small ones first); `max_waiting` requests may queue
     for a branch. `warmup_s`: time for the first run of a branch, before it is served (0: none); `rescan_s` between two
     looks at the files (0: one look).
-    `mend_pause_s`, `mend_longest_s`: pauses before a branch that ran out of memory is loaded anew.
+    `reload_pause_s`, `reload_longest_s`: pauses before a branch that ran out of memory is reloaded.
     `cache`: folder of optimised graphs, and the most bytes in it.
     """
 
@@ -59,8 +59,8 @@ class EmbeddedOptions:
     branches: tuple[str, ...] | None = None
     warmup_s: float = 0.0
     rescan_s: float = 0.0
-    mend_pause_s: float = 1.0
-    mend_longest_s: float = 60.0
+    reload_pause_s: float = 1.0
+    reload_longest_s: float = 60.0
     cache: tuple[Path, int] | None = None
 
 
@@ -126,8 +126,8 @@ class EmbeddedEngine:
         limit_s = self._options.warmup_s
         order = [branch.name for branch in self._in_order()]
         self._warmer = Warmer(self._first_run, limit_s, self._settle, order) if limit_s else None
-        pauses = self._options.mend_pause_s, self._options.mend_longest_s
-        self._quarantine = Quarantine(self._mend, lambda _: None, *pauses)
+        pauses = self._options.reload_pause_s, self._options.reload_longest_s
+        self._quarantine = Quarantine(self._recover, lambda _: None, *pauses)
         self._loader = threading.Thread(target=self._load_all, name="embedded-loader", daemon=True)
         self._loader.start()
 
@@ -326,9 +326,9 @@ class EmbeddedEngine:
         if self._all_tried and not self._candidates:
             self.loaded.set()
 
-    def _mend(self, branch: Branch, anew: bool) -> Mended:
+    def _recover(self, branch: Branch, reloaded: bool) -> Recovery:
         """Sessions never give back what they hold: they go, and where there is memory, others take their place."""
-        del anew  # nobody else loads here
+        del reloaded  # nobody else loads here
         with self._loading:
             both = [self._catalogue.branches[name] for name in branch.same_weights]
             for one in both:

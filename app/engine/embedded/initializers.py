@@ -1,4 +1,4 @@
-"""Where a serialised ONNX model says that its external weights are. Reads protobuf by hand: serving needs no `onnx`.
+"""Location of the external weights in a serialised ONNX model. Reads protobuf by hand: serving needs no `onnx`.
 
 Source: onnx.proto3 (field numbers of ModelProto, GraphProto, TensorProto, StringStringEntryProto).
 """

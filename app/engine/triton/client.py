@@ -47,7 +47,7 @@ _REGION_WORDS = ("shared memory region", "shared-memory region")
 # These two come with UNAVAILABLE, from a model's queue policy.
 _LATE_WORDS = "request timeout expired"
 _FULL_WORDS = "maximum queue size"
-# Of a model that is being loaded anew: the second where, as in our requests, no version is named.
+# Of a model that is being reloaded: the second where, as in our requests, no version is named.
 _RELOAD_WORDS = ("ready state", "no available versions")
 _NO_CONTROL_WORDS = "explicit model load / unload is not allowed"
 
@@ -113,7 +113,7 @@ def retry_reason(error: GatewayError) -> str | None:
     """Return the reason to retry a failed call, in one word, or None if a retry does not help.
 
     Worth it: the connection broke or there was none (`unavailable`), the server is shutting down and another may come
-    (`shutdown`), the model is being loaded anew (`not_ready`). Nothing that says that the server or the caller has no
+    (`shutdown`), the model is being reloaded (`not_ready`). Nothing that says that the server or the caller has no
     time or no room; nor a call on a channel that we have closed ourselves.
     """
     cause = error.__cause__
@@ -264,7 +264,7 @@ class TritonClient:
         return states
 
     def load(self, model: str, timeout_s: float) -> None:
-        """Load a model anew, an ensemble with its parts; returns once it is loaded.
+        """Reload a model, an ensemble with its parts; returns once it is loaded.
 
         Raises:
             NoModelControl: Triton lets nobody do this.

@@ -19,7 +19,7 @@ from app.deadline import Deadline
 from app.engine.base import EngineUsage, Lease, LeasePool, ModelState, not_served
 from app.engine.triton.breaker import RETRY_AFTER_S, Breaker
 from app.engine.triton.model_control import Reloader
-from app.engine.quarantine import Mended, Quarantine
+from app.engine.quarantine import Recovery, Quarantine
 from app.engine.triton.retries import Retries
 from app.engine.triton.server_view import ServerView, refused, unattributed
 from app.engine.triton.client import (
@@ -60,8 +60,8 @@ _RUN_S = 60.0
 class TritonOptions:
     """Leases a branch, how many requests may queue for one, the transport (`auto` tries), and the timing in seconds.
 
-    `warmup_s`: time for the first run of a branch, before it is served; 0: it is served without one. `mend_pause_s` and
-    `mend_longest_s`: the first and the longest pause before a branch that ran out of memory is loaded again. `order`:
+    `warmup_s`: time for the first run of a branch, before it is served; 0: it is served without one. `reload_pause_s` and
+    `reload_longest_s`: the first and the longest pause before a branch that ran out of memory is loaded again. `order`:
     branches whose first runs come first. `file_timeout_s`: time for one file of the repository. `silence_s`: a poll
     without an answer for so long, and another one, mean that the server hangs.
     """
@@ -74,8 +74,8 @@ class TritonOptions:
     silence_s: float = 1.0
     warmup_s: float = 0.0
     tls: Tls | None = None
-    mend_pause_s: float = 1.0
-    mend_longest_s: float = 60.0
+    reload_pause_s: float = 1.0
+    reload_longest_s: float = 60.0
     order: tuple[str, ...] = ()
     file_timeout_s: float = 5.0
 
@@ -112,8 +112,8 @@ class TritonEngine:
         order = self._options.order
         self._warmer = Warmer(self._first_run, limit_s, self._poll_now.set, order) if limit_s else None
         self._reload = Reloader(self._client, self._run_once, self._closing, limit_s or _RUN_S)
-        pauses = self._options.mend_pause_s, self._options.mend_longest_s
-        self._quarantine = Quarantine(self._mend, self._judge, *pauses)
+        pauses = self._options.reload_pause_s, self._options.reload_longest_s
+        self._quarantine = Quarantine(self._recover, self._judge, *pauses)
         self.refresh()
         self._files.wait(_FIRST_FILES_S)
         self._watch_states()
@@ -313,8 +313,8 @@ class TritonEngine:
             self._quarantine.add(branch, error)
             raise
 
-    def _mend(self, branch: Branch, anew: bool) -> Mended:
-        done = self._reload(branch, anew)
+    def _recover(self, branch: Branch, reloaded: bool) -> Recovery:
+        done = self._reload(branch, reloaded)
         if done != "gone" and self._warmer is not None:
             self._warmer.passed(branch, self._states[branch.name].version)
         return done

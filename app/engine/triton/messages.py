@@ -16,7 +16,7 @@ from routing.catalogue import Branch, TensorSpec
 
 
 def timeout_parameter(seconds: float) -> bytes:
-    """The request parameter `timeout`, to be appended to a serialised request: so it is never serialised anew.
+    """The request parameter `timeout`, to be appended to a serialised request: so it is never serialised again.
 
     Protobuf merges messages that are concatenated, entries of maps too. The unit is a microsecond, and 0 would mean no
     limit. Triton 2.51 hands it to every model, to the parts of an ensemble too. It ends its waiting only where a

@@ -1,4 +1,4 @@
-"""Loading a branch anew on a server whose models are controlled from outside, and running it once."""
+"""Reloading a branch on a server whose models are controlled from outside, and running it once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from app.deadline import Deadline
-from app.engine.quarantine import Mended
+from app.engine.quarantine import Recovery
 from app.errors import InsufficientGpuMemory, ModelNotReady
 from routing.catalogue import Branch
 
@@ -66,8 +66,8 @@ class Reloader:
         self._warned = False
         self._unloaded: set[str] = set()  # by us, and not loaded again yet
 
-    def __call__(self, branch: Branch, anew: bool) -> Mended:
-        """See the class; what has been loaded `anew` elsewhere is run first, and left alone if that goes well.
+    def __call__(self, branch: Branch, reloaded: bool) -> Recovery:
+        """See the class; a branch that was `reloaded` elsewhere is run first, and left alone if that goes well.
 
         Raises:
             GatewayError: it isn't loaded, or doesn't run.
@@ -76,18 +76,18 @@ class Reloader:
         loaded, ours = self._settle(names).get(branch.name) == "READY", branch.name in self._unloaded
         if not (loaded or ours):
             return "gone"
-        if loaded and (anew or ours):
+        if loaded and (reloaded or ours):
             with contextlib.suppress(InsufficientGpuMemory):
                 return self._ran(branch)
-        done: Mended = "reloaded" if self._load_anew(branch, names) else "ran"
+        done: Recovery = "reloaded" if self._reload(branch, names) else "ran"
         self._ran(branch)
         return done
 
-    def _ran(self, branch: Branch) -> Mended:
+    def _ran(self, branch: Branch) -> Recovery:
         self._run(branch, Deadline.after(self._run_s))
         return "ran"
 
-    def _load_anew(self, branch: Branch, names: Sequence[str]) -> bool:
+    def _reload(self, branch: Branch, names: Sequence[str]) -> bool:
         """Load the model again; return False if the server does not allow it."""
         try:
             for name in names:  # unloading an ensemble leaves its parts
@@ -95,8 +95,8 @@ class Reloader:
         except NoModelControl as error:
             _log.log(
                 logging.INFO if self._warned else logging.WARNING,
-                "a branch that ran out of memory can't be loaded anew: %s; it is only run again after a pause, "
-                "which explicit model control (tritonserver --model-control-mode=explicit) would mend",
+                "a branch that ran out of memory can't be reloaded: %s; it is only run again after a pause, "
+                "which explicit model control (tritonserver --model-control-mode=explicit) would recover",
                 error,
             )
             self._warned = True
@@ -105,7 +105,7 @@ class Reloader:
         self._settle(names)
         self._control.load(branch.name, self._load_s)  # with its parts
         self._unloaded.discard(branch.name)
-        _log.info("%s has been unloaded and loaded anew", branch.name)
+        _log.info("%s has been unloaded and reloaded", branch.name)
         return True
 
     def _settle(self, names: Sequence[str]) -> Mapping[str, str]:

@@ -38,7 +38,7 @@ class Channel:
         return message
 
     def send(self, kind: str, **fields: object) -> None:
-        """Send one message, and start the processor's clock anew: a decoder that is caught in a loop is ended by the
+        """Send one message, and start the processor's clock again: a decoder that is caught in a loop is ended by the
         kernel after `stall_s` seconds of processor time without a message, whether anybody reads them or not.
         """
         try:

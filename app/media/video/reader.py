@@ -58,7 +58,7 @@ class VideoReader:
     At most `slots` frames are held at a time: who holds all of them and asks for the next waits until one is released.
     So memory is `slots` frames' pixels plus the decoder's own, whatever the video's length.
 
-    `facts` are known once the first frame is decoded, and mended where later frames contradict them.
+    `facts` are known once the first frame is decoded, and corrected where later frames contradict them.
     `fault` says why it ended early, None where it didn't; `decoded` counts frames, sampled or not; `damaged` counts
     packets and frames that were broken but could be passed over; `warnings` say, at the end, what was odd about times.
     """

@@ -98,7 +98,7 @@ class Component(ABC):
         )
         self.decision = scene.decide(self.family, wishes)
         # One branch serves a whole video, or its arrays would mix two models' numbers: what runs out of memory on the
-        # way is waited for, and a job that comes back later decides anew.
+        # way is waited for, and a job that comes back later decides again.
         self._wishes = replace(wishes, fallback=False)
 
     def decisions(self) -> Sequence[tuple[str, Decision]]:

@@ -181,7 +181,7 @@ def _memory() -> list[Panel]:
     return [
         table(
             "Branches and the device's memory",
-            "Out: a run of it was out of memory, and it is loaded anew until it runs; meanwhile callers who allow it "
+            "Out: a run of it was out of memory, and it is reloaded until it runs; meanwhile callers who allow it "
             "get the next smaller branch. Out of memory again and again: the device is too small for all of them, "
             "see docs/memory.md and the runbook of GatewayGpuMemoryRanOut.",
             [

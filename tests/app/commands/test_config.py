@@ -84,7 +84,7 @@ def test_no_secret_is_printed(
 
 @pytest.mark.parametrize("name", ["api_key", "api_keys", "admin_token", "redis_password", "client_secret"])
 def test_a_setting_that_is_called_a_secret_is_masked_whole(name: str) -> None:
-    """What is added later and named so shows nothing, except that it is empty."""
+    """A setting added later under such a name shows nothing, except that it is empty."""
     assert shown(name, "hidden") == "***"
     assert shown(name, "") == ""
     assert shown("models", "*") == "*"

@@ -328,7 +328,7 @@ def test_a_gateway_over_triton(well: TritonServer, models: Path, tmp_path: Path)
 
 
 def test_a_gateway_with_sick_models(sick: Path, tmp_path: Path) -> None:
-    """What the gateway itself refuses, and what it passes on, are both seen from outside."""
+    """Faults that the gateway itself refuses and faults that it passes on are both visible from outside."""
     settings = {"embedded_threads": 1, "require_ready": "checklist"}
     with server(sick, tmp_path / "log", **settings) as (http_client, _):
         document = as_json("--url", str(http_client.base_url))

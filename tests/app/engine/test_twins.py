@@ -63,7 +63,7 @@ def triton(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[T
 
 @pytest.fixture
 def engine(request: pytest.FixtureRequest, models: Path) -> Iterator[Engine]:
-    """Of the kind that the test is parametrised with."""
+    """Engine of the kind that the test is parametrised with."""
     book = WeightsBook(models, None)
     made: Engine
     if request.param == "embedded":
@@ -185,14 +185,14 @@ def test_a_twin_that_cannot_be_loaded_takes_nobody_with_it(models: Path, tmp_pat
 @pytest.mark.triton
 @pytest.mark.parametrize("first", [SMALL, TWIN], ids=["branch", "twin"])
 def test_memory_that_runs_out_takes_both_out_and_both_come_back(tmp_path: Path, first: Branch) -> None:
-    """They have one model: whichever fails, the other is out as well, and one loading anew mends them."""
+    """They have one model: whichever fails, the other is out as well, and one reload recovers both."""
     root = test_repository.build(
         tmp_path / "models", [*SMALL.same_weights, "yolo11s_320", "yolo11s_320_uint8"]
     )
     memory = Memory(root, SMALL.weights_model)
     with TritonServer(root, tmp_path / "triton.log") as server:
         options = TritonOptions(
-            transport="bytes", poll_interval_s=0.05, warmup_s=20, mend_pause_s=0.5, mend_longest_s=0.5
+            transport="bytes", poll_interval_s=0.05, warmup_s=20, reload_pause_s=0.5, reload_longest_s=0.5
         )
         engine = TritonEngine(CATALOGUE, server.grpc_url, WeightsBook(root, None), options)
         try:

@@ -84,7 +84,7 @@ def hold(runs: Runs, *branches: Branch) -> None:
 
 
 def test_runs_are_side_by_side_and_bounded(runs: Runs, make: Make) -> None:
-    """Of ten branches as many run at once as may, and no more."""
+    """Ten branches run as many at once as allowed, and no more."""
     ten = BRANCHES[:10]
     hold(runs, *ten)
     warmer = make()

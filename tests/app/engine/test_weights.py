@@ -1,4 +1,4 @@
-"""What is known of weights, and what isn't."""
+"""Known and unknown facts about weights."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_without_either_nothing_is_known(tmp_path: Path) -> None:
 
 
 def test_a_changed_note_is_read_again(tmp_path: Path) -> None:
-    """A model that was built anew is reported as what it is now."""
+    """A model that was built again is reported as what it is now."""
     book = WeightsBook(tmp_path, None)
     path = _note(tmp_path, "m", digest="sha256:aa")
     assert book.lookup("m").digest == "sha256:aa"

@@ -149,7 +149,7 @@ def test_external_data_counts(tmp_path: Path, start: Start) -> None:
 
 
 def test_the_manifest_is_compared_with_files_that_can_be_seen(tmp_path: Path, start: Start) -> None:
-    """It says nothing of other bytes, and counts where there are none."""
+    """The manifest says nothing about other bytes, and counts if there are no files."""
     digest = graph(tmp_path, b"graph")
     manifest = tmp_path / "manifest.json"
     rows = {"m": {"digest": digest}, "far": {"digest": "sha256:bb"}}

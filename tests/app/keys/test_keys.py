@@ -100,7 +100,7 @@ def test_what_is_printed_is_what_is_read(key: ApiKey) -> None:
 
 
 def test_every_key_is_found_and_no_other() -> None:
-    """Of fifty, each by its own key alone: the last byte counts, and so does the length."""
+    """Each of fifty keys is found by itself alone: the last byte counts, and so does the length."""
     secrets = [new_key() for _ in range(50)]
     keys = parse("\n".join(_line(f"k{n}", secret) for n, secret in enumerate(secrets)))
     assert len({*secrets}) == 50
@@ -255,7 +255,7 @@ def test_a_file_of_keys_is_exchanged_while_it_is_in_use(
 def test_a_file_that_cannot_be_read_any_more_leaves_the_keys_in_force(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Said once a change in the log, without the line; mended, it is read again."""
+    """Said once a change in the log, without the line; corrected, it is read again."""
     path, clock = tmp_path / "keys", _Clock()
     path.write_text(_line("old", "gw_one"))
     keys = KeyFile(path, (), clock)
@@ -271,7 +271,7 @@ def test_a_file_that_cannot_be_read_any_more_leaves_the_keys_in_force(
 
 
 def test_a_link_that_is_swapped_is_a_change(tmp_path: Path) -> None:
-    """As Kubernetes exchanges a mounted Secret: the path stays, what it leads to doesn't."""
+    """Exchange the file as Kubernetes does with a mounted Secret: the path stays, its target changes."""
     clock = _Clock()
     for number in (1, 2):
         folder = tmp_path / f"data{number}"

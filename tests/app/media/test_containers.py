@@ -1,4 +1,4 @@
-"""What a file is, by its bytes, and whether it is all there."""
+"""Containers are detected by their bytes, and checked for completeness."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HLS = b"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nfile:///etc/passwd\n"
     ],
 )
 def test_a_container_is_known_by_its_bytes(tmp_path: Path, suffix: str, codec: str, container: str) -> None:
-    """What a muxer writes is recognised, whatever the file is called."""
+    """The output of each muxer is recognised under any file name."""
     head = videos.count(tmp_path / f"a.{suffix}", 2, codec=codec).read_bytes()[:HEAD_BYTES]
     assert sniff_container(head) == container
 

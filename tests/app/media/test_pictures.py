@@ -175,7 +175,7 @@ def test_exif_alone_orients(name: str, data: bytes, shape: tuple[int, int]) -> N
     [(0xC3, "a lossless JPEG picture"), (0xC5, "a hierarchical JPEG picture"), (0xF7, "a JPEG-LS picture")],
 )
 def test_rare_processes_of_jpeg_are_named(frame: int, said: str) -> None:
-    """What the decoder can't do is a kind of the table."""
+    """A process that the decoder doesn't support is a kind of the table."""
     at = BASELINE.index(b"\xff\xc0") + 1
     with pytest.raises(UnsupportedMediaType, match=said):
         decode_image(BASELINE[:at] + bytes((frame,)) + BASELINE[at + 1 :])

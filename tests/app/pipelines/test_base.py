@@ -1,4 +1,4 @@
-"""What all pipelines share."""
+"""Shared parts of all pipelines."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_without_a_variant_the_catalogue_s_serves() -> None:
     ],
 )
 def test_one_parameter_names_a_branch_a_tier_or_a_size(text: str | None, wishes: Wishes) -> None:
-    """What is no tier and no plausible size is a name, which routing then finds or refuses."""
+    """A value that is no tier and no plausible size is a name, which routing finds or refuses."""
     assert wishes_of(text) == wishes
     assert wishes_of(text, "n", fallback=True) == dataclasses.replace(wishes, variant="n", fallback=True)
 

@@ -55,7 +55,7 @@ def test_other_weights_are_asked_and_the_first_ones_remembered(engine: WeighedTe
 
 
 def test_the_folder_is_as_careful(engine: WeighedText, tmp_path: Path) -> None:
-    """What another process left on disk serves the weights it was made with, and no others."""
+    """Vectors that another process left on disk serve the weights they were made with, and no others."""
     assert _embed(_pipeline(engine, EmbeddingCache(1 << 20, tmp_path)), "a cat") == (1, False)
     assert _embed(_pipeline(engine, EmbeddingCache(1 << 20, tmp_path)), "a cat") == (1, True)
     engine.swap(2)
@@ -91,7 +91,7 @@ def test_numbers_that_are_none_are_neither_answered_nor_kept(engine: WeighedText
 
 
 def test_the_memory_is_bounded(engine: WeighedText) -> None:
-    """So many bytes and no more: the least recently used prompt is asked again."""
+    """The cache holds so many bytes and no more: the least recently used prompt is computed again."""
     one = 512 * 4 + 200
     cache = EmbeddingCache(2 * one)
     pipeline = _pipeline(engine, cache)

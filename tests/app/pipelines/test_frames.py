@@ -38,7 +38,7 @@ class Frame:
 
 
 class Source:
-    """So many frames; remembers them, and how far it was asked."""
+    """Source of so many frames that remembers them, and how far it was read."""
 
     def __init__(self, count: int, fault: Exception | None = None) -> None:
         self.frames = [Frame(index) for index in range(count)]
@@ -159,7 +159,7 @@ def test_patience_ends() -> None:
 
 
 def test_a_fault_of_the_source_reaches_who_iterates() -> None:
-    """What the decoder didn't foresee is not swallowed by its thread."""
+    """An unforeseen error of the decoder is not swallowed by its thread."""
     with (
         frames_in_order(Source(2, OSError("gone")), [index_of], 4, 1, patience()) as frames,
         pytest.raises(OSError, match="gone"),

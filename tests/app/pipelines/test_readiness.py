@@ -1,4 +1,4 @@
-"""What makes `/readyz` red: before it has been green, and after."""
+"""Conditions that make `/readyz` red, before it has been green and after."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def make(engine: Engine, *required: str) -> ReadyProbe:
 
 
 def test_at_first_the_usual_branches_are_waited_for(engine: Engine) -> None:
-    """What this process loads and runs for the first time keeps it red by name, until each is ready or given up."""
+    """Models that this process loads and runs first keep it red by name, until each is ready or given up."""
     probe = make(engine)
     engine.say(Readiness.LOADING, *USUAL, settling=True)
     assert failing(probe) == set(USUAL)

@@ -92,7 +92,7 @@ def test_red_answers_before_the_order_make_no_prober(clock: Clock) -> None:
 
 
 def test_it_can_be_cut() -> None:
-    """Who waits for it goes on."""
+    """A waiting caller continues."""
     drain = Drain(3600)
     drain.begin()
     waiting = threading.Thread(target=drain.wait)

@@ -22,7 +22,7 @@ TRACEPARENT = f"00-{TRACE}-b7ad6b7169203331-01"
 
 @pytest.fixture
 def stream() -> Iterator[io.StringIO]:
-    """What is logged; pytest's own handlers are back afterwards."""
+    """Capture the log; pytest's own handlers are back afterwards."""
     root = logging.getLogger()
     access = logging.getLogger("uvicorn.access")
     before = root.handlers[:], root.level, access.disabled
@@ -114,7 +114,7 @@ def test_a_real_server_s_log_is_all_json_and_holds_nothing_of_the_caller_s(
 
 
 def test_at_info_only_failures_have_a_line(repository: Path, tmp_path: Path) -> None:
-    """What went well is in the metrics; probes, which may be red for long, are too."""
+    """Successes are in the metrics; so are probes, which may be red for long."""
     log = tmp_path / "log"
     with server(repository, log, log_format="json") as (http, _):
         http.post("/v1/detect", content=png(scene(64, 64)))

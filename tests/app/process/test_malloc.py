@@ -26,7 +26,7 @@ print(faults() - before)
 
 
 def faults(how: str) -> int:
-    """Of forty blocks of 4 to 14 MB, one after another, in a process of their own."""
+    """Count page faults of forty blocks of 4 to 14 MB, one after another, in a process of their own."""
     done = subprocess.run(
         [sys.executable, "-c", BLOCKS, how], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -35,7 +35,7 @@ def faults(how: str) -> int:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mallopt is glibc's")
 def test_blocks_that_come_and_go_keep_their_pages() -> None:
-    """Hardly a page is mapped anew, where glibc alone maps thousands."""
+    """Hardly a page is mapped again, where glibc alone maps thousands."""
     assert faults("keep") < 500 < faults("default")
 
 

@@ -60,7 +60,7 @@ class Process:
         return self
 
     def regions(self) -> set[str]:
-        """What this gateway and its workers map of the host's shared memory."""
+        """Return the regions of the host's shared memory that this gateway and its workers map."""
         family = [
             psutil.Process(self.process.pid),
             *psutil.Process(self.process.pid).children(recursive=True),
@@ -167,7 +167,7 @@ def test_a_stop_finishes_what_is_under_way(triton: TritonServer, make: Make, wor
 
 
 def test_a_request_that_outlives_its_time_is_told(triton: TritonServer, make: Make) -> None:
-    """When the time after SIGTERM is over, a request under way is answered 503 `shutting_down`, never 500."""
+    """A request still running when the time after SIGTERM is over is answered 503 `shutting_down`, never 500."""
     gateway = make(session_store="memory", shutdown_timeout_s=1).until_ready()
     caller = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=60)
     caller.putrequest("POST", "/v1/detect?branch=320")
@@ -280,7 +280,7 @@ def test_a_second_gateway_is_never_touched(triton: TritonServer, make: Make) -> 
 
 
 def test_workers_stop_when_their_parent_is_killed(triton: TritonServer, make: Make) -> None:
-    """Nobody would start them anew, and they would hold the port: they finish, and leave nothing behind."""
+    """Nobody would start them again, and they would hold the port: they finish, and leave nothing behind."""
     gateway = make(workers=2, shutdown_timeout_s=2).until_ready()
     regions = gateway.regions()
     workers = psutil.Process(gateway.process.pid).children(recursive=True)

@@ -162,7 +162,7 @@ def test_an_earlier_frame_that_overtook_nobody_goes_first(repository: Path) -> N
 
 @pytest.mark.parametrize("failing", ["image", "model"])
 def test_a_frame_that_fails_doesn_t_hold_up_the_next(repository: Path, failing: str) -> None:
-    """What can't be read, or has no branch, leaves the line."""
+    """A frame that can't be read, or has no branch, leaves the queue."""
     with client(repository) as gateway:
         body, query = (b"broken", "") if failing == "image" else (BODIES[0], "&variant=x")
         failed = gateway.post(f"/v1/detect?session=a&timestamp=1{query}", content=body)
@@ -171,7 +171,9 @@ def test_a_frame_that_fails_doesn_t_hold_up_the_next(repository: Path, failing: 
 
 
 def test_a_session_has_a_limit_of_requests_in_flight(repository: Path) -> None:
-    """As many as leases and waiting places together: the next one is told to come again; others are served."""
+    """A session may have as many requests as leases and waiting places together; the next is told to retry, other
+    sessions are served.
+    """
     held = Held()
     engine = FakeEngine(CATALOGUE, {"yolo11n_320": held})
     settings = {"leases": 1, "max_waiting": 0}

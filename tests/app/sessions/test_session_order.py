@@ -18,7 +18,9 @@ SOON = Deadline.after(86_400)  # made when the tests are collected
 
 
 async def _served(timestamps: Sequence[float | None], done_after: Sequence[int]) -> list[int]:
-    """In which order they are served that join in this one; number i infers for `done_after[i]` rounds of the loop."""
+    """Return the order of service for requests joining in this order; number i infers for `done_after[i]` rounds of
+    the loop.
+    """
     turns, order = Turns(100), list[int]()
 
     async def request(number: int) -> None:

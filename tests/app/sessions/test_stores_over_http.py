@@ -1,4 +1,4 @@
-"""Where sessions live: bounded in memory, shared in Redis, refused where workers have nothing in common."""
+"""Stores of sessions: bounded in memory, shared in Redis, refused for workers that share nothing."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def test_processes_of_their_own_share_a_session(
     ],
 )
 def test_a_store_that_can_t_be_is_refused_at_start(url: str, words: str) -> None:
-    """With what it could be, and without what may be secret."""
+    """The refusal names the possible stores, and no secret."""
     with pytest.raises((RuntimeError, ValueError), match=words) as caught:
         create_session_store(Settings(session_store=url), Metrics())
     assert "cret" not in str(caught.value).replace("secret", "")

@@ -1,4 +1,4 @@
-"""What happens to a session whose state another worker changes, whose clock goes back, or that can't go on."""
+"""Sessions whose state another worker changes, whose clock goes back, or that can't continue."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_an_update_that_always_loses_ends_with_its_time(found: Detections) -> No
 
 
 def test_a_request_without_time_left_changes_nothing(found: Detections) -> None:
-    """What can't be answered any more isn't tracked either, so the same frame can be sent again."""
+    """A frame that can't be answered in time isn't tracked either, so it can be sent again."""
     sessions = Sessions(MemoryStore(60, 100), Metrics())
     with pytest.raises(DeadlineExceeded):
         sessions.update(_call(1.0), [found], Deadline.after(0))
@@ -206,7 +206,7 @@ def test_a_session_has_room_for_so_many_tracks(found: Detections) -> None:
 
 
 def _many(found: Detections, count: int) -> Detections:
-    """So many sure boxes of 10 px, 20 px apart."""
+    """Return so many confident boxes of 10 px, 20 px apart."""
     corners = np.stack(np.divmod(np.arange(count), 100), axis=1).astype(np.float32) * 20
     boxes = np.concatenate([corners, corners + 10], axis=1)
     return replace(

@@ -45,7 +45,7 @@ def test_only_so_many_may_wait(tmp_path: Path) -> None:
 
 
 def test_a_job_that_comes_back_later_lets_others_pass(tmp_path: Path) -> None:
-    """What waits for its backend doesn't hold up the queue."""
+    """A job that waits for its backend doesn't block the queue."""
     index = JobIndex(tmp_path)
     index.add(job("a", 0), 9)
     index.add(job("b", 1), 9)

@@ -38,7 +38,7 @@ def _unavailable(store: RedisStore) -> SessionsUnavailable:
 
 
 def test_a_session_is_one_small_key_that_redis_ends_itself(store: RedisStore, beside: redis.Redis) -> None:
-    """The key says what it is; the time to live begins anew with every save, not with a read."""
+    """The key says what it is; the time to live begins again with every save, not with a read."""
     assert store.save("cam:1", b"value", None)
     assert beside.keys() == [b"gateway:session:cam:1"]
     assert beside.strlen("gateway:session:cam:1") == 8 + len(b"value")
@@ -70,14 +70,14 @@ def test_a_save_whose_answer_got_lost_is_not_done_twice(store: RedisStore, besid
 
 
 def test_a_server_that_forgot_the_script_gets_it_again(store: RedisStore, beside: redis.Redis) -> None:
-    """As after a restart or a failover."""
+    """The script is sent again, as after a restart or a failover."""
     assert store.save("a", b"1", None)
     beside.script_flush()
     assert store.save("b", b"1", None)
 
 
 def test_a_restart_is_survived_on_the_same_store(store: RedisStore, redis_server: RedisServer) -> None:
-    """Away, every call is refused at once; back, the next one is served by a connection made anew."""
+    """Away, every call is refused at once; back, the next one is served by a connection made again."""
     assert store.save("a", b"1", None)
     redis_server.kill()
     started = time.monotonic()

@@ -1,4 +1,4 @@
-"""What both stores promise: a value is replaced by who saw the last one, or not at all."""
+"""Contract of both stores: a value is replaced only by a caller that saw the last one."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_only_who_saw_the_last_value_replaces_it(store: SessionStore) -> None:
 
 
 def test_a_session_that_began_anew_is_another_one(store: SessionStore) -> None:
-    """What was read before the reset can't be written after it, even over an equal value."""
+    """A value read before the reset can't be written after it, even over an equal value."""
     assert store.save("a", b"1", None)
     before = _token(store)
     assert store.delete("a")

@@ -193,7 +193,7 @@ def test_an_interrupted_analysis_ends_the_same(
 
 
 def test_a_damaged_chunk_is_done_again(embedded: PipelineSet, video: Path, tmp_path: Path) -> None:
-    """What is kept on the way is checked before it is built upon."""
+    """Checkpoints are verified before they are used."""
     analyse(embedded, video, tmp_path / "undisturbed")
 
     def report(progress: Progress) -> None:
@@ -276,7 +276,7 @@ def test_cancelling_keeps_what_is_done(embedded: PipelineSet, video: Path, tmp_p
 
 
 def test_a_video_that_breaks_off_is_partial(embedded: PipelineSet, tmp_path: Path) -> None:
-    """What could be decoded is there, and the manifest and every artefact say that it isn't all."""
+    """The decoded part is there, and the manifest and every artefact say that it is partial."""
     whole = patches(tmp_path / "whole.mkv", 60)
     broken = videos.cut(whole, 0.5)
     manifest = analyse(embedded, broken, tmp_path / "out")
@@ -326,7 +326,7 @@ def test_check_refuses_what_will_never_work(embedded: PipelineSet, video: Path, 
 
 @pytest.mark.parametrize("most", [1, 3, 8])
 def test_previews_are_spread_and_few(most: int) -> None:
-    """Of any number of frames at most so many are kept, evenly, and each was kept when it came."""
+    """At most so many frames are kept, evenly spread, and each was kept when it came."""
     for frames in range(1, 200):
         stride = preview_stride(frames, most)
         kept = [n for n in range(frames) if n % stride == 0]

@@ -93,7 +93,7 @@ def test_a_value_that_cannot_serve_is_refused(text: str, words: str) -> None:
     ],
 )
 def test_bounds_themselves_are_allowed(text: str) -> None:
-    """What a tracker and a sampler take, a profile takes."""
+    """A profile accepts the bounds that a tracker and a sampler accept."""
     assert PROFILES.restored(json.dumps(PROFILES.parse(text).to_dict())) == PROFILES.parse(text)
 
 
@@ -154,7 +154,7 @@ def test_ten_faults_are_told_and_the_others_counted() -> None:
 
 
 def test_a_stored_profile_with_a_bad_value_is_an_error_of_ours() -> None:
-    """What an earlier version let through fails its job with a reason."""
+    """A value that an earlier version accepted fails its job with a reason."""
     stored = PROFILES.parse(DETECT).to_dict()
     for bad in ({"sampling": {"every": 10**30}}, {"name": "\ud83d"}, {"schema_version": 10**400}):
         with pytest.raises(InvalidParameter, match=r"profile\.json: "):

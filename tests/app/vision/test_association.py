@@ -55,7 +55,7 @@ def test_assignments_are_the_cheapest(cost: NDArray[np.float64], limit: float) -
 def test_associations_go_by_their_order(
     overlap: list[list[float]], scores: list[float], strong: int, wanted: list[int]
 ) -> None:
-    """Of a tracked, a lost and a new track the first two come first, then weak ones for the first, then the third."""
+    """Tracked and lost tracks are matched first, then weak detections to tracked ones, then new tracks."""
     found = associate(np.array(overlap), np.array(scores), strong, 1, 2, 0.8)
     assert found.tolist() == wanted
 

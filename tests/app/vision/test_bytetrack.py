@@ -52,7 +52,7 @@ def test_golden_scenes_show_all_that_can_happen() -> None:
 
 
 def test_the_first_frame_shows_its_tracks_and_others_wait_for_a_second_hit() -> None:
-    """As published: born in frame 1, shown in frame 1; born later, shown from the second frame on."""
+    """Tracks born in frame 1 are shown in frame 1; later ones from their second frame on, as published."""
     tracker = ByteTracker()
     assert tracker.update(*one(0), None, 0.0).tolist() == [1]
     both = [np.concatenate(pair) for pair in zip(one(0), one(300), strict=True)]
@@ -139,7 +139,7 @@ def test_a_slow_video_is_tracked_although_its_interval_exceeds_the_buffer() -> N
 
 
 def test_an_interruption_ends_all_tracks() -> None:
-    """What was tracked before a camera was silent for a minute is not continued."""
+    """Tracks from before a minute of silence of the camera are not continued."""
     tracker = ByteTracker()
     walk([n / 30 for n in range(30)], 0, tracker)
     assert walk([61.0, 61.1], 0, tracker) == [-1, 2]

@@ -168,7 +168,7 @@ def test_the_golden_file_is_the_one_that_was_measured() -> None:
 
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=126, exclude_characters="&"), max_size=80))
 def test_plain_text_needs_no_repair(text: str) -> None:
-    """What goes around ftfy and unescaping would have come out of them as it was."""
+    """Texts that bypass ftfy and unescaping would have come out of them unchanged."""
     repaired = html.unescape(html.unescape(ftfy.fix_text(text)))
     assert repaired == text
     assert clean(text) == " ".join(text.split()).lower()

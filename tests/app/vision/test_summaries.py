@@ -51,7 +51,7 @@ def test_a_shift_has_one_direction() -> None:
 
 
 def test_opposite_halves_cancel_out() -> None:
-    """As much to the left as to the right: full dispersion, although there is motion."""
+    """Equal motion to the left and to the right is full dispersion."""
     flow = np.zeros((2, 4, 8), np.float32)
     flow[0, :, :4], flow[0, :, 4:] = -2, 2
     found = motion_summary(flow, 8, 8, 1.0)

@@ -25,7 +25,7 @@ def run(tracker: ByteTracker, count: int, frames: int, stride: float) -> list[ND
 
 
 def test_the_best_thousand_detections_are_linked() -> None:
-    """Of 3,000 boxes the 1,000 with the best scores have ids; the others have none."""
+    """The 1,000 best of 3,000 boxes have ids; the others have none."""
     ids = run(ByteTracker(TrackParameters(**EVERYTHING, match=1.0)), 3000, 3, 0.0)[-1]
     assert MOST_DETECTIONS == 1000
     assert (ids[:1000] > 0).all()

@@ -1,4 +1,4 @@
-"""What a tracker remembers: parameters in range, and a state that nothing but a tracker's is taken for."""
+"""State of a tracker: parameters in range, and bytes that can't be mistaken for another's."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 
 def in_source(case: Case, found: Candidates) -> Answer:
-    """What `detect` found, with the letterbox undone."""
+    """Return the result of `detect` with the letterbox undone."""
     undone = Letterbox.fit(case.width, case.height, case.size).undo(found.boxes)
     return Answer.of(undone, found.scores, found.class_ids)
 
@@ -123,7 +123,7 @@ def test_agnostic_lets_classes_suppress_each_other() -> None:
 
 
 def test_max_det_keeps_the_best_scores() -> None:
-    """Of many separate boxes the best `max_det` are answered, best first."""
+    """The best `max_det` of many separate boxes are answered, best first."""
     columns = [((20.0 * i + 10, 10.0, 8.0, 8.0), {i % 80: 0.3 + 0.02 * i}) for i in range(30)]
     found = detect(one(*columns), 0.25, 0.7, 5)
     np.testing.assert_allclose(found.scores, [0.88, 0.86, 0.84, 0.82, 0.8], rtol=1e-6)

@@ -89,7 +89,7 @@ def test_an_encoded_picture_is_answered_as_the_plain_one(gateway: TestClient, ca
 
 @pytest.mark.parametrize("case", DAMAGED)
 def test_damaged_data_is_the_caller_s_error(gateway: TestClient, case: str) -> None:
-    """It is told as damage of the encoding, not of the picture."""
+    """The error names the encoding, not the picture."""
     answered = post(gateway, *DAMAGED[case])
     assert (answered.status_code, answered.json()["code"]) == (400, "invalid_parameter"), answered.text
     assert DAMAGED[case][0].split(",")[0] in answered.json()["detail"]
@@ -155,7 +155,7 @@ def test_json_is_decoded(gateway: TestClient) -> None:
 
 @pytest.mark.parametrize("path", ["/v1/detect", "/v1/videos?profile=detect_embedded"])
 def test_a_video_is_decoded(gateway: TestClient, path: str, tmp_path: Path) -> None:
-    """It may be larger than a picture, and its limit is the video's."""
+    """A video may be larger than a picture, and its limit is the video's."""
     video = count(tmp_path / "count.mp4", 8).read_bytes()
     answered = post(gateway, "gzip", gzip.compress(video), path)
     assert answered.status_code in (200, 202), answered.text

@@ -172,7 +172,7 @@ def test_a_field_is_the_query_s_equal(
 def test_a_wrong_field_is_refused_by_name(
     gateway: TestClient, fields: list[tuple[str, bytes]], query: str, status: int, word: str
 ) -> None:
-    """As it would be in the query; a name in both places says two things."""
+    """A wrong field is refused as in the query; a name in both places is ambiguous."""
     answer = post(gateway, form((FILE, FRAME), *(field(*one) for one in fields)), query)
     assert answer.status_code == status, answer.text
     assert word in answer.json()["detail"]

@@ -64,7 +64,7 @@ def test_head_of_what_get_refuses_is_refused(running: int, path: str, status: in
 
 
 def test_head_of_a_job_ends_at_once(running: int, tmp_path: Path) -> None:
-    """Of its view, of an artefact, and of its events, whose answer to GET has no end while it runs."""
+    """HEAD of a job's view, artefact and events ends at once, although GET of its events does not."""
     video = videos.count(tmp_path / "v.mp4", 4).read_bytes()
     form = [("profile", PROFILE.encode()), ("file", video)]
     parts = [

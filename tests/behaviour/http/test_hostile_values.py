@@ -80,7 +80,7 @@ def test_no_text_in_a_form_is_a_defect(gateway: TestClient, part: str, value: by
 
 @pytest.mark.parametrize("text", ["%ED%A0%BD", "%FF", "%00", "9" * 5000, "..%2f..", "%F0%9F%98%80"])
 def test_no_id_in_a_path_is_a_defect(gateway: TestClient, text: str) -> None:
-    """It names nothing, or is no id."""
+    """Every id is answered as unknown or as invalid."""
     for path in ("/v1/videos/{}", "/v1/videos/{}/events", "/v1/videos/x/artifacts/{}", "/v1/sessions/{}"):
         for method in ("GET", "DELETE"):
             response = gateway.request(method, path.format(text))

@@ -31,7 +31,7 @@ def contract(value: Any, *, names: bool = False) -> Any:
 
 
 def document() -> Any:
-    """What the service says now."""
+    """Return the service's current OpenAPI document."""
     return contract(json.loads(json.dumps(create_app(Settings()).openapi())))
 
 

@@ -97,7 +97,7 @@ def test_a_list_is_repeated_or_separated_by_commas(
 
 @pytest.mark.parametrize("path", [*BODIES, "/v1/branches", "/v1/videos"])
 def test_a_value_given_twice_is_refused_by_name(gateway: TestClient, path: str) -> None:
-    """Of two values for one thing neither is right, equal ones included."""
+    """Two values for one parameter are refused, equal ones included."""
     method = "GET" if path == "/v1/branches" else "POST"
     examples = {"boolean": "true", "integer": "1", "number": "0.5", "string": "medium"}
     for row in _parameters(gateway, path):

@@ -124,7 +124,7 @@ WELL_FORMED = {
 
 @pytest.mark.parametrize("name", WELL_FORMED)
 def test_an_unusual_head_that_is_right_is_served(guarded: Guarded, name: str) -> None:
-    """What only looks odd is answered, and the connection goes on."""
+    """An odd but valid head is answered, and the connection stays open."""
     with Line(guarded.port) as line:
         for _ in range(2):
             line.send(

@@ -41,7 +41,7 @@ def classes(answer: Any) -> list[str]:
 
 
 def lines(text: str) -> str:
-    """As `base64` and MIME wrap it."""
+    """Wrap the text as `base64` and MIME do."""
     return "\r\n".join(re.findall(".{1,76}", text)) + "\r\n"
 
 
@@ -198,7 +198,7 @@ def test_other_text_is_still_text(gateway: TestClient, body: str) -> None:
 
 
 def test_the_limit_holds_for_text(gateway: TestClient) -> None:
-    """It is that of the body as it is sent."""
+    """The limit applies to the body as sent."""
     answered = post(gateway, json.dumps({"image": "A" * LIMIT}), JSON)
     assert (answered.status_code, answered.json()["code"]) == (413, "payload_too_large")
 

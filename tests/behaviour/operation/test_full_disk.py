@@ -138,7 +138,7 @@ def _children(pid: int) -> list[str]:
 def test_a_service_that_starts_on_a_full_disk_begins_when_there_is_room(
     all_families: Path, disk: Path, tmp_path: Path
 ) -> None:
-    """It starts, answers 503 for videos and serves the rest; then it takes jobs without a restart."""
+    """The service starts, answers 503 for videos and serves the rest; then it takes jobs without a restart."""
     video = patches(tmp_path / "v.mp4", 12).read_bytes()
     fill(disk, 0)
     with server(all_families, tmp_path / "log", videos_folder=disk / "videos") as (http, _):

@@ -112,7 +112,7 @@ def rename(models: Path, old: str, new: str, ensemble: str) -> None:
 
 
 def depth(stage: Stage) -> dict[str, Any]:
-    """What an answer of the depth branch says of its model."""
+    """Return the model in an answer of the depth branch."""
     answer = stage.gateway.post(f"/v1/depth?branch={DEPTH}", content=png(scene(320, 320)))
     assert answer.status_code == 200, answer.text
     used: dict[str, Any] = answer.json()["models_used"][0]
@@ -120,7 +120,7 @@ def depth(stage: Stage) -> dict[str, Any]:
 
 
 def test_one_model_in_place_of_an_ensemble_is_served(models: Path, start: Start) -> None:
-    """It has no parts; its weights aren't those of the catalogue, so they are unknown."""
+    """Such a model has no parts; its weights aren't those of the catalogue, so they are unknown."""
     fused = Shaped(models, DEPTH)
     fused.answers(("OUTPUT__0", "float32", [1, SQUARE, SQUARE], 0.5))
     stage = start()

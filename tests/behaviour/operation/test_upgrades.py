@@ -35,7 +35,7 @@ NEXT = b"GET /v1/branches?width=7&height=7 HTTP/1.1\r\nHost: inner\r\n\r\n"
 
 @pytest.fixture(scope="module")
 def port(all_families: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """Of a gateway that runs every family."""
+    """Port of a gateway that runs every family."""
     with server(all_families, tmp_path_factory.mktemp("gateway") / "log") as (http, _):
         yield _port(http)
 
@@ -162,7 +162,7 @@ def test_a_tunnel_is_refused(port: int, extra: bytes) -> None:
     ],
 )  # fmt: skip
 def test_an_offer_excuses_no_faulty_head(port: int, extra: bytes) -> None:
-    """What is refused without an offer is refused with one: 400, and the connection ends."""
+    """A head that is refused without an offer is refused with one: 400, and the connection ends."""
     head = b"POST /v1/detect HTTP/1.1\r\nHost: gateway\r\n" + JAVA + extra + b"\r\n"
     with Line(port) as line:
         refused = line.send(head + NEXT).answer()

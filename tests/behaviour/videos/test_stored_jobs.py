@@ -71,7 +71,7 @@ def over(gateway: TestClient, name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", QUEUED)
 def test_a_queued_job_with_a_bad_value_fails_with_a_reason(gateway: TestClient, name: str) -> None:
-    """It is over at once, in our words, and every look at it is answered."""
+    """The job fails at once with our message, and every request about it is answered."""
     error = over(gateway, name)["error"]
     assert error["code"] == "invalid_parameter"
     assert error["detail"].startswith("profile.json: ")

@@ -51,7 +51,7 @@ def test_a_file_s_name_is_the_job_s(gateway: TestClient, video: bytes, filename:
 
 
 def test_the_name_stands_in_the_manifest(gateway: TestClient, video: bytes) -> None:
-    """As `input.name`."""
+    """The manifest has the name as `input.name`."""
     job = submit(gateway, video, "holiday 7.mp4").json()
     limit = time.monotonic() + 60
     while (view := gateway.get(f"/v1/videos/{job['id']}").json())["state"] not in ("done", "failed"):

@@ -76,7 +76,7 @@ def test_an_open_loop_counts_from_when_a_request_was_due() -> None:
 
 @pytest.mark.parametrize(("work", "kept"), [(0.001, True), (0.05, False)])
 def test_a_rate_that_can_not_be_kept_is_seen(work: float, kept: bool) -> None:  # a parameter of the case
-    """Of 40/s from a server that manages 20/s, 20/s come."""
+    """A rate of 40/s from a server that manages 20/s is measured as 20/s."""
     outcome = open_loop(lambda: Sleeper(work, serial=True), 40, 20, FOREVER)
     slow = Sleeper(work, serial=True)
     outcome = open_loop(lambda: slow, 40, 20, FOREVER)

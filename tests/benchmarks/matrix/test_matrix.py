@@ -188,7 +188,7 @@ class _Target:
     ids=["at the call", "at loading"],
 )
 def test_out_of_memory_is_a_row(tmp_path: Path, target: _Target) -> None:
-    """Whether the GPU's memory ends when the model is loaded or when it is called, the run goes on."""
+    """The run continues if the GPU's memory ends, at loading or at a call."""
     results = Results(tmp_path / "run", {})
     Bench(CATALOGUE, [Reached(target, target.states())], Effort(5, 1), results).run(
         ["*"], policies("seq,open@0.5x")
@@ -212,7 +212,7 @@ def test_a_target_that_can_not_be_made_is_a_row(tmp_path: Path) -> None:
 
 @pytest.mark.triton
 def test_an_interrupted_run_goes_on(stack: Stack, tmp_path: Path) -> None:
-    """What was measured stays on disk; --resume measures the rest, and nothing twice."""
+    """Measured cells stay on disk; --resume measures the rest, and nothing twice."""
     matrix = ["--repeats", "2", "--targets", "triton_shm,embedded", "--policies", "seq,c4"]
     what = [*stack.options, "--out", tmp_path, *matrix]
     lines = tmp_path / "a" / "results.jsonl"

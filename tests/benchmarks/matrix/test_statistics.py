@@ -26,7 +26,7 @@ def row(samples: list[list[float]] | None, **fields: Any) -> dict[str, Any]:
 
 
 def test_percentiles_of_known_numbers() -> None:
-    """Of 0 to 100: its own percentiles; of nothing: nothing."""
+    """The numbers 0 to 100 are their own percentiles; an empty list has none."""
     found = percentiles([float(value) for value in range(101)])
     assert (found["p50_ms"], found["p95_ms"], found["p99_ms"]) == (50, 95, 99)
     assert (found["mean_ms"], found["min_ms"], found["max_ms"]) == (50, 0, 100)
@@ -43,7 +43,7 @@ def test_a_clear_difference_is_seen(factor: float, wanted: str) -> None:
 
 
 def test_noise_is_no_regression() -> None:
-    """Of two hundred pairs with 20 % of noise and no difference, none or nearly none is called slower."""
+    """Two hundred pairs with 20 % of noise and no difference yield nearly no regression."""
     pairs = [ratio_of_medians(rounds(10, 0.2, seed), rounds(10, 0.2, seed + 1000)) for seed in range(200)]
     verdicts = [verdict(low, high, 0.1) for _, low, high in pairs]
     assert verdicts.count("slower") <= 4

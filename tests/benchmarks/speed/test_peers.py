@@ -53,7 +53,7 @@ def test_a_peers_letterbox_is_padded_and_scaled() -> None:
 
 
 def test_a_peers_map_is_an_npy_file() -> None:
-    """As the gateway's `application/x-npy`."""
+    """A peer's map has the form of the gateway's `application/x-npy`."""
     values = np.arange(6, dtype=np.float32).reshape(2, 3)
     np.testing.assert_array_equal(np.load(io.BytesIO(steps.npy(values))), values)
     assert steps.square(Image.new("RGB", (640, 480))).shape == (1, 512, 512, 3)
@@ -92,7 +92,7 @@ def test_every_peer_has_its_script(peer: object) -> None:
 
 
 def test_a_peer_that_cannot_be_installed_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It becomes a row of the table, not the end of the run."""
+    """Such a peer becomes a row of the table, not the end of the run."""
     monkeypatch.setattr("benchmarks.speed.peers.VENVS", tmp_path)
     broken = type(PEERS["plain"])("x", "x", "x", ("./no-such-folder",), (), ())
     with pytest.raises(Unavailable, match="pip"):
@@ -100,6 +100,6 @@ def test_a_peer_that_cannot_be_installed_says_why(tmp_path: Path, monkeypatch: p
 
 
 def test_the_guard_judges_the_gateways_ratios_alone() -> None:
-    """That the bare app became slower is no fault of the gateway."""
+    """A slower bare app is no fault of the gateway."""
     found = {"ratios": {"ours / limit": 1, "bare / limit": 2, "ours / plain": 3}}
     assert _of_ours(found) == {"ours / limit": 1, "ours / plain": 3}

@@ -43,7 +43,7 @@ def targets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LimitTar
 def test_every_target_answers_every_case(
     targets: tuple[LimitTarget, HttpTarget, HttpTarget], name: str
 ) -> None:
-    """What is compared does the same work; four at once work, too."""
+    """All targets do the same work; four requests at once work, too."""
     for target in targets:
         assert target.check(CASES[name]) is None
         row = target.run(CASES[name], 4, 0.1)

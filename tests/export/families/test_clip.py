@@ -196,7 +196,7 @@ def test_an_argmax_is_refused(clip: Any) -> None:
 
 
 def test_the_same_seed_gives_the_same_bytes(clip: Any) -> None:
-    """Random weights, made and traced anew, become the same file, and have no class names."""
+    """Random weights, made and traced again, become the same file, and have no class names."""
     digests = set()
     for _ in range(2):
         clip.load.cache_clear()
@@ -339,7 +339,7 @@ ANOTHER = rf"{NAME}/config\.json describes another network than CLIP ViT-B/32: "
 def test_another_layout_is_refused(
     clip: Any, copy: Path, spoil: Callable[[Path], None], message: str
 ) -> None:
-    """What isn't CLIP ViT-B/32 in the hub's layout is an error that names the folder and what is wrong with it."""
+    """A folder that isn't CLIP ViT-B/32 in the hub's layout is an error that names the folder and its fault."""
     spoil(copy)
     with pytest.raises(ExportError, match=message):
         clip.load(EXPORTER.find(copy.parent, IMAGE))

@@ -127,7 +127,7 @@ def test_hub_folder_is_read_whole(midas: Any, folder: Path) -> None:
 
 @both
 def test_the_same_weights_give_the_same_bytes(midas: Any, folder: Path) -> None:
-    """Read and traced anew, a network becomes the same file, so its digest says which network it is."""
+    """Read and traced again, a network becomes the same file, so its digest says which network it is."""
     name = next(folder.iterdir()).name
     weights = EXPORTER.find(folder, BRANCHES[name])
     first, _ = midas.export(BRANCHES[name], weights)

@@ -130,7 +130,7 @@ def test_logits_are_torchs(places: Any, network: Any, tmp_path: Path, size: int)
 
 
 def test_the_same_seed_gives_the_same_digest(places: Any) -> None:
-    """Random weights, made and settled anew, give the same bytes."""
+    """Random weights, made and settled again, give the same bytes."""
     digests = set()
     for _ in range(2):
         places.load.cache_clear()
@@ -264,7 +264,7 @@ def test_another_layout_is_refused(places: Any, network: Any, tmp_path: Path) ->
 
 
 def test_garbage_and_code_are_refused(places: Any, tmp_path: Path) -> None:
-    """What isn't a checkpoint is an error that names the file; a pickle that would run code isn't run."""
+    """A file that isn't a checkpoint is an error that names it; a pickle that would run code isn't run."""
     (tmp_path / FILE).write_bytes(b"no weights")
     with pytest.raises(ExportError, match="no checkpoint that torch can read"):
         places.load(EXPORTER.find(tmp_path, BRANCH))

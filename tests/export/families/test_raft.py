@@ -193,7 +193,7 @@ def test_random_network_depends_on_both_pictures(
 def test_the_same_seed_gives_the_same_bytes(
     raft: Any, random_graph: Callable[[str], bytes], variant: str
 ) -> None:
-    """Random weights, made and traced anew, become the same file."""
+    """Random weights, made and traced again, become the same file."""
     first = random_graph(BRANCHES[variant].name)
     raft.network.cache_clear()
     again, _ = raft.export(BRANCHES[variant], random_weights())

@@ -1,4 +1,4 @@
-"""What the scripts that make golden data of exported families have in common."""
+"""Shared parts of the scripts that make golden data of exported families."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ class Reference:
         return kept
 
     def without_duplicates(self, tracks: list[Track]) -> list[Track]:
-        """Of a seen and a lost track on one object, the one that was seen for longer."""
+        """Return, of a seen and a lost track on one object, the one that was seen for longer."""
         drop: set[Track] = set()
         for seen in (t for t in tracks if not t.lost):
             for lost in (t for t in tracks if t.lost):
@@ -196,7 +196,7 @@ class Scene:
         return frames
 
     def detect(self, rng: np.random.Generator, truth: Array) -> tuple[Array, Array]:
-        """What the detector says: hidden objects, by those that stand lower in the picture, score low."""
+        """Simulate the detector: objects hidden by others that stand lower in the picture score low."""
         boxes, scores = [], []
         for box in truth:
             hidden = max((overlap(box, other) for other in truth if other[3] > box[3]), default=0.0)

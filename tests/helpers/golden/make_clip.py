@@ -107,7 +107,7 @@ def smaller(square: Pixels, side: int) -> Pixels:
 
 
 def pixels(square: Pixels) -> Any:
-    """What the processor hands to the network: `/255`, minus mean, by deviation; FP32 `[1, 3, side, side]`."""
+    """Return the processor's output for the network: `/255`, minus mean, by deviation; FP32 `[1, 3, side, side]`."""
     processor = CLIPImageProcessorPil(do_resize=False, do_center_crop=False)
     return np.asarray(
         processor(images=Image.fromarray(square), return_tensors="np")["pixel_values"], np.float32

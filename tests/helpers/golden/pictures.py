@@ -28,7 +28,7 @@ MIME = {".jpg": "image/jpeg", ".png": "image/png"}
 
 @dataclass(frozen=True)
 class Folders:
-    """Where the packages keep their pictures; None where a package can't be found."""
+    """Folders where the packages keep their pictures; None for a package that can't be found."""
 
     skimage: Path | None
     ultralytics: Path | None
@@ -81,7 +81,7 @@ class Picture:
         return np.ascontiguousarray(rgb)
 
     def body(self, folders: Folders) -> tuple[bytes, str]:
-        """What to post, and its media type: the file's own bytes, or a lossless PNG of what is derived."""
+        """Return the body to post and its media type: the file's own bytes, or a lossless PNG of a derived picture."""
         path = self.path(folders)
         if path is not None and not self.steps:
             return path.read_bytes(), MIME[path.suffix]

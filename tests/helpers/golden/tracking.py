@@ -26,7 +26,7 @@ def scene(name: str) -> Iterator[tuple[Floats, Floats, Ids]]:
 
 
 def settings(name: str, interval_s: float) -> TrackParameters:
-    """What the reference was set to, for frames so far apart."""
+    """Return the settings of the reference, for frames so far apart."""
     high, low, new, match, buffer = GOLDEN[f"{name}_settings"].tolist()
     return TrackParameters(high, low, new, match, buffer * interval_s)
 

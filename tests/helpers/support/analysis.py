@@ -1,4 +1,4 @@
-"""What tests of whole videos share: pipelines over an engine, a profile of everything, a video of known contents."""
+"""Shared parts of tests of whole videos: pipelines over an engine, a profile of everything, a video of known contents."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def numbers(output: Path) -> dict[str, np.ndarray]:
 
 
 def same_numbers(one: Path, other: Path) -> bool:
-    """Whether two outputs hold the same arrays, to the bit."""
+    """Return whether two outputs hold the same arrays, to the bit."""
     first, second = numbers(one), numbers(other)
     return list(first) == list(second) and all(
         array.dtype == second[name].dtype

@@ -151,7 +151,7 @@ def _masked(rgb: Array) -> Iterator[Row]:
 
 
 def _shown(rgb: Array, masks: tuple[int, int, int], *, exact: bool) -> Array:
-    """What the masks say, with OpenCV's shifted levels for the two layouts it knows (`exact`)."""
+    """Return the pixels by the masks, with OpenCV's shifted levels for the two layouts it knows (`exact`)."""
     planes = []
     for channel, mask in enumerate(masks):
         most = mask >> ((mask & -mask).bit_length() - 1)

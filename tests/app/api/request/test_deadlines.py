@@ -44,11 +44,11 @@ class Place:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Of a gateway that runs one inference of a branch at a time."""
+        """Settings of a gateway that runs one inference of a branch at a time."""
         return {"engine": "triton", "triton_url": self.triton.grpc_url, "leases": 1}
 
     def runs(self, family: str) -> int:
-        """That a model has begun, whatever became of them."""
+        """Count the runs that a model has begun, with any result."""
         with grpcclient.InferenceServerClient(self.triton.grpc_url) as asked:
             return int(asked.get_inference_statistics(MODELS[family]).model_stats[0].execution_count)
 
@@ -154,7 +154,7 @@ def test_who_waits_for_a_lease_too_long_was_queued(place: Place, http: TestClien
 
 
 def test_of_a_batch_no_frame_is_begun_after_the_deadline(place: Place, http: TestClient) -> None:
-    """Those before it are answered, the others have their own 504 in their place."""
+    """Frames before it are answered; each of the others has its own 504 in its place."""
     place.timed["detect"].takes(RUN_S)
     before = place.runs("detect")
     files = [("file", ("f.png", FRAME)) for _ in range(8)]

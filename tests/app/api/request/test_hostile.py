@@ -39,7 +39,7 @@ def serves_on(running: Server) -> Iterator[None]:
     http, pid = running
     assert http.post("/v1/detect", content=GOOD).status_code == 200
     before = psutil.Process(pid).memory_info().rss
-    Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak starts anew (proc(5))
+    Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak starts again (proc(5))
     yield
     answer = http.post("/v1/detect", content=GOOD)
     assert answer.status_code == 200, answer.text
@@ -147,7 +147,7 @@ def test_a_hostile_form_is_refused_with_its_code(running: Server, name: str) -> 
 
 
 def test_a_path_as_a_file_name_is_of_no_consequence(running: Server) -> None:
-    """What a part calls its file reaches no file system: the frame is answered."""
+    """The file name of a part reaches no file system: the frame is answered."""
     http, _ = running
     answer = http.post("/v1/detect", content=_form(("file", GOOD)), headers={"content-type": _KIND})
     assert answer.status_code == 200

@@ -87,6 +87,6 @@ def test_what_costs_more_than_its_bytes_is_bounded(body: bytes) -> None:
 
 
 def test_too_many_lines_like_boundaries_are_too_large() -> None:
-    """It is told as the size that it is."""
+    """The refusal names the size."""
     with pytest.raises(PayloadTooLarge, match="parts"):
         read(HEAD + b"\r\n--XXa" * 2000 + END, 1 << 16)

@@ -201,7 +201,7 @@ def test_json_beyond_its_limit_is_refused_unread(gateway: TestClient, size: int)
     ],
 )
 def test_json_with_two_meanings_is_refused(gateway: TestClient, body: bytes, words: str) -> None:
-    """What other readers would read otherwise, or can't be written again, is a 400 that says so."""
+    """JSON that other readers would read differently, or that can't be written again, is a 400 that says so."""
     response = gateway.post("/v1/clip/text", content=body)
     assert (response.status_code, response.json()["code"]) == (400, "invalid_parameter")
     assert words in response.json()["detail"]

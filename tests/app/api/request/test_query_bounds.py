@@ -90,7 +90,7 @@ def test_an_unknown_part_is_named_with_its_likeness(gateway: TestClient) -> None
 
 
 def test_a_query_that_is_not_utf_8_is_refused(gateway: TestClient) -> None:
-    """It is neither taken as other characters nor a defect; a surrogate has no UTF-8."""
+    """Such a query is neither decoded as other characters nor a 500; a surrogate has no UTF-8."""
     for query in ("session=%ff", "session=%ED%A0%BD", "%ED%A0%BD=1", "classes=%C3"):
         response = gateway.post(f"/v1/detect?{query}", content=b"x")
         assert (response.status_code, response.json()["detail"]) == (400, "the query is not UTF-8")

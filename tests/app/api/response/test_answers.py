@@ -1,4 +1,4 @@
-"""What answers carry beside their body."""
+"""Headers of answers."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from app.api.response.chunk_queue import Handover
 
 
 def passed(pieces: Iterator[bytes], most: int = 4, pause_s: float = 0.0) -> list[bytes]:
-    """What is taken until the end, with a pause after each time."""
+    """Take pieces until the end, with a pause after each time."""
 
     async def run() -> list[bytes]:
         loop = asyncio.get_running_loop()
@@ -42,7 +42,7 @@ def test_everything_arrives_in_order(pause_s: float) -> None:
 
 
 def test_what_waits_is_taken_at_once() -> None:
-    """Who takes slowly gets several pieces as one, but never more than may wait."""
+    """A slow reader gets several pieces as one, but never more than may wait."""
     taken = passed(numbered(40), 4, 0.02)
     assert max(piece.count(b"\n") for piece in taken) == 4
 
@@ -53,7 +53,7 @@ def test_nothing_is_an_end_too() -> None:
 
 
 def test_an_error_ends_it_after_what_came_before() -> None:
-    """What was made is taken; then the error shows where the thread is awaited."""
+    """Pieces that were made are taken; then the error shows where the thread is awaited."""
 
     def fail() -> None:
         raise ZeroDivisionError

@@ -82,7 +82,7 @@ def test_each_line_is_the_answer_to_a_frame(everything: TestClient, video: bytes
 
 
 def test_boxes_of_a_video_have_tracks(everything: TestClient, video: bytes) -> None:
-    """What stands still keeps its id, and what comes later gets its own at its second sight."""
+    """An object that stands still keeps its id; one that appears later gets its own at its second sight."""
     *frames, _ = lines(everything.post("/v1/detect", content=video))
     by_place: dict[tuple[float, ...], set[int]] = {}
     for line in frames:

@@ -84,7 +84,7 @@ def test_a_problem_says_what_happened_and_what_to_do(kind: type[errors.GatewayEr
 
 
 def test_the_tree_in_the_docstring_is_the_tree() -> None:
-    """What the errors module draws is what it holds, with the codes."""
+    """The tree that the errors module draws is the tree of its classes, with the codes."""
     drawn = dict(line.strip("│├└─ ").split() for line in (errors.__doc__ or "").splitlines() if "_" in line)
     written = {kind.__name__: kind.code for kind in LEAVES}
     assert drawn == {name: code for name, code in written.items() if "_" in code}
@@ -134,7 +134,7 @@ def test_a_full_queue_says_when_to_come_again(repository: Path) -> None:
 def test_a_defect_is_a_500_with_its_request_id_and_is_counted(
     repository: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What nobody foresaw is still a problem, is found again in log and metrics, and tells nothing of the inside."""
+    """An unforeseen error is still a problem answer, is found in log and metrics, and reveals nothing internal."""
 
     def break_(inputs: Arrays, outputs: Arrays) -> None:
         raise RuntimeError("secret of the inside")

@@ -106,7 +106,7 @@ def test_a_small_frame_is_not_scaled_up(gateway: TestClient) -> None:
 
 
 def test_the_tensor_of_a_small_frame_is_grey_around_untouched_pixels(repository: Path) -> None:
-    """What reaches the model, element by element."""
+    """The tensor that reaches the model is checked element by element."""
     seen: list[np.ndarray] = []
 
     def look(inputs: Arrays, outputs: Arrays) -> None:
@@ -197,7 +197,7 @@ def test_a_fallback_is_taken_only_when_allowed_and_said(gateway: TestClient) -> 
     ],
 )
 def test_a_wrong_parameter_is_named(gateway: TestClient, query: str, status: int, code: str) -> None:
-    """What can't be used is refused with its name; nothing is silently ignored."""
+    """A parameter that can't be used is refused by name; nothing is silently ignored."""
     document = problem(post(gateway, query=query), status, code)
     name = query[1:].split("=", maxsplit=1)[0]
     assert name in document["detail"] or query.rsplit("=", maxsplit=1)[-1] in document["detail"]

@@ -162,14 +162,14 @@ def test_flow_has_a_picture_to_look_at(gateway: TestClient) -> None:
     ],
 )
 def test_flow_needs_two_frames_of_one_size(gateway: TestClient, files: Any, words: str) -> None:
-    """What is missing or too much is named."""
+    """The error names the frame that is missing or superfluous."""
     response = gateway.post("/v1/flow", files=files)
     assert (response.status_code, response.json()["code"]) == (400, "invalid_parameter")
     assert words in response.json()["detail"]
 
 
 def row_at_end(prompt: str) -> np.ndarray:
-    """What the small text model answers at the end of the prompt."""
+    """Return the small text model's answer at the end of the prompt."""
     tokens = TOKENIZER(prompt)
     wave = np.sin(np.float32(49407) * np.arange(1, 513, dtype=np.float32) / 1000)
     row: np.ndarray = wave + tokens.end

@@ -64,7 +64,7 @@ def test_what_there_is_not_is_refused(gateway: TestClient, path: str, status: in
 
 
 def test_small_never_stands_in_for_large(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Where large isn't built its requests are refused by its name, with a fallback allowed or not."""
+    """Without the large variant, requests for it are refused by its name, with a fallback allowed or not."""
     folder = build(tmp_path_factory.mktemp("small"), ("raft_256",))
     with client(folder) as gateway:
         for query in ("", "&fallback=true"):

@@ -102,7 +102,7 @@ def test_a_batch_of_several_branches_says_several(repository: Path) -> None:
 
 
 def test_problems_are_counted_by_code(gateway: TestClient) -> None:
-    """Of the domain, of validation, of routing; also where no branch was chosen."""
+    """Problems of the domain, of validation and of routing are counted, also without a chosen branch."""
     before = scrape(gateway)
     gateway.post("/v1/detect", content=b"text")
     gateway.post("/v1/detect?conf=7", content=FRAME)

@@ -41,11 +41,11 @@ SOON_S = 0.3
 
 
 def engine(pause_s: float) -> Callable[[Settings, Catalogue], Engine]:
-    """Makes engines that look often, and wait so long before they mend a branch."""
+    """Makes engines that look often, and wait so long before they recover a branch."""
 
     def make(settings: Settings, catalogue: Catalogue) -> Engine:
         options = TritonOptions(
-            poll_interval_s=0.05, warmup_s=20, mend_pause_s=pause_s, mend_longest_s=pause_s
+            poll_interval_s=0.05, warmup_s=20, reload_pause_s=pause_s, reload_longest_s=pause_s
         )
         return TritonEngine(catalogue, settings.triton.grpc, WeightsBook(settings.repository, None), options)
 
@@ -61,7 +61,7 @@ class Service:
     memory: dict[str, Memory]
 
     def branch(self, name: str) -> dict[str, Any]:
-        """As `GET /v1/branches` has it."""
+        """Return a branch as `GET /v1/branches` describes it."""
         families = self.http.get("/v1/branches").json()["families"]
         rows: list[dict[str, Any]] = [row for family in families for row in family["branches"]]
         return next(row for row in rows if row["name"] == name)
@@ -75,13 +75,13 @@ class Service:
         return sum(s.value for s in samples if labels.items() <= s.labels.items())
 
     def inferences(self) -> dict[str, int]:
-        """Of each model that Triton has loaded, since then."""
+        """Return the inferences of each loaded model since it was loaded."""
         with grpcclient.InferenceServerClient(self.triton.grpc_url) as asked:
             rows = asked.get_inference_statistics().model_stats
         return {row.name: row.inference_count for row in rows}
 
     def loads(self, model: str) -> int:
-        """How often Triton has loaded the model since it was started."""
+        """Return how often Triton has loaded the model since it was started."""
         return len(re.findall(rf"successfully loaded '{model}'", self.triton.log.read_text()))
 
 
@@ -127,7 +127,7 @@ def detect(service: Service, query: str = "branch=640") -> Any:
 
 
 def boxes(answer: Any) -> list[list[float]]:
-    """Of the detections of an answer, rounded."""
+    """Return the boxes of an answer, rounded."""
     assert answer.status_code == 200, answer.text
     return [np.round(row["box"]).tolist() for row in answer.json()["detections"]]
 
@@ -163,13 +163,13 @@ def test_the_next_smaller_branch_answers_in_the_same_request(service: Service) -
 
 
 def test_a_branch_is_out_until_it_is_loaded_anew_and_has_run(service: Service) -> None:
-    """The model fails for ever after: all pages say so, others serve, Triton loads it anew, and it serves again."""
+    """The model fails for ever after: all pages say so, others serve, Triton reloads it, and it serves again."""
     right, loads, before = boxes(detect(service)), service.loads(DETECT), service.inferences()
     service.memory[DETECT].runs_out()
     assert detect(service).status_code == 503
     row = service.branch(DETECT)
     assert row["readiness"] == "out_of_memory"
-    assert "attempt 1 to load it anew and run it" in row["reason"]
+    assert "attempt 1 to reload it and run it" in row["reason"]
     checklist = service.http.get("/v1/repository").json()
     listed = {entry["name"]: entry for entry in (*checklist["required"], *checklist["optional"])}
     assert listed[DETECT]["readiness"] == "out_of_memory"
@@ -185,8 +185,8 @@ def test_a_branch_is_out_until_it_is_loaded_anew_and_has_run(service: Service) -
     assert served > 0
     assert service.loads(DETECT) == loads + 1
     now = service.inferences()
-    assert now[DETECT] in (1, 2)  # first runs of what was loaded anew: Triton counts from then on
-    assert now[SMALLER] == before[SMALLER] + served  # never loaded anew
+    assert now[DETECT] in (1, 2)  # first runs of what was reloaded: Triton counts from then on
+    assert now[SMALLER] == before[SMALLER] + served  # never reloaded
     assert boxes(detect(service)) == right
     assert detect(service).json()["branch"]["name"] == DETECT
     assert service.http.get("/readyz").status_code == 200
@@ -221,11 +221,11 @@ def test_what_still_fails_is_tried_again(service: Service) -> None:
     service.memory[DETECT].is_short()
     service.memory[DETECT].is_too_short_to_load()
     assert detect(service).status_code == 503
-    eventually(lambda: "attempt 1 to mend it failed: loading" in service.branch(DETECT)["reason"])
+    eventually(lambda: "attempt 1 to recover it failed: loading" in service.branch(DETECT)["reason"])
     assert "out of memory ; GPU=0" in service.branch(DETECT)["reason"]
     service.memory[DETECT].is_free()
     service.memory[DETECT].is_short()
-    eventually(lambda: "to mend it failed: yolo11n_640: " in service.branch(DETECT)["reason"])
+    eventually(lambda: "to recover it failed: yolo11n_640: " in service.branch(DETECT)["reason"])
     service.memory[DETECT].is_free()
     eventually(lambda: service.ready(DETECT))
     now = {
@@ -325,7 +325,7 @@ def test_a_video_job_is_made_by_one_model(
 
 
 def test_several_gateways_load_a_branch_anew_once(models: Path, service: Service) -> None:
-    """Two that both saw the failure: the first to try mends it for both, and neither takes it from the other."""
+    """Two that both saw the failure: the first to try recovers it for both, and neither takes it from the other."""
     loads = service.loads(DETECT)
     settings = {"engine": "triton", "triton_url": service.triton.grpc_url}
     with client(models, engine(6 * SOON_S), **settings) as http:
@@ -355,7 +355,7 @@ def uncontrolled(tmp_path: Path) -> Iterator[tuple[Path, Memory, TritonServer]]:
 def test_without_explicit_control_a_branch_is_only_tried_again(
     uncontrolled: tuple[Path, Memory, TritonServer], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Triton refuses to load anything anew: that is logged, the branch stays out, and serves once a run goes well."""
+    """Triton refuses to reload anything: that is logged, the branch stays out, and serves once a run goes well."""
     models, left, triton = uncontrolled
     with client(models, engine(SOON_S), engine="triton", triton_url=triton.grpc_url) as http:
         service = Service(http, triton, {DETECT: left})
@@ -363,7 +363,7 @@ def test_without_explicit_control_a_branch_is_only_tried_again(
         left.is_short()
         answer = detect(service, "branch=640&fallback=true")
         assert (answer.status_code, answer.json()["branch"]["name"]) == (200, SMALLER)
-        eventually(lambda: "attempt 2 to mend it failed" in service.branch(DETECT)["reason"])
+        eventually(lambda: "attempt 2 to recover it failed" in service.branch(DETECT)["reason"])
         assert "--model-control-mode=explicit" in caplog.text
         assert detect(service).status_code == 503
         left.is_free()

@@ -175,7 +175,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_changed_parameter_is_a_conflict(gateway: TestClient, session: str, name: str) -> None:
-    """Which one, from what to what; the session goes on with its own parameters, given or by default."""
+    """The conflict names the parameter and both values; the session keeps its own, given or by default."""
     before, after, words = CHANGES[name]
     ok(post(gateway, session, f"{before}&timestamp=1"))
     assert words in refused(post(gateway, session, f"{after}&timestamp=2"), 409, "session_conflict")

@@ -1,4 +1,4 @@
-"""What runs here, and is it well."""
+"""Status routes: branches, repository and probes."""
 
 from __future__ import annotations
 
@@ -370,5 +370,5 @@ def _curl(gateway: TestClient, words: list[str]) -> Any:
 
 
 def _value(text: str) -> bytes:
-    """What curl makes of `@file`, or of the text itself."""
+    """Return what curl sends for `@file`, or for the text itself."""
     return (ROOT / text[1:]).read_bytes() if text.startswith("@") else text.encode()

@@ -33,7 +33,7 @@ from app.videos.analysis import VideoAnalysis
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the module's service keeps its videos."""
+    """Folder where the module's service keeps its videos."""
     return tmp_path_factory.mktemp("kept") / "videos"
 
 
@@ -112,7 +112,7 @@ def test_a_named_profile_and_a_raw_body(gateway: TestClient, video: bytes) -> No
 
 
 def _kept(folder: Path) -> set[str]:
-    """What lies there, but for the journal that SQLite keeps beside its own file."""
+    """Return the files there without the journal that SQLite keeps beside its own file."""
     return {path.name for path in folder.iterdir()} - {"jobs.sqlite3-journal"}
 
 
@@ -246,7 +246,7 @@ def test_only_so_many_wait(all_families: Path, tmp_path: Path) -> None:
 def test_finished_videos_are_kept_for_a_limited_time(
     all_families: Path, tmp_path: Path, video: bytes
 ) -> None:
-    """What is over its room is removed, files and all."""
+    """Videos beyond the limit are removed with their files."""
     with client(all_families, videos_folder=tmp_path / "v") as http:
         job = submit(http, video)
         until(http, job["id"], over)
@@ -258,7 +258,7 @@ def test_finished_videos_are_kept_for_a_limited_time(
 
 
 def test_a_service_without_a_folder_takes_no_videos(all_families: Path, video: bytes) -> None:
-    """It says so, and serves everything else."""
+    """The service says so, and serves everything else."""
     with client(all_families, videos_folder=None) as http:
         assert problem(http.post("/v1/videos?profile=x", content=video)) == (503, "videos_unavailable")
         assert http.get("/readyz").status_code == 200

@@ -176,7 +176,7 @@ def test_a_rate_limit_is_its_key_s_own(guarded: TestClient) -> None:
 
 
 def test_requests_are_counted_by_the_name_of_their_key(guarded: TestClient) -> None:
-    """Who floods, and whose key runs out, is seen by the configuration's own names; unknown keys make no new series."""
+    """Metrics name the keys as the configuration does; unknown keys make no new series."""
     for name in ("old", "old", "expired"):
         guarded.get("/v1/branches", headers=bearer(name))
     guarded.get("/metrics", headers=bearer("old"))
@@ -269,7 +269,7 @@ def test_an_empty_list_of_keys_shuts_all(repository: Path, tmp_path: Path) -> No
 
 
 def test_openapi_says_which_key_each_operation_takes(guarded: TestClient, gateway: TestClient) -> None:
-    """Where keys are set they are needed, elsewhere allowed; open paths take none; refusals are described."""
+    """Operations require keys when keys are configured; open paths take none; refusals are described."""
     for document, needed in (
         (guarded.get("/openapi.json").json(), True),
         (gateway.get("/openapi.json").json(), False),

@@ -1,4 +1,4 @@
-"""Who may begin: bounded, fair, at once, and given back whatever happens."""
+"""Admission control is bounded and fair, refuses at once, and releases every place."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Work:
 
 
 def test_no_more_run_at_once_than_may() -> None:
-    """What comes beyond the places waits, and is carried out in its turn."""
+    """Requests beyond the places wait, and run in their turn."""
     work = Work()
 
     async def test(admission: Admission) -> list[str]:
@@ -211,7 +211,7 @@ def test_a_caller_that_leaves_frees_its_place() -> None:
 
 
 def test_the_call_knows_how_long_it_waited() -> None:
-    """So that the answer's timings have it in stage queue."""
+    """The call records its wait for the stage `queue` of the answer's timings."""
     work = Work()
 
     async def test(admission: Admission) -> float:

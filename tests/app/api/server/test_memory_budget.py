@@ -68,7 +68,7 @@ def soon(seconds: float = 30) -> Deadline:
 
 @pytest.mark.parametrize(("each", "at_once"), [(24 * MIB, 2), (33 * MIB, 1), (200 * MIB, 1), (8 * MIB, 6)])
 def test_large_pictures_take_turns(each: int, at_once: int) -> None:
-    """Of six pictures in two families so many run at once as fit; one that is larger than all runs alone."""
+    """Six pictures in two families share the budget; one that is larger than the budget runs alone."""
     work = Work(each)
 
     async def test(admission: Admission, memory: MemoryBudget) -> list[str]:

@@ -70,7 +70,7 @@ def picture(path: Path, *patches: tuple[int, int, int, int], side: int = 256) ->
 
 
 def without_input(document: dict[str, Any]) -> dict[str, Any]:
-    """What the gateway said, without what the command adds."""
+    """Return the gateway's answer without the fields that the command adds."""
     return {k: v for k, v in document.items() if k not in ("input", "input_sha256", "saved")}
 
 

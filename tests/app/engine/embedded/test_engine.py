@@ -58,7 +58,7 @@ def state(engine: EmbeddedEngine, name: str = "yolo11n_320") -> ModelState:
 
 
 def test_the_digest_is_that_of_the_file(models: Path, load: Load) -> None:
-    """What is reported is computed from the bytes that were loaded."""
+    """The reported digest is computed from the bytes that were loaded."""
     content = (models / "yolo11n_320" / "1" / "model.onnx").read_bytes()
     assert state(load(models)).weights.digest == f"sha256:{hashlib.sha256(content).hexdigest()}"
 
@@ -201,7 +201,7 @@ def test_a_closed_engine_serves_nobody(models: Path, load: Load) -> None:
 
 
 def test_a_lease_outlives_the_closing_of_its_engine(models: Path, load: Load) -> None:
-    """Who has tensors when the engine is closed finishes the run."""
+    """A caller that holds tensors when the engine is closed finishes its run."""
     engine = load(models)
     with engine.lease(BRANCH, Deadline.after(10)) as lease:
         engine.close()

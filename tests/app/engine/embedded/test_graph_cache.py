@@ -86,7 +86,7 @@ def test_answers_are_the_same_to_the_bit(source: Source, folder: Path) -> None:
 def test_a_second_start_optimises_nothing(
     source: Source, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is in the cache is taken from there, and the model's own files aren't read by ONNX Runtime."""
+    """A cached graph is taken from the cache, and ONNX Runtime doesn't read the model's own files."""
     answer = run(opened(source, folder))
     monkeypatch.setattr(graph_cache, "_saving", None)
     monkeypatch.setattr(graph_cache, "_plain", None)
@@ -175,7 +175,7 @@ def test_sizes_share_their_weights(tmp_path: Path, folder: Path) -> None:
 
 
 def test_there_is_never_more_than_allowed(tmp_path: Path, folder: Path) -> None:
-    """What was used least recently goes, with the weights that only it has."""
+    """The least recently used graph is removed, with the weights that only it has."""
     sources = [model(tmp_path, 32, seed) for seed in range(3)]
     opened(sources[0], folder)
     size = sum(path.stat().st_size for path in folder.iterdir())
@@ -208,7 +208,7 @@ def test_a_folder_that_cannot_be_made_is_no_failure(source: Source, tmp_path: Pa
 
 
 def test_a_folder_of_somebody_else_is_not_used(source: Source, folder: Path) -> None:
-    """Who can write there could put another graph under a model's name."""
+    """A writer of the folder could put another graph under a model's name."""
     if os.geteuid():
         pytest.skip("only root can give a folder away")
     opened(source, folder)

@@ -55,7 +55,7 @@ def models(tmp_path: Path) -> Path:
 
 @pytest.fixture(params=[0.0, 20.0], ids=["without warm-up", "with warm-up"])
 def engine(models: Path, request: pytest.FixtureRequest) -> Iterator[EmbeddedEngine]:
-    options = EmbeddedOptions(threads=1, warmup_s=request.param, mend_pause_s=0.3, mend_longest_s=0.3)
+    options = EmbeddedOptions(threads=1, warmup_s=request.param, reload_pause_s=0.3, reload_longest_s=0.3)
     made = EmbeddedEngine(CATALOGUE, models, WeightsBook(None, None), options)
     assert made.loaded.wait(60)
     yield made
@@ -93,7 +93,7 @@ def test_a_session_that_ran_out_of_memory_is_made_anew(engine: EmbeddedEngine) -
     assert full() is None
     usage = engine.usage()
     assert (usage.out_of_memory, usage.quarantined) == ({BRANCH.name: 1}, frozenset())
-    assert usage.mended == {(BRANCH.name, "reloaded"): 1}
+    assert usage.recovered == {(BRANCH.name, "reloaded"): 1}
 
 
 @pytest.mark.parametrize("first", BRANCH.same_weights)
@@ -101,7 +101,7 @@ def test_a_branch_and_its_twin_are_made_anew_together(models: Path, first: str) 
     """They run on one session: whichever runs out of memory, both are out until another one takes its place."""
     test_repository.build(models, [f"{BRANCH.name}_uint8"], configs=False)
     (models / BRANCH.name / "1" / "model.onnx").write_bytes(hungry())
-    options = EmbeddedOptions(threads=1, mend_pause_s=0.3, mend_longest_s=0.3)
+    options = EmbeddedOptions(threads=1, reload_pause_s=0.3, reload_longest_s=0.3)
     engine = EmbeddedEngine(CATALOGUE, models, WeightsBook(None, None), options)
     assert engine.loaded.wait(60)
     try:
@@ -112,15 +112,15 @@ def test_a_branch_and_its_twin_are_made_anew_together(models: Path, first: str) 
         eventually(lambda: all(engine.ready()[name].ready for name in BRANCH.same_weights))
         assert ask(engine, 0.0) == 0.0
         assert full() is None
-        assert engine.usage().mended == {(first, "reloaded"): 1}
+        assert engine.usage().recovered == {(first, "reloaded"): 1}
     finally:
         engine.close()
 
 
 def test_a_branch_whose_files_are_gone_meanwhile_is_missing(engine: EmbeddedEngine, models: Path) -> None:
-    """Then there is nothing to load anew."""
+    """Then there is nothing to reload."""
     with pytest.raises(InsufficientGpuMemory):
         ask(engine, 1.0)
     (models / BRANCH.name / "1" / "model.onnx").unlink()
     eventually(lambda: engine.ready()[BRANCH.name].readiness is Readiness.WEIGHTS_MISSING)
-    assert engine.usage().mended == {(BRANCH.name, "gone"): 1}
+    assert engine.usage().recovered == {(BRANCH.name, "gone"): 1}

@@ -94,7 +94,7 @@ def test_a_model_that_appears_is_served(models: Path, start: Start) -> None:
 
 
 def test_a_model_that_vanishes_is_refused_and_may_come_back(models: Path, start: Start) -> None:
-    """Who has it already finishes; the next caller reads what is missing."""
+    """A caller that holds the model finishes; the next one is told that it is missing."""
     engine = start(models)
     graph = models / BRANCH.name / "1" / "model.onnx"
     with engine.lease(BRANCH, Deadline.after(10)) as lease:
@@ -206,7 +206,7 @@ def test_without_rescans_the_first_look_stays(models: Path, start: Start) -> Non
 
 
 def test_a_branch_whose_first_run_fails_is_not_served(models: Path, start: Start) -> None:
-    """It loads, but doesn't run: known before a caller finds out."""
+    """A branch that loads but doesn't run is known before a caller meets it."""
     nodes = [  # an index that only a run shows to be none
         helper.make_node("ReduceMean", ["images"], ["mean"], keepdims=0),
         helper.make_node("Add", ["mean", "million"], ["far"]),
@@ -257,7 +257,7 @@ def test_a_branch_that_cannot_run_says_so_to_whoever_asks(models: Path) -> None:
 
 
 def test_embeddings_of_other_weights_are_never_served(tmp_path: Path) -> None:
-    """Prompts are remembered by the weights' digest: after a change the same prompt is computed anew."""
+    """Prompts are remembered by the weights' digest: after a change the same prompt is computed again."""
     models = test_repository.build(tmp_path / "models", ["clip_text"])
     body = {"prompts": ["a photo of a cat"]}
     graph = models / "clip_text_onnx" / "1" / "model.onnx"

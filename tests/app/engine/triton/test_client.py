@@ -1,4 +1,4 @@
-"""What gRPC and Triton say of a failure, in our words."""
+"""Failures of gRPC and Triton translated into the project's errors."""
 
 from __future__ import annotations
 

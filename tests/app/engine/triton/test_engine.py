@@ -302,7 +302,7 @@ def test_a_run_that_was_given_up_writes_into_nobody_s_tensors(slow: TritonServer
 
 
 def test_the_region_of_a_run_that_was_given_up_is_unregistered(slow: TritonServer, connect: Connect) -> None:
-    """What a deadline cut off doesn't cost Triton the memory of a lease for ever."""
+    """A run cut off by its deadline doesn't cost Triton the memory of a lease for ever."""
     engine = connect(slow, poll_interval_s=0.1, leases=1)
     give_up(engine)
     ask_anything(engine)  # one instance: the run that was given up is over now
@@ -404,7 +404,7 @@ def test_a_model_with_other_tensors_is_not_served(odd: TritonServer, connect: Co
 
 
 def test_a_model_that_triton_does_not_know_is_missing(odd: TritonServer, connect: Connect) -> None:
-    """What isn't in the repository index is `missing`, and leasing it is model_not_found."""
+    """A model that isn't in the repository index is `missing`, and leasing it is model_not_found."""
     engine = connect(odd)
     assert engine.ready()["midas_512"].readiness is Readiness.MISSING
     with (

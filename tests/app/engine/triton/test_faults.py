@@ -118,7 +118,7 @@ def sent_again(engine: TritonEngine) -> dict[str, int]:
 
 
 def refusals(engine: TritonEngine, count: int = 50) -> float:
-    """So many callers with half a minute each: all are refused; the seconds that took in all."""
+    """Refuse all of so many callers with half a minute each; return the total seconds."""
     started = time.monotonic()
     for _ in range(count):
         with pytest.raises(TritonUnavailable) as refusal:
@@ -175,7 +175,7 @@ def test_what_has_expired_never_reaches_triton(place: Place, connect: Connect, t
 
 
 def test_a_run_whose_caller_leaves_ends_by_itself(place: Place, connect: Connect) -> None:
-    """It isn't called off: Triton finishes it, and the lease with its region serves the next caller."""
+    """The run isn't cancelled: Triton finishes it, and the lease with its region serves the next caller."""
     engine = connect(leases=1)
     told(engine)
     region = engine._pools[TIMED.name]._free[0]._region.name  # type: ignore[union-attr]  # of shared memory

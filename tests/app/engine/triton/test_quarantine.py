@@ -14,14 +14,14 @@ from support.waiting import eventually
 from app.deadline import Deadline
 from app.engine.base import ModelState
 from app.engine.triton.model_control import NoModelControl, Reloader
-from app.engine.quarantine import Mended, Quarantine
+from app.engine.quarantine import Recovery, Quarantine
 from app.errors import InsufficientGpuMemory, ModelNotReady, TritonUnavailable
 from routing.catalogue import Branch
 from routing.policy import Readiness
 
 DETECT, DEPTH = CATALOGUE.branches["yolo11n_320"], CATALOGUE.branches["midas_256"]
 NO_MEMORY = InsufficientGpuMemory("out of memory")
-Mend = Callable[[Branch, bool], Mended]
+Recover = Callable[[Branch, bool], Recovery]
 Start = Callable[..., Quarantine]
 
 
@@ -30,8 +30,8 @@ def start() -> Iterator[Start]:
     """Makes quarantines with short pauses; closed at the end."""
     made: list[Quarantine] = []
 
-    def build(mend: Mend, pause_s: float = 0.04, longest_s: float = 0.16) -> Quarantine:
-        made.append(Quarantine(mend, lambda _: None, pause_s, longest_s))
+    def build(recover: Recover, pause_s: float = 0.04, longest_s: float = 0.16) -> Quarantine:
+        made.append(Quarantine(recover, lambda _: None, pause_s, longest_s))
         return made[-1]
 
     yield build
@@ -44,13 +44,13 @@ def test_the_pause_doubles_up_to_the_longest(start: Start) -> None:
     """1, 2, 4, 4 times the first one, each at least three quarters of that: a GPU that is full is not hammered."""
     times: list[float] = []
 
-    def mend(branch: Branch, anew: bool) -> Mended:
+    def recover(branch: Branch, reloaded: bool) -> Recovery:
         times.append(time.monotonic())
         if len(times) < 5:
             raise NO_MEMORY
         return "reloaded"
 
-    quarantine = start(mend)
+    quarantine = start(recover)
     began = time.monotonic()
     quarantine.add(DETECT, NO_MEMORY)
     eventually(lambda: not quarantine.holds(DETECT.name))
@@ -68,7 +68,7 @@ def test_one_branch_is_mended_at_a_time(start: Start) -> None:
     """Loading takes memory: two at once would take it from each other."""
     at_work, most = 0, 0
 
-    def mend(branch: Branch, anew: bool) -> Mended:
+    def recover(branch: Branch, reloaded: bool) -> Recovery:
         nonlocal at_work, most
         at_work += 1
         most = max(most, at_work)
@@ -76,7 +76,7 @@ def test_one_branch_is_mended_at_a_time(start: Start) -> None:
         at_work -= 1
         return "reloaded"
 
-    quarantine = start(mend, pause_s=0.001)
+    quarantine = start(recover, pause_s=0.001)
     for branch in (DETECT, DEPTH):
         quarantine.add(branch, NO_MEMORY)
     eventually(lambda: not quarantine.counts()[1])
@@ -88,18 +88,18 @@ def test_whatever_goes_wrong_the_next_attempt_comes(start: Start) -> None:
     faults = iter([TritonUnavailable("gone fishing"), ZeroDivisionError("a defect")])
     said: list[str | None] = []
 
-    def mend(branch: Branch, anew: bool) -> Mended:
+    def recover(branch: Branch, reloaded: bool) -> Recovery:
         said.append(quarantine.verdict(ModelState(DETECT.name, Readiness.READY)).reason)
         for fault in faults:
             raise fault
         return "ran"
 
-    quarantine = start(mend)
+    quarantine = start(recover)
     quarantine.add(DETECT, NO_MEMORY)
     eventually(lambda: not quarantine.holds(DETECT.name))
-    assert "attempt 1 to load it anew and run it is under way" in (said[0] or "")
-    assert "attempt 1 to mend it failed: gone fishing; attempt 2" in (said[1] or "")
-    assert "attempt 2 to mend it failed: ZeroDivisionError; attempt 3" in (said[2] or "")
+    assert "attempt 1 to reload it and run it is under way" in (said[0] or "")
+    assert "attempt 1 to recover it failed: gone fishing; attempt 2" in (said[1] or "")
+    assert "attempt 2 to recover it failed: ZeroDivisionError; attempt 3" in (said[2] or "")
     assert quarantine.counts()[2] == {(DETECT.name, "failed"): 2, (DETECT.name, "ran"): 1}
 
 
@@ -135,16 +135,16 @@ def test_a_run_that_is_under_way_while_the_branch_is_unloaded_is_told_why(start:
 
 
 def test_who_comes_back_is_tried_at_once(start: Start) -> None:
-    """And as one that may have been loaded anew; so is a branch, a part of which has been seen to be."""
+    """And as one that may have been reloaded; so is a branch, a part of which has been seen to be."""
     told: list[bool] = []
 
-    def mend(branch: Branch, anew: bool) -> Mended:
-        told.append(anew)
+    def recover(branch: Branch, reloaded: bool) -> Recovery:
+        told.append(reloaded)
         if len(told) == 1:
             raise NO_MEMORY
         return "ran"
 
-    quarantine = start(mend, pause_s=3600.0, longest_s=3600.0)
+    quarantine = start(recover, pause_s=3600.0, longest_s=3600.0)
     quarantine.add(DEPTH, NO_MEMORY)
     quarantine.note_reloads([DETECT.name])
     quarantine.try_now()
@@ -156,17 +156,17 @@ def test_who_comes_back_is_tried_at_once(start: Start) -> None:
 
 
 def test_who_comes_back_during_an_attempt_is_tried_again_at_once(start: Start) -> None:
-    """What fails because the server is just away doesn't wait for the longest pause."""
+    """An attempt that fails because the server is away doesn't wait for the longest pause."""
     told: list[bool] = []
 
-    def mend(branch: Branch, anew: bool) -> Mended:
-        told.append(anew)
+    def recover(branch: Branch, reloaded: bool) -> Recovery:
+        told.append(reloaded)
         if len(told) == 1:
             quarantine.try_now()
             raise TritonUnavailable("away")
         return "ran"
 
-    quarantine = start(mend, pause_s=3600.0, longest_s=3600.0)
+    quarantine = start(recover, pause_s=3600.0, longest_s=3600.0)
     quarantine.add(DETECT, NO_MEMORY)
     quarantine.try_now()
     eventually(lambda: not quarantine.holds(DETECT.name))
@@ -230,19 +230,19 @@ def fails(branch: Branch, deadline: Deadline) -> None:
 def test_a_branch_is_unloaded_loaded_and_run() -> None:
     """In this order; the run's failure is the attempt's."""
     server = Server()
-    assert reloader(server, runs)(DETECT, anew=False) == "reloaded"
+    assert reloader(server, runs)(DETECT, reloaded=False) == "reloaded"
     assert server.said == ["unload yolo11n_320", "load yolo11n_320"]
     with pytest.raises(InsufficientGpuMemory):
-        reloader(server, fails)(DETECT, anew=False)
+        reloader(server, fails)(DETECT, reloaded=False)
 
 
 def test_what_was_loaded_anew_elsewhere_is_left_alone_if_it_runs() -> None:
     """And loaded once more in the same attempt if it doesn't."""
     server = Server()
-    assert reloader(server, runs)(DETECT, anew=True) == "ran"
+    assert reloader(server, runs)(DETECT, reloaded=True) == "ran"
     assert server.said == []
     with pytest.raises(InsufficientGpuMemory):
-        reloader(server, fails)(DETECT, anew=True)
+        reloader(server, fails)(DETECT, reloaded=True)
     assert server.said == ["unload yolo11n_320", "load yolo11n_320"]
 
 
@@ -252,24 +252,24 @@ def test_what_took_too_long_to_load_is_run_when_it_is_there() -> None:
     server.hangs = True
     attempt = reloader(server, runs)
     with pytest.raises(TritonUnavailable):
-        attempt(DETECT, anew=False)
-    assert attempt(DETECT, anew=False) == "ran"
+        attempt(DETECT, reloaded=False)
+    assert attempt(DETECT, reloaded=False) == "ran"
     assert server.said == ["unload yolo11n_320", "load yolo11n_320"]
 
 
 def test_what_never_settles_is_no_end() -> None:
     """A model that is being unloaded for ever, because a run on it hangs: the attempt ends with an error."""
     with pytest.raises(ModelNotReady, match="still being loaded or unloaded"):
-        reloader(Server("UNLOADING"), runs, load_s=0.1)(DETECT, anew=False)
+        reloader(Server("UNLOADING"), runs, load_s=0.1)(DETECT, reloaded=False)
 
 
 def test_a_server_that_refuses_is_asked_again(caplog: pytest.LogCaptureFixture) -> None:
-    """The branch is only run, and one warning says why; a server that was started anew may allow it."""
+    """The branch is only run, and one warning says why; a server that was started again may allow it."""
     server = Server()
     server.refuses = True
     attempt = reloader(server, runs)
     with caplog.at_level("WARNING"):
-        assert [attempt(DETECT, anew=False) for _ in range(2)] == ["ran", "ran"]
+        assert [attempt(DETECT, reloaded=False) for _ in range(2)] == ["ran", "ran"]
     assert caplog.text.count("--model-control-mode=explicit") == 1
     server.refuses = False
-    assert attempt(DETECT, anew=False) == "reloaded"
+    assert attempt(DETECT, reloaded=False) == "reloaded"

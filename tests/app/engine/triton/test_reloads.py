@@ -171,7 +171,7 @@ def test_a_model_that_appears_is_run_and_served(models: Path, server: TritonServ
 
 
 def test_a_model_that_vanishes_is_refused(models: Path, server: TritonServer, start: Start) -> None:
-    """Unloaded and removed: not served, with the reason; back again, it is run anew and served."""
+    """Unloaded and removed: not served, with the reason; back again, it is run again and served."""
     engine = start()
     eventually(lambda: engine.ready()[BRANCH.name].ready)
     folder, aside = models / BRANCH.name, models.parent / "aside"
@@ -191,7 +191,7 @@ def test_a_model_that_vanishes_is_refused(models: Path, server: TritonServer, st
 def test_other_weights_under_the_same_version_change_the_digest(
     models: Path, server: TritonServer, start: Start
 ) -> None:
-    """Loaded anew without ever leaving READY: the new digest from then on, and never a gap in serving."""
+    """Reloaded without ever leaving READY: the new digest from then on, and never a gap in serving."""
     engine = start()
     eventually(lambda: engine.ready()[BRANCH.name].ready)
     _, old = answer(engine)

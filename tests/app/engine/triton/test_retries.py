@@ -1,4 +1,4 @@
-"""What is sent again and what isn't, the budget for it, and the breaker, without a server."""
+"""Retries, their budget, and the breaker, without a server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ AWAY = TritonUnavailable("gone fishing")
 
 
 class Failed(grpc.RpcError):  # type: ignore[misc]  # gRPC has no types
-    """What gRPC raises."""
+    """The exception that gRPC raises."""
 
     def __init__(self, code: grpc.StatusCode, details: str) -> None:
         self._said = code, details
@@ -32,7 +32,7 @@ class Failed(grpc.RpcError):  # type: ignore[misc]  # gRPC has no types
 
 
 def translated(code: grpc.StatusCode, words: str) -> GatewayError:
-    """What the client makes of such a failure."""
+    """Return the client's error for such a failure."""
     with pytest.raises(GatewayError) as caught, translated_errors("m"):
         raise Failed(code, words)
     return caught.value
@@ -64,7 +64,7 @@ def test_what_is_worth_another_attempt(said: tuple[grpc.StatusCode, str], reason
 
 
 def test_a_status_that_the_table_forgets_is_not_repeated() -> None:
-    """Of gRPC's codes by themselves two are worth it, whatever it grows."""
+    """Only two of gRPC's codes are retried, whatever codes are added."""
     worth = {code.name for code in grpc.StatusCode if retry_reason_of(code) is not None}
     assert worth == {"UNAVAILABLE", "CANCELLED"}
 
@@ -199,7 +199,7 @@ def test_time_fills_the_budget_of_a_quiet_server() -> None:
 
 
 def test_the_breaker_opens_at_a_refusal_and_at_the_second_silence() -> None:
-    """And closes at an answer, from which it counts anew."""
+    """And closes at an answer, from which it counts again."""
     breaker = Breaker()
     assert breaker.open
     breaker.answered()

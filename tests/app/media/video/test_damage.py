@@ -39,7 +39,7 @@ def _nothing_is_left() -> Iterator[None]:
 
 
 def _descriptors() -> Counter[str]:
-    """What this process has open, by name; the descriptor that lists them comes and goes."""
+    """Return this process's open descriptors by name; the descriptor that lists them comes and goes."""
     gc.collect()  # frames that a failed assertion holds are not what is counted
     links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
     return Counter(str(link.readlink()) for link in links)
@@ -91,7 +91,7 @@ def test_a_file_that_was_cut_before_its_index(tmp_path: Path) -> None:
 
 
 def test_a_range_before_the_cut_is_whole(tmp_path: Path) -> None:
-    """Who asks for what is there gets it without a fault."""
+    """A range within the intact part comes without a fault."""
     path = videos.cut(textured(tmp_path / "a.mkv"), 0.8)
     numbers, video = read(path, end_s=0.4)
     assert numbers == list(range(10))
@@ -247,7 +247,7 @@ def test_a_header_that_lies_about_its_size(tmp_path: Path, width: int, height: i
 
 
 def test_frames_that_grow_over_the_limit(tmp_path: Path) -> None:
-    """What came before the frames became too large is delivered."""
+    """Frames before the growth are delivered."""
     path = videos.growing(tmp_path / "call.webm", [(96, 64), (192, 128)])
     numbers, video = read(path, VideoLimits(max_pixels=96 * 64))
     assert numbers == [0, 1, 2, 3, 4]

@@ -44,7 +44,7 @@ def child(video: VideoReader) -> psutil.Process:
 
 
 def gone(process: psutil.Process, within: float = 1.0) -> bool:
-    """Whether it ends in time; an orphan counts as gone while it waits for the system's first process to notice."""
+    """Return whether the process ends in time; an orphan counts as gone while it waits to be reaped."""
     end = time.monotonic() + within
     while time.monotonic() < end:
         if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
@@ -54,7 +54,7 @@ def gone(process: psutil.Process, within: float = 1.0) -> bool:
 
 
 def held(video: VideoReader, count: int) -> list[Any]:
-    """That many frames, not released."""
+    """Hold that many frames without releasing them."""
     return list(islice(video, count))
 
 
@@ -65,7 +65,7 @@ def after(seconds: float, action: Callable[[], object]) -> threading.Thread:
 
 
 def test_it_is_confined(video: VideoReader, long: Path) -> None:
-    """It has no environment, can open nothing, write nothing, dump nothing, gain nothing, and has limited memory."""
+    """The decoder has no environment, can open, write, dump and gain nothing, and has limited memory."""
     process = child(video)
     opened = {link.name: link.readlink().name for link in Path(f"/proc/{process.pid}/fd").iterdir()}
     del opened["2"]  # where the gateway's own complaints go
@@ -135,7 +135,7 @@ for frame in video:
 
 
 def dies_with_its_gateway(source: str) -> bool:
-    """Whether the decoder of a gateway, which prints its number, is gone within a second of a kill -9."""
+    """Return whether a gateway's decoder, whose number it prints, is gone within a second of a kill -9."""
     gateway = subprocess.Popen([sys.executable, "-c", source], cwd=ROOT, stdout=subprocess.PIPE)
     assert gateway.stdout is not None
     process = psutil.Process(int(gateway.stdout.readline()))
@@ -278,7 +278,7 @@ def test_a_decoder_without_a_processor_does_not_hang(looks: list[tuple[float, bo
 
 
 def test_the_processor_time_of_a_decoder(long: Path) -> None:
-    """It has used some when its first frame is there; suspended, it wants no more."""
+    """The decoder has used some when its first frame is there; suspended, it uses no more."""
     with long.open("rb") as file, VideoReader(file, slots=2) as video:
         started = video._child
         assert started is not None
@@ -371,7 +371,7 @@ def _named(process: psutil.Process) -> set[str]:
 
 
 def test_no_process_can_be_started(long: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the machine has no more processes or descriptors, the answer is that it is overloaded."""
+    """On a machine without free processes or descriptors, the answer is `overloaded`."""
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with long.open("rb") as file, pytest.raises(Overloaded, match="no decoder can be started"):
         VideoReader(file)
@@ -430,7 +430,7 @@ FRAME = '{"kind":"frame","slot":0,"index":0,"time_s":0.0,"decode_s":0.01,"width"
 
 
 def believed(long: Path, monkeypatch: pytest.MonkeyPatch, *messages: str) -> tuple[int, VideoReader]:
-    """How many frames come of a decoder that sends this and then is silent, and its reader."""
+    """Return the number of frames from a decoder that sends this and then is silent, and its reader."""
     monkeypatch.setattr("app.media.video.child._START", IMPOSTOR.format(messages=messages))
     with long.open("rb") as file, VideoReader(file, limits=VideoLimits(stall_s=2), slots=2) as video:
         return len(list(video)), video

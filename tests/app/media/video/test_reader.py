@@ -108,7 +108,7 @@ def test_every_frame_of_every_kind(tmp_path: Path, name: str, how: dict[str, Any
 
 
 def test_the_facts(cfr: Path) -> None:
-    """What the container says of the stream, known before a frame is taken."""
+    """The container's facts about the stream are known before a frame is taken."""
     with reading(cfr) as video:
         assert video.facts == VideoFacts(96, 64, 0, 10.0, 25.0, 250, "h264", "mov")
 
@@ -148,7 +148,7 @@ def test_a_jump_saves_the_work_before_it(cfr: Path) -> None:
 
 
 def test_an_index_that_lies(cfr: Path) -> None:
-    """Where a jump leads to a frame that can't be decoded, and on behind the start, everything is read instead."""
+    """A jump that leads to an undecodable frame and beyond the start makes the reader read everything instead."""
     data = bytearray(cfr.read_bytes())
     entries = data.index(b"stss") + 12
     keys = [int.from_bytes(data[at : at + 4], "big") for at in range(entries, entries + 40, 4)]
@@ -214,7 +214,7 @@ def test_keyframes_only(tmp_path: Path, name: str) -> None:
 
 
 def test_one_keyframe_only(tmp_path: Path) -> None:
-    """A video that never starts anew has one keyframe, and is read from it wherever the range starts."""
+    """A video that never starts again has one keyframe, and is read from it wherever the range starts."""
     path = videos.count(tmp_path / "one.mp4", 150, gop=1000, sc_threshold="0")
     assert shown(path, keyframes=True) == [0]
     assert shown(path, start_s=4, every=10) == [100, 110, 120, 130, 140]

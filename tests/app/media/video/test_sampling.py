@@ -1,4 +1,4 @@
-"""Which frames are wanted, and when they are shown."""
+"""Choice of frames and their times."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_a_rate_is_never_exceeded_and_never_missed(gaps: list[int], fps: int, st
 
 @given(gaps=st.lists(st.integers(1, 9000), min_size=1, max_size=60), at=st.integers(1, 30))
 def test_ranges_side_by_side_share_nothing_and_lose_nothing(gaps: list[int], at: int) -> None:
-    """What one range ends with, the next begins after: end is exclusive by the same measure as start."""
+    """A range begins after the last frame of the one before it: end is exclusive by the same measure as start."""
     times = [sum(gaps[: n + 1], 0) * MP4 for n in range(len(gaps))]
     cut = at / 10
     both = chosen(Sampling(end_s=cut), times) + chosen(Sampling(start_s=cut), times)

@@ -1,4 +1,4 @@
-"""What the engine tests share: the kinds of engine, and what the test repository's models compute, in numpy."""
+"""Shared parts of the engine tests: the kinds of engine, and the test repository's models in numpy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Make = Callable[..., Engine]
 
 
 def colour_detector(inputs: Arrays, outputs: Arrays) -> None:
-    """What the test repository's detector computes, in numpy."""
+    """Compute the test repository's detector in numpy."""
     images = inputs["images"]
     size = images.shape[2]
     parts = []

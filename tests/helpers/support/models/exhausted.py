@@ -26,7 +26,7 @@ CUBLAS = (
 
 
 class Memory:
-    """What is left for one model of a repository that a test may change; made before the server starts."""
+    """Memory left for one model of a repository, which a test may change; made before the server starts."""
 
     def __init__(self, repository: Path, model: str) -> None:
         self._folder = repository / model / "memory"
@@ -37,11 +37,11 @@ class Memory:
         config.write_text(re.sub("default_model_filename:.*\n", "", text))
 
     def runs_out(self, text: str = ARENA) -> None:
-        """At the next run, and then at every other until the model is loaded anew."""
+        """At the next run, and then at every other until the model is reloaded."""
         self._write("once", text)
 
     def is_short(self, text: str = ARENA) -> None:
-        """At every run, however often it is loaded anew, until `is_free`."""
+        """At every run, however often it is reloaded, until `is_free`."""
         self._write("always", text)
 
     def is_too_short_to_load(self, text: str = CUDA) -> None:

@@ -1,7 +1,7 @@
 """A model for Triton's Python backend that runs `model.onnx`, and runs out of memory when it is told to.
 
 Told by files in its folder's `memory/`, each holding the text to fail with: `once` (the next run, after which every
-later one fails too until the model is loaded anew), `always` (every run while the file is there), `load` (loading).
+later one fails too until the model is reloaded), `always` (every run while the file is there), `load` (loading).
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class WeighedText(FakeEngine):
 
     @contextmanager
     def lease(self, branch: Branch, deadline: Deadline) -> Iterator[Lease]:
-        """As a real engine: the lease says which weights are served when it begins."""
+        """Lease like a real engine: the lease names the weights that are served when it begins."""
         with super().lease(branch, deadline) as lease:
             lease.model = self._states[branch.name]
             yield lease

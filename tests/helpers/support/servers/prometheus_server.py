@@ -23,7 +23,7 @@ _GUARD = '"$@" >&2 & echo $!; cat >/dev/null; kill $! 2>/dev/null; wait'
 
 
 def promtool(*words: str | Path) -> str:
-    """What promtool says; it must be content."""
+    """Return the output of promtool, which must succeed."""
     done = subprocess.run(
         [program("promtool"), *map(str, words)], cwd=CONFIG, capture_output=True, text=True, check=False
     )

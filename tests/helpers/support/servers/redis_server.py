@@ -78,12 +78,12 @@ class RedisServer:
         self._guard = None
 
     def kill(self) -> None:
-        """As a crash would."""
+        """Kill the server as a crash would."""
         self._signal(signal.SIGKILL)
         self.stop()
 
     def suspend(self) -> None:
-        """It hangs: connections stay open, nothing is answered."""
+        """Suspend the server: connections stay open, nothing is answered."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:

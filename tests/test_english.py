@@ -1,0 +1,55 @@
+"""Rules of the project's English that a program can check (docstring openings, words that have a plainer form)."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.paths import ROOT
+
+SOURCES = sorted(
+    path
+    for folder in ("app", "routing", "export", "benchmarks", "deploy", "docs", "tests")
+    for path in (ROOT / folder).rglob("*.py")
+)
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "deploy").rglob("*.md")])
+# A docstring begins with a verb or a noun phrase.
+OPENING = re.compile(r"(what|who|whom|whose|whether|how|of|where|which|why)\b", re.IGNORECASE)
+WORDS = re.compile(r"\banew\b", re.IGNORECASE)
+
+
+def docstrings(source: str) -> Iterator[tuple[int, str]]:
+    """Yield line number and text of every docstring."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            text = ast.get_docstring(node)
+            if text:
+                yield getattr(node, "lineno", 1), text
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=named)
+def test_docstrings_open_with_a_verb_or_a_noun(path: Path) -> None:
+    """No docstring opens with a question word or with "of"."""
+    found = docstrings(path.read_text(encoding="utf-8"))
+    assert [f"{line}: {text.splitlines()[0]}" for line, text in found if OPENING.match(text)] == []
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *DOCUMENTS], ids=named)
+def test_rare_words_have_their_plain_form(path: Path) -> None:
+    """Files say "again", never its rare synonym."""
+    if path == Path(__file__):
+        return
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if WORDS.search(line)] == []
+
+
+def test_a_bad_opening_is_seen() -> None:
+    """The check above can fail."""
+    assert [text for _, text in docstrings('def f():\n    """Whether it is."""\n') if OPENING.match(text)]
