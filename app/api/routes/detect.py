@@ -181,7 +181,7 @@ def _refuse_several(request: Request, query: DetectQuery, *, video: bool = False
 
 
 def _each(gateway: Gateway, query: DetectQuery) -> list[tuple[DetectParameters, Wishes]]:
-    """Return the request to each variant, with the class names that it knows; each name must be known to one variant."""
+    """Return the request to each variant, with the class names that it knows; one variant must know each name."""
     queries = [query.model_copy(update={"variant": variant}) for variant in query.variants()]
     words = words_of(query.classes)
     known: set[str] = set()

@@ -1,4 +1,4 @@
-"""Shared parts of tests of whole videos: pipelines over an engine, a profile of everything, a video of known contents."""
+"""Shared parts of tests of whole videos: pipelines over an engine, a profile, a video of known contents."""
 
 from __future__ import annotations
 
