@@ -55,7 +55,7 @@ def length_of(head: bytes) -> int | None:
 
 def unchunked(content: bytes) -> bytes:
     """The body that was sent in chunks."""
-    pieces = []
+    pieces: list[bytes] = []
     while True:
         size, _, content = content.partition(b"\r\n")
         length = int(size.partition(b";")[0], 16)
@@ -85,7 +85,8 @@ class Connection:
     def start(self, content: bytes) -> bool:
         """Send as much as goes; whether all has gone."""
         self._unsent = memoryview(content)
-        self._filled, self._end, self._total = 0, 0, None
+        self._filled = self._end = 0
+        self._total: int | None = None
         self.started = time.perf_counter()
         return self.send()
 

@@ -13,8 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from app.commands.smoke.gateway import multipart
-from app.commands.smoke.http import Http, Reply
+from app.commands.smoke.http import Http, Reply, multipart
 from app.commands.smoke.inputs import picture, tensors
 from app.commands.smoke.triton import Asked, HttpTriton
 from app.deadline import Deadline

@@ -51,7 +51,8 @@ def call(client: Any, model: str, name: str, array: np.ndarray, output: str) -> 
     result = client.infer(
         model_name=model, inputs=[tensor], outputs=[grpcclient.InferRequestedOutput(output)]
     )
-    return result.as_numpy(output)
+    answer: np.ndarray = result.as_numpy(output)
+    return answer
 
 
 def boxes(output0: np.ndarray, placement: Placement) -> np.ndarray:

@@ -16,7 +16,6 @@ import contextlib
 import http.client
 import json
 import statistics
-import sys
 import tempfile
 import threading
 import time
@@ -66,7 +65,7 @@ class Profile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        threading.setprofile(None)  # type: ignore[arg-type]  # the stubs lack it
+        threading.setprofile(None)
 
     def _called(self, frame: FrameType, event: str, _: Any) -> None:
         count = self._count
@@ -240,4 +239,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

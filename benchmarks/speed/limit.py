@@ -166,13 +166,14 @@ def suppress(
     best = rows[4:].max(axis=0)
     anchors = np.flatnonzero(best > CONF)
     found = rows[:, anchors]
-    classes, scores = found[4:].argmax(axis=0), best[anchors]
+    classes, scores = found[4:].argmax(axis=0).astype(np.int64, copy=False), best[anchors]
     if not anchors.size:
         return np.empty((0, 4), np.float32), scores, classes
     sides = found[2:4]
     corner = found[:2] - sides / 2
-    kept = cv2.dnn.NMSBoxesBatched(np.concatenate((corner, sides)).T, scores, classes, CONF, IOU)[:MAX_DET]  # type: ignore[call-overload]  # takes arrays, too
-    return np.concatenate((corner, corner + sides)).T[kept], scores[kept], classes[kept]
+    kept = cv2.dnn.NMSBoxesBatched(np.concatenate((corner, sides)).T, scores, classes, CONF, IOU)[:MAX_DET]  # type: ignore[arg-type]  # takes arrays, too
+    boxes = np.concatenate((corner, corner + sides), dtype=np.float32).T
+    return boxes[kept], scores[kept], classes[kept]
 
 
 def dense_lane(tensors: Tensors, _: Family) -> Lane:

@@ -22,9 +22,10 @@ import numpy as np
 
 from benchmarks import ROOT
 from benchmarks.common.cases import CASES, Case, body, request
-from benchmarks.common.services import free_ports, process, wait_http
+from benchmarks.common.services import process, wait_http
 from benchmarks.matrix.targets import JsonCaller
 from benchmarks.speed.targets import HttpTarget
+from deploy.local.triton_server import free_ports
 from routing import catalogue as catalogues
 
 FOLDER = ROOT / "benchmarks" / "peers"

@@ -17,7 +17,8 @@ import psutil
 from benchmarks import ROOT
 from benchmarks.common.cases import CASES, Case, body, request
 from benchmarks.common.http_load import ask, drive
-from benchmarks.common.services import free_ports, gateway, process, wait_http
+from benchmarks.common.services import gateway, process, wait_http
+from deploy.local.triton_server import free_ports
 
 IN_FLIGHT = 4
 

@@ -31,7 +31,8 @@ import onnx
 import psutil
 from onnx import TensorProto, helper
 
-from app.engine.base import Deadline, Engine
+from app.deadline import Deadline
+from app.engine.base import Engine
 from app.engine.embedded.engine import EmbeddedEngine, EmbeddedOptions
 from app.engine.triton.engine import TritonEngine, TritonOptions
 from app.engine.weights import WeightsBook
@@ -198,7 +199,7 @@ def idle_rss(empty: Path) -> float:
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         time.sleep(10)
-        return psutil.Process(process.pid).memory_info().rss / 1e6
+        return float(psutil.Process(process.pid).memory_info().rss / 1e6)
     finally:
         process.terminate()
         process.wait(30)

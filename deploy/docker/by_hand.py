@@ -20,7 +20,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -77,12 +77,13 @@ class Builder:
             KeyError: it isn't known here.
         """
         print(f"{word} {rest[:100]}", flush=True)
-        {
+        instructions: dict[str, Callable[[str], object]] = {
             "FROM": self._from, "ARG": self._arg, "ENV": self._env, "LABEL": self._label, "WORKDIR": self._workdir,
             "RUN": self._run, "COPY": self._copy, "USER": self._user, "VOLUME": self._volume,
             "EXPOSE": int, "HEALTHCHECK": self._healthcheck, "ENTRYPOINT": self._entrypoint,
             "CMD": self._cmd,
-        }[word](rest)  # fmt: skip
+        }  # fmt: skip
+        instructions[word](rest)
 
     def _from(self, rest: str) -> None:
         image, _, name = rest.partition(" AS ")
@@ -190,7 +191,7 @@ def _patterns(text: str) -> list[tuple[re.Pattern[str], bool]]:
 
 
 def _assignments(text: str) -> dict[str, str]:
-    return dict(word.split("=", 1) for word in shlex.split(text))  # type: ignore[misc]  # two parts, or a ValueError
+    return dict(word.split("=", 1) for word in shlex.split(text))
 
 
 def mount(out: Path, name: str, *, writable: bool) -> Path:

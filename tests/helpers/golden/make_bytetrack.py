@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
+from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]  # scipy publishes no types
 
 HERE = Path(__file__).resolve().parent
 log = logging.getLogger("make_bytetrack")
@@ -274,7 +274,7 @@ def main() -> None:
         log.info("%s: %d rows, %d tracks, %s", name, len(made["ids"]), made["ids"].max(), dict(events))
         shown += events
     arrays |= {"event_names": np.array(list(shown)), "event_counts": np.array(list(shown.values()))}
-    np.savez_compressed(HERE / "bytetrack.npz", **arrays)
+    np.savez_compressed(HERE / "bytetrack.npz", **arrays)  # type: ignore[arg-type]  # none is called allow_pickle
 
 
 if __name__ == "__main__":

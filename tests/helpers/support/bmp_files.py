@@ -91,14 +91,15 @@ def bmps(rgb: Array) -> Iterator[Row]:
     down = bmp((width, -height, 24), _packed(rgb[::-1, :, ::-1].reshape(height, -1), 8))
     yield "bmp 24 top down", down, plain
     pixels = _packed(rgb[..., ::-1].reshape(height, -1), 8)
-    for name, odd in (
+    odds: tuple[tuple[str, dict[str, int]], ...] = (
         ("wrong file size", {"nbytes": 7}),
         ("resolution of -1", {"resolution": -1}),
         ("no planes", {"planes": 0}),
         ("no offset", {"offset": 0}),
         ("colours of 2^31", {"colours": 1 << 31}),
-    ):
-        yield f"bmp 24, {name}", bmp((width, height, 24), pixels, **odd), plain
+    )
+    for name, odd in odds:
+        yield f"bmp 24, {name}", bmp((width, height, 24), pixels, **odd), plain  # type: ignore[arg-type]  # none of them is `palette` or `masks`
     for size in (52, 56, 64, 108, 124):
         yield f"bmp 24, header of {size}", bmp((width, height, 24), pixels, header=size), plain
     yield "bmp 24, no last padding", plain[: -(-width * 3 % 4)] if width * 3 % 4 else plain, plain

@@ -45,7 +45,7 @@ def all_pictures() -> list[PictureFile]:
 
 def saved(image: Image.Image, kind: str, **options: object) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, kind, **options)  # type: ignore[arg-type]  # options differ by kind
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 

@@ -42,5 +42,5 @@ class WeighedText(FakeEngine):
     def lease(self, branch: Branch, deadline: Deadline) -> Iterator[Lease]:
         """Lease like a real engine: the lease names the weights that are served when it begins."""
         with super().lease(branch, deadline) as lease:
-            lease.model = self._states[branch.name]
+            lease.model = self._states[branch.name]  # type: ignore[misc]  # a fake lease lets it be set
             yield lease

@@ -34,13 +34,17 @@ class Seen:
 def _request(body: bytes, form: str) -> ExportTraceServiceRequest:
     """Protobuf, as the gateway sends it; or JSON, as Triton does, whose ids are in hex (OTLP's exception)."""
     if form != "application/json":
-        return ExportTraceServiceRequest.FromString(body)
+        request = ExportTraceServiceRequest()
+        request.ParseFromString(body)
+        return request
     document = json.loads(body)
     for resource in document["resourceSpans"]:
         for span in (span for scope in resource["scopeSpans"] for span in scope["spans"]):
             for name in {"traceId", "spanId", "parentSpanId"} & set(span):
                 span[name] = base64.b64encode(bytes.fromhex(span[name])).decode()
-    return ParseDict(document, ExportTraceServiceRequest(), ignore_unknown_fields=True)
+    request = ExportTraceServiceRequest()
+    ParseDict(document, request, ignore_unknown_fields=True)
+    return request
 
 
 def _spans(request: ExportTraceServiceRequest) -> list[Seen]:
