@@ -187,6 +187,7 @@ lint: .venv/.dev
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
+	@.venv/bin/vulture
 	@.venv/bin/python -P -m export repository --check
 	@$(MAKE) --no-print-directory lint-containers
 

@@ -14,22 +14,6 @@ from app.vision.letterbox import Letterbox
 PAD = 114
 
 
-def letterbox_image(rgb: NDArray[np.uint8], geometry: Letterbox, pad: int = PAD) -> NDArray[np.uint8]:
-    """The frame in its square.
-
-    Args:
-        rgb: `[height, width, 3]` uint8, of the size that `geometry` was made for.
-        geometry: where the frame lies.
-        pad: the grey level around it.
-
-    Returns:
-        `[size, size, 3]` uint8, a new array: pixel-identical to Ultralytics' LetterBox (bilinear, pad 114).
-    """
-    square = np.full((geometry.size, geometry.size, 3), pad, dtype=np.uint8)
-    _place(rgb, geometry, _inner(square, geometry))
-    return square
-
-
 def letterbox_into(
     rgb: NDArray[np.uint8],
     geometry: Letterbox,

@@ -92,13 +92,3 @@ def text_blocks(texts: Sequence[str]) -> Blocks:
     step = max(1, _PIECE // dtype.itemsize)
     blocks = (np.array(texts[first : first + step], dtype) for first in range(0, len(texts), step))
     return Blocks((len(texts),), dtype, blocks)
-
-
-def read_npz(path: Path) -> dict[str, NDArray[Any]]:
-    """All arrays of an archive.
-
-    Raises:
-        OSError, ValueError, zipfile.BadZipFile: there is none, or it is damaged.
-    """
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}

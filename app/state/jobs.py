@@ -16,7 +16,6 @@ from typing import IO, Any
 from app.errors import VideosUnavailable
 from app.state.sqlite_file import RETRY_S, SqliteFile
 
-ACTIVE = ("queued", "running")
 FINISHED = ("done", "failed")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (

@@ -19,7 +19,6 @@ from app.errors import SessionsUnavailable
 from app.state.base import Snapshot
 
 PREFIX = "gateway:session:"
-SCHEMES = ("redis", "rediss")
 TOKEN_BYTES = 8
 # The first comparison makes the script safe to send twice: the client does so when the answer got lost.
 _REPLACE = """

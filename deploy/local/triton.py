@@ -107,7 +107,6 @@ class Server:
 
     def __init__(self, options: argparse.Namespace, venv: Path, extra: list[str]) -> None:
         self._options = options
-        self._venv = venv
         self._extra = extra
         found = sorted(venv.glob("lib/python3.*/site-packages"))
         self._site = found[0]

@@ -23,7 +23,6 @@ _WORDS = {
     "places": ("name the scenes of pictures", _PICTURES),
     "embed": ("turn pictures and texts into CLIP embeddings", _PICTURES),
 }  # fmt: skip
-COMMANDS = tuple(_WORDS)
 
 
 class FilesParser(Parser):

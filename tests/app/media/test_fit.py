@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.letterboxed import letterboxed
 
-from app.media.fit import letterbox_image, letterbox_into, letterbox_pixels_into
+from app.media.fit import letterbox_into, letterbox_pixels_into
 from app.vision.letterbox import Letterbox
 
 RNG = np.random.default_rng(0)
@@ -22,7 +23,7 @@ def test_the_tensor_is_the_letterboxed_picture_divided_by_255() -> None:
         rgb = RNG.integers(0, 256, (height, width, 3), np.uint8)
         geometry = Letterbox.fit(width, height, 320)
         letterbox_into(rgb, geometry, images, workspace)
-        expected = letterbox_image(rgb, geometry).transpose(2, 0, 1)[None] / np.float32(255)
+        expected = letterboxed(rgb, geometry).transpose(2, 0, 1)[None] / np.float32(255)
         np.testing.assert_array_equal(images, expected)
 
 
@@ -34,7 +35,7 @@ def test_pixels_are_the_letterboxed_picture() -> None:
         rgb = RNG.integers(0, 256, (height, width, 3), np.uint8)
         geometry = Letterbox.fit(width, height, 320)
         letterbox_pixels_into(rgb, geometry, pixels, workspace)
-        np.testing.assert_array_equal(pixels[0], letterbox_image(rgb, geometry))
+        np.testing.assert_array_equal(pixels[0], letterboxed(rgb, geometry))
 
 
 @pytest.mark.parametrize("size", [(1920, 1080), (1080, 1920), (200, 100)])

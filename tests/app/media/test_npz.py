@@ -7,23 +7,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.analysis import arrays
 
-from app.media.npz import Blocks, atomically, read_npz, write_npz
+from app.media.npz import Blocks, atomically, write_npz
 
 
 def test_arrays_come_back_without_pickle(tmp_path: Path) -> None:
     """Numbers, flags, text, empty and scalar arrays are read with allow_pickle=False as they were written."""
-    arrays = {
+    made = {
         "numbers": np.arange(6, dtype=np.float32).reshape(2, 3),
         "flags": np.array([True, False]),
         "names": np.array(["0:person", "1:ein Fahrrad"]),
         "none": np.zeros((0, 4), np.float32),
         "text": np.array('{"a": 1}'),
     }
-    write_npz(tmp_path / "deep" / "all.npz", arrays)
-    found = read_npz(tmp_path / "deep" / "all.npz")
-    assert list(found) == list(arrays)
-    for name, array in arrays.items():
+    write_npz(tmp_path / "deep" / "all.npz", made)
+    found = arrays(tmp_path / "deep" / "all.npz")
+    assert list(found) == list(made)
+    for name, array in made.items():
         assert found[name].dtype == array.dtype
         np.testing.assert_array_equal(found[name], array)
 
@@ -33,14 +34,14 @@ def test_blocks_make_one_array(tmp_path: Path) -> None:
     whole = np.random.default_rng(0).random((10, 3, 2), np.float32)
     blocks = Blocks(whole.shape, whole.dtype, (whole[start : start + 4] for start in (0, 4, 8)))
     write_npz(tmp_path / "a.npz", {"maps": blocks})
-    np.testing.assert_array_equal(read_npz(tmp_path / "a.npz")["maps"], whole)
+    np.testing.assert_array_equal(arrays(tmp_path / "a.npz")["maps"], whole)
 
 
 def test_the_same_arrays_are_the_same_bytes(tmp_path: Path) -> None:
     """No time of writing stands in the archive."""
-    arrays = {"a": np.arange(1000, dtype=np.float32)}
-    write_npz(tmp_path / "1.npz", arrays)
-    write_npz(tmp_path / "2.npz", arrays)
+    made = {"a": np.arange(1000, dtype=np.float32)}
+    write_npz(tmp_path / "1.npz", made)
+    write_npz(tmp_path / "2.npz", made)
     assert (tmp_path / "1.npz").read_bytes() == (tmp_path / "2.npz").read_bytes()
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 import pytest
@@ -45,10 +45,8 @@ class Stuck:
     def ready(self) -> Mapping[str, ModelState]:
         return self._states
 
-    @contextlib.contextmanager
-    def lease(self, branch: Branch, deadline: Deadline) -> Iterator[Lease]:
+    def lease(self, branch: Branch, deadline: Deadline) -> AbstractContextManager[Lease]:
         raise errors.Overloaded(f"no lease of {branch.name} within {deadline.remaining()} s")
-        yield
 
     def close(self) -> None:
         """Nothing to release."""
@@ -131,7 +129,7 @@ def test_stages_add_up_even_when_they_fail() -> None:
     """Each stage is counted in milliseconds, a failing one too; those that never ran are zero."""
     timings = Timings()
     for _ in range(2):
-        with contextlib.suppress(ValueError), timings.stage("decode"):
+        with suppress(ValueError), timings.stage("decode"):
             sum(range(10_000))
             raise ValueError
     once = timings.ms["decode"]

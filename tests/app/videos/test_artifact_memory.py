@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.analysis import arrays
 from support.paths import ROOT
 
-from app.media.npz import read_npz, text_blocks, write_npz
+from app.media.npz import text_blocks, write_npz
 from app.videos.checkpoint import Checkpoint, Chunk
 from app.videos.components.clip import ClipComponent
 from app.videos.components.detect import padded
@@ -49,7 +50,7 @@ def test_padding_is_as_before(tmp_path: Path, chunk_frames: int) -> None:
     name = "core_object_detections"
     checkpoint = kept(tmp_path / "c", name, [boxes(count) for count in counts], chunk_frames)
     write_npz(tmp_path / "a.npz", padded(checkpoint.columns(name), LABELS))
-    found = read_npz(tmp_path / "a.npz")
+    found = arrays(tmp_path / "a.npz")
     assert {key: (array.shape, array.dtype.str) for key, array in found.items()} == {
         "boxes": ((7, 5, 4), "<f4"), "boxes_norm": ((7, 5, 4), "<f4"), "centers_norm": ((7, 5, 2), "<f4"),
         "areas_frac": ((7, 5), "<f4"), "scores": ((7, 5), "<f4"), "class_ids": ((7, 5), "<i4"),
@@ -80,7 +81,7 @@ def test_a_video_without_boxes_has_empty_arrays(tmp_path: Path) -> None:
     """M is 0 where no frame has a box."""
     checkpoint = kept(tmp_path / "c", "core_object_detections", [boxes(0)] * 3, 2)
     write_npz(tmp_path / "a.npz", padded(checkpoint.columns("core_object_detections"), LABELS))
-    assert read_npz(tmp_path / "a.npz")["boxes"].shape == (3, 0, 4)
+    assert arrays(tmp_path / "a.npz")["boxes"].shape == (3, 0, 4)
 
 
 _LONG = """
@@ -131,7 +132,7 @@ def test_one_crowded_frame_costs_a_long_video_no_memory(tmp_path: Path) -> None:
 def test_texts_in_blocks_are_numpy_s_array(tmp_path: Path, texts: list[str]) -> None:
     """Values and type are those of `numpy.array`."""
     write_npz(tmp_path / "a.npz", {"prompts": text_blocks(texts)})
-    found = read_npz(tmp_path / "a.npz")["prompts"]
+    found = arrays(tmp_path / "a.npz")["prompts"]
     expected = np.array(texts)
     assert (found.dtype, found.tolist()) == (expected.dtype, expected.tolist())
 
@@ -164,7 +165,7 @@ def test_cosines_and_scores_don_t_depend_on_chunks(tmp_path: Path, chunk_frames:
     clip._texts = {"words": texts}
     clip._asked = type("Asked", (), {"prompts": {"words": ("a", "b", "c")}})()  # type: ignore[assignment]
     write_npz(tmp_path / "a.npz", clip.assemble(checkpoint.columns("core_clip")))
-    found = read_npz(tmp_path / "a.npz")
+    found = arrays(tmp_path / "a.npz")
     count = checkpoint.frames
     np.testing.assert_array_equal(found["frame_embeddings"], frames[:count])
     expected = np.einsum("nd,nd->n", frames[1:count], frames[: count - 1])

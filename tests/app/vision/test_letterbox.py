@@ -12,8 +12,8 @@ from golden.detect_cases import Case, cases, facts
 from golden.pictures import BY_NAME, Pixels, default_folders, digest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.letterboxed import letterboxed
 
-from app.media.fit import letterbox_image
 from app.vision.letterbox import Letterbox
 
 SIDES = st.integers(1, 4320)
@@ -42,7 +42,7 @@ def test_pixels_equal_the_reference(picture: tuple[Pixels, tuple[Case, ...]]) ->
     """At every size the square is bit-identical to the one that Ultralytics' LetterBox makes."""
     pixels, golden = picture
     for case in golden:
-        square = letterbox_image(pixels, Letterbox.fit(case.width, case.height, case.size))
+        square = letterboxed(pixels, Letterbox.fit(case.width, case.height, case.size))
         assert square.shape == (case.size, case.size, 3)
         made_with = facts()["versions"]["opencv"]
         assert digest(square) == case.letterbox_sha256, (
@@ -56,14 +56,14 @@ def test_letterbox_leaves_its_input_alone() -> None:
     for width, height in ((200, 100), (700, 500)):
         rgb = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
         before = rgb.copy()
-        letterbox_image(rgb, Letterbox.fit(width, height, 320))
+        letterboxed(rgb, Letterbox.fit(width, height, 320))
         np.testing.assert_array_equal(rgb, before)
 
 
 def test_small_frames_keep_their_pixels() -> None:
     """A 200x100 frame lies in the square as it is, with grey 114 around it."""
     rgb = np.random.default_rng(1).integers(0, 256, (100, 200, 3), dtype=np.uint8)
-    square = letterbox_image(rgb, Letterbox.fit(200, 100, 320))
+    square = letterboxed(rgb, Letterbox.fit(200, 100, 320))
     np.testing.assert_array_equal(square[110:210, 60:260], rgb)
     square[110:210, 60:260] = 114
     assert (square == 114).all()
