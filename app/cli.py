@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from app import __version__, extras
 from app.commands import keys as keys_command
+from app.commands import models as models_command
 from app.commands import routes as routes_command
 from app.commands import up as up_command
 from app.commands.parser import Parser
@@ -85,6 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_analyze(commands)
     _add_smoke(commands)
     _add_bench(commands)
+    models = commands.add_parser("models", help="add models of your own, list, verify and remove them")
+    models_command.add_options(models)
+    models.set_defaults(command=models_command.models)
     keys = commands.add_parser("keys", help="make API keys")
     keys_command.add_options(keys)
     keys.set_defaults(command=keys_command.keys)

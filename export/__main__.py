@@ -14,6 +14,8 @@ try:
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is missing: pip install '.[starter]'")
 from export.errors import ExportError
+from export.own import add as own
+from export.own.request import Request
 from routing import catalogue
 
 _EPILOG = """\
@@ -61,7 +63,16 @@ def _parser() -> argparse.ArgumentParser:
     configs = commands.add_parser("repository", help="write every config.pbtxt and the preprocess graphs")
     configs.add_argument("--check", action="store_true", help="write nothing; fail if a config.pbtxt drifted")
     configs.set_defaults(run=_repository)
-    for command in (models, configs):
+    add = commands.add_parser("add", help="what `gateway models add` runs where the family needs PyTorch")
+    add.add_argument("weights", type=Path)
+    add.add_argument("--family", required=True)
+    add.add_argument("--name", required=True)
+    add.add_argument("--sizes", type=_numbers, default=())
+    add.add_argument("--labels", type=Path)
+    add.add_argument("--catalogue", type=Path, default=Path("catalogue"))
+    add.add_argument("--replace", action="store_true")
+    add.set_defaults(run=_add)
+    for command in (models, configs, add):
         command.add_argument("--repository", type=Path, default=Path("triton/models"), metavar="DIR")
         command.add_argument("--models", type=Path, default=Path("models"), metavar="DIR")
     return parser
@@ -69,6 +80,19 @@ def _parser() -> argparse.ArgumentParser:
 
 def _list(text: str) -> tuple[str, ...]:
     return tuple(text.split(","))
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(",")))
+
+
+def _add(options: argparse.Namespace) -> int:
+    request = Request(
+        options.weights, options.family, options.name, _places(options), options.catalogue, options.sizes,
+        options.labels, options.replace,
+    )  # fmt: skip
+    own.add(request, print)
+    return 0
 
 
 def _models(options: argparse.Namespace) -> int:

@@ -41,7 +41,7 @@ def models(
 def preprocess_graphs(catalogue: Catalogue, places: Places, families: Iterable[str]) -> None:
     """Build and publish the `preprocess_*` graphs: that takes milliseconds, so only the writing is skipped."""
     models = {spec.name: (spec, prepare) for spec, prepare in _preprocess_models(catalogue, families)}
-    written = [_preprocess_graph(spec, prepare, places) for spec, prepare in models.values()]
+    written = [preprocess_graph(spec, prepare, places) for spec, prepare in models.values()]
     manifest.write_manifest(places.repository, places.manifest)
     print(f"{len(written)} preprocess graphs under {places.repository}, {sum(written)} written")
 
@@ -53,7 +53,8 @@ def _preprocess_models(catalogue: Catalogue, families: Iterable[str]) -> Iterato
                 yield spec, branch.prepare
 
 
-def _preprocess_graph(spec: ModelSpec, prepare: Prepare, places: Places) -> bool:
+def preprocess_graph(spec: ModelSpec, prepare: Prepare, places: Places) -> bool:
+    """Build and publish one graph; whether anything had to be written."""
     optimized, provenance = places.optimized("preprocess", spec.name), preprocess.provenance(spec)
     changed = write_if_changed(optimized, preprocess.build(spec, prepare))
     there = manifest.read(spec.name, places.repository)
@@ -82,7 +83,7 @@ def _export(task: Task, weights: Weights, catalogue: Catalogue, places: Places) 
     content, labels = task.exporter.make()(task.branch, weights)
     optimized = places.optimized(family.folder, name)
     size = len(content)
-    content, shared = _share(content, optimized.parent) if task.exporter.shared else (content, [])
+    content, shared = share(content, optimized.parent) if task.exporter.shared else (content, [])
     write_atomic(optimized, content)
     _version_folders(task, places)
     record = manifest.publish(
@@ -98,7 +99,7 @@ def _export(task: Task, weights: Weights, catalogue: Catalogue, places: Places) 
     return f"exported {size / 1e6:.1f} MB in {took:.1f} s, {_said(record)}"
 
 
-def _share(content: bytes, folder: Path) -> tuple[bytes, list[str]]:
+def share(content: bytes, folder: Path) -> tuple[bytes, list[str]]:
     """The graph without the weights that other sizes have too, and the files in `folder` that hold those."""
     graph, name, data = sharing.split(content)
     if name is None:

@@ -11,7 +11,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +70,14 @@ def load(own: Path | None, path: Path = CATALOGUE_PATH) -> Catalogue:
     Raises:
         CatalogueError: one makes no sense; the message names the file and the line.
     """
+    return with_sources(() if own is None else read(own), path)
+
+
+def with_sources(sources: Sequence[Source], path: Path = CATALOGUE_PATH) -> Catalogue:
+    """Our catalogue with files over it that have been read already; see `load`."""
     ours = read_document(path)
     catalogue = parse(ours, path.parent / "labels")
-    return catalogue if own is None else merge(catalogue, ours, read(own))
+    return merge(catalogue, ours, sources) if sources else catalogue
 
 
 def files_of(own: Path) -> list[Path]:
@@ -84,11 +89,15 @@ def files_of(own: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class Source:
-    """One file of a user's catalogue, and where its tables and keys stand."""
+    """One file of a user's catalogue, and where its tables and keys stand.
+
+    `labels` are class names by file, of files beside it that have yet to be written.
+    """
 
     path: Path
     document: Mapping[str, Any]
     lines: Mapping[Place, int]
+    labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def where(self, place: Place) -> str:
         """`file:line` of a key or a table, or of the nearest one around it."""
@@ -130,14 +139,14 @@ def read(own: Path) -> list[Source]:
     return [_source(path) for path in files_of(own)]
 
 
-def source_of(path: Path, text: str) -> Source:
-    """A file of a user's catalogue that may yet have to be written.
+def source_of(path: Path, text: str, labels: Mapping[str, Sequence[str]] | None = None) -> Source:
+    """A file of a user's catalogue that may yet have to be written, as `labels` beside it.
 
     Raises:
         CatalogueError: it isn't TOML.
     """
     try:
-        return Source(path, tomllib.loads(text), lines_of(text))
+        return Source(path, tomllib.loads(text), lines_of(text), labels or {})
     except ValueError as error:  # it says at which line
         found = re.search(r"at line (\d+)", str(error))
         raise _Located(f"{path}:{found[1] if found else text.count(chr(10)) + 1}: {error}") from error
@@ -383,7 +392,10 @@ class _Variant:
             if "labels" not in self.family:
                 raise CatalogueError(f"labels: {self.family['name']} has no classes")
             if isinstance(given, str):
-                labels = read_labels(self.source.path.parent, given)
+                labels = tuple(self.source.labels.get(given, ())) or read_labels(
+                    self.source.path.parent, given
+                )
+                check_labels(labels, given)
                 return labels, f"labels {given} names {len(labels)} classes"
             if not isinstance(given, list):
                 raise CatalogueError("labels: the name of a file, or a list of names")

@@ -41,7 +41,7 @@ ONLY_IN = {
     "onnxruntime": ("app.engine.embedded", "export"),
     **dict.fromkeys(("torch", "torchvision", "transformers"), PYTORCH),
     "ultralytics": (),
-    "export": ("export", "app.commands.up"),
+    "export": ("export", "app.commands.up", "app.commands.models"),
     "app.main": ("app.cli", "app.commands"),
     "app.families": ("app.main", "app.commands"),
     "app.cli": ("app.start",),
@@ -119,6 +119,7 @@ ALLOWED: dict[str, set[str]] = {
     "app.commands": {"app", "routing", "numpy", "uvicorn", "fastapi", "orjson", "tqdm", *CODECS},
     "app.commands.bench": {"app", "routing", "numpy", "benchmarks"},
     "app.commands.up": {"app", "routing", "export"},
+    "app.commands.models": {"app", "routing", "export"},
     "app.cli": {"app", "routing", "pydantic"},
     "app.start": {"app.cli"},
     "export": {
@@ -268,6 +269,7 @@ HABITS = {
         "app.commands.keys",
         "app.commands.serve",
         "app.commands.up",
+        "app.commands.models",
     ),
 }
 

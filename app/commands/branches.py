@@ -22,7 +22,7 @@ from app.errors import GatewayError
 from app.pipelines import inventory
 from app.pipelines.base import Router
 from app.settings import Settings
-from routing import catalogue as catalogues
+from routing import overlay
 from routing.catalogue import Catalogue
 from routing.policy import Readiness, Wishes
 
@@ -108,7 +108,8 @@ def _of_gateway(parsed: argparse.Namespace) -> dict[str, Any]:
 
 
 def _of_folder(parsed: argparse.Namespace) -> dict[str, Any]:
-    settings, catalogue = Settings(engine="embedded"), catalogues.load()
+    settings = Settings(engine="embedded")
+    catalogue = overlay.load(settings.own_catalogue)
     folder = find(parsed.repository, settings)
     print(f"gateway: models in {plain(str(folder))}", file=sys.stderr)
     variant = default_variant(folder, catalogue["detect"], settings)

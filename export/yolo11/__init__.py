@@ -27,6 +27,7 @@ from routing.catalogue import Branch, ModelSpec, TensorSpec
 OPSET = EXPORTERS["detect"].opset
 # The size at which the graph is compared with NumPy: a small one, because NumPy takes minutes for the served ones.
 CHECK_SIDE = 64
+MOST_CLASSES = 100_000
 # ONNX Runtime in single precision against NumPy in double precision. Measured: at most 0.0006 px and 2e-6 over all
 # variants; the room above it is for other processors, and a graph that computes something else is off by far more.
 BOX_TOLERANCE_PX = 0.1
@@ -51,7 +52,7 @@ def export(branch: Branch, weights: Weights) -> tuple[bytes, tuple[str, ...]]:
     Raises:
         ExportError: it hasn't, or it doesn't; or the weights aren't those of the branch.
     """
-    loaded = load(str(branch.variant), weights)
+    loaded = load(str(branch.variant), weights, own=branch.own)
     (spec,) = branch.models
     content = build(loaded.model, spec, OPSET)
     check_contract(onnx.load_from_string(content), spec, OPSET)
@@ -61,28 +62,38 @@ def export(branch: Branch, weights: Weights) -> tuple[bytes, tuple[str, ...]]:
 
 
 @functools.lru_cache(maxsize=1)  # the sizes of a variant come one after the other
-def load(variant: str, weights: Weights) -> Loaded:
+def load(variant: str, weights: Weights, *, own: bool = False) -> Loaded:
     """The network of a variant, compared with NumPy at a small size.
+
+    Args:
+        variant: n, s, m, l or x; or the name of a user's own network.
+        weights: a checkpoint, or random ones.
+        own: the network has any size and any number of classes.
 
     Raises:
         ExportError: the file holds no YOLO11 detector of this variant with 80 classes, or the graph is off.
     """
-    name = f"yolo11{variant}"
+    name = variant if own else f"yolo11{variant}"
     path = weights.path
-    loaded = _of_file(variant, path) if path else Loaded(architecture.random(variant, SEED), ())
+    loaded = _of_file(variant, path, own=own) if path else Loaded(architecture.random(variant, SEED), ())
     try:
-        check_parity(name, loaded.model)
+        check_parity(name, loaded.model, len(loaded.labels) or architecture.CLASSES)
     except ExportError as error:
         raise ExportError(f"{path or name} can't be exported: {error}") from error
     return loaded
 
 
-def _of_file(variant: str, path: Path) -> Loaded:
+def _of_file(variant: str, path: Path, *, own: bool) -> Loaded:
     model = checkpoint.read(path)
     head = model.child("model").children()[-1] if model.child("model").children() else model
     if head.kind != "Detect" or head.find("one2one_cv2") is not None or head.find("dfl") is None:
-        raise ExportError(f"{path} ends in a {head.kind} head; yolo11{variant} needs a plain Detect")
+        needs = "a detector" if own else f"yolo11{variant}"
+        raise ExportError(f"{path} ends in a {head.kind} head; {needs} needs a plain Detect")
     classes = head.state.get("nc")
+    if own:
+        if type(classes) is not int or not 1 <= classes <= MOST_CLASSES:
+            raise ExportError(f"{path} doesn't say how many classes it knows")
+        return Loaded(model, _labels(path, model.state.get("names"), classes))
     if classes != architecture.CLASSES:
         said = classes if isinstance(classes, int) else "an unknown number of"
         raise ExportError(f"{path} knows {said} classes; the contract [1, 84, anchors] needs 80")
@@ -90,31 +101,31 @@ def _of_file(variant: str, path: Path) -> Loaded:
     scale = described.get("scale") if isinstance(described, dict) else None
     if isinstance(scale, str) and scale in architecture.SCALES and scale != variant:
         raise ExportError(f"{path} holds another network than yolo11{variant}: yolo11{scale}")
-    return Loaded(model, _labels(path, model.state.get("names")))
+    return Loaded(model, _labels(path, model.state.get("names"), architecture.CLASSES))
 
 
-def _labels(path: Path, names: Any) -> tuple[str, ...]:
+def _labels(path: Path, names: Any, classes: int) -> tuple[str, ...]:
     """The names of the classes: of a dict by number, or of a list.
 
     Raises:
-        ExportError: they aren't 80 texts of one line.
+        ExportError: they aren't texts of one line, one for each class.
     """
     by_number = dict(enumerate(names)) if isinstance(names, list | tuple) else names
     if not isinstance(by_number, Mapping):
         raise ExportError(f"{path} has no names of classes")
-    labels = tuple(by_number.get(i) for i in range(architecture.CLASSES))
+    labels = tuple(by_number.get(i) for i in range(classes))
     if not all(isinstance(label, str) and label and label.isprintable() for label in labels):
-        raise ExportError(f"{path} hasn't a printable name for each of its {architecture.CLASSES} classes")
+        raise ExportError(f"{path} hasn't a printable name for each of its {classes} classes")
     return labels  # type: ignore[return-value]  # just looked at
 
 
-def check_parity(name: str, model: Record) -> None:
+def check_parity(name: str, model: Record, classes: int = architecture.CLASSES) -> None:
     """The folded graph in ONNX Runtime answers a picture as the network itself does, computed by NumPy.
 
     Raises:
         ExportError: it doesn't.
     """
-    spec, picture = specification(name, CHECK_SIDE), scene(1, CHECK_SIDE)
+    spec, picture = specification(name, CHECK_SIDE, classes), scene(1, CHECK_SIDE)
     (answer,) = run(build(model, spec, OPSET), spec, [picture])
     compare(name, Network(Numpy()).run(model, picture.astype(np.float64)), answer)
 

@@ -14,7 +14,7 @@ from app.commands.predict.errors import CommandFailed
 from app.commands.predict.printing import plain
 from app.process import preflight
 from app.settings import Settings, environment, unknown_variables
-from routing import catalogue as catalogues
+from routing import overlay
 
 WELL, ILL, USAGE = 0, 1, 2
 
@@ -43,7 +43,10 @@ def _rows(parsed: argparse.Namespace) -> Iterator[Row]:
 
 def _settings(settings: Settings) -> Iterator[Row]:
     """Return the faults and warnings that `gateway serve` would report."""
-    faults = [*unknown_variables(environment()), *preflight.faults(settings, catalogues.load())]
+    faults = [
+        *unknown_variables(environment()),
+        *preflight.faults(settings, overlay.load(settings.own_catalogue)),
+    ]
     for fault in faults:
         name, _, said = fault.partition(": ")
         yield Row("setting", name, "failed", said or fault, "`gateway config` prints the settings in force")

@@ -11,7 +11,7 @@ from app.commands.predict.repository import default_variant, find, readiness
 from app.engine.weights import WeightsBook, files_digest
 from app.installation import INSTALLED
 from app.settings import Settings
-from routing import catalogue as catalogues
+from routing import overlay
 from routing.catalogue import Branch, Family
 from routing.policy import Readiness
 
@@ -36,7 +36,7 @@ def rows(given: Path | None, settings: Settings, *, quick: bool) -> Iterator[Row
     except CommandFailed as error:
         yield Row("models", "folder", "failed" if needed else "note", str(error).partition(";")[0], _BUILD)
         return
-    catalogue = catalogues.load()
+    catalogue = overlay.load(settings.own_catalogue)
     ready = {name: readiness(folder, branch) for name, branch in catalogue.branches.items()}
     built = sum(state is Readiness.READY for state in ready.values())
     state: State = "ok" if built else "failed" if needed else "note"

@@ -16,7 +16,7 @@ from app.commands.predict.gateway import Gateway
 from app.commands.predict.inputs import Input
 from app.commands.predict.repository import Size
 from app.settings import Settings
-from routing import catalogue as catalogues
+from routing import overlay
 from routing.policy import Wishes
 
 _MOST_LOOKED_AT = 200  # pictures whose size decides what is loaded; of more, every size is expected
@@ -31,7 +31,8 @@ def embedded(parsed: argparse.Namespace, entries: Sequence[Input], note: Callabl
     missing = extras.missing("embedded")
     if missing is not None:
         raise NoModels(missing)
-    settings, catalogue = Settings(engine="embedded"), catalogues.load()
+    settings = Settings(engine="embedded")
+    catalogue = overlay.load(settings.own_catalogue)
     folder = repository.find(parsed.repository, settings)
     family = repository.families_of(parsed.predict, catalogue)
     variant = repository.default_variant(folder, family, settings)
