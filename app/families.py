@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
+from app.api.routes import clip, depth, detect, flow, places
+from app.api.routes.family_routes import FamilyRoutes
 from app.pipelines.clip import ImagePipeline, TextPipeline
 from app.pipelines.depth import DepthPipeline
 from app.pipelines.detect import DetectPipeline
@@ -25,9 +28,13 @@ from app.videos.components.places import PlacesComponent
 
 @dataclass(frozen=True, slots=True)
 class FamilyRow:
-    """One family: its pipeline, and the component that runs it over whole videos, if there is one."""
+    """One family: its pipeline, its routes, and the component that runs it over whole videos, if there is one.
+
+    `default_routes(pipeline)` makes the routes of a family that needs no route module of its own.
+    """
 
     pipeline: type[Pipeline]
+    routes: FamilyRoutes
     component: type[Component] | None = None
 
     @property
@@ -50,17 +57,27 @@ class Families:
         return tuple(row.pipeline for row in self.rows)
 
     @property
+    def paths(self) -> tuple[str, ...]:
+        """Templates of the routes that run models."""
+        return tuple(path for row in self.rows for path in row.routes.paths)
+
+    @property
+    def examples(self) -> dict[str, dict[str, Any]]:
+        """JSON answers by operation id, for OpenAPI."""
+        return {name: answer for row in self.rows for name, answer in row.routes.examples.items()}
+
+    @property
     def components(self) -> tuple[type[Component], ...]:
         return tuple(row.component for row in self.rows if row.component is not None)
 
 
 FAMILIES = Families(
     (
-        FamilyRow(TextPipeline),
-        FamilyRow(ImagePipeline, ClipComponent),
-        FamilyRow(DepthPipeline, DepthComponent),
-        FamilyRow(FlowPipeline, FlowComponent),
-        FamilyRow(DetectPipeline, DetectComponent),
-        FamilyRow(PlacesPipeline, PlacesComponent),
+        FamilyRow(TextPipeline, clip.TEXT_ROUTES),
+        FamilyRow(ImagePipeline, clip.IMAGE_ROUTES, ClipComponent),
+        FamilyRow(DepthPipeline, depth.ROUTES, DepthComponent),
+        FamilyRow(FlowPipeline, flow.ROUTES, FlowComponent),
+        FamilyRow(DetectPipeline, detect.ROUTES, DetectComponent),
+        FamilyRow(PlacesPipeline, places.ROUTES, PlacesComponent),
     )
 )

@@ -24,9 +24,9 @@ from app.api.gateway import Gateway
 from app.api.openapi import security
 from app.api.response import problems
 from app.api.response.ndjson import video_limits
-from app.api.routes import clip, dense, detect, docs_page, sessions, status, videos
+from app.api.routes import docs_page, sessions, status, videos
 from app.api.server import operate_port, uvicorn_options
-from app.api.server.access import Guard
+from app.api.server.access import Guard, rules_of
 from app.api.server.admission import Admission, AdmissionLimits
 from app.api.server.connections import DRAIN
 from app.api.server.direct_route import Shortcut
@@ -294,7 +294,8 @@ def create_app(
         # `app.process.tracing`, `app.metrics` and `app.process.logs` are ours.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    routers = [routes.router for routes in (detect, sessions, dense, clip, videos, status, docs_page)]
+    of_families = [row.routes.router for row in families]
+    routers = [*of_families, *(room.router for room in (sessions, videos, status, docs_page))]
     templates = Templates(
         route.path for part in (app, *routers) for route in part.routes if isinstance(route, Route)
     )
@@ -303,13 +304,13 @@ def create_app(
     problems.install(app)
     app.add_middleware(Shortcut, routes=[route for router in routers for route in router.routes])
     app.add_middleware(HeadAsGet)
-    _guard(app, settings, metrics)
+    _guard(app, settings, metrics, families)
     traced = None if tracer is None else tracer.request
     app.add_middleware(RequestContext, metrics=metrics, templates=templates, traced=traced)
     return app
 
 
-def _guard(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
+def _guard(app: FastAPI, settings: Settings, metrics: Metrics, families: Families) -> None:
     """Keys, CORS and headers, from the inside out: a refusal too is readable to a page, and says what it may do."""
     keys = uvicorn_options.keys(settings)
     folder = metrics_folder()  # several workers share it
@@ -320,12 +321,13 @@ def _guard(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
         if keys is not None
         else None
     )
-    app.add_middleware(Guard, keys=allowed, apart=settings.operate_port is not None)
+    rules = rules_of(families.paths)
+    app.add_middleware(Guard, keys=allowed, rules=rules, apart=settings.operate_port is not None)
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, **cors(settings.cors_origins))
     app.add_middleware(HeadCheck)
     app.add_middleware(SecurityHeaders)
-    security.describe(app, needed=allowed is not None)
+    security.describe(app, rules, families.examples, needed=allowed is not None)
 
 
 def _operate_socket(settings: Settings) -> socket.socket | None:

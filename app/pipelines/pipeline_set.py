@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, Self, TypeVar, cast
+from typing import Any, ClassVar, Protocol, Self, TypeVar, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
+from app.deadline import Deadline
 from app.media.image import ImageLimits
 from app.metrics import Metrics
-from app.pipelines.base import Router
+from app.pipelines.base import Framed, Router, Served
 from app.pipelines.embedding_cache import EmbeddingCache
+from routing.policy import Wishes
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,47 @@ class Pipeline(Protocol):
     @classmethod
     def made_from(cls, parts: PipelineParts) -> Self:
         """Return a pipeline over these parts."""
+
+
+class FrameResult(Protocol):
+    """Result of one frame."""
+
+    @property
+    def served(self) -> Served: ...
+
+    @property
+    def values(self) -> NDArray[Any]:
+        """The model's output without its batch axis: what `application/x-npy` answers."""
+
+    def body(self) -> dict[str, Any]:
+        """Return the JSON answer without its provenance, as `FramePipeline.Answer` describes it."""
+
+
+class FramePipeline(Pipeline, Protocol):
+    """A family that makes one result of one frame, and can be served without a route module of its own.
+
+    `title` stands in OpenAPI. `Parameters` is a frozen dataclass whose fields callers may set in the query; a field's
+    metadata (`description`, `ge`, `le` …) are those of pydantic's `Field`. `Answer` is a TypedDict of the JSON answer,
+    and `EXAMPLE` is one.
+    """
+
+    title: ClassVar[str]
+    Parameters: ClassVar[type[Any]]
+    Answer: ClassVar[type[Any]]
+    EXAMPLE: ClassVar[Mapping[str, Any]]
+
+    def __call__(
+        self,
+        data: bytes,
+        wishes: Wishes,
+        deadline: Deadline,
+        parameters: Any,
+        analysis: tuple[int | None, int | None],
+    ) -> FrameResult:
+        """Run one encoded picture."""
+
+    def on_frame(self, rgb: NDArray[np.uint8], framed: Framed, parameters: Any) -> FrameResult:
+        """Run one decoded frame `[height, width, 3]` uint8 RGB."""
 
 
 P = TypeVar("P", bound=Pipeline)

@@ -16,12 +16,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from app.api.server.access import Guard
+from app.api.server.access import Guard, rules_of
 from app.api.server.security_headers import SecurityHeaders
 from app.keys.access import Access, ApiKey, Rate, digest_of, new_key
 from app.keys.rate_limit import OwnBuckets, SharedBuckets
 from app.metrics import Metrics
 
+RULES = rules_of(("/v1/detect",))
 HEADERS = [
     (b"host", b"127.0.0.1:8080"), (b"user-agent", b"curl/8"), (b"accept", b"*/*"),
     (b"content-type", b"image/jpeg"), (b"content-length", b"90000"), (b"x-request-id", b"a" * 32),
@@ -45,7 +46,7 @@ def guarded(count: int, rate: Rate | None = None, folder: Path | None = None) ->
     headers = [*HEADERS, (b"authorization", f"Bearer {secrets[-1]}".encode())]
     counter = Metrics().key_requests
     access = Access(lambda: keys, buckets, observe=lambda name, said: counter.labels(name, said).inc())
-    return Guard(nothing, access, apart=False), headers
+    return Guard(nothing, access, RULES, apart=False), headers
 
 
 async def timed(app: Any, headers: list[Any], requests: int) -> float:
@@ -65,8 +66,8 @@ async def measure(requests: int, rounds: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         limit = Rate(1e9, 1_000_000)
         variants = {
-            "no keys": (Guard(nothing, None, apart=False), HEADERS),
-            "no keys, security headers": (SecurityHeaders(Guard(nothing, None, apart=False)), HEADERS),
+            "no keys": (Guard(nothing, None, RULES, apart=False), HEADERS),
+            "no keys, security headers": (SecurityHeaders(Guard(nothing, None, RULES, apart=False)), HEADERS),
             "1 key": guarded(1),
             "50 keys": guarded(50),
             "1 key, limited": guarded(1, limit),

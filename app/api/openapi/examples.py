@@ -5,6 +5,7 @@ They are added to the finished document: FastAPI drops `null` from what it is gi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 _DIGEST = "sha256:6b5a5dfcb1b5e2f5ab8ee0d1f1cd21d1e8f6ee8b0ac1e5a0d7dd1f5f7d2a9c11"
@@ -12,7 +13,7 @@ _SIGNATURE = "1f0c8c4a0f8be9d5b2d5a2c1d4c9b7c0e6f9a3b8d7c6e5f4a3b2c1d0e9f8a7b6"
 _MOMENT = "2026-11-29T12:00:00.000+00:00"
 
 
-def _branch(name: str, family: str, size: int | None, variant: str | None = None) -> dict[str, Any]:
+def branch(name: str, family: str, size: int | None, variant: str | None = None) -> dict[str, Any]:
     tier = None if size is None else "small"
     why = "only branch" if size is None else f"rule: max(512, 512) <= {size}"
     return {
@@ -21,7 +22,7 @@ def _branch(name: str, family: str, size: int | None, variant: str | None = None
     }  # fmt: skip
 
 
-def _provenance(component: str, name: str) -> dict[str, Any]:
+def provenance(component: str, name: str) -> dict[str, Any]:
     return {
         "resolved_model_mapping": {component: name},
         "models_used": [
@@ -35,68 +36,16 @@ def _provenance(component: str, name: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _served(component: str, name: str, family: str, size: int | None, variant: str | None = None) -> Any:
+def served(component: str, name: str, family: str, size: int | None, variant: str | None = None) -> Any:
     return {
-        "branch": _branch(name, family, size, variant),
-        **_provenance(component, name),
+        "branch": branch(name, family, size, variant),
+        **provenance(component, name),
         "warnings": [],
     }
 
 
-_IMAGE = {"image": {"width": 512, "height": 512}}
-_EMBEDDING = [0.0123, -0.0456, 0.0789]  # the first three of 512
+IMAGE = {"image": {"width": 512, "height": 512}}
 
-DETECT: dict[str, Any] = {
-    "detections": [
-        {"box": [28.2, 12.6, 396.1, 510.9], "score": 0.91, "class_id": 0, "class_name": "person", "track_id": None}
-    ],
-    **_IMAGE,
-    **_served("core_object_detections", "yolo11n_640", "detect", 640, "n"),
-}  # fmt: skip
-DEPTH: dict[str, Any] = {
-    "depth": {"min": 102.4, "max": 1874.2, "mean": 803.7, "std": 391.2, "p05": 201.9, "p95": 1502.5},
-    "map": {"width": 512, "height": 512},
-    **_IMAGE,
-    **_served("core_depth_midas", "midas_512", "depth", 512),
-}
-FLOW: dict[str, Any] = {
-    "flow": {
-        "dx_mean": 3.1, "dy_mean": -0.2, "magnitude_mean": 3.4, "magnitude_std": 1.2, "magnitude_p95": 5.9,
-        "magnitude_max": 8.8,
-    },
-    "map": {"width": 512, "height": 512},
-    **_IMAGE,
-    **_served("core_optical_flow", "raft_512", "flow", 512, "small"),
-}  # fmt: skip
-TEXT: dict[str, Any] = {
-    "embeddings": [_EMBEDDING, _EMBEDDING],
-    "dimension": 512,
-    "normalized": True,
-    "truncated": [False, False],
-    "model_calls": 2,
-    **_served("core_clip", "clip_text", "clip_text", None),
-}
-EMBEDDING: dict[str, Any] = {
-    "embedding": _EMBEDDING,
-    "dimension": 512,
-    "normalized": True,
-    **_served("core_clip", "clip_image_224", "clip_image", 224),
-}
-SIMILARITY: dict[str, Any] = {
-    "prompts": ["an astronaut", "a cat"],
-    "cosine": [[0.31, 0.17]],
-    "softmax": [[0.999, 0.001]],
-    "logit_scale": 100.0,
-    "truncated": [False, False],
-    **_provenance("core_clip", "clip_image_224"),
-    "warnings": [],
-    "branches": [_branch("clip_image_224", "clip_image", 224), _branch("clip_text", "clip_text", None)],
-}
-PLACES: dict[str, Any] = {
-    "places": [{"category_id": 203, "category": "laboratory", "probability": 0.62}],
-    **_IMAGE,
-    **_served("places365", "places365_resnet50_224", "places", 224),
-}
 SESSION: dict[str, Any] = {
     "id": "cam1",
     "owner": None,
@@ -215,15 +164,8 @@ BRANCHES: dict[str, Any] = {
     ],
 }  # fmt: skip
 
-# The answers in JSON by operation id and status.
-_ANSWERS = {
-    ("detect", "200"): DETECT,
-    ("depth", "200"): DEPTH,
-    ("flow", "200"): FLOW,
-    ("clip_text", "200"): TEXT,
-    ("clip_image", "200"): EMBEDDING,
-    ("similarity", "200"): SIMILARITY,
-    ("places", "200"): PLACES,
+# The answers in JSON by operation id and status; those of the families' routes are in `app.api.openapi.families`.
+_ANSWERS: Mapping[tuple[str, str], dict[str, Any]] = {
     ("get_session", "200"): SESSION,
     ("branches", "200"): BRANCHES,
     ("repository", "200"): REPOSITORY,
@@ -237,11 +179,17 @@ _ANSWERS = {
 }
 
 
-def add(document: dict[str, Any]) -> None:
-    """Add the examples of answers in JSON to an OpenAPI document."""
+def add(document: dict[str, Any], of_families: Mapping[str, dict[str, Any]]) -> None:
+    """Add the examples of answers in JSON to an OpenAPI document.
+
+    Args:
+        document: is changed.
+        of_families: answers of the families' routes, by operation id.
+    """
+    answers = {**_ANSWERS} | {(operation, "200"): answer for operation, answer in of_families.items()}
     for methods in document["paths"].values():
         for operation in methods.values():
             for status, answer in operation["responses"].items():
-                example = _ANSWERS.get((operation["operationId"], status))
+                example = answers.get((operation["operationId"], status))
                 if example is not None:
                     answer["content"]["application/json"]["example"] = example

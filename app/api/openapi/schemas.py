@@ -88,44 +88,9 @@ class Provenance(Schema):
     degraded: bool
 
 
-class Detection(Schema):
-    box: tuple[float, float, float, float] = Field(description="x1, y1, x2, y2 in source pixels.")
-    score: float
-    class_id: int
-    class_name: str
-    track_id: int | None = Field(description="In a session: its track, from 1; null: none (yet).")
-
-
 class ImageSize(Schema):
     width: int
     height: int
-
-
-class SessionFrame(Schema):
-    """Position of the frame in its session; `frame` 1 means that the session has just begun."""
-
-    id: str
-    frame: int
-    timestamp: float = Field(description="Seconds: yours, or of the service's clock since 1970.")
-
-
-class DetectAnswer(Provenance):
-    """Boxes of one frame, best first."""
-
-    detections: list[Detection]
-    image: ImageSize
-    session: SessionFrame | None = Field(None, description="Only where the request names one.")
-    branch: BranchChosen
-    warnings: list[str]
-
-
-class Statistics(Schema):
-    min: float
-    max: float
-    mean: float
-    std: float
-    p05: float
-    p95: float
 
 
 class FrameAnswer(Provenance):
@@ -133,76 +98,6 @@ class FrameAnswer(Provenance):
 
     branch: BranchChosen
     warnings: list[str]
-
-
-class DepthAnswer(FrameAnswer):
-    """Relative inverse depth in numbers; greater is nearer."""
-
-    depth: Statistics
-    map: ImageSize
-    image: ImageSize
-
-
-class FlowStatistics(Schema):
-    """In source pixels a frame pair."""
-
-    dx_mean: float
-    dy_mean: float
-    magnitude_mean: float
-    magnitude_std: float
-    magnitude_p95: float
-    magnitude_max: float
-
-
-class FlowAnswer(FrameAnswer):
-    """Optical flow in numbers."""
-
-    flow: FlowStatistics
-    map: ImageSize
-    image: ImageSize
-
-
-class EmbeddingAnswer(FrameAnswer):
-    """CLIP's projected image feature."""
-
-    embedding: list[float] | str = Field(description="Numbers, or base64 of float32 little-endian.")
-    dimension: int
-    normalized: bool
-
-
-class TextAnswer(FrameAnswer):
-    """One embedding a prompt, in the order of the prompts."""
-
-    embeddings: list[list[float] | str]
-    dimension: int
-    normalized: bool
-    truncated: list[bool]
-    model_calls: int = Field(description="Calls made for this answer; the rest came from the cache.")
-
-
-class SimilarityAnswer(Provenance):
-    """Rows are frames, columns prompts."""
-
-    prompts: list[str]
-    cosine: list[list[float]]
-    softmax: list[list[float]]
-    logit_scale: float
-    truncated: list[bool]
-    branches: list[BranchChosen]
-    warnings: list[str]
-
-
-class Place(Schema):
-    category_id: int
-    category: str
-    probability: float
-
-
-class PlacesAnswer(FrameAnswer):
-    """Most probable first."""
-
-    places: list[Place]
-    image: ImageSize
 
 
 class FrameError(Schema):
@@ -213,22 +108,6 @@ class Batch(Provenance):
     """Answers in the order of the parts."""
 
     errors: int = Field(description="How many of the results are errors.")
-
-
-class DetectBatch(Batch):
-    results: list[DetectAnswer | FrameError]
-
-
-class DepthBatch(Batch):
-    results: list[DepthAnswer | FrameError]
-
-
-class EmbeddingBatch(Batch):
-    results: list[EmbeddingAnswer | FrameError]
-
-
-class PlacesBatch(Batch):
-    results: list[PlacesAnswer | FrameError]
 
 
 class Track(Schema):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI
 
 from app.api.openapi import examples
 from app.api.openapi.operations import PROBLEM
-from app.api.server.access import RULES, rule_of
+from app.api.server.access import Rules, rule_of
 
 _SCHEMES = {
     "bearer": {
@@ -30,28 +31,31 @@ _SAID = {
 }
 
 
-def describe(app: FastAPI, *, needed: bool) -> None:
-    """Let the description of `app` say which operations take a key, and whether they need one."""
+def describe(app: FastAPI, rules: Rules, answers: Mapping[str, dict[str, Any]], *, needed: bool) -> None:
+    """Let the description of `app` say which operations take a key, and whether they need one.
+
+    `answers`: examples of the families' answers, by operation id.
+    """
     make = app.openapi
 
     def openapi() -> dict[str, Any]:
         known = app.openapi_schema is not None
         document = make()
         if not known:
-            _add(document, needed)
-            examples.add(document)
+            _add(document, rules, needed)
+            examples.add(document, answers)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's documentation does
 
 
-def _add(document: dict[str, Any], needed: bool) -> None:
+def _add(document: dict[str, Any], rules: Rules, needed: bool) -> None:
     document.setdefault("components", {})["securitySchemes"] = _SCHEMES
     either: list[dict[str, list[str]]] = [{name: []} for name in _SCHEMES]
     for path, operations in document["paths"].items():
-        template = path if path in RULES else path.replace("{name}", "{name:path}")
+        template = path if path in rules else path.replace("{name}", "{name:path}")
         for method, operation in operations.items():
-            rule = rule_of(template, method.upper())
+            rule = rule_of(rules, template, method.upper())
             if not rule:
                 continue
             operation["security"] = either if needed else [{}, *either]

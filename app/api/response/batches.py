@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from fastapi import Request, Response
 
@@ -15,8 +15,6 @@ from app.deadline import Deadline
 from app.errors import GatewayError, InvalidParameter
 from app.pipelines.base import provenance
 
-# Bytes per pixel of an answer of the frame's size, with what making it takes.
-ANSWER_BYTES: Mapping[str, int] = {"depth": 12, "flow": 16}
 Answered = Callable[[bytes, Deadline], Line]
 
 
@@ -28,8 +26,11 @@ async def answer_batch(
     frames: Sequence[bytes],
     deadline: Deadline,
     form: str,
+    answer: int = 0,
 ) -> Response:
     """Run all frames side by side, as many as there are places, and answer them under `results`.
+
+    `answer` as for `Gateway.run`.
 
     Raises:
         InvalidParameter: `form` is for one frame.
@@ -38,7 +39,7 @@ async def answer_batch(
     if form != JSON:
         raise InvalidParameter(f"{form} answers one frame; send one part, or ask for {JSON}")
     calls = [functools.partial(run, data) for data in frames]
-    lines = await gateway.run_all(request, family, calls, deadline, frames, ANSWER_BYTES.get(family, 0))
+    lines = await gateway.run_all(request, family, calls, deadline, frames, answer)
     return batch_answer(lines, request_id_of(request))
 
 

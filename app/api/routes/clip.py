@@ -1,4 +1,4 @@
-"""`POST /v1/clip/text`, `/v1/clip/image`, `/v1/clip/similarity`, and `/v1/places`."""
+"""`POST /v1/clip/text`, `/v1/clip/image` and `/v1/clip/similarity`."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.gateway import Gateway, gateway_of
-from app.api.openapi import operations
-from app.api.request.frame_bodies import only_frame, read_frames_or_video, read_pictures
+from app.api.openapi.families import clip as openapi
+from app.api.openapi.operations import frame_operation
+from app.api.request.frame_bodies import read_pictures
 from app.api.request.frame_query import FrameQuery
 from app.api.request.json_body import read_model
 from app.api.request.prompts import Prompts, calls_of, embed_all, read_texts
 from app.api.request.requests import deadline_of, negotiate
 from app.api.response.answers import JSON, NPY, binary_answer, describe, json_answer, total
-from app.api.response.batches import answer_batch
-from app.api.response.ndjson import Line, SamplingQuery, Streamed, stream
-from app.api.server.admission import Call
+from app.api.routes.family_routes import FamilyRoutes
+from app.api.routes.frame_route import AnswerForms, FrameRoute, FramesQuery
 from app.api.server.direct_route import DirectRoute
 from app.deadline import Deadline
 from app.errors import InvalidParameter
-from app.pipelines.base import Framed, Served, Timings, provenance
+from app.pipelines.base import Served, Timings, provenance
 from app.pipelines.clip import (
     LOGIT_SCALE,
     Embedding,
@@ -34,10 +34,11 @@ from app.pipelines.clip import (
     normalized,
     similarity,
 )
-from app.pipelines.frames import Frame
-from app.pipelines.places import PlacesPipeline, Scenes
 
-router = APIRouter(tags=["clip"], route_class=DirectRoute)
+text_router = APIRouter(tags=["clip"], route_class=DirectRoute)
+image_router = APIRouter(tags=["clip"], route_class=DirectRoute)
+TEXT_ROUTES = FamilyRoutes(text_router, openapi.TEXT_EXAMPLES)
+IMAGE_ROUTES = FamilyRoutes(image_router, openapi.IMAGE_EXAMPLES)
 Parts = Annotated[Gateway, Depends(gateway_of)]
 Encoding = Literal["float", "base64"]
 
@@ -59,7 +60,7 @@ class TextQuery(BaseModel):
     encoding: Encoding = Field("float", description="Numbers in JSON, or base64 of float32 little-endian.")
 
 
-class ImageQuery(FrameQuery, SamplingQuery):
+class ImageQuery(FramesQuery):
     """Query parameters of `POST /v1/clip/image`."""
 
     fit: Literal["crop", "stretch"] | None = Field(None, description="Its middle, or all of it squeezed.")
@@ -74,14 +75,11 @@ class SimilarityQuery(FrameQuery):
     tokens: Literal["truncate", "strict"] = Field("truncate", description="See /v1/clip/text.")
 
 
-class PlacesQuery(FrameQuery, SamplingQuery):
-    """Query parameters of `POST /v1/places`."""
-
-    fit: Literal["crop", "stretch"] | None = Field(None, description="Its middle, or all of it squeezed.")
-    k: int = Field(5, ge=1, le=365, description="How many categories.")
-
-
-@router.post("/v1/clip/text", summary="Embeddings of prompts", **operations.CLIP_TEXT)
+@text_router.post(
+    "/v1/clip/text",
+    summary="Embeddings of prompts",
+    **frame_operation("clip_text", openapi.TextAnswer, (NPY,), openapi.TEXT_SAMPLES, body=openapi.TEXT_BODY),
+)
 async def clip_text(request: Request, query: Annotated[TextQuery, Query()], gateway: Parts) -> Response:
     """One `[1, 77]` call a prompt, as many in flight as there are leases; the row at the end of text is taken here.
 
@@ -90,7 +88,7 @@ async def clip_text(request: Request, query: Annotated[TextQuery, Query()], gate
     """
     form = negotiate(request, (JSON, NPY))
     deadline = deadline_of(request, gateway.settings)
-    gateway.admission.check("clip_text")
+    gateway.admission.check(TextPipeline.family)
     prompts = (await read_model(request, gateway, Prompts, deadline, '{"prompts": ["…"]}')).prompts
     strict = query.tokens == "strict"
     found = await embed_all(request, gateway, prompts, deadline, strict=strict, variant=query.variant)
@@ -108,44 +106,11 @@ async def clip_text(request: Request, query: Annotated[TextQuery, Query()], gate
     return json_answer({**body, **describe(served[0])}, _timings(served))
 
 
-@router.post("/v1/clip/image", summary="Embedding of a frame", **operations.CLIP_IMAGE)
-async def clip_image(request: Request, query: Annotated[ImageQuery, Query()], gateway: Parts) -> Response:
-    """CLIP's projected image feature, 512 numbers unless a variant has others; of a video, of each sampled frame."""
-    forms = (JSON, NPY)
-    gateway.admission.check("clip_image")
-    upload, query, deadline = await read_frames_or_video(request, gateway.settings, query, forms)
-    if upload.video is not None:
-
-        def run(frame: Frame, previous: Frame | None, framed: Framed) -> Line:
-            del previous
-            found = gateway.pipelines.of(ImagePipeline).on_frame(frame.rgb, framed, query.fit)
-            return Line(_image_body(found, query), found.served)
-
-        return await stream(
-            request, gateway, upload.video, query,
-            lambda: Streamed("clip_image", run, query.wishes(), query.analysis()),
-        )  # fmt: skip
-    form = negotiate(request, forms)
-
-    def line(data: bytes, deadline: Deadline) -> Line:
-        found = _image_call(gateway, data, query)(deadline)
-        return Line(_image_body(found, query), found.served)
-
-    if len(upload.frames) > 1:
-        return await answer_batch(request, gateway, "clip_image", line, upload.frames, deadline, form)
-    data = only_frame(upload)
-    call = _image_call(gateway, data, query)
-    found = await gateway.run(request, "clip_image", call, deadline, (data,))
-    if form == NPY:
-        vectors = normalized([found.vector], normalize=query.normalize)
-        return binary_answer(embedding_bytes(vectors[0]), NPY, found.served)
-    return json_answer({**_image_body(found, query), **describe(found.served)}, found.served.timings)
-
-
-def _image_call(gateway: Gateway, data: bytes, query: ImageQuery | SimilarityQuery) -> Call[Embedding]:
-    return lambda deadline: gateway.pipelines.of(ImagePipeline)(
-        data, query.wishes(), deadline, query.fit, query.analysis()
-    )
+def _image(
+    gateway: Gateway, query: ImageQuery | SimilarityQuery, data: bytes, deadline: Deadline
+) -> Embedding:
+    pipeline = gateway.pipelines.of(ImagePipeline)
+    return pipeline(data, query.wishes(), deadline, query.fit, query.analysis())
 
 
 def _image_body(found: Embedding, query: ImageQuery) -> dict[str, Any]:
@@ -157,7 +122,52 @@ def _image_body(found: Embedding, query: ImageQuery) -> dict[str, Any]:
     }
 
 
-@router.post("/v1/clip/similarity", summary="Frames against prompts (zero-shot)", **operations.SIMILARITY)
+_IMAGE_FORMS: AnswerForms[Embedding, ImageQuery] = AnswerForms(
+    _image_body,
+    {
+        NPY: lambda found, query: (
+            embedding_bytes(normalized([found.vector], normalize=query.normalize)[0]),
+            {},
+        )
+    },
+)
+_IMAGE_ROUTE: FrameRoute[Embedding, ImageQuery] = FrameRoute(
+    ImagePipeline.family,
+    _image,
+    lambda gateway, query, frame, framed: gateway.pipelines.of(ImagePipeline).on_frame(
+        frame.rgb, framed, query.fit
+    ),
+    _IMAGE_FORMS,
+)
+
+
+@image_router.post(
+    "/v1/clip/image",
+    summary="Embedding of a frame",
+    **frame_operation(
+        "clip_image",
+        openapi.EmbeddingAnswer | openapi.EmbeddingBatch,
+        _IMAGE_FORMS.encoders,
+        openapi.IMAGE_SAMPLES,
+        video=True,
+    ),
+)
+async def clip_image(request: Request, query: Annotated[ImageQuery, Query()], gateway: Parts) -> Response:
+    """CLIP's projected image feature, 512 numbers unless a variant has others; of a video, of each sampled frame."""
+    return await _IMAGE_ROUTE.answer(request, query, gateway)
+
+
+@image_router.post(
+    "/v1/clip/similarity",
+    summary="Frames against prompts (zero-shot)",
+    **frame_operation(
+        "similarity",
+        openapi.SimilarityAnswer,
+        (),
+        openapi.SIMILARITY_SAMPLES,
+        body=openapi.SIMILARITY_BODY,
+    ),
+)
 async def clip_similarity(
     request: Request, query: Annotated[SimilarityQuery, Query()], gateway: Parts
 ) -> Response:
@@ -168,7 +178,7 @@ async def clip_similarity(
     """
     negotiate(request, (JSON,))
     deadline = deadline_of(request, gateway.settings)
-    gateway.admission.check("clip_image")
+    gateway.admission.check(ImagePipeline.family)
     limits = {"file": gateway.settings.max_parts, "prompt": gateway.settings.max_prompts}
     upload, query = await read_pictures(request, gateway.settings, query, deadline, limits)
     if not upload.form:
@@ -177,13 +187,13 @@ async def clip_similarity(
     prompts = read_texts(parts["prompt"], gateway.settings.max_json_bytes)
     if not parts["file"] or not prompts:
         raise InvalidParameter("send at least one part 'file' and one part 'prompt'")
-    calls = [_image_call(gateway, data, query) for data in parts["file"]]
+    calls = [functools.partial(_image, gateway, query, data) for data in parts["file"]]
     variant = gateway.pipelines.of(TextPipeline).variant_beside(
-        gateway.router.variant_of("clip_image", query.wishes())
+        gateway.router.variant_of(ImagePipeline.family, query.wishes())
     )
     strict = query.tokens == "strict"
     texts = await embed_all(request, gateway, prompts, deadline, strict=strict, variant=variant)
-    frames = await gateway.run_whole(request, "clip_image", calls, deadline, parts["file"])
+    frames = await gateway.run_whole(request, ImagePipeline.family, calls, deadline, parts["file"])
     cosine, probabilities = similarity([f.vector for f in frames], [t.vector for t in texts])
     served = [one.served for one in (*frames, *texts)]
     body = {
@@ -198,46 +208,6 @@ async def clip_similarity(
         "branches": list({one.decision.branch.name: one.branch() for one in served}.values()),
     }
     return json_answer(body, _timings(served))
-
-
-@router.post("/v1/places", tags=["places"], summary="Scene categories of a frame", **operations.PLACES)
-async def places(request: Request, query: Annotated[PlacesQuery, Query()], gateway: Parts) -> Response:
-    """Places365: the `k` most probable of 365 categories; of a video, of each sampled frame."""
-    gateway.admission.check("places")
-    upload, query, deadline = await read_frames_or_video(request, gateway.settings, query, (JSON,))
-    if upload.video is not None:
-
-        def run(frame: Frame, previous: Frame | None, framed: Framed) -> Line:
-            del previous
-            found = gateway.pipelines.of(PlacesPipeline).on_frame(frame.rgb, framed, query.fit)
-            return Line(_places_body(found, query.k), found.served)
-
-        return await stream(
-            request, gateway, upload.video, query,
-            lambda: Streamed("places", run, query.wishes(), query.analysis()),
-        )  # fmt: skip
-
-    def line(data: bytes, deadline: Deadline) -> Line:
-        found = gateway.pipelines.of(PlacesPipeline)(
-            data, query.wishes(), deadline, query.fit, query.analysis()
-        )
-        return Line(_places_body(found, query.k), found.served)
-
-    if len(upload.frames) > 1:
-        return await answer_batch(request, gateway, "places", line, upload.frames, deadline, JSON)
-    data = only_frame(upload)
-    found = await gateway.run(request, "places", functools.partial(line, data), deadline, (data,))
-    return json_answer({**found.body, **describe(found.served)}, found.served.timings)
-
-
-def _places_body(found: Scenes, k: int) -> dict[str, Any]:
-    return {
-        "places": [
-            {"category_id": index, "category": name, "probability": probability}
-            for index, name, probability in found.best(k)
-        ],
-        "image": {"width": found.width, "height": found.height},
-    }
 
 
 def _timings(served: Sequence[Served]) -> Timings:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated
@@ -13,7 +13,8 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import Field
 
 from app.api.gateway import Gateway, gateway_of
-from app.api.openapi import operations
+from app.api.openapi.families import detect as openapi
+from app.api.openapi.operations import SESSION_PROBLEMS, frame_operation
 from app.api.request.frame_bodies import read_frames_or_video, read_pictures
 from app.api.request.frame_query import FrameQuery, words_of
 from app.api.request.requests import deadline_of, negotiate
@@ -23,6 +24,7 @@ from app.api.response.answers import JPEG, JSON, PNG, binary_answer
 from app.api.response.detections import all_answers, frame_body, one_answer
 from app.api.response.ndjson import Line, SamplingQuery, Streamed, stream
 from app.api.response.problems import request_id_of
+from app.api.routes.family_routes import FamilyRoutes
 from app.api.server.access import caller_of
 from app.api.server.direct_route import DirectRoute
 from app.deadline import Deadline
@@ -37,7 +39,12 @@ from app.videos.components.detect import class_ids
 from routing.policy import Wishes
 
 router = APIRouter(tags=["detection"], route_class=DirectRoute)
-_PICTURES = (PNG, JPEG)
+ROUTES = FamilyRoutes(router, openapi.EXAMPLES)
+# Media type -> the picture with its boxes drawn.
+_PICTURES: Mapping[str, Callable[[Detections | Tracked], bytes]] = {
+    PNG: lambda frame: frame.picture(),
+    JPEG: lambda frame: frame.picture(jpeg=True),
+}
 _FORMS = (JSON, *_PICTURES)
 
 
@@ -69,7 +76,19 @@ class DetectQuery(FrameQuery, TrackQuery, SamplingQuery):
         return list(dict.fromkeys(named))
 
 
-@router.post("/v1/detect", summary="Objects in a frame, or in each of a batch", **operations.DETECT)
+@router.post(
+    "/v1/detect",
+    summary="Objects in a frame, or in each of a batch",
+    **frame_operation(
+        "detect",
+        openapi.DetectAnswer | openapi.DetectBatch,
+        _PICTURES,
+        openapi.SAMPLES,
+        video=True,
+        description=openapi.DESCRIPTION,
+        problems=SESSION_PROBLEMS,
+    ),
+)
 async def detect(
     request: Request,
     query: Annotated[DetectQuery, Query()],
@@ -101,7 +120,7 @@ async def detect(
     )  # faults are told before the body is read
     if query.session is not None:
         return await _in_session(request, gateway, query)
-    gateway.admission.check("detect")
+    gateway.admission.check(DetectPipeline.family)
     upload, query, deadline = await read_frames_or_video(request, gateway.settings, query, _FORMS)
     with upload.closed_on_error():
         query.refuse_times_without_session()
@@ -121,7 +140,7 @@ async def detect(
     frames, batch = _batched(upload.frames, asked)
     if not batch:
         one = functools.partial(_one, gateway, frames[0], asked)
-        return await gateway.run(request, "detect", one, deadline, frames, asked.answer_bytes)
+        return await gateway.run(request, DetectPipeline.family, one, deadline, frames, asked.answer_bytes)
     return all_answers(await _found(request, gateway, frames, asked), request_id_of(request))
 
 
@@ -147,7 +166,7 @@ def _stream(gateway: Gateway, query: DetectQuery) -> Streamed:
             tracked = tracker(found, sample.time_s)
         return Line(frame_body(tracked), tracked.served)
 
-    return Streamed("detect", run, wishes, query.analysis(), follow)
+    return Streamed(DetectPipeline.family, run, wishes, query.analysis(), follow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +242,7 @@ async def _answer_several(
         return gateway.pipelines.of(DetectPipeline).several(data, wished, deadline)
 
     calls = [functools.partial(call, data) for data in frames]
-    outcomes = await gateway.run_all(request, "detect", calls, deadline, frames)
+    outcomes = await gateway.run_all(request, DetectPipeline.family, calls, deadline, frames)
     lines = [
         one
         for outcome in outcomes
@@ -262,7 +281,9 @@ async def _found(
 ) -> list[Detections | GatewayError]:
     """Frames side by side, as many as there are places; each has its own boxes or its own error."""
     calls = [functools.partial(_detect, gateway, data, asked) for data in frames]
-    return await gateway.run_all(request, "detect", calls, asked.deadline, frames, asked.answer_bytes)
+    return await gateway.run_all(
+        request, DetectPipeline.family, calls, asked.deadline, frames, asked.answer_bytes
+    )
 
 
 def _detect(gateway: Gateway, data: bytes, asked: _Asked, deadline: Deadline) -> Detections:
@@ -280,7 +301,7 @@ def _answer(frame: Detections | Tracked, asked: _Asked, session_id: str | None =
     if asked.form not in _PICTURES:
         return one_answer(frame, session_id)
     with frame.served.timings.stage("encode"):
-        content = frame.picture(jpeg=asked.form == JPEG)
+        content = _PICTURES[asked.form](frame)
     return binary_answer(content, asked.form, frame.served)
 
 
@@ -290,7 +311,7 @@ async def _in_session(request: Request, gateway: Gateway, query: DetectQuery) ->
     negotiate(request, _FORMS)
     deadline = deadline_of(request, gateway.settings)
     gateway.sessions.store()  # a service without one says so before it reads the body
-    gateway.admission.check("detect")
+    gateway.admission.check(DetectPipeline.family)
     call, asked = _session_call(request, gateway, query, deadline)
     with _turn(gateway, call) as turn:
         upload, query = await read_pictures(request, gateway.settings, query, deadline)
@@ -313,7 +334,7 @@ def _session_call(
     request: Request, gateway: Gateway, query: DetectQuery, deadline: Deadline
 ) -> tuple[SessionCall, _Asked]:
     parameters, wishes = _wished(gateway, query)
-    family = gateway.router.catalogue["detect"]
+    family = gateway.router.catalogue[DetectPipeline.family]
     variant = family.variant_or_default(gateway.router.variant)
     call = query.session_call(parameters, wishes, variant, caller_of(request).name)
     return call, _Asked(call.detector(parameters), wishes, negotiate(request, _FORMS), deadline)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -18,16 +18,10 @@ OPEN: frozenset[access.Scope] = frozenset()
 _INFER = frozenset[access.Scope]({"infer"})
 _OPERATE = frozenset[access.Scope]({"operate"})
 _ANY = _INFER | _OPERATE
+Rules = Mapping[str, frozenset[access.Scope]]
 # Route template -> scopes, one of which a key must have. A path that isn't here is refused, so a new route is shut
 # until it is written down; a test walks every route of the app.
-RULES: Mapping[str, frozenset[access.Scope]] = {
-    "/v1/detect": _INFER,
-    "/v1/depth": _INFER,
-    "/v1/flow": _INFER,
-    "/v1/clip/text": _INFER,
-    "/v1/clip/image": _INFER,
-    "/v1/clip/similarity": _INFER,
-    "/v1/places": _INFER,
+_OWN_RULES: Rules = {
     "/v1/videos": _ANY,  # reading and deleting; see `_POST`
     "/v1/videos/{id}": _ANY,
     "/v1/videos/{id}/events": _ANY,
@@ -61,15 +55,17 @@ class Guard:
 
     Args:
         app: what is guarded.
+        rules: of the routes; see `rules_of`.
         keys: None: everything is open.
         apart: whether probes and metrics have a port of their own.
     """
 
-    def __init__(self, app: ASGIApp, keys: Access | None, *, apart: bool) -> None:
+    def __init__(self, app: ASGIApp, keys: Access | None, rules: Rules, *, apart: bool) -> None:
         self._app = app
         self._keys = keys
         self._apart = apart
-        self._templates = Templates(RULES)
+        self._rules = rules
+        self._templates = Templates(rules)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":  # there are none here
@@ -91,7 +87,7 @@ class Guard:
             raise _NOT_FOUND
         if self._keys is None:
             return
-        rule = rule_of(template, scope["method"])
+        rule = rule_of(self._rules, template, scope["method"])
         if rule is None:
             self._keys.identify(presented(scope))  # who has no key isn't told which paths there are
             raise _NOT_FOUND
@@ -109,9 +105,18 @@ class Guard:
             return False
 
 
-def rule_of(template: str, method: str) -> frozenset[access.Scope] | None:
+def rules_of(inference: Iterable[str]) -> Rules:
+    """Return the rules of the service's own routes, and of those that run models.
+
+    Args:
+        inference: templates of the families' routes.
+    """
+    return {**dict.fromkeys(inference, _INFER), **_OWN_RULES}
+
+
+def rule_of(rules: Rules, template: str, method: str) -> frozenset[access.Scope] | None:
     """Scopes, one of which a key must have; None: nobody may."""
-    rule = RULES.get(template)
+    rule = rules.get(template)
     return _POST.get(template, rule) if method == "POST" else rule
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from app.api.routes.clip import ImageQuery, PlacesQuery, SimilarityQuery
+from app.api.routes.clip import ImageQuery, SimilarityQuery
+from app.api.routes.places import PlacesQuery
 from app.engine.fake import FakeEngine
 from app.pipelines import inventory
 from app.pipelines.base import Router

@@ -11,12 +11,15 @@ from starlette.testclient import TestClient
 from support.servers.gateway import client, png, scene
 
 from app.api.openapi import schemas
+from app.api.openapi.families.clip import EmbeddingBatch
+from app.api.openapi.families.depth import DepthBatch
+from app.api.openapi.families.places import PlacesBatch
 
 SMALL, LARGE = png(scene(320, 240, (0, 64, 64, 64))), png(scene(640, 480, (2, 320, 128, 96)))
 ROUTES: dict[str, tuple[str, type[schemas.Provenance]]] = {
-    "/v1/depth?fallback=true": ("depth", schemas.DepthBatch),
-    "/v1/clip/image": ("embedding", schemas.EmbeddingBatch),
-    "/v1/places?k=2": ("places", schemas.PlacesBatch),
+    "/v1/depth?fallback=true": ("depth", DepthBatch),
+    "/v1/clip/image": ("embedding", EmbeddingBatch),
+    "/v1/places?k=2": ("places", PlacesBatch),
 }
 every_route = pytest.mark.parametrize("route", ROUTES)
 

@@ -18,6 +18,11 @@ from support.models.engines import colour_detector
 from support.servers.gateway import client, server
 
 from app.api.openapi import schemas
+from app.api.openapi.families.clip import EmbeddingAnswer
+from app.api.openapi.families.depth import DepthAnswer
+from app.api.openapi.families.detect import DetectAnswer
+from app.api.openapi.families.flow import FlowAnswer
+from app.api.openapi.families.places import PlacesAnswer
 from app.engine.fake import FakeEngine
 
 FRAMES = 12
@@ -50,11 +55,11 @@ def problem(response: Any) -> tuple[int, str]:
 
 
 ROUTES = {
-    "/v1/detect": (schemas.DetectAnswer, FRAMES),
-    "/v1/depth?branch=256": (schemas.DepthAnswer, FRAMES),
-    "/v1/flow?branch=256": (schemas.FlowAnswer, FRAMES - 1),
-    "/v1/clip/image?encoding=base64": (schemas.EmbeddingAnswer, FRAMES),
-    "/v1/places?k=2": (schemas.PlacesAnswer, FRAMES),
+    "/v1/detect": (DetectAnswer, FRAMES),
+    "/v1/depth?branch=256": (DepthAnswer, FRAMES),
+    "/v1/flow?branch=256": (FlowAnswer, FRAMES - 1),
+    "/v1/clip/image?encoding=base64": (EmbeddingAnswer, FRAMES),
+    "/v1/places?k=2": (PlacesAnswer, FRAMES),
 }
 
 

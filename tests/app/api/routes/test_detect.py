@@ -17,7 +17,8 @@ from support.models.engines import Arrays
 from support.models.repository import CATALOGUE
 from support.servers.gateway import client, png, scene
 
-from app.api.openapi.schemas import DetectAnswer, DetectBatch, Problem
+from app.api.openapi.families.detect import DetectAnswer, DetectBatch
+from app.api.openapi.schemas import Problem
 from app.engine.base import Engine
 from app.engine.fake import FakeEngine
 

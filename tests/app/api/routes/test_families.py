@@ -18,6 +18,10 @@ from support.models.repository import CATALOGUE, mixing
 from support.servers.gateway import client, png
 
 from app.api.openapi import schemas
+from app.api.openapi.families.clip import EmbeddingAnswer, SimilarityAnswer, TextAnswer
+from app.api.openapi.families.depth import DepthAnswer
+from app.api.openapi.families.flow import FlowAnswer
+from app.api.openapi.families.places import PlacesAnswer
 from app.media.vocabulary import clip_merges
 from app.vision.prompts import Tokenizer
 
@@ -79,7 +83,7 @@ def test_depth_comes_at_the_source_s_size(gateway: TestClient) -> None:
     np.testing.assert_allclose(
         depth, cv2.resize(expected_depth(), (300, 200), interpolation=cv2.INTER_CUBIC), atol=1e-4
     )
-    document = answer(gateway.post("/v1/depth", content=BODY), schemas.DepthAnswer)
+    document = answer(gateway.post("/v1/depth", content=BODY), DepthAnswer)
     assert document["depth"]["mean"] == pytest.approx(float(depth.mean()), abs=1e-6)
     assert document["depth"]["p95"] == pytest.approx(float(np.percentile(depth, 95)), abs=1e-6)
     assert document["map"] == document["image"] == {"width": 300, "height": 200}
@@ -127,7 +131,7 @@ def test_flow_is_in_source_pixels_on_each_axis(gateway: TestClient) -> None:
     np.testing.assert_allclose(flow, expected_flow(), atol=1e-5)
     source = array(gateway.post("/v1/flow", files=_pair(FRAME, BRIGHTER), headers=NPY))
     assert source.shape == (2, 200, 300)
-    document = answer(gateway.post("/v1/flow", files=_pair(FRAME, BRIGHTER)), schemas.FlowAnswer)
+    document = answer(gateway.post("/v1/flow", files=_pair(FRAME, BRIGHTER)), FlowAnswer)
     assert document["flow"]["dx_mean"] == pytest.approx(float(source[0].mean()), abs=1e-6)
     assert document["flow"]["dy_mean"] == pytest.approx(float(source[1].mean()), abs=1e-6)
     assert document["flow"]["magnitude_max"] == pytest.approx(float(np.hypot(*source).max()), abs=1e-6)
@@ -180,7 +184,7 @@ def test_the_row_at_the_end_of_text_is_taken(gateway: TestClient) -> None:
     """One embedding a prompt, in order, not normalised when so asked."""
     prompts = ["a photo of a cat", "dog", "<|endoftext|> a dog", "a photo of a cat"]
     response = gateway.post("/v1/clip/text?normalize=false", json={"prompts": prompts})
-    document = answer(response, schemas.TextAnswer)
+    document = answer(response, TextAnswer)
     for vector, prompt in zip(document["embeddings"], prompts, strict=True):
         np.testing.assert_allclose(vector, row_at_end(prompt), atol=0.01)
     assert document["truncated"] == [False] * 4
@@ -218,7 +222,7 @@ def test_a_second_run_of_prompts_makes_no_call(all_families: Path, tmp_path: Pat
 def test_long_prompts_are_cut_and_said_or_refused(gateway: TestClient) -> None:
     """`truncated` for each prompt; `tokens=strict` makes it an error."""
     prompts = ["short", "word " * 100, "x" * 100_000]
-    document = answer(gateway.post("/v1/clip/text", json={"prompts": prompts}), schemas.TextAnswer)
+    document = answer(gateway.post("/v1/clip/text", json={"prompts": prompts}), TextAnswer)
     assert document["truncated"] == [False, True, True]
     refused = gateway.post("/v1/clip/text?tokens=strict", json={"prompts": prompts})
     assert (refused.status_code, refused.json()["code"]) == (400, "prompt_too_long")
@@ -239,7 +243,7 @@ def test_a_body_that_holds_no_prompts_is_refused(gateway: TestClient, body: byte
 def test_empty_and_odd_prompts_are_embedded(gateway: TestClient) -> None:
     """Nothing, white space, emoji and right-to-left text have embeddings too."""
     prompts = ["", "  \n", "👍🏽 ok", "שלום", "\x00", "🇩🇪" * 200]
-    document = answer(gateway.post("/v1/clip/text", json={"prompts": prompts}), schemas.TextAnswer)
+    document = answer(gateway.post("/v1/clip/text", json={"prompts": prompts}), TextAnswer)
     assert len(document["embeddings"]) == len(prompts)
 
 
@@ -266,7 +270,7 @@ def test_an_image_embedding_sees_the_middle_or_all(gateway: TestClient) -> None:
     stretched = array(gateway.post("/v1/clip/image?normalize=false&fit=stretch", content=BODY, headers=NPY))
     whole = np.asarray(Image.fromarray(FRAME).resize((224, 224), Image.Resampling.BICUBIC))
     np.testing.assert_allclose(stretched, expected_colour(whole, "clip_image"), atol=1e-3)
-    document = answer(gateway.post("/v1/clip/image", content=BODY), schemas.EmbeddingAnswer)
+    document = answer(gateway.post("/v1/clip/image", content=BODY), EmbeddingAnswer)
     np.testing.assert_allclose(document["embedding"], crop / np.linalg.norm(crop), atol=1e-6)
 
 
@@ -275,7 +279,7 @@ def test_similarity_is_cosine_and_softmax(gateway: TestClient) -> None:
     prompts = ["a cat", "a dog", "a cat"]
     files = [("file", ("0", BODY)), ("file", ("1", png(BRIGHTER)))]
     response = gateway.post("/v1/clip/similarity", files=files, data={"prompt": prompts})
-    document = answer(response, schemas.SimilarityAnswer)
+    document = answer(response, SimilarityAnswer)
     texts = array(gateway.post("/v1/clip/text", json={"prompts": prompts}, headers=NPY))
     images = np.stack(
         [array(gateway.post("/v1/clip/image", content=b, headers=NPY)) for b in (BODY, png(BRIGHTER))]
@@ -300,7 +304,7 @@ def test_places_are_the_most_probable_categories(gateway: TestClient) -> None:
     logits = expected_colour(np.asarray(resized.crop((80, 16, 304, 240))), "places").astype(np.float64)
     probabilities = np.exp(logits - logits.max())
     probabilities /= probabilities.sum()
-    document = answer(gateway.post("/v1/places?k=7", content=BODY), schemas.PlacesAnswer)
+    document = answer(gateway.post("/v1/places?k=7", content=BODY), PlacesAnswer)
     assert [row["category_id"] for row in document["places"]] == np.argsort(-probabilities)[:7].tolist()
     for row in document["places"]:
         assert row["probability"] == pytest.approx(probabilities[row["category_id"]], abs=1e-4)

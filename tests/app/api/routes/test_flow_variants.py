@@ -11,6 +11,7 @@ from support.models.repository import CATALOGUE, build
 from support.servers.gateway import client, png, scene
 
 from app.api.openapi import schemas
+from app.api.openapi.families.flow import FlowAnswer
 from app.cli import main
 
 FRAME = png(scene(300, 200, (0, 20, 20, 60)))
@@ -42,7 +43,7 @@ def test_a_variant_is_chosen(gateway: TestClient, query: str, branch: str, varia
     response = gateway.post(f"/v1/flow{query}", files=PAIR)
     assert response.status_code == 200, response.text
     document = response.json()
-    schemas.FlowAnswer.model_validate(document)
+    FlowAnswer.model_validate(document)
     assert (document["branch"]["name"], document["branch"]["variant"]) == (branch, variant)
     assert document["resolved_model_mapping"] == {"core_optical_flow": branch}
     assert [used["model_name"] for used in document["models_used"]] == [branch]

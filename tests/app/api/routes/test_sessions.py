@@ -19,7 +19,8 @@ from support.models.engines import Arrays, colour_detector
 from support.models.repository import CATALOGUE
 from support.servers.gateway import GREY, client, png, scene
 
-from app.api.openapi.schemas import DetectAnswer, DetectBatch, Problem, Session
+from app.api.openapi.families.detect import DetectAnswer, DetectBatch
+from app.api.openapi.schemas import Problem, Session
 from app.engine.fake import FakeEngine
 from app.vision.bytetrack import ByteTracker
 from routing.policy import Readiness

@@ -15,6 +15,7 @@ from support.models.repository import CATALOGUE
 from support.servers.gateway import client, png, scene
 
 from app.api.openapi import schemas
+from app.api.openapi.families.detect import DetectAnswer
 from app.engine.fake import FakeEngine
 from app.pipelines.inventory import patterns
 from app.pipelines.readiness import ReadyProbe
@@ -50,7 +51,7 @@ def detect(http: TestClient, query: str = "") -> dict[str, Any]:
     answer = http.post(f"/v1/detect{query}", content=BODY)
     assert answer.status_code == 200, answer.text
     document: dict[str, Any] = answer.json()
-    schemas.DetectAnswer.model_validate(document)
+    DetectAnswer.model_validate(document)
     return document
 
 

@@ -22,9 +22,10 @@ from support.servers.gateway import client, png, scene
 from support.servers.listening import gateway as running
 
 from app.api.server import uvicorn_options
-from app.api.server.access import OPEN, PROBES, RULES, rule_of
+from app.api.server.access import OPEN, PROBES, rule_of, rules_of
 from app.api.server.security_headers import cors
 from app.engine.fake import FakeEngine
+from app.families import FAMILIES
 from app.keys.access import ApiKey, Rate, digest_of, entry, new_key
 from app.main import create_app
 from app.settings import Settings
@@ -69,6 +70,7 @@ def _routes(routes: Iterable[Any]) -> Iterator[Route]:
             yield route
 
 
+RULES = rules_of(FAMILIES.paths)
 ROUTES = list(_routes(create_app(Settings()).routes))
 
 
@@ -91,7 +93,7 @@ def _call(gateway: TestClient, route: Route, headers: Mapping[str, str]) -> http
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{min(route.methods)} {route.path}")
 def test_each_route_asks_for_its_scope(guarded: TestClient, route: Route) -> None:
     """Without a key 401, with a key of the other scope 403, with the right one the route itself answers."""
-    rule = rule_of(route.path, _method(route))
+    rule = rule_of(RULES, route.path, _method(route))
     assert rule is not None
     if rule == OPEN:
         assert _call(guarded, route, {}).status_code not in (401, 403)
