@@ -34,7 +34,7 @@ def models() -> Path:
     """The folder in which `gateway up` keeps what it builds: `repository/` of it is a Triton model repository."""
     from platformdirs import user_cache_path  # noqa: PLC0415  # an extra: starter
 
-    return user_cache_path(NAME, appauthor=False)
+    return user_cache_path(NAME, appauthor=False) / "models"
 
 
 def videos() -> Path:

@@ -34,7 +34,7 @@ def test_the_starter_is_built_once_and_again_when_a_file_is_damaged(
     """Offline: random weights with a warning that names the way out; then nothing is built, until a digest differs."""
     code, output, errors = up(capsys)
     assert code == 0, errors
-    folder = tmp_path / "cache" / "triton-vision-gateway"
+    folder = tmp_path / "cache" / "triton-vision-gateway" / "models"
     assert str(folder) in output
     assert output.count(" exported ") == 3
     assert "weights: random, seed 0: they recognise nothing" in output
