@@ -1,15 +1,16 @@
 #!/bin/sh
-# Unpacks packages of Debian or Ubuntu into .build/FOLDER, and prints the path of a wrapper that runs PROGRAM there.
+# Unpacks packages of Debian or Ubuntu into .build/FOLDER with a wrapper beside them for each PROGRAM, and prints the path
+# of the first wrapper.
 #
-#     unpack.sh FOLDER PROGRAM PACKAGE…       # unpack.sh redis usr/bin/redis-server redis-server redis-tools
+#     unpack.sh FOLDER PROGRAM[,PROGRAM…] PACKAGE…      # unpack.sh redis usr/bin/redis-server redis-server redis-tools
 #
 # Needs no root, and runs none of the packages' scripts, which would start a service.
 set -eu
 
-folder=$1 program=$2
+folder=$1 programs=$(echo "$2" | tr ',' ' ')
 shift 2
 packages=$*
-name=$(basename "$program")
+name=$(basename "${programs%% *}")
 build=$(cd "$(dirname "$0")/../.." && pwd)/.build
 wrapper=$build/$folder/$name
 if [ -x "$wrapper" ]; then
@@ -27,11 +28,11 @@ trap 'rm -rf "$work"' EXIT
 chmod 755 "$work"
 mkdir "$work/debs" "$work/root" "$work/apt"
 
-# Every library that the packages' libraries need, but the C library: that has to be the system's.
+# Every library that the packages' libraries need, but the C library, which has to be the system's, and JavaScript.
 libraries() {
     # shellcheck disable=SC2086  # names of packages, one word each
-    apt-cache "$@" depends $packages | sed -n 's/^ *Depends: \(z\{0,1\}lib[^ ]*\)$/\1/p' | sort -u |
-        xargs apt-cache "$@" depends -i --recurse | grep '^z\{0,1\}lib' | grep -v '^libc6$' | sort -u
+    apt-cache "$@" depends $packages | sed -n 's/^ *Depends: \(z\{0,1\}lib[^ ]*\)$/\1/p' | grep -v '^libjs-' | sort -u |
+        xargs apt-cache "$@" depends -i --recurse | grep '^z\{0,1\}lib' | grep -v -e '^libc6$' -e '^libjs-' | sort -u
 }
 
 download() {
@@ -52,12 +53,14 @@ for deb in "$work"/debs/*.deb; do
 done
 rm -rf "$work/debs" "$work/apt"
 
-cat >"$work/$name" <<WRAPPER
+for program in $programs; do
+    cat >"$work/$(basename "$program")" <<WRAPPER
 #!/bin/sh
 root=\$(dirname "\$(readlink -f "\$0")")/root
 libraries=\$(find "\$root/lib" "\$root/usr/lib" -maxdepth 1 -name '*-linux-gnu*' 2>/dev/null | tr '\n' ':')
 LD_LIBRARY_PATH="\$libraries" exec "\$root/$program" "\$@"
 WRAPPER
-chmod 755 "$work/$name"
+    chmod 755 "$work/$(basename "$program")"
+done
 mv -T "$work" "$build/$folder" 2>/dev/null || test -x "$wrapper" # another call may have been faster
 echo "$wrapper"
