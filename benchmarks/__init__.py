@@ -8,6 +8,10 @@ the gateway is compared with.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# Before any module of this package imports ONNX Runtime: see app/engine/__init__.py.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -51,7 +51,7 @@ def test_an_output_of_another_shape_is_an_error(
     model.answers(RIGHT)
     engine = TritonEngine(
         CATALOGUE, url, WeightsBook(None, None), TritonOptions(leases=1, transport=transport)
-    )  # type: ignore[arg-type]  # a literal
+    )
     try:
         assert run(engine) == 5.0
         model.answers(row)

@@ -163,7 +163,7 @@ def test_cosines_and_scores_don_t_depend_on_chunks(tmp_path: Path, chunk_frames:
     clip = ClipComponent.__new__(ClipComponent)
     texts = rng.standard_normal((3, 16)).astype(np.float32)
     clip._texts = {"words": texts}
-    clip._asked = type("Asked", (), {"prompts": {"words": ("a", "b", "c")}})()  # type: ignore[assignment]
+    clip._asked = type("Asked", (), {"prompts": {"words": ("a", "b", "c")}})()
     write_npz(tmp_path / "a.npz", clip.assemble(checkpoint.columns("core_clip")))
     found = arrays(tmp_path / "a.npz")
     count = checkpoint.frames

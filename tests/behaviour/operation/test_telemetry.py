@@ -15,7 +15,7 @@ from support.paths import ROOT
 SILENT = {"ORT_DISABLE_TELEMETRY", "ORT_RUNNING_UNIT_TESTS", "CI", "GITHUB_ACTIONS", "XDG_CACHE_HOME"}
 
 
-@pytest.mark.parametrize("module", ["app.engine.embedded.engine", "export"])
+@pytest.mark.parametrize("module", ["app.engine.embedded.engine", "export", "benchmarks.speed.scaled_decode"])
 def test_nothing_is_written_into_the_home_folder(module: str, tmp_path: Path) -> None:
     """A session of ONNX Runtime leaves no identifier and no queue of events behind."""
     models, home = build(tmp_path / "models", ["yolo11n_320"]), tmp_path / "home"

@@ -41,7 +41,7 @@ def _entry(name: str) -> str:
     return entry(
         ApiKey(
             name, digest_of(KEYS[name].encode()), frozenset(scopes), rate, 1.0 if name == "expired" else None
-        )  # type: ignore[arg-type]  # names of scopes
+        )
     )
 
 
@@ -110,7 +110,7 @@ def test_each_route_asks_for_its_scope(guarded: TestClient, route: Route) -> Non
 
 def test_a_route_that_is_forgotten_is_shut_for_everybody() -> None:
     """A path without a rule answers nobody, whoever wrote its route; without a key nobody learns that there is none."""
-    app = create_app(Settings(api_keys=ENTRIES))  # type: ignore[arg-type]  # pydantic makes the secret
+    app = create_app(Settings(api_keys=ENTRIES))
 
     @app.get("/v1/forgotten")
     async def forgotten() -> str:
@@ -205,7 +205,7 @@ def test_readiness_says_why_only_to_operators(repository: Path) -> None:
             repository=repository,
             manifest=None,
             videos_folder=None,
-        )  # type: ignore[arg-type]  # pydantic makes the secret
+        )
     )
     with TestClient(app) as unready:
         for headers in ({}, bearer("infer"), {"X-API-Key": "gw_wrong"}):
@@ -236,7 +236,7 @@ def _asgi(app: ASGIApp, headers: list[tuple[bytes, bytes]], kind: str = "http") 
 
 def test_a_refused_body_is_never_read() -> None:
     """No key, or the wrong one: the answer is there before the first byte of the body is asked for."""
-    app = create_app(Settings(api_keys=ENTRIES))  # type: ignore[arg-type]  # pydantic makes the secret
+    app = create_app(Settings(api_keys=ENTRIES))
     for name, value in (
         (b"x-none", b""),
         (b"x-api-key", b"gw_wrong"),
@@ -253,7 +253,7 @@ def test_a_refused_body_is_never_read() -> None:
 
 def test_a_websocket_is_refused() -> None:
     """There are none, so none is accepted, with keys or without."""
-    for settings in (Settings(), Settings(api_keys=ENTRIES)):  # type: ignore[arg-type]  # pydantic makes the secret
+    for settings in (Settings(), Settings(api_keys=ENTRIES)):
         assert _asgi(create_app(settings), [], "websocket") == [{"type": "websocket.close", "code": 1008}]
 
 

@@ -43,7 +43,7 @@ def load() -> Iterator[Load]:
     def build(repository: Path, **options: object) -> EmbeddedEngine:
         engine = EmbeddedEngine(
             CATALOGUE, repository, WeightsBook(repository, None), EmbeddedOptions(**options)
-        )  # type: ignore[arg-type]  # named by the tests
+        )
         made.append(engine)
         assert engine.loaded.wait(60)
         return engine

@@ -398,7 +398,7 @@ def test_real_videos(path: Path) -> None:
     """Films that others encoded: all frames, each pixel of them as PyAV converts it, each time as the stream says."""
     with av.open(str(path)) as file:
         start = file.streams.video[0].start_time
-        times = [float((f.pts - start) * f.time_base) for f in file.decode(video=0)]  # type: ignore[operator]  # it has
+        times = [float((f.pts - start) * f.time_base) for f in file.decode(video=0)]
     expected = pyav(path)
     with reading(path) as video:
         for number, frame in enumerate(released(video)):
