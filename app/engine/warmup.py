@@ -60,6 +60,7 @@ class Warmer:
         limit_s: time for one branch.
         changed: called after every run, and when one hangs: `verdict` may answer something else now.
         order: names of branches, the ones to run first; the others follow.
+        at_once: most runs at a time; None: a few.
     """
 
     def __init__(
@@ -68,9 +69,11 @@ class Warmer:
         limit_s: float,
         changed: Callable[[], None],
         order: Sequence[str] = (),
+        at_once: int | None = None,
     ) -> None:
         self._run = run
         self._limit_s = limit_s
+        self._at_once = at_once
         self._changed = changed
         self._rank = {name: place for place, name in enumerate(order)}
         self._trials: dict[str, _Trial] = {}
@@ -157,7 +160,7 @@ class Warmer:
     def _next(self) -> _Trial | None:
         """The next branch to run, if there is one and room for its run."""
         patient = sum(not self._overdue(name) for name in self._running)
-        if patient >= AT_ONCE or len(self._running) >= _MOST:
+        if patient >= (self._at_once or AT_ONCE) or len(self._running) >= _MOST:
             return None
         now = time.monotonic()
         waiting = (

@@ -1,9 +1,9 @@
 """ONNX Runtime in this process, over the same repository that Triton serves: ensembles, graphs and all.
 
 One background thread loads the models, in the order that the options give; `ready` tells how far it is. First runs are
-done beside it, several at a time. The loading thread then looks at the files from time to time: what is new or changed
-is loaded beside what serves, and takes its place. A branch that ran out of memory is taken out, and loaded again once
-its sessions are gone.
+done beside it, on a GPU several at a time. The loading thread then looks at the files from time to time: what is new or
+changed is loaded beside what serves, and takes its place. A branch that ran out of memory is taken out, and loaded
+again once its sessions are gone.
 """
 
 from __future__ import annotations
@@ -125,7 +125,9 @@ class EmbeddedEngine:
         self.loaded = threading.Event()  # every branch serves, or has been given up
         limit_s = self._options.warmup_s
         order = [branch.name for branch in self._in_order()]
-        self._warmer = Warmer(self._first_run, limit_s, self._settle, order) if limit_s else None
+        # On a processor each takes all cores, and the memory of one serves the next.
+        at_once = 1 if self._device == "cpu" else None
+        self._warmer = Warmer(self._first_run, limit_s, self._settle, order, at_once) if limit_s else None
         pauses = self._options.reload_pause_s, self._options.reload_longest_s
         self._quarantine = Quarantine(self._recover, lambda _: None, *pauses)
         self._loader = threading.Thread(target=self._load_all, name="embedded-loader", daemon=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -62,6 +61,9 @@ class DecoderProcess:
         finally:
             child_end.close()
             self._started.set()
+        if not hasattr(os, "waitid"):  # macOS, up to Python 3.12
+            process.wait()
+            return
         with suppress(ChildProcessError):  # somebody else took the exit status
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         with self._lock:
@@ -79,8 +81,7 @@ class DecoderProcess:
         """Kill it at once if it runs. Thread-safe."""
         with self._lock:  # its number is not given to another process before its status is taken
             if self._process is not None and self._process.returncode is None:
-                with suppress(ProcessLookupError):
-                    os.kill(self._process.pid, signal.SIGKILL)
+                self._process.kill()  # looks first if it has ended
 
     def join(self, timeout: float | None = None) -> int | None:
         """Wait for its end: the exit status, negative for a signal; None when it still runs."""

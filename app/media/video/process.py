@@ -33,6 +33,7 @@ from app.media.video.swscale import Swscale
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 _DESCRIPTORS = 1024
+_LINUX = hasattr(ctypes.CDLL(None), "prctl")
 
 
 def main() -> None:
@@ -49,8 +50,11 @@ def main() -> None:
 
 
 def _die_with(gateway: int) -> None:
-    """Be killed when the thread that started this process ends; end now if it has already."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    """Be killed when the thread that started this process ends; end now if it has already.
+
+    Where the kernel can't do that (macOS), the process ends with the next message that nobody reads.
+    """
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != gateway:
         sys.exit(0)
 
@@ -60,7 +64,7 @@ def _confine(memory_bytes: int) -> None:
 
     Processor time has no limit as a whole, since a long video may well take hours; see `Channel.send`.
     """
-    ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     with suppress(OSError):  # the kernel's first choice when memory runs out: this process, not the gateway
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     _cap(resource.RLIMIT_AS, memory_bytes, memory_bytes)
@@ -69,12 +73,22 @@ def _confine(memory_bytes: int) -> None:
     _cap(resource.RLIMIT_NOFILE, 0, _DESCRIPTORS)  # mapping memory takes one for a moment, hence the second
 
 
+def _prctl(what: int, *values: int) -> None:
+    """Ask the kernel for something that only Linux does."""
+    if _LINUX:
+        ctypes.CDLL(None).prctl(what, *values)
+
+
 def _cap(what: int, soft: int, hard: int) -> None:
     """Lower a limit; one that is lower already stays."""
     most = resource.getrlimit(what)[1]
     if most != resource.RLIM_INFINITY:
         soft, hard = min(soft, most), min(hard, most)
-    resource.setrlimit(what, (soft, hard))
+    try:
+        resource.setrlimit(what, (soft, hard))
+    except (OSError, ValueError):
+        if _LINUX:  # macOS refuses some limits; here the decoder mustn't be without
+            raise
 
 
 def _serve(task: dict[str, Any], source: Source, painter: Painter, channel: Channel) -> GatewayError | None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import tempfile
 import threading
 from collections.abc import Callable
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,7 +82,7 @@ class VideoFrame:
 
 
 class Ring:
-    """Slots of one size in an anonymous file, which leaves nothing behind however its processes end.
+    """Slots of one size in a file without a name, which leaves nothing behind however its processes end.
 
     When frames grow, a larger ring begins behind the old one in the same file, so frames that are still held stay as
     they are. It is at least twice as large, so the file stays under twice what the largest frames need.
@@ -93,11 +95,8 @@ class Ring:
         self.slot_bytes = 0
         self.generation = 0
         self.free: set[int] = set()
-        fd = os.memfd_create("video-frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        self._file = os.fdopen(fd, "rb", buffering=0)
-        self.fd = fd
-        # The decoder must not be able to take memory away under the readers.
-        fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+        self._file = _nameless()
+        self.fd = self._file.fileno()
         self._end = 0
         self._map: mmap.mmap | None = None
 
@@ -133,6 +132,18 @@ class Ring:
         """Give the file up; its memory goes with the last frame that is held."""
         self._file.close()
         self._map = None
+
+
+def _nameless() -> IO[bytes]:
+    """A file that goes with its last descriptor: in memory, or where the system has no such files a temporary one."""
+    if not hasattr(os, "memfd_create"):  # not Linux
+        return tempfile.TemporaryFile(buffering=0)
+    file = os.fdopen(
+        os.memfd_create("video-frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), "rb", buffering=0
+    )
+    # The decoder must not be able to take memory away under the readers.
+    fcntl.fcntl(file.fileno(), fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+    return file
 
 
 def _pages(size: int) -> int:

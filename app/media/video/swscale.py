@@ -48,7 +48,10 @@ class Swscale:
     @classmethod
     def loaded(cls) -> Self | None:
         """Load the libraries of this process, or return None. Opens files: call it while that is allowed."""
-        lines = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+        try:
+            lines = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+        except OSError:  # not Linux: PyAV converts
+            return None
         paths = {Path(line.split(maxsplit=5)[5]) for line in lines if ".so" in line}
         names = {name: path for path in paths for name in _LIBRARIES if path.name.startswith(name)}
         try:
