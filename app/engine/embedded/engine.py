@@ -179,7 +179,7 @@ class EmbeddedEngine:
 
     def _found(self, name: str) -> tuple[Readiness, str | None]:
         folder = self._repository / name
-        if not (folder / "config.pbtxt").is_file():
+        if not self._catalogue.models[name].mapped and not (folder / "config.pbtxt").is_file():
             return Readiness.MISSING, f"no {name}/config.pbtxt in the repository"
         if self._catalogue.models[name].kind != "ensemble" and not (folder / "1" / "model.onnx").is_file():
             return Readiness.WEIGHTS_MISSING, f"no {name}/1/model.onnx in the repository"

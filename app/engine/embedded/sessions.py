@@ -60,7 +60,13 @@ class Sessions:
             InsufficientGpuMemory, InferenceFailed: ONNX Runtime can't load one.
             ValueError, OSError: a file can't be read, or has changed meanwhile.
         """
-        config = self._config(branch.models[0])
+        first = branch.models[0]
+        if (
+            first.mapped
+        ):  # what its makers say of batches and sizes doesn't matter: the graph itself is looked at
+            identity = {tensor.name: tensor.name for tensor in (*first.inputs, *first.outputs)}
+            return [self._graph(first, wanted, identity, identity)]
+        config = self._config(first)
         if not config.steps:
             identity = {tensor.name: tensor.name for tensor in (*config.inputs, *config.outputs)}
             return [self._graph(branch.models[0], wanted, identity, identity)]

@@ -149,6 +149,10 @@ def _rank(row: IndexRow) -> tuple[bool, int]:
     return row.ready, int(row.version) if row.version.isdecimal() else 0
 
 
+# Backends of Triton, as provenance names engines.
+_ENGINES = {"onnxruntime": "onnx", "tensorrt": "tensorrt", "pytorch": "torch"}
+
+
 def _device(groups: Iterable[Any]) -> str:
     """`cuda:<n>` or `cpu`, from the instance groups of a model."""
     for group in groups:
@@ -317,7 +321,8 @@ class TritonClient:
             (step.model_name, None if step.model_version < 0 else str(step.model_version))
             for step in reply.config.ensemble_scheduling.step
         )
-        return ServedConfig(_device(reply.config.instance_group), steps)
+        engine = _ENGINES.get(reply.config.backend, reply.config.backend or UNKNOWN)
+        return ServedConfig(_device(reply.config.instance_group), steps, engine)
 
     def register(self, region: Region, timeout_s: float | None = None) -> None:
         request = pb.SystemSharedMemoryRegisterRequest(

@@ -8,14 +8,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from app.engine.base import ModelState, is_out_of_memory
+from app.engine.base import ModelState, Weights, is_out_of_memory
 from app.engine.contracts import difference
 from app.errors import GatewayError
 from routing.catalogue import Catalogue, ModelSpec, TensorSpec
 from routing.policy import Readiness
+from routing.provenance import UNKNOWN
 
 _log = logging.getLogger(__name__)
 _RETRY_S, _RETRY_MAX_S = 1.0, 60.0
@@ -37,10 +38,11 @@ Index = Mapping[str, IndexRow]
 
 @dataclass(frozen=True, slots=True)
 class ServedConfig:
-    """A model's configuration as the server has it; `steps` of an ensemble."""
+    """A model's configuration as the server has it; `steps` of an ensemble; `engine` as provenance names it."""
 
     device: str
     steps: tuple[Part, ...]
+    engine: str = UNKNOWN
 
 
 class Describes(Protocol):
@@ -142,7 +144,10 @@ class ModelChecks:
         config = self._server.config(spec.name)
         parts = tuple(self._parts(config, _DEPTH))
         device = self._device(spec.name, parts) if parts else config.device
-        return Checked(ModelState(spec.name, Readiness.READY, None, version, device), parts)
+        state = ModelState(spec.name, Readiness.READY, None, version, device)
+        if spec.mapped:  # nothing of it is noted, and what isn't known isn't claimed
+            state = replace(state, weights=Weights(engine=config.engine, precision=UNKNOWN))
+        return Checked(state, parts)
 
     def _parts(self, config: ServedConfig, depth: int) -> list[Part]:
         found: list[Part] = []

@@ -166,7 +166,9 @@ class ServerView:
     def _of_branch(self, branch: Branch, checked: Checked) -> ModelState:
         parts = checked.parts or ((branch.name, None),)
         named = {name: (name, version) for name, version in parts}
-        state = replace(checked.state, weights=self._of(named.get(branch.weights_model)))
+        weights = self._of(named.get(branch.weights_model))
+        mapped = branch.models[0].mapped and weights.kind == UNKNOWN
+        state = checked.state if mapped else replace(checked.state, weights=weights)
         fault = label_fault(branch, state.weights)
         if fault is not None:
             return replace(state, readiness=Readiness.CONTRACT_MISMATCH, reason=fault)

@@ -60,9 +60,12 @@ def detector(
     kind: int = TensorProto.FLOAT,
     opset: int = 17,
     batch: int | str = 1,
+    *,
+    pixels: bool = False,
 ) -> Path:
     """A graph `[batch, 3, side, side]` -> `[1, 4 + classes, anchors]`, of any side where none is given.
 
+    With `pixels` it takes `[batch, side, side, 3]` UINT8.
     `more` are further outputs: pairs of a node and a value.
     """
     generator = np.random.default_rng(classes)
@@ -70,7 +73,17 @@ def detector(
     nodes, parts = [], []
     tensors = [numpy_helper.from_array(np.array([1, 4 + classes, -1], np.int64), "rows")]
     first = "images" if kind == TensorProto.FLOAT else "cast"
-    if kind != TensorProto.FLOAT:
+    shape: list[int | str] = [batch, 3, *sides]
+    if pixels:
+        kind, shape = TensorProto.UINT8, [batch, *sides, 3]
+        nodes += [
+            helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
+            helper.make_node("Transpose", ["float"], ["planar"], perm=[0, 3, 1, 2]),
+            helper.make_node("Div", ["planar", "white"], ["cast"]),
+        ]
+        tensors.append(numpy_helper.from_array(np.array(255, np.float32), "white"))
+        first = "cast"
+    elif kind != TensorProto.FLOAT:
         nodes.append(helper.make_node("Cast", ["images"], ["cast"], to=TensorProto.FLOAT))
     for stride in (8, 16, 32):
         weight = generator.random((4 + classes, 3, 1, 1)).astype(np.float32)
@@ -93,7 +106,7 @@ def detector(
     graph = helper.make_graph(
         nodes,
         "detector",
-        [helper.make_tensor_value_info("images", kind, [batch, 3, *sides])],
+        [helper.make_tensor_value_info("images", kind, shape)],
         [
             helper.make_tensor_value_info("out", TensorProto.FLOAT, [batch, 4 + classes, anchors]),
             *(v for _, v in more),
