@@ -20,7 +20,7 @@ _TRACEPARENT = re.compile(
 )
 
 
-class Ending(Protocol):
+class EndSpan(Protocol):
     """Ends what was begun; with the error that ended it, if one did."""
 
     def __call__(self, error: BaseException | None = None, /) -> None: ...
@@ -29,7 +29,7 @@ class Ending(Protocol):
 class Spans(Protocol):
     """Operations of a tracer on one request; see `app.process.tracing`."""
 
-    def begin(self, stage: str) -> Ending:
+    def begin(self, stage: str) -> EndSpan:
         """A span that is current until it is ended."""
 
     def headers(self) -> Mapping[str, str]:
@@ -118,7 +118,7 @@ def spans() -> Spans | None:
     return None if request is None else request.spans
 
 
-def begin(stage: str) -> Ending | None:
+def begin(stage: str) -> EndSpan | None:
     """A span of the current request; None where nothing is traced."""
     request = _current.get()
     return None if request is None or request.spans is None else request.spans.begin(stage)

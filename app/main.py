@@ -33,8 +33,7 @@ from app.api.server.direct_route import Shortcut
 from app.api.server.head import HeadAsGet
 from app.api.server.memory_budget import MemoryBudget
 from app.api.server.middleware import RequestContext, Templates
-from app.api.server.request_head import HeadCheck
-from app.api.server.security_headers import SecurityHeaders, cors
+from app.api.server.security_headers import cors
 from app.api.server.threads import Threads
 from app.engine.base import Engine
 from app.engine.weights import WeightsBook
@@ -51,7 +50,7 @@ from app.pipelines.pipeline_set import PipelineParts, PipelineSet
 from app.pipelines.readiness import ReadyProbe
 from app.process import logs, malloc, shutdown
 from app.process.drain import Drain
-from app.sessions.session_order import Turns
+from app.sessions.session_order import SessionOrder
 from app.sessions.tracking_sessions import Sessions
 from app.settings import Settings, graph_cache, metrics_folder
 from app.state.base import SessionStore
@@ -325,8 +324,6 @@ def _guard(app: FastAPI, settings: Settings, metrics: Metrics, families: Familie
     app.add_middleware(Guard, keys=allowed, rules=rules, apart=settings.operate_port is not None)
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, **cors(settings.cors_origins))
-    app.add_middleware(HeadCheck)
-    app.add_middleware(SecurityHeaders)
     security.describe(app, rules, families.examples, needed=allowed is not None)
 
 
@@ -417,7 +414,7 @@ def _gateway(
         pipelines=pipelines,
         profiles=profiles,
         sessions=Sessions(store, metrics),
-        turns=Turns(settings.leases + settings.max_waiting),
+        session_order=SessionOrder(settings.leases + settings.max_waiting),
         metrics=metrics,
         workers=workers,
         admission=admission,

@@ -22,7 +22,7 @@ from app.pipelines.base import Router
 from app.pipelines.pipeline_set import PipelineSet
 from app.pipelines.readiness import ReadyProbe
 from app.process.drain import Drain
-from app.sessions.session_order import Turns
+from app.sessions.session_order import SessionOrder
 from app.sessions.tracking_sessions import Sessions
 from app.settings import Settings
 from app.videos.gauges import Watch
@@ -40,7 +40,7 @@ class Gateway:
     pipelines: PipelineSet
     profiles: ProfileReader
     sessions: Sessions
-    turns: Turns
+    session_order: SessionOrder
     metrics: Metrics
     workers: ThreadPoolExecutor
     admission: Admission

@@ -27,20 +27,20 @@ _MOST_REMEMBERED = 256
 class _Stage:
     """Measures one stage, also of what fails; no generator, which would take three times as long."""
 
-    __slots__ = ("_ending", "_ms", "_name", "_spans", "_started")
+    __slots__ = ("_end_span", "_ms", "_name", "_spans", "_started")
 
     def __init__(self, ms: dict[str, float], spans: context.Spans | None, name: str) -> None:
         self._ms, self._spans, self._name = ms, spans, name
 
     def __enter__(self) -> None:
-        self._ending = None if self._spans is None else self._spans.begin(self._name)
+        self._end_span = None if self._spans is None else self._spans.begin(self._name)
         self._started = time.perf_counter()
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         ms = (time.perf_counter() - self._started) * 1000
         self._ms[self._name] += ms
-        if self._ending is not None:
-            self._ending(error)
+        if self._end_span is not None:
+            self._end_span(error)
         if self._name == "encode":
             context.note_encoded(ms)
 

@@ -25,7 +25,7 @@ _ABANDON_S = 2.0
 _ENDED_HARD = 1
 
 
-class Ending:
+class Shutdown:
     """Stands between a signal and its handler.
 
     The first signal begins the drain, and reaches the handler when that is over. A second one ends the drain, or else
@@ -96,10 +96,10 @@ def bound(requests_s: float, abandon: Callable[[], None], drain: Drain) -> None:
     """
     if threading.current_thread() is not threading.main_thread():
         return
-    ending = Ending(requests_s + _CLEANING_S, abandon, drain)
-    ending.watch(signal.SIGTERM)
+    stop = Shutdown(requests_s + _CLEANING_S, abandon, drain)
+    stop.watch(signal.SIGTERM)
     if multiprocessing.parent_process() is None:
-        ending.watch(signal.SIGINT)
+        stop.watch(signal.SIGINT)
     else:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 

@@ -84,7 +84,7 @@ class Tracer:
         if request.status[:1] == "5":
             span.set_status(StatusCode.ERROR)
 
-    def begin(self, stage: str) -> context.Ending:
+    def begin(self, stage: str) -> context.EndSpan:
         """See `context.Spans.begin`."""
         span = self._tracer.start_span(stage, kind=SpanKind.CLIENT if stage == "infer" else SpanKind.INTERNAL)
         token = otel_context.attach(set_span_in_context(span))

@@ -44,6 +44,11 @@ class SessionCall:
         """Name of the session in the store and in the order of requests."""
         return key_of(self.session_id, self.owner)
 
+    @property
+    def first_timestamp(self) -> float | None:
+        """When the first frame was taken, if the caller says it."""
+        return self.timestamps[0] if self.timestamps else None
+
     def detector(self, parameters: DetectParameters) -> DetectParameters:
         """Parameters of the detector: the tracker needs boxes down to `low`, whatever the caller sees of them."""
         return for_tracking(parameters, self.tracking)

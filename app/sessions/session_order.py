@@ -60,8 +60,8 @@ class Turn:
             raise DeadlineExceeded("queue") from error
 
 
-class Turns:
-    """The lines of all sessions; for one event loop. At most `most` requests of one session are in flight."""
+class SessionOrder:
+    """Order of the requests of all sessions; used on one event loop. `most`: of one session in flight."""
 
     def __init__(self, most: int) -> None:
         self._most = most

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from app.api.server.access import Guard, rules_of
-from app.api.server.security_headers import SecurityHeaders
 from app.keys.access import Access, ApiKey, Rate, digest_of, new_key
 from app.keys.rate_limit import OwnBuckets, SharedBuckets
 from app.metrics import Metrics
@@ -67,7 +66,6 @@ async def measure(requests: int, rounds: int) -> None:
         limit = Rate(1e9, 1_000_000)
         variants = {
             "no keys": (Guard(nothing, None, RULES, apart=False), HEADERS),
-            "no keys, security headers": (SecurityHeaders(Guard(nothing, None, RULES, apart=False)), HEADERS),
             "1 key": guarded(1),
             "50 keys": guarded(50),
             "1 key, limited": guarded(1, limit),

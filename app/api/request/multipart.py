@@ -9,7 +9,7 @@ from urllib.parse import unquote_to_bytes
 
 from fastapi import Request
 
-from app.api.server.connections import header_of
+from app.api.request.headers import headers_of
 from app.documents import clipped
 from app.errors import InvalidParameter, PayloadTooLarge
 from app.hints import did_you_mean
@@ -54,7 +54,7 @@ def boundary_of(request: Request) -> bytes | None:
     Raises:
         InvalidParameter: it names no boundary, or one that is too long.
     """
-    content_type = header_of(request.scope["headers"], b"content-type") or b""
+    content_type = headers_of(request.scope).get(b"content-type", b"")
     kind = content_type.partition(b";")[0].strip()
     if kind.lower() != b"multipart/form-data":
         return None

@@ -7,13 +7,16 @@ import contextlib
 import functools
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from app.api.request.content_encoding import chunks_of, codings_of, encoded_limit
+from app.api.request.headers import headers_of, length_of
 from app.api.response.problems import CallerGone, NotAcceptable
-from app.api.server.connections import GONE, announced, header_of
+from app.api.server.connections import CYCLE, GONE
 from app.deadline import Deadline
 from app.errors import DeadlineExceeded, InvalidParameter, PayloadTooLarge
 from app.settings import Settings
@@ -34,7 +37,7 @@ def timeout_of(request: Request, limit: float) -> float:
     Raises:
         InvalidParameter: the header is no positive number.
     """
-    given = header_of(request.scope["headers"], b"x-request-timeout")
+    given = headers_of(request.scope).get(b"x-request-timeout")
     if given is None:
         return limit
     text = given.decode("latin-1")
@@ -47,8 +50,7 @@ def timeout_of(request: Request, limit: float) -> float:
     return min(limit, wished)
 
 
-@contextlib.contextmanager
-def listening(request: Request, deadline: Deadline) -> Iterator[None]:
+class listening:  # noqa: N801  # used like the function that it would be, in a quarter of the calls
     """End what is done inside when the caller goes away: cancel the deadline and wake the task that waits.
 
     The body has been read.
@@ -56,42 +58,41 @@ def listening(request: Request, deadline: Deadline) -> Iterator[None]:
     Raises:
         CallerGone: the caller went away.
     """
-    task, left, over = asyncio.current_task(), False, False
 
-    def leave(_: object) -> None:
-        nonlocal left
-        if over:  # this call was on its way when the work ended
+    __slots__ = ("_deadline", "_gone", "_left", "_over", "_request", "_task", "_watcher")
+
+    def __init__(self, request: Request, deadline: Deadline) -> None:
+        self._request, self._deadline = request, deadline
+        self._left = self._over = False
+
+    def __enter__(self) -> None:
+        self._task = asyncio.current_task()
+        self._watcher: asyncio.Future[None] | None = None
+        gone: asyncio.Future[None] | None = self._request.scope.get(GONE)
+        if gone is None:  # another server than ours
+            gone = self._watcher = asyncio.ensure_future(_disconnected(self._request))
+        self._gone = gone
+        gone.add_done_callback(self._leave)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over = True
+        self._gone.remove_done_callback(self._leave)
+        if self._watcher is not None:
+            self._watcher.cancel()
+        if not self._left or not isinstance(error, asyncio.CancelledError):
             return
-        left = True
-        deadline.cancel()
-        if task is not None:
-            task.cancel()
+        if self._task is not None and self._task.uncancel() == 0:
+            raise CallerGone from error
 
-    with _gone(request) as gone:
-        gone.add_done_callback(leave)
-        try:
-            yield
-        except asyncio.CancelledError as error:
-            if left and task is not None and task.uncancel() == 0:
-                raise CallerGone from error
-            raise
-        finally:
-            over = True
-            gone.remove_done_callback(leave)
-
-
-@contextlib.contextmanager
-def _gone(request: Request) -> Iterator[asyncio.Future[None]]:
-    """A future that is done when the caller has gone away."""
-    known: asyncio.Future[None] | None = request.scope.get(GONE)
-    if known is not None:
-        yield known
-        return
-    watcher = asyncio.ensure_future(_disconnected(request))  # another server than ours
-    try:
-        yield watcher
-    finally:
-        watcher.cancel()
+    def _leave(self, _: object) -> None:
+        if self._over:  # this call was on its way when the work ended
+            return
+        self._left = True
+        self._deadline.cancel()
+        if self._task is not None:
+            self._task.cancel()
 
 
 async def _disconnected(request: Request) -> None:
@@ -106,11 +107,10 @@ def check_announced(request: Request, limit: int) -> None:
     Raises:
         PayloadTooLarge: it says that it is longer than `limit`.
     """
-    headers = request.scope["headers"]
-    nbytes = announced(headers)
+    nbytes = length_of(headers_of(request.scope).get(b"content-length"))
     if nbytes <= limit or nbytes == math.inf:
         return
-    if not codings_of(headers):
+    if not codings_of(request.scope["headers"]):
         raise PayloadTooLarge(f"the body has {nbytes} bytes; the limit is {limit}")
     if nbytes > encoded_limit(limit):
         raise PayloadTooLarge(f"the encoded body has {nbytes} bytes; the limit is {limit} once decoded")
@@ -129,7 +129,7 @@ def receiving() -> Iterator[None]:
     except TimeoutError as error:
         raise DeadlineExceeded("receive") from error
     except ClientDisconnect as error:
-        raise InvalidParameter("the sender left before the body was complete") from error
+        raise InvalidParameter(_LEFT) from error
 
 
 async def read_body(request: Request, limit: int, deadline: Deadline) -> bytes:
@@ -153,19 +153,98 @@ async def read_body(request: Request, limit: int, deadline: Deadline) -> bytes:
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
+async def receive_whole(request: Request, limit: int, deadline: Deadline) -> bytes:
+    """A short body without a coding, see `comes_whole`: in one step where it has come already.
+
+    Raises:
+        GatewayError: see `read_body`.
+    """
+    cycle = request.scope.get(CYCLE)
+    if cycle is None or cycle.more_body:
+        return await read_body(request, limit, deadline)
+    message = await request.receive()
+    if message["type"] == "http.disconnect":
+        raise InvalidParameter(_LEFT)
+    body: bytes = message.get("body", b"")
+    return bytes(body)
+
+
+_LEFT = "the sender left before the body was complete"
+
+
 def negotiate(request: Request, offered: tuple[str, ...]) -> str:
     """The media type to answer in: the caller's best in `Accept`, the first offered where that is open.
 
     Raises:
         NotAcceptable: the caller takes none of them.
     """
-    accepted = ",".join(
-        value.decode("latin-1") for key, value in request.scope["headers"] if key == b"accept"
-    )
-    best = (_known_best if len(accepted) <= _LONGEST else _best)(accepted or "*/*", offered)
+    accepted = _accepted(request)
+    best = (_known_best if len(accepted) <= _LONGEST else _best)(accepted, offered)
     if not best:
         raise NotAcceptable(offered)
     return best
+
+
+@dataclass(frozen=True, slots=True)
+class FrameForms:
+    """Media types to answer a frame route in, by what the body turns out to be; empty: none is acceptable."""
+
+    pictures: tuple[str, ...]
+    picture: str
+    video: str
+
+    def of_picture(self) -> str:
+        """The form of a picture's answer.
+
+        Raises:
+            NotAcceptable: the caller takes none.
+        """
+        if not self.picture:
+            raise NotAcceptable(self.pictures)
+        return self.picture
+
+    def of_video(self) -> str:
+        """The form of a video's answer.
+
+        Raises:
+            NotAcceptable: the caller takes none.
+        """
+        if not self.video:
+            raise NotAcceptable(VIDEO_FORMS)
+        return self.video
+
+
+NDJSON = "application/x-ndjson"
+# A video is answered as NDJSON; who asks for JSON means it.
+VIDEO_FORMS = (NDJSON, "application/json")
+
+
+def negotiate_frames(request: Request, pictures: tuple[str, ...], *, videos: bool = True) -> FrameForms:
+    """The forms for a picture and for a video, before the body says which of them it is.
+
+    Raises:
+        NotAcceptable: the caller takes no form of either.
+    """
+    accepted = _accepted(request)
+    forms = (_known_forms if len(accepted) <= _LONGEST else _forms)(accepted, pictures)
+    if not (forms.picture or (videos and forms.video)):
+        raise NotAcceptable((*pictures, NDJSON) if videos else pictures)
+    return forms
+
+
+def _forms(accepted: str, pictures: tuple[str, ...]) -> FrameForms:
+    return FrameForms(pictures, _best(accepted, pictures), _best(accepted, VIDEO_FORMS))
+
+
+def _accepted(request: Request) -> str:
+    headers = headers_of(request.scope)
+    first = headers.get(b"accept")
+    if first is None:
+        return "*/*"
+    if len(headers) == len(request.scope["headers"]):
+        return first.decode("latin-1") or "*/*"
+    values = [value.decode("latin-1") for name, value in request.scope["headers"] if name == b"accept"]
+    return ",".join(values) or "*/*"
 
 
 def _best(accepted: str, offered: tuple[str, ...]) -> str:
@@ -188,6 +267,7 @@ _ALIASES = {"image/jpg": "image/jpeg"}  # no media type, but asked for
 # Callers say the same again and again.
 _LONGEST = 256
 _known_best = functools.lru_cache(1024)(_best)
+_known_forms = functools.lru_cache(1024)(_forms)
 
 
 def _quality(parameters: str) -> float:

@@ -16,8 +16,8 @@ from urllib.parse import unquote, unquote_plus, unquote_to_bytes
 
 from fastapi import Request
 
+from app.api.request.headers import headers_of
 from app.api.request.uploads import Upload
-from app.api.server.connections import header_of
 from app.documents import clipped, read_json
 from app.errors import InvalidImage, InvalidParameter, PayloadTooLarge, UnsupportedMediaType
 from app.hints import did_you_mean
@@ -66,7 +66,7 @@ async def with_pictures(
     (body,) = upload.parts["file"]
     if not _may_be_text(body):
         return upload
-    kind = (header_of(request.scope["headers"], b"content-type") or b"").partition(b";")[0].strip().lower()
+    kind = (headers_of(request.scope).get(b"content-type", b"")).partition(b";")[0].strip().lower()
     return await _run(len(body), lambda: _decoded_body(body, kind, upload, most, fields))
 
 

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import hashlib
 import io
+import re
 import tempfile
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -18,10 +19,11 @@ from typing import BinaryIO
 
 from fastapi import Request
 
-from app.api.request.content_encoding import chunks_of, codings_of
+from app.api.request.content_encoding import chunks_of
+from app.api.request.headers import headers_of, length_of
 from app.api.request.multipart import FormReader, boundary_of
 from app.api.request.requests import check_announced, read_body, receiving
-from app.api.server.connections import WHOLE_BYTES, announced, header_of
+from app.api.server.connections import WHOLE_BYTES
 from app.deadline import Deadline
 from app.errors import GatewayError, InvalidParameter, PayloadTooLarge, VideosUnavailable
 from app.media.containers import sniff_container
@@ -133,7 +135,7 @@ class _Receiver:
         self.limit = settings.max_body_bytes
         self.video_limit = settings.video_max_bytes if videos else 0
         self._videos = videos
-        self._declared = (header_of(request.scope["headers"], b"content-type") or b"").startswith(b"video/")
+        self._declared = headers_of(request.scope).get(b"content-type", b"").startswith(b"video/")
         self._open_file = open_file or (lambda: _anonymous(settings))
         self._parts: list[_Part] = []
         self.has_video = False
@@ -204,6 +206,7 @@ async def read_upload(
     most: Mapping[str, int] | None = None,
     open_file: OpenFile | None = None,
     fields: Collection[str] = (),
+    whole: bytes | None = None,
 ) -> Upload:
     """Read the body, decoded, and count it while it comes.
 
@@ -215,6 +218,7 @@ async def read_upload(
         most: which parts there may be, and how many of each (default: `file`, as often as the settings allow).
         open_file: makes the file that a video goes to (default: one without a name).
         fields: names of the fields that a form may have.
+        whole: the raw body, where it has been read already.
 
     Raises:
         PayloadTooLarge: more bytes than the kind of content may have, or too many parts.
@@ -227,6 +231,8 @@ async def read_upload(
     receiver = _Receiver(request, settings, open_file, videos=video_deadline is not None)
     check_announced(request, max(receiver.limit, receiver.video_limit))
     try:
+        if whole is not None:
+            return await _read_whole(whole, receiver, video_deadline)
         boundary = boundary_of(request)
         if boundary is None:
             return await _read_raw(request, receiver, deadline, video_deadline)
@@ -246,22 +252,38 @@ async def read_upload(
 async def _read_raw(
     request: Request, receiver: _Receiver, deadline: Deadline, video_deadline: Deadline | None
 ) -> Upload:
-    if not _comes_whole(request, receiver.limit):
+    if not comes_whole(request, receiver.limit):
         body = receiver.part("file")
         await _receive(request, receiver, body.write, deadline, video_deadline)
         return await _upload({"file": [body]}, form=False)
-    whole = await read_body(request, receiver.limit, deadline)
-    if video_deadline is None or is_picture(whole):  # most bodies are, and need nothing of what follows
-        return Upload(None, {"file": [whole]}, form=False)
+    return await _read_whole(await read_body(request, receiver.limit, deadline), receiver, video_deadline)
+
+
+async def _read_whole(whole: bytes, receiver: _Receiver, video_deadline: Deadline | None) -> Upload:
+    if video_deadline is None or is_picture(whole):
+        return one_picture(whole)
     body = receiver.part("file")
     body.write(whole)
     return await _upload({"file": [body]}, form=False)
 
 
-def _comes_whole(request: Request, limit: int) -> bool:
+def one_picture(body: bytes) -> Upload:
+    """The upload of a raw body."""
+    return Upload(None, {"file": [body]}, form=False)
+
+
+_MULTIPART = re.compile(rb"\s*multipart/form-data\s*(;|$)", re.IGNORECASE).match
+
+
+def comes_whole(request: Request, limit: int) -> bool:
     """A short body has come whole, or comes so, see `app.api.server.connections`."""
-    headers = request.scope["headers"]
-    return announced(headers) <= min(WHOLE_BYTES, limit) and not codings_of(headers)
+    headers = headers_of(request.scope)
+    length = length_of(headers.get(b"content-length"))
+    return (
+        length <= min(WHOLE_BYTES, limit)
+        and b"content-encoding" not in headers
+        and not _MULTIPART(headers.get(b"content-type", b""))
+    )
 
 
 async def _receive(

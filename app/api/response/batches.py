@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from fastapi import Request, Response
 
 from app.api.gateway import Gateway
 from app.api.response.answers import JSON, describe, json_answer, total
-from app.api.response.ndjson import Line
 from app.api.response.problems import problem, request_id_of
 from app.deadline import Deadline
 from app.errors import GatewayError, InvalidParameter
-from app.pipelines.base import provenance
+from app.pipelines.base import Served, provenance
 
-Answered = Callable[[bytes, Deadline], Line]
+
+@dataclass(frozen=True, slots=True)
+class BatchItem:
+    """The answer to one frame of a batch, and the branch that served it."""
+
+    body: dict[str, Any]
+    served: Served
+
+
+Answered = Callable[[bytes, Deadline], BatchItem]
 
 
 async def answer_batch(
@@ -39,27 +49,27 @@ async def answer_batch(
     if form != JSON:
         raise InvalidParameter(f"{form} answers one frame; send one part, or ask for {JSON}")
     calls = [functools.partial(run, data) for data in frames]
-    lines = await gateway.run_all(request, family, calls, deadline, frames, answer)
-    return batch_answer(lines, request_id_of(request))
+    items = await gateway.run_all(request, family, calls, deadline, frames, answer)
+    return batch_answer(items, request_id_of(request))
 
 
-def batch_answer(lines: Sequence[Line | GatewayError], request_id: str) -> Response:
+def batch_answer(items: Sequence[BatchItem | GatewayError], request_id: str) -> Response:
     """Each frame's own answer or its own error, in order.
 
     Raises:
         GatewayError: the first, where no frame could be used.
     """
-    served = [line.served for line in lines if isinstance(line, Line)]
+    served = [item.served for item in items if isinstance(item, BatchItem)]
     if not served:
-        raise next(line for line in lines if isinstance(line, GatewayError))
+        raise next(item for item in items if isinstance(item, GatewayError))
     body = {
         "results": [
-            {**line.body, **describe(line.served)}
-            if isinstance(line, Line)
-            else {"error": problem(line, request_id)}
-            for line in lines
+            {**item.body, **describe(item.served)}
+            if isinstance(item, BatchItem)
+            else {"error": problem(item, request_id)}
+            for item in items
         ],
-        "errors": len(lines) - len(served),
+        "errors": len(items) - len(served),
         **provenance(served),
         "degraded": any(one.decision.degraded for one in served),
     }

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 PAUSE_S = 0.01
 
 
-class Handover:
+class ChunkQueue:
     """At most `most` pieces wait; who makes more waits too. Several are taken as one, as many as there are."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, most: int) -> None:

@@ -8,8 +8,7 @@ from typing import Any
 from fastapi import Response
 
 from app.api.response.answers import describe, json_answer
-from app.api.response.batches import batch_answer
-from app.api.response.ndjson import Line
+from app.api.response.batches import BatchItem, batch_answer
 from app.errors import GatewayError
 from app.pipelines.detect import Detections
 from app.pipelines.tracking import Tracked
@@ -50,8 +49,8 @@ def all_answers(
     frames: Sequence[Detections | Tracked | GatewayError], request_id: str, session_id: str | None = None
 ) -> Response:
     """See `batch_answer`."""
-    lines = [
-        frame if isinstance(frame, GatewayError) else Line(frame_body(frame, session_id), frame.served)
+    items = [
+        frame if isinstance(frame, GatewayError) else BatchItem(frame_body(frame, session_id), frame.served)
         for frame in frames
     ]
-    return batch_answer(lines, request_id)
+    return batch_answer(items, request_id)

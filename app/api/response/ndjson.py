@@ -14,21 +14,20 @@ from typing import Any
 import orjson
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import Receive, Scope, Send
 
 from app import context
 from app.api.gateway import Gateway
-from app.api.request.requests import negotiate, timeout_of
+from app.api.request.requests import NDJSON, timeout_of
+from app.api.request.sampling_query import SamplingQuery
 from app.api.request.uploads import Spooled
-from app.api.response.answers import JSON, describe
-from app.api.response.chunk_queue import Handover
+from app.api.response.answers import describe
+from app.api.response.chunk_queue import ChunkQueue
 from app.api.response.problems import problem, request_id_of
 from app.context import here
 from app.deadline import Deadline
-from app.errors import GatewayError, InvalidParameter, Overloaded
-from app.media.video.reader import Sampling, VideoLimits
-from app.media.video.sampling import MOST_EVERY, MOST_SECONDS
+from app.errors import GatewayError, Overloaded
+from app.media.video.reader import VideoLimits
 from app.metrics import Metrics
 from app.pipelines.base import Served
 from app.pipelines.frames import Sample
@@ -36,11 +35,9 @@ from app.pipelines.stream import Follow, FrameStream, Run, StreamOptions
 from app.settings import Settings
 from routing.policy import Wishes
 
-NDJSON = "application/x-ndjson"
-
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class Record:
     """The answer to one frame, and the branch that served it."""
 
     body: dict[str, Any]
@@ -50,7 +47,7 @@ class Line:
 @dataclass(frozen=True, slots=True)
 class Streamed:
     """A route's work on a video: `run` on worker threads, `follow` in the order of the frames; the result is a
-    `Line`.
+    `Record`.
     """
 
     family: str
@@ -58,47 +55,6 @@ class Streamed:
     wishes: Wishes
     analysis: tuple[int | None, int | None] = (None, None)
     follow: Follow | None = None
-
-
-class SamplingQuery(BaseModel):
-    """Query parameters that choose the frames of a video; they have no meaning for pictures."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    fps: float | None = Field(
-        None, gt=0, le=1000, description="Videos: so many frames a second of the video's own time, at most."
-    )
-    every: int | None = Field(
-        None,
-        ge=1,
-        description="Videos: every n-th frame, the first included.",
-        json_schema_extra={"maximum": MOST_EVERY},
-    )
-    keyframes: bool = Field(False, description="Videos: keyframes only.")
-    start: float = Field(
-        0.0, ge=0, description="Videos: from this second on.", json_schema_extra={"maximum": MOST_SECONDS}
-    )
-    end: float | None = Field(
-        None, gt=0, description="Videos: up to this second.", json_schema_extra={"maximum": MOST_SECONDS}
-    )
-
-    def sampling(self) -> Sampling:
-        """Return the sampling that these parameters describe.
-
-        Raises:
-            InvalidParameter: they contradict each other, or one is out of bounds.
-        """
-        return Sampling(self.fps, self.every, self.keyframes, self.start, self.end)
-
-    def refuse_for_pictures(self) -> None:
-        """Sampling means nothing for a picture.
-
-        Raises:
-            InvalidParameter: there is some.
-        """
-        given = [name for name in SamplingQuery.model_fields if name in self.model_fields_set]
-        if given:
-            raise InvalidParameter(f"only for videos: {', '.join(given)}; the body is no video")
 
 
 def video_limits(settings: Settings) -> VideoLimits:
@@ -119,7 +75,6 @@ async def stream(
     context.stop_spans()
     with contextlib.ExitStack() as undo:
         undo.callback(video.file.close)
-        negotiate(request, (NDJSON, JSON))
         sampling, what = query.sampling(), make()
         undo.enter_context(_slot(gateway))
         deadline = Deadline.after(timeout_of(request, settings.video_timeout_s))
@@ -137,8 +92,8 @@ async def stream(
 
         running = await _opened(asyncio.get_running_loop().run_in_executor(thread, open_stream))
         undo.callback(running.close)
-        lines = _lines(running, request_id_of(request), gateway.metrics)
-        return _Lines(thread, lines, settings.video_window, undo.pop_all())
+        lines = _records(running, request_id_of(request), gateway.metrics)
+        return _NdjsonResponse(thread, lines, settings.video_window, undo.pop_all())
 
 
 async def _opened(opening: asyncio.Future[FrameStream]) -> FrameStream:
@@ -168,7 +123,7 @@ def _slot(gateway: Gateway) -> Iterator[None]:
         gateway.decoders.release()
 
 
-class _Lines(StreamingResponse):
+class _NdjsonResponse(StreamingResponse):
     """Lines, made on the stream's own thread; `undo` is carried out whether or not anybody still listens."""
 
     def __init__(
@@ -176,41 +131,41 @@ class _Lines(StreamingResponse):
     ) -> None:
         super().__init__(self._written(), media_type=NDJSON, headers={"Cache-Control": "no-store"})
         self._thread = thread
-        self._handover = Handover(asyncio.get_running_loop(), most)
-        self._fill = here(self._handover.fill)
-        self._lines = lines
+        self._chunks = ChunkQueue(asyncio.get_running_loop(), most)
+        self._fill = here(self._chunks.fill)
+        self._records = lines
         self._undo = undo
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._handover.close()
+            self._chunks.close()
             # On a thread that nobody waits for: the listener is gone, and the frames that run take their time to end.
             threading.Thread(target=self._undo.close, name="stream-end", daemon=True).start()
 
     async def _written(self) -> AsyncIterator[bytes]:
-        filling = asyncio.get_running_loop().run_in_executor(self._thread, self._fill, self._lines)
+        filling = asyncio.get_running_loop().run_in_executor(self._thread, self._fill, self._records)
         filling.add_done_callback(lambda done: done.cancelled() or done.exception())  # told below, if at all
-        while lines := await self._handover.take():
+        while lines := await self._chunks.take():
             yield lines
         await filling
 
 
-def _lines(running: FrameStream, request_id: str, metrics: Metrics) -> Iterator[bytes]:
+def _records(running: FrameStream, request_id: str, metrics: Metrics) -> Iterator[bytes]:
     request = context.current()
     route = "none" if request is None else request.route
     for sample, result in running:
-        line = _line(_frame(sample, result, request_id))
+        line = _written_record(_frame(sample, result, request_id))
         metrics.video_frames.labels(route, "error" if isinstance(result, GatewayError) else "ok").inc()
         metrics.video_lag_seconds.observe(time.perf_counter() - sample.decoded_at)
         yield line
     if running.fault is not None:
-        yield _line({"error": problem(running.fault, request_id)})
-    yield _line({"summary": running.summary()})
+        yield _written_record({"error": problem(running.fault, request_id)})
+    yield _written_record({"summary": running.summary()})
 
 
-def _frame(sample: Sample, result: Line | GatewayError, request_id: str) -> dict[str, Any]:
+def _frame(sample: Sample, result: Record | GatewayError, request_id: str) -> dict[str, Any]:
     frame = {"index": sample.index, "time_s": sample.time_s}
     if isinstance(result, GatewayError):
         return {"frame": frame, "error": problem(result, request_id)}
@@ -218,5 +173,5 @@ def _frame(sample: Sample, result: Line | GatewayError, request_id: str) -> dict
     return {"frame": frame, **result.body, **describe(result.served), "timings_ms": timings}
 
 
-def _line(document: dict[str, Any]) -> bytes:
+def _written_record(document: dict[str, Any]) -> bytes:
     return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)

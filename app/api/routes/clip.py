@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.api.gateway import Gateway, gateway_of
 from app.api.openapi.families import clip as openapi
 from app.api.openapi.operations import frame_operation
-from app.api.request.frame_bodies import read_pictures
+from app.api.request.frame_bodies import begin, read_frames
 from app.api.request.frame_query import FrameQuery
 from app.api.request.json_body import read_model
 from app.api.request.prompts import Prompts, calls_of, embed_all, read_texts
@@ -176,11 +176,11 @@ async def clip_similarity(
     JSON does it too: `{"image": "<base64>", "prompts": ["…"]}`. Prompts are embedded by the text model of the same
     variant: numbers of two variants say nothing of each other.
     """
-    negotiate(request, (JSON,))
-    deadline = deadline_of(request, gateway.settings)
+    begun = begin(request, gateway.settings, (JSON,), videos=False)
     gateway.admission.check(ImagePipeline.family)
     limits = {"file": gateway.settings.max_parts, "prompt": gateway.settings.max_prompts}
-    upload, query = await read_pictures(request, gateway.settings, query, deadline, limits)
+    read = await read_frames(request, gateway.settings, query, (JSON,), limits, videos=False, begun=begun)
+    upload, query, deadline = read.upload, read.query, read.deadline
     if not upload.form:
         raise InvalidParameter(f"send multipart/form-data with the parts {', '.join(limits)}, or JSON")
     parts = upload.parts

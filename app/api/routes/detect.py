@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated
 
@@ -15,14 +13,14 @@ from pydantic import Field
 from app.api.gateway import Gateway, gateway_of
 from app.api.openapi.families import detect as openapi
 from app.api.openapi.operations import SESSION_PROBLEMS, frame_operation
-from app.api.request.frame_bodies import read_frames_or_video, read_pictures
+from app.api.request.frame_bodies import FrameRequest, begin, read_frames
 from app.api.request.frame_query import FrameQuery, words_of
-from app.api.request.requests import deadline_of, negotiate
+from app.api.request.requests import negotiate
+from app.api.request.sampling_query import SamplingQuery
 from app.api.request.tracking import TrackQuery
-from app.api.request.uploads import Upload
 from app.api.response.answers import JPEG, JSON, PNG, binary_answer
 from app.api.response.detections import all_answers, frame_body, one_answer
-from app.api.response.ndjson import Line, SamplingQuery, Streamed, stream
+from app.api.response.ndjson import Record, Streamed, stream
 from app.api.response.problems import request_id_of
 from app.api.routes.family_routes import FamilyRoutes
 from app.api.server.access import caller_of
@@ -35,6 +33,7 @@ from app.pipelines.frames import Frame, Sample
 from app.pipelines.tracking import Tracked, VideoTracker
 from app.sessions.session import SessionCall
 from app.sessions.session_order import Turn
+from app.sessions.track_frames import track_frames
 from app.videos.components.detect import class_ids
 from routing.policy import Wishes
 
@@ -114,34 +113,36 @@ async def detect(
     """
     several = len(query.variants()) > 1
     if several:
-        _refuse_several(request, query)
-    wished = (
-        _each(gateway, query) if several else [_wished(gateway, query)]
-    )  # faults are told before the body is read
+        _refuse_several(query, negotiate(request, _FORMS))
+    # Faults are told before the body is read.
+    wished = _each(gateway, query) if several else [_wished(gateway, query)]
     if query.session is not None:
         return await _in_session(request, gateway, query)
     gateway.admission.check(DetectPipeline.family)
-    upload, query, deadline = await read_frames_or_video(request, gateway.settings, query, _FORMS)
+    read = await read_frames(request, gateway.settings, query, _FORMS)
+    upload, query = read.upload, read.query
     with upload.closed_on_error():
         query.refuse_times_without_session()
         several = len(query.variants()) > 1
         if several:
-            _refuse_several(request, query, video=upload.video is not None)
+            _refuse_several(query, read.form, video=upload.video is not None)
     if upload.video is not None:
         return await stream(request, gateway, upload.video, query, functools.partial(_stream, gateway, query))
     if query.session is not None:  # the form names it
-        return await _in_turn(request, gateway, query, upload, deadline)
+        return await _in_turn(request, gateway, read)
     query.refuse_without_session()
     if upload.fields:
         wished = _each(gateway, query) if several else [_wished(gateway, query)]
     if several:
-        return await _answer_several(request, gateway, upload.frames, wished, deadline)
-    asked = _Asked(*wished[0], negotiate(request, _FORMS), deadline)
+        return await _answer_several(request, gateway, upload.frames, wished, read.deadline)
+    asked = _Asked(*wished[0], read.form, read.deadline)
     frames, batch = _batched(upload.frames, asked)
     if not batch:
         one = functools.partial(_one, gateway, frames[0], asked)
-        return await gateway.run(request, DetectPipeline.family, one, deadline, frames, asked.answer_bytes)
-    return all_answers(await _found(request, gateway, frames, asked), request_id_of(request))
+        return await gateway.run(
+            request, DetectPipeline.family, one, asked.deadline, frames, asked.answer_bytes
+        )
+    return all_answers(await _found(request, gateway, asked, frames), request_id_of(request))
 
 
 def _stream(gateway: Gateway, query: DetectQuery) -> Streamed:
@@ -161,10 +162,10 @@ def _stream(gateway: Gateway, query: DetectQuery) -> Streamed:
             gateway.pipelines.of(DetectPipeline).on_frame(frame.rgb, framed, tracker.detector_parameters)
         )
 
-    def follow(sample: Sample, found: Detections) -> Line:
+    def follow(sample: Sample, found: Detections) -> Record:
         with found.served.timings.stage("finish"):
             tracked = tracker(found, sample.time_s)
-        return Line(frame_body(tracked), tracked.served)
+        return Record(frame_body(tracked), tracked.served)
 
     return Streamed(DetectPipeline.family, run, wishes, query.analysis(), follow)
 
@@ -184,7 +185,7 @@ class _Asked:
         return 6 if self.form in _PICTURES else 0
 
 
-def _refuse_several(request: Request, query: DetectQuery, *, video: bool = False) -> None:
+def _refuse_several(query: DetectQuery, form: str, *, video: bool = False) -> None:
     """Several variants answer pictures, in JSON.
 
     Raises:
@@ -195,7 +196,7 @@ def _refuse_several(request: Request, query: DetectQuery, *, video: bool = False
         raise InvalidParameter(
             f"variant: {what} has one, because tracks of two models don't mix; ask again for each"
         )
-    if negotiate(request, _FORMS) != JSON:
+    if form != JSON:
         raise InvalidParameter(f"variant: several are answered as {JSON}; ask for each picture by itself")
 
 
@@ -277,7 +278,7 @@ def _batched(frames: list[bytes], asked: _Asked) -> tuple[list[bytes], bool]:
 
 
 async def _found(
-    request: Request, gateway: Gateway, frames: list[bytes], asked: _Asked
+    request: Request, gateway: Gateway, asked: _Asked, frames: Sequence[bytes]
 ) -> list[Detections | GatewayError]:
     """Frames side by side, as many as there are places; each has its own boxes or its own error."""
     calls = [functools.partial(_detect, gateway, data, asked) for data in frames]
@@ -306,66 +307,50 @@ def _answer(frame: Detections | Tracked, asked: _Asked, session_id: str | None =
 
 
 async def _in_session(request: Request, gateway: Gateway, query: DetectQuery) -> Response:
-    """Take a place in the session's line, then read the frames."""
+    """Take a place in the order of the session, then read the frames."""
     query.refuse_for_pictures()
-    negotiate(request, _FORMS)
-    deadline = deadline_of(request, gateway.settings)
+    begun = begin(request, gateway.settings, _FORMS, videos=False)
     gateway.sessions.store()  # a service without one says so before it reads the body
     gateway.admission.check(DetectPipeline.family)
-    call, asked = _session_call(request, gateway, query, deadline)
-    with _turn(gateway, call) as turn:
-        upload, query = await read_pictures(request, gateway.settings, query, deadline)
-        if not upload.fields:
-            return await _tracked(request, gateway, call, asked, upload, turn)
-    return await _in_turn(request, gateway, query, upload, deadline)
+    call = _session_call(request, gateway, query)
+    with gateway.session_order.join(call.key, call.first_timestamp) as turn:
+        read = await read_frames(request, gateway.settings, query, _FORMS, videos=False, begun=begun)
+        if not read.upload.fields:
+            return await _tracked(request, gateway, call, turn, read)
+    return await _in_turn(request, gateway, read)
 
 
-async def _in_turn(
-    request: Request, gateway: Gateway, query: DetectQuery, upload: Upload, deadline: Deadline
-) -> Response:
-    """Answer frames whose form has parameters: its timestamp, too, may say which place in the line is theirs."""
-    query.refuse_for_pictures()
-    call, asked = _session_call(request, gateway, query, deadline)
-    with _turn(gateway, call) as turn:
-        return await _tracked(request, gateway, call, asked, upload, turn)
+async def _in_turn(request: Request, gateway: Gateway, read: FrameRequest[DetectQuery]) -> Response:
+    """Answer frames whose form has parameters: its timestamp, too, may say which place in the order is theirs."""
+    read.query.refuse_for_pictures()
+    call = _session_call(request, gateway, read.query)
+    with gateway.session_order.join(call.key, call.first_timestamp) as turn:
+        return await _tracked(request, gateway, call, turn, read)
 
 
-def _session_call(
-    request: Request, gateway: Gateway, query: DetectQuery, deadline: Deadline
-) -> tuple[SessionCall, _Asked]:
+def _session_call(request: Request, gateway: Gateway, query: DetectQuery) -> SessionCall:
     parameters, wishes = _wished(gateway, query)
     family = gateway.router.catalogue[DetectPipeline.family]
     variant = family.variant_or_default(gateway.router.variant)
-    call = query.session_call(parameters, wishes, variant, caller_of(request).name)
-    return call, _Asked(call.detector(parameters), wishes, negotiate(request, _FORMS), deadline)
-
-
-def _turn(gateway: Gateway, call: SessionCall) -> AbstractContextManager[Turn]:
-    return gateway.turns.join(call.key, call.timestamps[0] if call.timestamps else None)
+    return query.session_call(parameters, wishes, variant, caller_of(request).name)
 
 
 async def _tracked(
-    request: Request, gateway: Gateway, call: SessionCall, asked: _Asked, upload: Upload, turn: Turn
+    request: Request, gateway: Gateway, call: SessionCall, turn: Turn, read: FrameRequest[DetectQuery]
 ) -> Response:
-    """Frames are inferred as they come, and tracked when it is the request's turn."""
-    frames, batch = _batched(upload.frames, asked)
-    call.check_count(len(frames))
-    outcomes = await _found(request, gateway, frames, asked)
-    upload.parts["file"].clear()  # no encoded frame waits for its turn
-    with _queued(outcomes):
-        await turn.come(asked.deadline)
-    update = functools.partial(gateway.sessions.update, call, outcomes, asked.deadline)
-    if batch:
-        return await gateway.work(lambda: all_answers(update(), request_id_of(request), call.session_id))
-    return await gateway.work(lambda: _answer(_only(update()), asked, call.session_id))
+    parameters, wishes = _wished(gateway, read.query)
+    asked = _Asked(call.detector(parameters), wishes, read.form, read.deadline)
+    frames, batch = _batched(read.upload.frames, asked)
 
+    def finish(tracked: list[Tracked | GatewayError]) -> Response:
+        if batch:
+            return all_answers(tracked, request_id_of(request), call.session_id)
+        return _answer(_only(tracked), asked, call.session_id)
 
-@contextlib.contextmanager
-def _queued(outcomes: Sequence[Detections | GatewayError]) -> Iterator[None]:
-    """Count what is done inside as queueing of the first frame that there is."""
-    found = [outcome for outcome in outcomes if isinstance(outcome, Detections)]
-    with found[0].served.timings.stage("queue") if found else contextlib.nullcontext():
-        yield
+    find = functools.partial(_found, request, gateway, asked)
+    return await track_frames(
+        gateway.sessions, call, turn, frames, find, finish, gateway.work, asked.deadline
+    )
 
 
 def _only(frames: Sequence[Tracked | GatewayError]) -> Tracked:

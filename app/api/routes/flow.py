@@ -11,10 +11,9 @@ from pydantic import Field
 from app.api.gateway import Gateway, gateway_of
 from app.api.openapi.families import flow as openapi
 from app.api.openapi.operations import frame_operation
-from app.api.request.frame_bodies import read_frames_or_video
-from app.api.request.requests import negotiate
+from app.api.request.frame_bodies import read_frames
 from app.api.response.answers import FLO, JPEG, NPY, PNG
-from app.api.response.ndjson import Line, Streamed, stream
+from app.api.response.ndjson import Record, Streamed, stream
 from app.api.routes.family_routes import FamilyRoutes
 from app.api.routes.frame_route import AnswerForms, FramesQuery
 from app.api.server.direct_route import DirectRoute
@@ -89,11 +88,12 @@ async def flow(
     """
     offered = _FORMS.media_types
     gateway.admission.check(FlowPipeline.family)
-    upload, query, deadline = await read_frames_or_video(request, gateway.settings, query, offered, _PARTS)
+    read = await read_frames(request, gateway.settings, query, offered, _PARTS)
+    upload, query, deadline = read.upload, read.query, read.deadline
     if upload.video is not None:
         streamed = functools.partial(_streamed, gateway, query)
         return await stream(request, gateway, upload.video, query, streamed)
-    form = negotiate(request, offered)
+    form = read.form
     if not upload.form:
         raise InvalidParameter(
             "send multipart/form-data with the parts 'frame0' and 'frame1', JSON with both in base64, or a video"
@@ -115,11 +115,11 @@ async def flow(
 def _streamed(gateway: Gateway, query: FlowQuery) -> Streamed:
     pipeline = gateway.pipelines.of(FlowPipeline)
 
-    def run(frame: Frame, previous: Frame | None, framed: Framed) -> Line | None:
+    def run(frame: Frame, previous: Frame | None, framed: Framed) -> Record | None:
         if previous is None or previous.rgb.shape != frame.rgb.shape:
             return None
         found = pipeline.on_frames(previous.rgb, frame.rgb, framed, query.size)
         before = {"index": previous.index, "time_s": previous.time_s}
-        return Line({"previous": before, **_body(found, query)}, found.served)
+        return Record({"previous": before, **_body(found, query)}, found.served)
 
     return Streamed(FlowPipeline.family, run, query.wishes(), query.analysis())

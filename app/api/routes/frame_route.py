@@ -11,12 +11,12 @@ from typing import Any, Generic, Protocol, TypeVar
 from fastapi import Request, Response
 
 from app.api.gateway import Gateway
-from app.api.request.frame_bodies import only_frame, read_frames_or_video
+from app.api.request.frame_bodies import only_frame, read_frames
 from app.api.request.frame_query import FrameQuery
-from app.api.request.requests import negotiate
+from app.api.request.sampling_query import SamplingQuery
 from app.api.response.answers import JSON, binary_answer, describe, json_answer
-from app.api.response.batches import answer_batch
-from app.api.response.ndjson import Line, SamplingQuery, Streamed, stream
+from app.api.response.batches import BatchItem, answer_batch
+from app.api.response.ndjson import Record, Streamed, stream
 from app.deadline import Deadline
 from app.pipelines.base import Framed, Served
 from app.pipelines.frames import Frame
@@ -60,9 +60,13 @@ class AnswerForms(Generic[R, Q]):
             content, headers = self.encoders[form](found, query)
         return binary_answer(content, form, found.served, headers)
 
-    def line(self, found: R, query: Q) -> Line:
-        """Write a result as one of many: a frame of a batch or a video."""
-        return Line(self.body(found, query), found.served)
+    def item(self, found: R, query: Q) -> BatchItem:
+        """Write a result as one of a batch."""
+        return BatchItem(self.body(found, query), found.served)
+
+    def record(self, found: R, query: Q) -> Record:
+        """Write a result as one of a video's."""
+        return Record(self.body(found, query), found.served)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,29 +87,30 @@ class FrameRoute(Generic[R, Q]):
         """Read the request, run the family, write the answer."""
         offered = self.forms.media_types
         gateway.admission.check(self.family)
-        upload, query, deadline = await read_frames_or_video(request, gateway.settings, query, offered)
+        read = await read_frames(request, gateway.settings, query, offered)
+        upload, query, deadline = read.upload, read.query, read.deadline
         if upload.video is not None:
             streamed = functools.partial(self._streamed, gateway, query)
             return await stream(request, gateway, upload.video, query, streamed)
-        form, nbytes = negotiate(request, offered), self.answer_bytes(query)
+        nbytes = self.answer_bytes(query)
         if len(upload.frames) > 1:
-            line = functools.partial(self._line, gateway, query)
+            item = functools.partial(self._item, gateway, query)
             return await answer_batch(
-                request, gateway, self.family, line, upload.frames, deadline, form, nbytes
+                request, gateway, self.family, item, upload.frames, deadline, read.form, nbytes
             )
         data = only_frame(upload)
-        one = functools.partial(self._one, gateway, query, data, form)
+        one = functools.partial(self._one, gateway, query, data, read.form)
         return await gateway.run(request, self.family, one, deadline, (data,), nbytes)
 
     def _one(self, gateway: Gateway, query: Q, data: bytes, form: str, deadline: Deadline) -> Response:
         return self.forms.answer(self.picture(gateway, query, data, deadline), query, form)
 
-    def _line(self, gateway: Gateway, query: Q, data: bytes, deadline: Deadline) -> Line:
-        return self.forms.line(self.picture(gateway, query, data, deadline), query)
+    def _item(self, gateway: Gateway, query: Q, data: bytes, deadline: Deadline) -> BatchItem:
+        return self.forms.item(self.picture(gateway, query, data, deadline), query)
 
     def _streamed(self, gateway: Gateway, query: Q) -> Streamed:
-        def run(frame: Frame, previous: Frame | None, framed: Framed) -> Line:
+        def run(frame: Frame, previous: Frame | None, framed: Framed) -> Record:
             del previous
-            return self.forms.line(self.frame(gateway, query, frame, framed), query)
+            return self.forms.record(self.frame(gateway, query, frame, framed), query)
 
         return Streamed(self.family, run, query.wishes(), query.analysis())

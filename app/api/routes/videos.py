@@ -20,12 +20,12 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from app.api.gateway import Gateway, gateway_of
 from app.api.openapi import videos as openapi
+from app.api.request.headers import headers_of, length_of
 from app.api.request.requests import deadline_of, timeout_of
 from app.api.request.uploads import Spooled, Upload, named_file, read_upload
 from app.api.response.answers import JSON, fresh_json
 from app.api.response.files import OpenedFile
 from app.api.server.access import caller_of
-from app.api.server.connections import announced
 from app.api.server.direct_route import DirectRoute
 from app.deadline import Deadline
 from app.errors import InvalidParameter, UnsupportedMediaType, VideoNotFound, VideosUnavailable
@@ -76,7 +76,7 @@ async def submit(request: Request, query: Annotated[VideoQuery, Query()], gatewa
     Answered as soon as the video is kept and its container, its profile and its branches have been looked at.
     """
     jobs, settings, caller = _jobs(gateway), gateway.settings, caller_of(request)
-    length = announced(request.scope["headers"])
+    length = length_of(headers_of(request.scope).get(b"content-length"))
     with _stored():
         await gateway.work(lambda: jobs.admit(int(length) if length < math.inf else 0))
     deadline = Deadline.after(timeout_of(request, settings.video_timeout_s))

@@ -8,6 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.api.request.headers import HEADERS
 from app.api.response import problems
 from app.api.server.middleware import Templates
 from app.errors import GatewayError, Unauthorized
@@ -96,6 +97,7 @@ class Guard:
         else:
             scope[CALLER] = self._keys.caller(self._keys.admit(presented(scope), rule))
         # Nothing behind this needs the key, so nothing behind this can write it down.
+        scope.pop(HEADERS, None)
         scope["headers"] = [header for header in scope["headers"] if header[0] not in _KEY_HEADERS]
 
     def _may_operate(self, scope: Scope) -> bool:

@@ -223,7 +223,7 @@ class Admission:
 
     async def _enter(self, gate: _Gate, request: object, deadline: Deadline, memory: int) -> None:
         """Wait for a place, then for memory."""
-        ending = begin("admission")
+        end_span = begin("admission")
         try:
             if not gate.enter_at_once():
                 await gate.enter(request, deadline)
@@ -231,8 +231,8 @@ class Admission:
                 await self._take_memory(gate, deadline, memory)
         finally:
             gate.waiting -= 1
-            if ending is not None:
-                ending()
+            if end_span is not None:
+                end_span()
 
     async def _take_memory(self, gate: _Gate, deadline: Deadline, memory: int) -> None:
         try:

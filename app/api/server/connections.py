@@ -13,12 +13,11 @@ can't be parsed is refused after the answers to those before it.
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Iterable
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from app.api.request.headers import length_of
 from app.api.response import raw_problems
 from app.api.server.sockets import Sent, sent
 from app.process.drain import Drain
@@ -28,9 +27,10 @@ MAX_HEAD_BYTES = 65_536
 _OVERHEAD = 8  # times the body: its chunks' own bytes, down to a chunk a byte
 _LEAST_BYTES_S = 1024  # an answer that is taken more slowly is worth less than the memory that it holds
 WHOLE_BYTES = 1 << 20  # a body that is announced as no longer is given to the application in one piece
-MAX_LENGTH_DIGITS = 20  # of Content-Length: 2**64 has as many
 # Key of the scope: a future that is done when the caller's connection has ended.
 GONE = "gateway.gone"
+# Key of the scope: what is known of the request and its answer; its `more_body` is False once the body is complete.
+CYCLE = "gateway.cycle"
 DRAIN = "drain"  # in the state of the application's life: its `app.process.drain.Drain`
 _LATE_S = 1.0  # for the first head on a connection that was accepted just before the end of listening
 _LOOK_S = 0.05  # between looks at a TLS connection that is closing
@@ -164,7 +164,9 @@ class Connection(HttpToolsProtocol):
         if self.cycle is not before:
             if self._drain is not None and self._drain.closing:
                 self.cycle.keep_alive = False
-            self._whole = announced(self.headers) <= WHOLE_BYTES
+            self.scope[CYCLE] = self.cycle  # type: ignore[literal-required]  # a key of ours
+            length = next((value for name, value in self.headers if name == b"content-length"), None)
+            self._whole = length_of(length) <= WHOLE_BYTES
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -261,14 +263,3 @@ class Connection(HttpToolsProtocol):
         if self._answer_timer is not None:
             self._answer_timer.cancel()
             self._answer_timer = None
-
-
-def header_of(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
-    """A header's value by its name in lower case, of several the first; no object is made for it, nothing decoded."""
-    return next((value for key, value in headers if key == name), None)
-
-
-def announced(headers: Iterable[tuple[bytes, bytes]]) -> float:
-    """Bytes of the body; infinite where nobody says, or by a number of absurdly many digits."""
-    length = header_of(headers, b"content-length") or b""
-    return int(length) if length.isdigit() and len(length) <= MAX_LENGTH_DIGITS else math.inf

@@ -1,20 +1,24 @@
-"""Around every request: its id and trace, what is counted of it, and its line in the log."""
+"""Around every request: its id and trace, a check of its head, its counters, and its line in the log."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 
+from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import context
+from app.api.request.headers import headers_of, length_of
 from app.api.response import problems
-from app.api.server.connections import announced
+from app.api.server.request_head import fault_of
+from app.api.server.security_headers import completed
 from app.context import CurrentRequest
 from app.errors import ShuttingDown
 from app.metrics import Metrics
@@ -61,12 +65,13 @@ class RequestContext:
         self._metrics = metrics
         self._templates = templates
         self._traced = traced
+        self._in_flight = functools.cache(metrics.in_flight.labels)  # routes are few: they are templates
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = dict(scope["headers"])
+        headers = headers_of(scope)
         request = _request(headers)
         scope["request_id"] = request.id
         request.route = self._templates.of(scope["path"])
@@ -82,11 +87,16 @@ class RequestContext:
             context.leave(token)
 
     async def _counted(self, request: CurrentRequest, scope: Scope, watched: _Watched) -> None:
-        in_flight = self._metrics.in_flight.labels(request.route)
+        in_flight = self._in_flight(request.route)
         in_flight.inc()
         started = time.perf_counter()
         try:
-            await self._app(scope, watched.receive, watched.send)
+            fault = fault_of(scope["http_version"], scope["headers"])
+            if fault is None:
+                await self._app(scope, watched.receive, watched.send)
+            else:
+                refusal = HTTPException(400, fault, {"Connection": "close"})
+                await (await problems.refusal(scope, refusal))(scope, watched.receive, watched.send)
         except asyncio.CancelledError:  # the time for requests under way is over, see `shutdown_timeout_s`
             await self._cut_off(request, scope, watched)
         except Exception:
@@ -128,7 +138,7 @@ class _Watched:
         self._send = send
         self._unread = _has_body(headers)
         # A caller that waits for 100 may leave its body out after a refusal: nothing says what comes next then.
-        self._short = announced(headers.items()) <= _DISCARDED and b"expect" not in headers
+        self._short = length_of(headers.get(b"content-length")) <= _DISCARDED and b"expect" not in headers
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -141,7 +151,7 @@ class _Watched:
             headers = [*message.get("headers", ()), (b"x-request-id", self._request.id.encode())]
             if self._unread and not self._short:  # answered early: the rest is cut off, not thrown away
                 headers.append((b"connection", b"close"))
-            message["headers"] = headers
+            message["headers"] = completed(headers)
         await self._send(message)
 
     def failed(self) -> None:

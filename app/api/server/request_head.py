@@ -1,4 +1,4 @@
-"""Refuses requests whose head breaks RFC 9112 in ways that the parser allows, before keys are looked at.
+"""Finds requests whose head breaks RFC 9112 in ways that the parser allows, before keys are looked at.
 
 Two readers of such a head, a proxy and this gateway, could disagree about where the request goes or where it ends.
 """
@@ -8,32 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Receive, Scope, Send
-
-from app.api.response import problems
-from app.api.server.connections import MAX_LENGTH_DIGITS
+from app.api.request.headers import MAX_LENGTH_DIGITS
 
 # RFC 3986, 3.2.2, without the comma, by which some proxies join two headers. An empty host is allowed.
 _HOST = re.compile(
     rb"(?:\[[0-9A-Za-z:._~%-]+\]|(?:[0-9A-Za-z._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})*)(?::[0-9]{0,5})?"
 )
 _LEAST_HEADERS = frozenset({b"host", b"content-length", b"transfer-encoding"})
-
-
-class HeadCheck:
-    """Plain ASGI; a request that is refused costs its connection."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        fault = fault_of(scope["http_version"], scope["headers"]) if scope["type"] == "http" else None
-        if fault is None:
-            await self._app(scope, receive, send)
-            return
-        refusal = HTTPException(400, fault, {"Connection": "close"})
-        await (await problems.refusal(scope, refusal))(scope, receive, send)
 
 
 def fault_of(version: str, headers: Sequence[tuple[bytes, bytes]]) -> str | None:

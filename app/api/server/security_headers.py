@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Sequence
 from typing import Any
-
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # What isn't a page runs nothing, whatever a browser takes it for. A page may load its own scripts, and nothing may
 # put either into a frame. An answer's own header goes before these.
@@ -22,31 +22,20 @@ SECURITY = {
 }
 
 
-class SecurityHeaders:
-    """Adds to every answer what it doesn't say itself."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = completed(message.get("headers", ()))
-            await send(message)
-
-        await self._app(scope, receive, send_with_headers)
-
-
 def completed(headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """An answer's headers and those that it lacks."""
-    said = {name.lower(): value for name, value in headers}
-    page = said.get(b"content-type", b"").startswith(b"text/html")
+    page = any(name == b"content-type" and value.startswith(b"text/html") for name, value in headers)
+    return [*headers, *_lacking(tuple(map(_NAME, headers)), page)]
+
+
+_NAME = operator.itemgetter(0)
+
+
+@functools.lru_cache(maxsize=256)  # answers have few sets of headers
+def _lacking(names: tuple[bytes, ...], page: bool) -> tuple[tuple[bytes, bytes], ...]:  # of a cache
+    said = {name.lower() for name in names}
     wanted = (*_ALWAYS, (b"content-security-policy", _CSP_PAGE if page else _CSP_DATA))
-    return [*headers, *(header for header in wanted if header[0] not in said)]
+    return tuple(header for header in wanted if header[0] not in said)
 
 
 def cors(origins: str) -> dict[str, Any]:

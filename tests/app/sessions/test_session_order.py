@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from app.deadline import Deadline
 from app.errors import DeadlineExceeded, Overloaded
-from app.sessions.session_order import Turns
+from app.sessions.session_order import SessionOrder
 
 SOON = Deadline.after(86_400)  # made when the tests are collected
 
@@ -21,10 +21,10 @@ async def _served(timestamps: Sequence[float | None], done_after: Sequence[int])
     """Return the order of service for requests joining in this order; number i infers for `done_after[i]` rounds of
     the loop.
     """
-    turns, order = Turns(100), list[int]()
+    session_order, order = SessionOrder(100), list[int]()
 
     async def request(number: int) -> None:
-        with turns.join("a", timestamps[number]) as turn:
+        with session_order.join("a", timestamps[number]) as turn:
             for _ in range(done_after[number]):
                 await asyncio.sleep(0)
             await turn.come(SOON)
@@ -35,7 +35,7 @@ async def _served(timestamps: Sequence[float | None], done_after: Sequence[int])
     async with asyncio.TaskGroup() as tasks:
         for number in range(len(timestamps)):
             tasks.create_task(request(number))
-    assert not turns._lines
+    assert not session_order._lines
     return order
 
 
@@ -58,14 +58,14 @@ def test_one_that_comes_late_doesn_t_interrupt_the_one_served() -> None:
     """An earlier frame that arrives while a later one is tracked waits until that one is done."""
 
     async def scenario() -> list[str]:
-        turns, events = Turns(100), list[str]()
-        with turns.join("a", 2.0) as second:
+        session_order, events = SessionOrder(100), list[str]()
+        with session_order.join("a", 2.0) as second:
             await second.come(SOON)
-            with turns.join("a", 1.0) as first:
+            with session_order.join("a", 1.0) as first:
                 with pytest.raises(DeadlineExceeded):
                     await first.come(Deadline.after(0.05))
                 events.append("first waited")
-        with turns.join("a", 1.0) as first:
+        with session_order.join("a", 1.0) as first:
             await first.come(SOON)
             events.append("first served")
         return events
@@ -77,10 +77,10 @@ def test_one_that_fails_lets_the_next_go() -> None:
     """An error before or in its turn leaves no hole in the line."""
 
     async def scenario() -> None:
-        turns = Turns(100)
-        with turns.join("a", 3.0) as third:
+        session_order = SessionOrder(100)
+        with session_order.join("a", 3.0) as third:
             for failing in (1.0, 2.0):
-                with contextlib.suppress(RuntimeError), turns.join("a", failing) as turn:
+                with contextlib.suppress(RuntimeError), session_order.join("a", failing) as turn:
                     if failing == 2.0:
                         await turn.come(SOON)
                     raise RuntimeError
@@ -93,11 +93,11 @@ def test_waiting_ends_with_the_deadline() -> None:
     """The one in front takes too long: stage `queue`, and the line goes on without the one that gave up."""
 
     async def scenario() -> str:
-        turns = Turns(100)
-        with turns.join("a", 1.0):
-            with pytest.raises(DeadlineExceeded) as caught, turns.join("a", 2.0) as second:
+        session_order = SessionOrder(100)
+        with session_order.join("a", 1.0):
+            with pytest.raises(DeadlineExceeded) as caught, session_order.join("a", 2.0) as second:
                 await second.come(Deadline.after(0.02))
-            assert len(turns._lines["a"].turns) == 1
+            assert len(session_order._lines["a"].turns) == 1
         return caught.value.stage
 
     assert asyncio.run(scenario()) == "queue"
@@ -107,10 +107,10 @@ def test_sessions_don_t_wait_for_each_other() -> None:
     """Each has its own line, which is forgotten with its last request."""
 
     async def scenario() -> None:
-        turns = Turns(100)
-        with turns.join("a", 1.0), turns.join("b", 2.0) as other:
+        session_order = SessionOrder(100)
+        with session_order.join("a", 1.0), session_order.join("b", 2.0) as other:
             await other.come(Deadline.after(5))
-        assert not turns._lines
+        assert not session_order._lines
 
     asyncio.run(scenario())
 
@@ -119,13 +119,13 @@ def test_a_session_may_have_only_so_many_in_flight() -> None:
     """The next one is refused at once, and told when to come again; another session's isn't."""
 
     async def scenario() -> Overloaded:
-        turns = Turns(2)
+        session_order = SessionOrder(2)
         with (
-            turns.join("a", 1.0),
-            turns.join("a", 2.0),
-            turns.join("b", 1.0),
+            session_order.join("a", 1.0),
+            session_order.join("a", 2.0),
+            session_order.join("b", 1.0),
             pytest.raises(Overloaded, match="session a") as caught,
-            turns.join("a", 3.0),
+            session_order.join("a", 3.0),
         ):
             pass
         return caught.value

@@ -11,7 +11,7 @@ from support.servers.gateway import client, png, scene
 from support.servers.listening import gateway
 from support.servers.raw_http import Answer, Line
 
-from app.api.server.connections import announced
+from app.api.request.headers import length_of
 from app.api.server.request_head import fault_of
 from app.keys import access
 from deploy.local.triton_server import free_ports
@@ -231,4 +231,4 @@ def test_a_slash_at_the_end_is_another_path(repository: Path, path: str) -> None
 )
 def test_a_length_is_read_without_harm(length: bytes, nbytes: float) -> None:
     """Thousands of digits are nobody's length."""
-    assert announced([(b"content-length", length)]) == nbytes
+    assert length_of(length) == nbytes

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from app.api.response.chunk_queue import Handover
+from app.api.response.chunk_queue import ChunkQueue
 
 
 def passed(pieces: Iterator[bytes], most: int = 4, pause_s: float = 0.0) -> list[bytes]:
@@ -16,10 +16,10 @@ def passed(pieces: Iterator[bytes], most: int = 4, pause_s: float = 0.0) -> list
 
     async def run() -> list[bytes]:
         loop = asyncio.get_running_loop()
-        handover = Handover(loop, most)
-        filling = loop.run_in_executor(None, handover.fill, pieces)
+        chunks = ChunkQueue(loop, most)
+        filling = loop.run_in_executor(None, chunks.fill, pieces)
         taken = []
-        while piece := await handover.take():
+        while piece := await chunks.take():
             taken.append(piece)
             await asyncio.sleep(pause_s)
         await filling
@@ -67,7 +67,7 @@ def test_who_waits_for_room_stops_when_it_is_closed() -> None:
 
     async def run() -> bool:
         loop = asyncio.get_running_loop()
-        handover = Handover(loop, 2)
+        chunks = ChunkQueue(loop, 2)
         full = threading.Event()
 
         def pieces() -> Iterator[bytes]:
@@ -75,9 +75,9 @@ def test_who_waits_for_room_stops_when_it_is_closed() -> None:
             full.set()
             yield from numbered(100)
 
-        filling = loop.run_in_executor(None, handover.fill, pieces())
+        filling = loop.run_in_executor(None, chunks.fill, pieces())
         await asyncio.to_thread(full.wait, 10)
-        handover.close()
+        chunks.close()
         await asyncio.wait_for(filling, 10)
         return True
 

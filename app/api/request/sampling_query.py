@@ -1,0 +1,50 @@
+"""Query parameters that say which frames of a video are looked at."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.errors import InvalidParameter
+from app.media.video.reader import Sampling
+from app.media.video.sampling import MOST_EVERY, MOST_SECONDS
+
+
+class SamplingQuery(BaseModel):
+    """Query parameters that choose the frames of a video; they have no meaning for pictures."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    fps: float | None = Field(
+        None, gt=0, le=1000, description="Videos: so many frames a second of the video's own time, at most."
+    )
+    every: int | None = Field(
+        None,
+        ge=1,
+        description="Videos: every n-th frame, the first included.",
+        json_schema_extra={"maximum": MOST_EVERY},
+    )
+    keyframes: bool = Field(False, description="Videos: keyframes only.")
+    start: float = Field(
+        0.0, ge=0, description="Videos: from this second on.", json_schema_extra={"maximum": MOST_SECONDS}
+    )
+    end: float | None = Field(
+        None, gt=0, description="Videos: up to this second.", json_schema_extra={"maximum": MOST_SECONDS}
+    )
+
+    def sampling(self) -> Sampling:
+        """Return the sampling that these parameters describe.
+
+        Raises:
+            InvalidParameter: they contradict each other, or one is out of bounds.
+        """
+        return Sampling(self.fps, self.every, self.keyframes, self.start, self.end)
+
+    def refuse_for_pictures(self) -> None:
+        """Sampling means nothing for a picture.
+
+        Raises:
+            InvalidParameter: there is some.
+        """
+        given = [name for name in SamplingQuery.model_fields if name in self.model_fields_set]
+        if given:
+            raise InvalidParameter(f"only for videos: {', '.join(given)}; the body is no video")
