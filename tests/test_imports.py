@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from support.paths import ROOT
 
-SOURCES = sorted(path for room in ("app", "routing", "export") for path in (ROOT / room).rglob("*.py"))
+ROOMS = ("app", "routing", "export", "triton_vision_gateway")
+SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 STDLIB = set(sys.stdlib_module_names)
 CODECS = {"cv2", "simplejpeg", "PIL", "av"}
 WEB = {
@@ -122,6 +123,7 @@ ALLOWED: dict[str, set[str]] = {
     "app.commands.models": {"app", "routing", "export"},
     "app.cli": {"app", "routing", "pydantic"},
     "app.start": {"app.cli"},
+    "triton_vision_gateway": {"app.start", "app.process.health"},
     "export": {
         "routing", "numpy", "onnx", "onnxruntime", "torch", "torchvision", "transformers", "tqdm",
     },
