@@ -172,7 +172,7 @@ class VideoAnalysis:
         Raises:
             GatewayError: no.
         """
-        with VideoReader(file, self._profile.sampling.sampling(), self._options.limits) as reader:
+        with VideoReader(file, self._profile.sampling, self._options.limits) as reader:
             self._components(self._frame_facts(reader.facts.width, reader.facts.height))
 
     def run(self, video: Input, report: Report | None = None, *, accept_stall: bool = True) -> dict[str, Any]:
@@ -186,7 +186,7 @@ class VideoAnalysis:
             OSError: the output can't be written.
         """
         started = time.monotonic()
-        sampling, window = self._profile.sampling.sampling(), self._options.window
+        sampling, window = self._profile.sampling, self._options.window
         with VideoReader(video.file, sampling, self._options.limits, window + 2) as reader:
             run = self._prepared(video, reader.facts, report)
             resumed = run.checkpoint.frames

@@ -50,25 +50,17 @@ def within(name: str, value: float, least: float, greatest: float = math.inf) ->
 
 
 @dataclass(frozen=True, slots=True)
-class SamplingRule:
+class SamplingRule(Sampling):
     """Sampling of a profile; see `app.media.video.reader.Sampling`. Nothing given: every frame."""
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = STRICT
-    fps: float | None = None
-    every: int | None = None
-    keyframes: bool = False
-    start_s: float = 0.0
-    end_s: float | None = None
 
     def __post_init__(self) -> None:
+        """Refuse what can't be meant with the error that pydantic reports."""
         try:
-            self.sampling()
+            Sampling.__post_init__(self)
         except InvalidParameter as error:
             raise ValueError(error.detail) from error
-
-    def sampling(self) -> Sampling:
-        """The same for the decoder, which has the bounds."""
-        return Sampling(self.fps, self.every, self.keyframes, self.start_s, self.end_s)
 
 
 @dataclass(frozen=True, slots=True)

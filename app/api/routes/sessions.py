@@ -6,12 +6,11 @@ import functools
 from collections.abc import Sequence
 from typing import Annotated
 
-import orjson
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from app.api.gateway import Gateway, gateway_of
 from app.api.openapi import operations
-from app.api.response.answers import JSON
+from app.api.response.answers import fresh_json
 from app.api.server.access import caller_of
 from app.api.server.direct_route import DirectRoute
 from app.errors import SessionNotFound
@@ -35,7 +34,7 @@ async def export(request: Request, session_id: SessionId, gateway: Parts, owner:
     """Its parameters, its tracks, and the tracker's state to keep. Looking at a session doesn't prolong its life."""
     owners = _owners(request, owner)
     document = await gateway.work(functools.partial(gateway.sessions.export, session_id, owners))
-    return Response(orjson.dumps(document), media_type=JSON, headers={"Cache-Control": "no-store"})
+    return fresh_json(document)
 
 
 @router.delete(

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated
 
-import orjson
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.gateway import Gateway, gateway_of
 from app.api.openapi import operations
-from app.api.response.answers import JSON
+from app.api.response.answers import fresh_json
 from app.api.server.access import DETAILS
 from app.api.server.direct_route import DirectRoute
 from app.errors import InvalidParameter
@@ -39,10 +38,6 @@ class BranchesQuery(BaseModel):
     fallback: bool = Field(False, description="Whether a smaller branch may stand in.")
 
 
-def _json(body: object, status: int = 200) -> Response:
-    return Response(orjson.dumps(body), status, media_type=JSON, headers={"Cache-Control": "no-store"})
-
-
 @router.get("/v1/branches", summary="The catalogue, and what routing would decide", **operations.BRANCHES)
 async def branches(query: Annotated[BranchesQuery, Query()], gateway: Parts) -> Response:
     """Thresholds, contracts, readiness and weights; with `width` and `height`, the branch each family would take."""
@@ -55,7 +50,7 @@ async def branches(query: Annotated[BranchesQuery, Query()], gateway: Parts) -> 
             f"no family has a variant {query.variant[:100]!r}; there are {', '.join(known)}"
         )
     wishes = wishes_of(None, query.variant, fallback=query.fallback)
-    return _json(inventory.branches(gateway.router, size, wishes, gateway.probe.required))
+    return fresh_json(inventory.branches(gateway.router, size, wishes, gateway.probe.required))
 
 
 @router.get("/v1/repository", summary="The repository beside the READY checklist", **operations.REPOSITORY)
@@ -65,13 +60,13 @@ async def repository(gateway: Parts) -> Response:
     `required`, `optional`, `missing` and `checklist_ready` are the checklist's own.
     """
     required = inventory.patterns(gateway.settings.require_ready)
-    return _json(inventory.repository(gateway.router, required))
+    return fresh_json(inventory.repository(gateway.router, required))
 
 
 @router.get("/livez", summary="Is the process alive?", **operations.LIVEZ)
 async def livez() -> Response:
     """Touches nothing outside the process."""
-    return _json({"status": "ok"})
+    return fresh_json({"status": "ok"})
 
 
 _STOPPING = {
@@ -92,7 +87,7 @@ async def readyz(request: Request, gateway: Parts) -> Response:
         faults = [_STOPPING, *faults]
     gateway.drain.probed(green=not faults)
     told = faults if request.scope.get(DETAILS, True) else []
-    return _json({"status": "not ready" if faults else "ok", "failing": told}, 503 if faults else 200)
+    return fresh_json({"status": "not ready" if faults else "ok", "failing": told}, 503 if faults else 200)
 
 
 @router.get("/metrics", summary="Prometheus metrics", **operations.METRICS)

@@ -27,19 +27,13 @@ _MOST_CLASSES = 1000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class TrackingRule:
+class TrackingRule(TrackParameters):
     """ByteTrack's thresholds, see `app.vision.bytetrack.TrackParameters`; `buffer_s` in seconds of the video."""
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = STRICT
-    high: float = 0.5
-    low: float = 0.1
-    new: float = 0.6
-    match: float = 0.8
-    buffer_s: float = 1.0
-    class_aware: bool = False
 
     def __post_init__(self) -> None:
-        TrackParameters(**dataclasses.asdict(self))
+        TrackParameters.__post_init__(self)
         within("buffer_s", self.buffer_s, 0, _LONGEST_BUFFER_S)
 
 

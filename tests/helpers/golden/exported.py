@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from export import build, manifest
@@ -36,3 +38,12 @@ def rows(facts: Mapping[str, Any], name: str, table: Iterable[Mapping[str, Any]]
     lines = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in facts.items()]
     body = ",\n".join(f"  {json.dumps(row)}" for row in table)
     return "{\n" + ",\n".join([*lines, f' "{name}": [\n{body}\n ]']) + "\n}\n"
+
+
+def versions(*modules: ModuleType) -> dict[str, str]:
+    """The versions that an answer was made with: of Python, and of these modules by their names."""
+    return {"python": sys.version.split()[0], **{_name(module): module.__version__ for module in modules}}
+
+
+def _name(module: ModuleType) -> str:
+    return "pillow" if module.__name__ == "PIL" else module.__name__

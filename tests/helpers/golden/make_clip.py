@@ -16,7 +16,6 @@ from __future__ import annotations
 import gzip
 import json
 import logging
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ import PIL
 import torch
 import torchvision
 import transformers
-from golden.exported import digests, rows
+from golden.exported import digests, rows, versions
 from golden.pictures import BY_NAME, Pixels, default_folders, digest
 from PIL import Image
 from transformers import CLIPImageProcessor
@@ -79,7 +78,7 @@ def main() -> None:
     facts = {
         "made_by": "golden/make_clip.py",
         "weights": "random",
-        "versions": versions(),
+        "versions": versions(PIL, np, torch, torchvision, transformers),
         "digests": digests(BRANCHES),
         "prompts": prompts,
     }
@@ -123,17 +122,6 @@ def tokens() -> tuple[list[str], Any]:
 def cosine(first: Any, second: Any) -> float:
     a, b = first.astype(np.float64), second.astype(np.float64)
     return round(float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)), 8)
-
-
-def versions() -> dict[str, str]:
-    return {
-        "python": sys.version.split()[0],
-        "numpy": np.__version__,
-        "pillow": PIL.__version__,
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "transformers": transformers.__version__,
-    }
 
 
 if __name__ == "__main__":

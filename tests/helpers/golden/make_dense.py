@@ -22,7 +22,6 @@ Depth at the source's size is `post_process_depth_estimation`: bicubic, a = -0.7
 from __future__ import annotations
 
 import logging
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ import PIL
 import torch
 import torchvision
 import transformers
-from golden.exported import digests, rows
+from golden.exported import digests, rows, versions
 from golden.pictures import BY_NAME, Pixels, crop, default_folders, digest
 from PIL import Image
 from torchvision.models.optical_flow import Raft_Large_Weights, Raft_Small_Weights
@@ -78,7 +77,7 @@ def main() -> None:
     facts = {
         "made_by": "golden/make_dense.py",
         "weights": "random",
-        "versions": versions(),
+        "versions": versions(PIL, np, torch, torchvision, transformers),
         "shift": SHIFT,
         "grids": {name: [step.start, step.step] for name, step in STEP.items()},
         "digests": digests(BRANCHES),
@@ -133,17 +132,6 @@ def summary(values: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> dict[s
         "min": float(values.min()),
         "max": float(values.max()),
         "other_backend": float(np.abs(other - values).max() / np.abs(values).max()),
-    }
-
-
-def versions() -> dict[str, str]:
-    return {
-        "python": sys.version.split()[0],
-        "numpy": np.__version__,
-        "pillow": PIL.__version__,
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "transformers": transformers.__version__,
     }
 
 

@@ -15,7 +15,6 @@ the demos since 2018: `Resize((256, 256))`, `CenterCrop(224)`. Other sizes keep 
 from __future__ import annotations
 
 import logging
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ import numpy as np
 import PIL
 import torch
 import torchvision
-from golden.exported import digests, rows
+from golden.exported import digests, rows, versions
 from golden.pictures import BY_NAME, default_folders, digest
 from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, Normalize, Resize, ToTensor
@@ -71,7 +70,7 @@ def main() -> None:
     facts = {
         "made_by": "golden/make_places.py",
         "weights": "random",
-        "versions": versions(),
+        "versions": versions(PIL, np, torch, torchvision),
         "digests": digests(BRANCHES),
     }
     (HERE / "places.json").write_text(rows(facts, "cases", cases), encoding="utf-8")
@@ -83,16 +82,6 @@ def ways(size: int) -> dict[str, Any]:
         "shortest": Compose([Resize(margin), CenterCrop(size)]),
         "square": Compose([Resize((margin, margin)), CenterCrop(size)]),
         "plain": Compose([Resize(size), CenterCrop(size)]),
-    }
-
-
-def versions() -> dict[str, str]:
-    return {
-        "python": sys.version.split()[0],
-        "numpy": np.__version__,
-        "pillow": PIL.__version__,
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
     }
 
 
