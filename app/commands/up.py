@@ -14,7 +14,7 @@ from app import extras, installation
 from app.api.server import uvicorn_options
 from app.hints import did_you_mean
 from app.process import preflight
-from app.settings import Settings, from_environment
+from app.settings import Settings, environment, from_environment, unknown_variables
 from routing import overlay
 from routing.catalogue import Branch, Catalogue, ModelSpec, variants_in, with_twins
 
@@ -117,7 +117,11 @@ def _wrong(settings: Settings, catalogue: Catalogue) -> str | None:
         hint = did_you_mean(str(settings.variant), family.variants)
         return f"--variant: is one of {', '.join(family.variants)}{hint}"
     ahead = settings.model_copy(update={"repository": None, "manifest": None})  # they are built first
-    faults = [*preflight.faults(ahead, catalogue), *uvicorn_options.faults(settings)]
+    faults = [
+        *unknown_variables(environment()),
+        *preflight.faults(ahead, catalogue),
+        *uvicorn_options.faults(settings),
+    ]
     return faults[0] if faults else _taken(settings)
 
 

@@ -66,6 +66,7 @@ def test_the_starter_is_built_once_and_again_when_a_file_is_damaged(
         ([], {"GATEWAY_VARIANT": "large"}, 2, "gateway up: --variant: is one of n, s, m, l, x"),
         ([], {"GATEWAY_REPOSITORY": "models"}, 2, "gateway up: serves what it builds: unset GATEWAY_REPOSITORY"),
         ([], {"GATEWAY_ENGINE": "triton"}, 2, "gateway up: serves on the embedded engine: unset GATEWAY_ENGINE"),
+        ([], {"GATEWAY_WIEGHTS": "x"}, 2, "gateway up: GATEWAY_WIEGHTS: there is no such setting"),
         ([], {"GATEWAY_MODELS": "nope"}, 2, "gateway up: GATEWAY_MODELS: no branch is called nope"),
     ],
 )  # fmt: skip
