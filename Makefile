@@ -11,7 +11,7 @@ CHAOS ?= hostile
 CHAOS_ARGS ?=
 GUARD_ARGS ?=
 PARITY ?= short
-TEST_PROCESSES ?= 3
+TEST_PROCESSES ?= 4
 EXTRAS ?= embedded,redis
 URL ?= http://127.0.0.1:8080
 PIP = -m pip install --disable-pip-version-check
@@ -20,25 +20,13 @@ SAY = @printf '\033[1m==> %s\033[0m\n'
 .DEFAULT_GOAL := help
 .PHONY: help run serve models repository triton smoke test test-wheel test-containers test-export lint lint-containers settings format bench bench-matrix clean
 
-help:
-	@echo 'make run                          install, build the starter models, serve on the embedded engine'
-	@echo 'make models SET=starter|baseline|all WEIGHTS=auto|pretrained|random|DIR'
-	@echo 'make triton                       a real Triton on this CPU, without Docker, over triton/models'
-	@echo 'make stack                        Triton, the gateway (2 workers), Redis and Prometheus, without Docker'
-	@echo 'make test                         the test suite (starts and stops its own Triton, Redis, HAProxy and Prometheus)'
-	@echo 'make test-wheel                   the wheel, installed beside other packages and run; a release, tried out (about 2 minutes)'
-	@echo 'make test-containers              the image, built by hand from the Dockerfile and run as its user (needs root)'
-	@echo 'make test-export                  the export and the parity with the reference (needs torch and Ultralytics, installs them)'
-	@echo 'make chaos CHAOS=hostile|hostile_memory|kills|soak|mixed|overload|fuzz|openapi_fuzz   break it for real (docs/survival.md)'
-	@echo 'make smoke | bench-matrix          is what stands there well, and how fast is it? (SMOKE_ARGS=… BENCH_ARGS=…)'
-	@echo 'make bench-speed | bench-guard      beside the limit and six peers; slower than the committed ratios?'
-	@echo 'make bench-growth                   cost by picture, callers, prompts, boxes, workers and video length'
-	@echo 'make client URL=http://127.0.0.1:8080   a Python client from the OpenAPI of a running gateway (clients/README.md)'
-	@echo 'make lock | sbom | audit | images   what the image is made of: hashes, CycloneDX, advisories, digests (SECURITY.md)'
-	@echo 'make release VERSION=1.2.3 DRY_RUN=1   archive, wheel, SBOM, digests; without DRY_RUN, the tag too (docs/release.md)'
-	@echo 'make lint | format | repository | bench'
+# `make help` prints what follows `##`: of a target its description, on a line of its own a heading.
+help: ## this list
+	@awk 'BEGIN { FS = ":.*## " } \
+	  /^## / { print "\n" substr($$0, 4) } \
+	  /^[a-z][a-z-]*:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-# --- virtual environments: a stamp is written when an installation is complete ---------------------------------
+# --- virtual environments: a stamp is written when an installation is complete ---
 
 .venv/.serve: pyproject.toml setup.py constraints.txt
 	$(SAY) 'installing the gateway into .venv (about 1 minute)'
@@ -86,22 +74,6 @@ help:
 .venv-triton:
 	@$(PYTHON) deploy/local/triton.py --setup
 
-.PHONY: redis-server
-redis-server:
-	@deploy/local/redis.sh
-
-.PHONY: haproxy
-haproxy:
-	@deploy/local/haproxy.sh
-
-.PHONY: chromium
-chromium:
-	@deploy/local/chromium.sh
-
-.PHONY: prometheus
-prometheus:
-	@deploy/local/prometheus.sh
-
 .venv-supply/.complete:
 	$(SAY) 'installing uv, pip-audit and cyclonedx-bom into .venv-supply'
 	@test -x .venv-supply/bin/python || $(PYTHON) -m venv .venv-supply
@@ -114,23 +86,23 @@ prometheus:
 	@.venv-release/bin/python $(PIP) -q 'build==1.6.1' 'twine==6.2.0'
 	@touch $@
 
-# --- use -------------------------------------------------------------------------------------------------------
+## Use it
 
 OTHER_FAMILIES = depth,flow,clip_image,clip_text,places
 STARTER = $(foreach size,320 640 960,triton/models/yolo11n_$(size)/1/weights.json)
 
-run: .venv/.serve
+run: .venv/.serve ## install, build the starter models and serve them on the embedded engine
 	$(SAY) 'models: the starter set (yolo11n at 320, 640 and 960)'
 	@if [ '$(origin WEIGHTS)' = file ] && ls $(STARTER) >/dev/null 2>&1; then echo 'already built'; \
 	 else $(MAKE) --no-print-directory models SET=starter; fi
 	@$(MAKE) --no-print-directory serve
 
-serve: .venv/.serve
+serve: .venv/.serve ## serve the models that are built (`run` without the build)
 	$(SAY) 'serving (Ctrl-C ends it)'
 	@GATEWAY_VARIANT=$${GATEWAY_VARIANT:-n} exec .venv/bin/gateway serve
 
 # YOLO11 is made without PyTorch. The other families need it, and the starter set has none of them.
-models: .venv/.serve
+models: .venv/.serve ## SET=starter|baseline|all WEIGHTS=auto|pretrained|random|DIR: build models into triton/models
 	$(SAY) 'models: SET=$(SET) WEIGHTS=$(WEIGHTS), YOLO11'
 	@.venv/bin/python -P -m export models --set '$(SET)' --weights '$(WEIGHTS)' --families detect
 ifneq ($(SET),starter)
@@ -139,51 +111,50 @@ ifneq ($(SET),starter)
 	@.venv-export/bin/python -P -m export models --set '$(SET)' --weights '$(WEIGHTS)' --families '$(OTHER_FAMILIES)'
 endif
 
-repository: .venv/.dev
+repository: .venv/.dev ## write every config.pbtxt and preprocess graph from routing/branches.toml
 	@.venv/bin/python -P -m export repository
 
-triton: .venv-triton
+triton: .venv-triton ## a real Triton on this CPU, without Docker, over triton/models (TRITON_ARGS)
 	$(SAY) 'Triton: gRPC on 8001, HTTP on 8000, metrics on 8002 (Ctrl-C ends it)'
 	@exec $(PYTHON) deploy/local/triton.py $(TRITON_ARGS)
 
-smoke: .venv/.serve
+smoke: .venv/.serve ## check what is being served: liveness, models, two inferences per branch (SMOKE_ARGS)
 	@.venv/bin/gateway smoke $(SMOKE_ARGS)
 
 .PHONY: stack
-stack: .venv/.dev .venv-triton redis-server prometheus
+stack: .venv/.dev .venv-triton redis-server prometheus ## Triton, the gateway (2 workers), Redis and Prometheus, without Docker (STACK_ARGS)
 	@exec .venv/bin/python deploy/local/stack.py $(STACK_ARGS)
 
-# --- checks ----------------------------------------------------------------------------------------------------
-
-test: .venv/.dev .venv-triton .venv-clients redis-server haproxy chromium prometheus
-	$(SAY) 'tests (TEST_PROCESSES=$(TEST_PROCESSES) side by side; a file stays in one process)'
-	@.venv/bin/pytest -n $(TEST_PROCESSES) --dist loadfile -m 'not export and not reference and not containers and not wheel'
-
 .PHONY: client
-client: .venv-clients
+client: .venv-clients ## URL=…: a Python client from the OpenAPI of a running gateway (clients/README.md)
 	@.venv-clients/bin/openapi-python-client generate --url '$(URL)/openapi.json' \
 	  --config clients/openapi-python-client.yaml --output-path out/gateway-client --overwrite --fail-on-warning
 
-test-wheel: .venv/.dev .venv-release/.complete .venv-supply/.complete
+## Change it
+
+test: .venv/.dev .venv-triton .venv-clients redis-server haproxy chromium prometheus ## the test suite; starts and stops its own Triton, Redis, HAProxy and Prometheus (TEST_PROCESSES)
+	$(SAY) 'tests (TEST_PROCESSES=$(TEST_PROCESSES) side by side; a file stays in one process)'
+	@.venv/bin/pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder -m 'not export and not reference and not containers and not wheel'
+
+.PHONY: test-fast
+test-fast: .venv/.dev ## the tests that start no server and no other program (under a minute): the inner loop
+	@.venv/bin/pytest --fast -q -n 2 --dist loadfile -m 'not export and not reference'
+
+test-wheel: .venv/.dev .venv-release/.complete .venv-supply/.complete ## the wheel, installed beside other packages and run, and a release, tried out (about 2 minutes)
 	$(SAY) 'the wheel in an environment of its own, and a release of a scratch clone (about 2 minutes)'
 	@.venv/bin/pytest -m wheel tests/packaging
 
-test-containers: .venv/.dev
+test-containers: .venv/.dev ## build the image by hand from the Dockerfile and run it as its user (root, about 3 minutes)
 	$(SAY) 'the image, built by hand from the lines of the Dockerfile (about 3 minutes; needs root)'
 	@.venv/bin/pytest -m containers tests/deploy
 
-test-export: .venv/.dev .venv-export/.parity
+test-export: .venv/.dev .venv-export/.parity ## the exporters and the parity with the reference (installs PyTorch and Ultralytics; PARITY)
 	$(SAY) 'export tests'
 	@GATEWAY_PARITY='$(PARITY)' .venv-export/bin/python -P -m pytest -o pythonpath=tests/helpers -m export tests/export
 	$(SAY) 'parity with the reference (skipped where the reference data is absent)'
 	@.venv/bin/pytest -m reference
 
-.PHONY: chaos
-chaos: .venv/.dev .venv-triton redis-server .venv-fuzz/.complete
-	$(SAY) 'tests/chaos/$(CHAOS).py $(CHAOS_ARGS) (docs/survival.md says what each proves)'
-	@PYTHONPATH=tests/helpers .venv/bin/python -m tests.chaos.$(CHAOS) $(CHAOS_ARGS)
-
-lint: .venv/.dev
+lint: .venv/.dev ## ruff, mypy, the generated configurations, the Dockerfile and compose.yaml
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
@@ -191,17 +162,58 @@ lint: .venv/.dev
 	@.venv/bin/python -P -m export repository --check
 	@$(MAKE) --no-print-directory lint-containers
 
-lint-containers: .venv/.dev
+lint-containers: .venv/.dev ## the Dockerfile and compose.yaml alone
 	@.venv/bin/hadolint Dockerfile
 	@.venv/bin/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
 
-# Supply: what is in the image, and where it comes from. They need the network, so `make test` runs none of them.
+.PHONY: hooks
+hooks: .venv/.dev ## have git run the commands of `lint` before each commit, those that look at what it changes
+	@.venv/bin/pre-commit install
+
+format: .venv/.dev ## fix what ruff can fix, and format
+	@.venv/bin/ruff check --fix -q . ; .venv/bin/ruff format .
+
+settings: .venv/.dev ## write docs/settings.md
+	@.venv/bin/gateway config --markdown > docs/settings.md
+
+## Measure it, break it
+
+bench: .venv/.dev .venv-triton ## one detect-shaped call on Triton: gRPC bytes beside shared memory
+	@.venv/bin/python -m benchmarks.speed.transport
+
+bench-matrix: .venv/.dev ## time every branch that is READY on every target (BENCH_ARGS): docs/benchmarks/README.md
+	$(SAY) 'every branch that is READY, every way to it: docs/benchmarks/README.md (BENCH_ARGS=…)'
+	@.venv/bin/gateway bench $(BENCH_ARGS)
+
+.PHONY: bench-speed bench-guard
+bench-speed: .venv/.dev .venv-triton ## the gateway beside the limit and six peers (15 minutes): docs/benchmarks/speed.md
+	$(SAY) 'the gateway beside the limit, a bare ASGI app and six peers (installs them; about 15 minutes): docs/benchmarks/speed.md'
+	@.venv/bin/python -m benchmarks.speed --targets all --cases all \
+	  --json docs/benchmarks/speed.json --markdown docs/benchmarks/speed.md $(BENCH_ARGS)
+
+bench-guard: .venv/.dev .venv-triton ## compare with the committed ratios of docs/benchmarks/speed.json (GUARD_ARGS=--short: 1 minute)
+	$(SAY) 'has the gateway become slower than docs/benchmarks/speed.json? (GUARD_ARGS=--short: 1 minute)'
+	@.venv/bin/python -m benchmarks.speed.regression $(GUARD_ARGS)
+
+.PHONY: bench-growth
+bench-growth: .venv/.dev .venv-triton ## cost by picture, callers, prompts, boxes, workers and video length (GROWTH_ARGS=--quick)
+	$(SAY) 'how cost grows (about 6 minutes): docs/benchmarks/growth.md (GROWTH_ARGS=--quick)'
+	@.venv/bin/python -c 'import matplotlib' 2>/dev/null || .venv/bin/pip install -q -c constraints.txt 'matplotlib>=3.9'
+	@.venv/bin/python -m benchmarks.growth --json docs/benchmarks/growth.json --plot docs/benchmarks $(GROWTH_ARGS)
+
+.PHONY: chaos
+chaos: .venv/.dev .venv-triton redis-server .venv-fuzz/.complete ## CHAOS=hostile|hostile_memory|kills|soak|mixed|overload|fuzz|openapi_fuzz (docs/survival.md)
+	$(SAY) 'tests/chaos/$(CHAOS).py $(CHAOS_ARGS) (docs/survival.md says what each proves)'
+	@PYTHONPATH=tests/helpers .venv/bin/python -m tests.chaos.$(CHAOS) $(CHAOS_ARGS)
+
+## What is in the image, and where it comes from (needs the network, so `make test` runs none of it)
+
 .PHONY: lock sbom audit images
-lock: .venv-supply/.complete
+lock: .venv-supply/.complete ## versions and hashes of every package of the image (SECURITY.md)
 	$(SAY) 'deploy/docker/locks: versions and hashes of every package of the image'
 	@.venv-supply/bin/python deploy/supply/lock.py
 
-sbom: .venv-supply/.complete
+sbom: .venv-supply/.complete ## a CycloneDX list of what is in the image: out/sbom.cdx.json (EXTRAS)
 	@mkdir -p out
 	@$(PYTHON) deploy/docker/requirements.py '$(EXTRAS)' > out/requirements.txt
 	@.venv-supply/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
@@ -209,45 +221,36 @@ sbom: .venv-supply/.complete
 	@$(PYTHON) deploy/supply/sbom.py out/sbom.cdx.json
 
 .PHONY: release
-release: .venv-release/.complete .venv-supply/.complete
+release: .venv-release/.complete .venv-supply/.complete ## VERSION=1.2.3 DRY_RUN=1: archive, wheel, SBOM, digests; without DRY_RUN the tag too (docs/release.md)
 	$(SAY) 'release $(VERSION): checks, archive, wheel, parts list, digests, tag (docs/release.md); nothing is pushed'
 	@.venv-release/bin/python deploy/supply/release.py '$(VERSION)' $(if $(DRY_RUN),--dry-run)
 
-audit: .venv-supply/.complete
+audit: .venv-supply/.complete ## look the locked versions up in the advisory databases
 	@.venv-supply/bin/python deploy/supply/audit.py
 
-images:
+images: ## digests of the base images, and the lines of .env that pin them
 	@$(PYTHON) deploy/supply/images.py fill
 	@$(PYTHON) deploy/supply/images.py env
 
-settings: .venv/.dev
-	@.venv/bin/gateway config --markdown > docs/settings.md
+## Programs that the tests and the stack start, unpacked into .build without root
 
-format: .venv/.dev
-	@.venv/bin/ruff check --fix -q . ; .venv/bin/ruff format .
+.PHONY: redis-server
+redis-server: ## Redis
+	@deploy/local/redis.sh
 
-bench: .venv/.dev .venv-triton
-	@.venv/bin/python -m benchmarks.speed.transport
+.PHONY: haproxy
+haproxy: ## HAProxy
+	@deploy/local/haproxy.sh
 
-bench-matrix: .venv/.dev
-	$(SAY) 'every branch that is READY, every way to it: docs/benchmarks/README.md (BENCH_ARGS=…)'
-	@.venv/bin/gateway bench $(BENCH_ARGS)
+.PHONY: chromium
+chromium: ## Chromium
+	@deploy/local/chromium.sh
 
-.PHONY: bench-speed bench-guard
-bench-speed: .venv/.dev .venv-triton
-	$(SAY) 'the gateway beside the limit, a bare ASGI app and six peers (installs them; about 15 minutes): docs/benchmarks/speed.md'
-	@.venv/bin/python -m benchmarks.speed --targets all --cases all \
-	  --json docs/benchmarks/speed.json --markdown docs/benchmarks/speed.md $(BENCH_ARGS)
+.PHONY: prometheus
+prometheus: ## Prometheus
+	@deploy/local/prometheus.sh
 
-bench-guard: .venv/.dev .venv-triton
-	$(SAY) 'has the gateway become slower than docs/benchmarks/speed.json? (GUARD_ARGS=--short: 1 minute)'
-	@.venv/bin/python -m benchmarks.speed.regression $(GUARD_ARGS)
+## Tidy up
 
-.PHONY: bench-growth
-bench-growth: .venv/.dev .venv-triton
-	$(SAY) 'how cost grows (about 6 minutes): docs/benchmarks/growth.md (GROWTH_ARGS=--quick)'
-	@.venv/bin/python -c 'import matplotlib' 2>/dev/null || .venv/bin/pip install -q -c constraints.txt 'matplotlib>=3.9'
-	@.venv/bin/python -m benchmarks.growth --json docs/benchmarks/growth.json --plot docs/benchmarks $(GROWTH_ARGS)
-
-clean:
-	rm -rf build dist .venv .venv-export .venv-triton .venv-fuzz .venv-peers .venv-supply .venv-release .build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+clean: ## remove the virtual environments and caches, keep the models
+	rm -rf build dist .venv .venv-clients .venv-export .venv-triton .venv-fuzz .venv-peers .venv-supply .venv-release .build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

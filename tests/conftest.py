@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +21,64 @@ with suppress(ModuleNotFoundError):  # the exporters' environment has no propert
     # How long an example takes is the machine's affair: the first one may import SciPy.
     settings.register_profile("untimed", deadline=None)
     settings.load_profile("untimed")
+
+
+# A file with one of these words starts servers, commands or decoders.
+_PROGRAMS = re.compile(
+    r"TritonServer|RedisServer|redis_server|servers\.(?!gateway|raw_http|triton_server)|\bimport .*\bserver\b"
+    r"|subprocess|Popen|multiprocessing|VideoReader|\bvideos\.|\bpatches\b|pytest\.mark\.(containers|export|wheel)"
+)
+_STARTS = ("subprocess.Popen", "os.fork", "os.posix_spawn")  # names of audit events
+_in_a_test = pytest.StashKey[bool]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--fast`, which `make test-fast` gives."""
+    parser.addoption("--fast", action="store_true", help="only files whose tests start no other program")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out files that start programs, if asked."""
+    if config.getoption("--fast") and collection_path.name.startswith("test_"):
+        return True if _PROGRAMS.search(collection_path.read_text(encoding="utf-8")) else None
+    return None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hold `--fast` to its word."""
+    if not config.getoption("--fast"):
+        return
+
+    def refuse(event: str, _: tuple[object, ...]) -> None:
+        if event in _STARTS and config.stash.get(_in_a_test, False):
+            raise RuntimeError("this test starts a program: --fast should leave its file out")
+
+    sys.addaudithook(refuse)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Tell the time of tests from the time in which pytest starts processes of its own."""
+    item.config.stash[_in_a_test] = True
+    try:
+        return (yield)
+    finally:
+        item.config.stash[_in_a_test] = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run files that start programs first: they wait a lot, and what is left for the end is short.
+
+    Processes take whole files in this order (`--no-loadscope-reorder`).
+    """
+    rank = {path: _rank(path) for path in {item.path for item in items}}
+    items.sort(key=lambda item: rank[item.path])
+
+
+def _rank(path: Path) -> float:
+    """Order the longest files first: by how often a file that starts programs does so, then the other files."""
+    text = path.read_text(encoding="utf-8")
+    return -len(_PROGRAMS.findall(text))
 
 
 @pytest.fixture(scope="session")
