@@ -29,7 +29,7 @@ wishes = st.builds(
 )
 
 
-@settings(max_examples=2000)
+@settings(max_examples=600)
 @given(
     st.sampled_from(sorted(CATALOGUE.families)),
     st.none() | facts,

@@ -1,13 +1,13 @@
-"""`gateway analyze` as a user runs it: real processes, real files, exit codes."""
+"""`gateway analyze` as a user runs it: real files, exit codes, and processes where one is interrupted or two meet."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,37 +17,56 @@ import pytest
 from support import videos
 from support.analysis import ARTIFACTS, EVERYTHING, arrays, patches, same_numbers
 from support.paths import ROOT
+from support.waiting import eventually
 
+from app.cli import main
 from deploy.local.triton_server import TritonServer
+
+# What a frame costs least: the tests of whole videos have every component.
+BOXES = "components: {core_object_detections: {classes: [person, bicycle, car], track: {}}}\n"
+
+
+ENVIRONMENT = {"GATEWAY_VARIANT": "n", "GATEWAY_EMBEDDED_THREADS": "1", "GATEWAY_MANIFEST": ""}
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set what every run here has, in this process and in those that it starts."""
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture
 def setup(all_families: Path, tmp_path: Path) -> list[str]:
     """The options that every run here has; the profile has everything in it."""
-    (tmp_path / "p.yaml").write_text(EVERYTHING)
-    return ["--profile-path", str(tmp_path / "p.yaml"), "--repository", str(all_families)]
+    return options(all_families, tmp_path, EVERYTHING)
+
+
+@pytest.fixture
+def boxes(repository: Path, tmp_path: Path) -> list[str]:
+    """The same with a profile of boxes alone."""
+    return options(repository, tmp_path, BOXES)
+
+
+def options(repository: Path, folder: Path, profile: str) -> list[str]:
+    (folder / "p.yaml").write_text(profile)
+    return ["--profile-path", str(folder / "p.yaml"), "--repository", str(repository)]
 
 
 def command(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-m", "app.cli", "analyze", *map(str, arguments)]
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "GATEWAY_VARIANT": "n", "GATEWAY_EMBEDDED_THREADS": "1", "GATEWAY_MANIFEST": ""}
-
-
 def run(*arguments: str | Path) -> tuple[int, list[dict[str, Any]], str]:
-    """Exit code, the JSON line of each video, and stderr."""
-    done = subprocess.run(
-        command(*arguments, "--json"),
-        check=False,  # the exit code is what is looked at
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
+    """Run the command in this process: exit code, the JSON line of each video, and stderr."""
+    out, err = io.StringIO(), io.StringIO()
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = main(["analyze", *map(str, arguments), "--json"])
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    return code, [json.loads(line) for line in out.getvalue().splitlines()], err.getvalue()
 
 
 def test_a_video_a_folder_and_a_list(setup: list[str], tmp_path: Path) -> None:
@@ -95,45 +114,42 @@ def test_exit_codes_tell(setup: list[str], tmp_path: Path) -> None:
     assert (code, "core_depth: unknown key" in said) == (2, True)
 
 
-def test_interrupted_it_goes_on(setup: list[str], tmp_path: Path) -> None:
+def test_interrupted_it_goes_on(boxes: list[str], tmp_path: Path) -> None:
     """Ctrl-C in the middle: exit 130 with a line that says so; run again it resumes and ends as undisturbed."""
     long = patches(tmp_path / "long.mp4", 300)
     out, whole = tmp_path / "out", tmp_path / "whole"
-    assert run("--video-path", long, "--output", whole, *setup)[0] == 0
+    assert run("--video-path", long, "--output", whole, *boxes)[0] == 0
     with subprocess.Popen(
-        command("--video-path", long, "--output", out, "--json", *setup),
-        cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True,
+        command("--video-path", long, "--output", out, "--json", *boxes),
+        cwd=ROOT, stdout=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
-        limit = time.monotonic() + 60
-        while not list(out.glob("long.mp4/.partial/chunk-*")):
-            assert time.monotonic() < limit
-            time.sleep(0.02)
+        eventually(lambda: any(out.glob("long.mp4/.partial/chunk-*")))
         process.send_signal(signal.SIGINT)
-        said, _ = process.communicate(timeout=30)
+        said, _ = process.communicate(timeout=60)
     assert (process.returncode, json.loads(said)["status"]) == (130, "interrupted")
-    assert run("--video-path", long, "--output", out, *setup)[0] == 0
+    assert run("--video-path", long, "--output", out, *boxes)[0] == 0
     assert json.loads((out / "long.mp4" / "manifest.json").read_text())["frames"]["resumed"] > 0
     assert same_numbers(whole / "long.mp4", out / "long.mp4")
 
 
-def test_two_processes_don_t_get_in_each_other_s_way(setup: list[str], tmp_path: Path) -> None:
+def test_two_processes_don_t_get_in_each_other_s_way(boxes: list[str], tmp_path: Path) -> None:
     """Over the same video one works and the other says busy; nothing is done twice or half."""
-    long = patches(tmp_path / "long.mp4", 200)
-    arguments = ("--video-path", long, "--output", tmp_path / "out", "--json", *setup)
+    long = patches(tmp_path / "long.mp4", 100)
+    arguments = ("--video-path", long, "--output", tmp_path / "out", "--json", *boxes)
     processes = [
-        subprocess.Popen(command(*arguments), cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
+        subprocess.Popen(command(*arguments), cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)
     ]
-    statuses = sorted(json.loads(process.communicate(timeout=90)[0])["status"] for process in processes)
+    statuses = sorted(json.loads(process.communicate(timeout=300)[0])["status"] for process in processes)
     assert statuses in (["busy", "ok"], ["ok", "skipped"])
     assert [process.returncode for process in processes] == [0, 0]
-    assert len(arrays(tmp_path / "out" / "long.mp4" / "core_clip" / "embeddings.npz")["times_s"]) == 200
+    found = arrays(tmp_path / "out" / "long.mp4" / "core_object_detections" / "detections.npz")
+    assert len(found["times_s"]) == 100
 
 
-def test_rendering_draws_boxes(setup: list[str], tmp_path: Path) -> None:
+def test_rendering_draws_boxes(boxes: list[str], tmp_path: Path) -> None:
     """The annotated video has the frames, the size and the times of the samples, and something drawn on them."""
     source = patches(tmp_path / "v.mp4", 12)
-    code, _, _ = run("--video-path", source, "--output", tmp_path / "out", "--render", *setup)
+    code, _, _ = run("--video-path", source, "--output", tmp_path / "out", "--render", *boxes)
     assert code == 0
     with av.open(str(tmp_path / "out" / "v.mp4" / "annotated.mp4")) as container:
         frames = list(container.decode(video=0))
@@ -145,26 +161,20 @@ def test_rendering_draws_boxes(setup: list[str], tmp_path: Path) -> None:
 
 
 @pytest.mark.triton
-def test_a_triton_serves_it_too(all_families: Path, tmp_path: Path) -> None:
+def test_a_triton_serves_it_too(
+    repository: Path, triton: TritonServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The profile's address comes from the environment; the numbers are those of the embedded engine."""
     source = patches(tmp_path / "v.mp4", 6)
-    text = EVERYTHING + "engine: {kind: triton, triton_url: '${TRITON_URL:-127.0.0.1:1}'}\n"
-    (tmp_path / "p.yaml").write_text(text)
-    options = [
-        "--profile-path",
-        str(tmp_path / "p.yaml"),
-        "--repository",
-        str(all_families),
-        "--video-path",
-        str(source),
-    ]
-    with TritonServer(all_families, tmp_path / "log") as triton:
-        done = subprocess.run(
-            command(*options, "--output", tmp_path / "triton"), cwd=ROOT, timeout=120,
-            env={**environment(), "TRITON_URL": triton.grpc_url}, check=True, capture_output=True, text=True,
-        )  # fmt: skip
-    assert done.stdout.startswith("ok ")
-    assert run(*options, "--engine", "embedded", "--output", tmp_path / "embedded")[0] == 0
+    text = BOXES + "engine: {kind: triton, triton_url: '${TRITON_URL:-127.0.0.1:1}'}\n"
+    given = ["--video-path", source, *options(repository, tmp_path, text)]
+    monkeypatch.setenv("TRITON_URL", triton.grpc_url)
+    for arguments in (
+        ["--output", tmp_path / "triton"],
+        ["--output", tmp_path / "embedded", "--engine", "embedded"],
+    ):
+        code, (row,), _ = run(*given, *arguments)
+        assert (code, row["status"]) == (0, "ok")
     manifests = [
         json.loads((tmp_path / kind / "v.mp4" / "manifest.json").read_text())
         for kind in ("triton", "embedded")

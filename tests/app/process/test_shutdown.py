@@ -187,7 +187,7 @@ def test_a_stop_ends_a_stream_and_hands_a_job_back(triton: TritonServer, make: M
     """A job that ran is `queued` on disk, and the next process finishes it, without doing again what is done."""
     settings = {"videos_folder": tmp_path / "videos", "shutdown_timeout_s": 1}
     gateway = make(**settings).until_ready()
-    video = videos.count(tmp_path / "long.mp4", 1200).read_bytes()
+    video = videos.count(tmp_path / "long.mp4", 600).read_bytes()
     taken = gateway.http.post("/v1/videos", files={"file": ("v.mp4", video)}, data={"profile": PROFILE})
     assert taken.status_code == 202, taken.text
     job = f"/v1/videos/{taken.json()['id']}"
@@ -204,7 +204,7 @@ def test_a_stop_ends_a_stream_and_hands_a_job_back(triton: TritonServer, make: M
     following = make(**settings).until_ready()
     _until(lambda: following.http.get(job).json()["state"] == "done", 30, following.log)
     view = following.http.get(job).json()
-    assert (view["frames"], view["manifest"]["frames"]["sampled"]) == (1200, 1200)
+    assert (view["frames"], view["manifest"]["frames"]["sampled"]) == (600, 600)
 
 
 @pytest.mark.parametrize("how", ["twice", "in time"])

@@ -18,7 +18,7 @@ from support.servers.gateway import server
 
 PROFILE = "components: {core_object_detections: {variant: n}}"
 DISK_BYTES = 3 << 20
-LEVELS = 20
+LEVELS = 12
 
 
 @pytest.fixture
@@ -74,17 +74,17 @@ def reads(http: httpx2.Client, job: str) -> list[int]:
     return [http.get(path).status_code for path in paths]
 
 
-def test_every_fill_level_is_survived(all_families: Path, disk: Path, tmp_path: Path) -> None:
-    """At 20 fill levels nothing is a 500, reading and deleting work, and every accepted job is done in the end."""
-    video = patches(tmp_path / "v.mp4", 12).read_bytes()
-    with server(all_families, tmp_path / "log", videos_folder=disk / "videos") as (http, _):
+def test_every_fill_level_is_survived(repository: Path, disk: Path, tmp_path: Path) -> None:
+    """At 12 fill levels nothing is a 500, reading and deleting work, and every accepted job is done in the end."""
+    video = patches(tmp_path / "v.mp4", 6).read_bytes()
+    with server(repository, tmp_path / "log", videos_folder=disk / "videos") as (http, _):
         kept = submit(http, video).json()["id"]
         accepted: list[str] = [kept]
         answers: list[Any] = []
         for level in range(LEVELS):
             doomed = submit(http, video).json()["id"]
             until(lambda doomed=doomed: {state(http, kept), state(http, doomed)} == {"done"})
-            fill(disk, level * (len(video) // 4))
+            fill(disk, level * (len(video) // 2))
             answer = submit(http, video)
             answers.append((answer.status_code, "retry-after" in answer.headers, answer.json().get("code")))
             assert reads(http, kept) == [200] * 5, level
@@ -97,10 +97,10 @@ def test_every_fill_level_is_survived(all_families: Path, disk: Path, tmp_path: 
     assert "Traceback" not in (tmp_path / "log").read_text()
 
 
-def test_a_running_job_resumes_when_there_is_room(all_families: Path, disk: Path, tmp_path: Path) -> None:
+def test_a_running_job_resumes_when_there_is_room(repository: Path, disk: Path, tmp_path: Path) -> None:
     """A job that runs while the disk fills up waits with its input, and says for what; with room it is done."""
-    video = patches(tmp_path / "v.mp4", 400).read_bytes()
-    with server(all_families, tmp_path / "log", videos_folder=disk / "videos") as (http, _):
+    video = patches(tmp_path / "v.mp4", 200).read_bytes()
+    with server(repository, tmp_path / "log", videos_folder=disk / "videos") as (http, _):
         job = submit(http, video).json()["id"]
         until(lambda: state(http, job) == "running")
         fill(disk, 0)
@@ -110,13 +110,13 @@ def test_a_running_job_resumes_when_there_is_room(all_families: Path, disk: Path
         assert (disk / "videos" / job / "input").stat().st_size == len(video)
         (disk / "ballast").unlink()
         until(lambda: state(http, job) == "done")
-        assert http.get(f"/v1/videos/{job}").json()["frames"] == 400
+        assert http.get(f"/v1/videos/{job}").json()["frames"] == 200
 
 
-def test_a_job_waits_for_room_under_a_file_size_limit(all_families: Path, tmp_path: Path) -> None:
+def test_a_job_waits_for_room_under_a_file_size_limit(repository: Path, tmp_path: Path) -> None:
     """The same with a limit of the process in place of a full disk, which needs no root; SQLite can't write either."""
-    video = patches(tmp_path / "v.mp4", 1000).read_bytes()
-    with server(all_families, tmp_path / "log", videos_folder=tmp_path / "videos") as (http, pid):
+    video = patches(tmp_path / "v.mp4", 300).read_bytes()
+    with server(repository, tmp_path / "log", videos_folder=tmp_path / "videos") as (http, pid):
         job = submit(http, video).json()["id"]
         until(lambda: http.get(f"/v1/videos/{job}").json()["frames"] > 0)
         _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
@@ -127,7 +127,7 @@ def test_a_job_waits_for_room_under_a_file_size_limit(all_families: Path, tmp_pa
         assert (state(http, job), (tmp_path / "videos" / job / "input").exists()) == ("running", True)
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
         until(lambda: state(http, job) == "done")
-        assert http.get(f"/v1/videos/{job}").json()["frames"] == 1000
+        assert http.get(f"/v1/videos/{job}").json()["frames"] == 300
 
 
 def _children(pid: int) -> list[str]:
@@ -136,12 +136,12 @@ def _children(pid: int) -> list[str]:
 
 
 def test_a_service_that_starts_on_a_full_disk_begins_when_there_is_room(
-    all_families: Path, disk: Path, tmp_path: Path
+    repository: Path, disk: Path, tmp_path: Path
 ) -> None:
     """The service starts, answers 503 for videos and serves the rest; then it takes jobs without a restart."""
     video = patches(tmp_path / "v.mp4", 12).read_bytes()
     fill(disk, 0)
-    with server(all_families, tmp_path / "log", videos_folder=disk / "videos") as (http, _):
+    with server(repository, tmp_path / "log", videos_folder=disk / "videos") as (http, _):
         listed, posted = http.get("/v1/videos"), submit(http, video)
         assert (listed.status_code, posted.status_code) == (503, 503)
         assert {listed.json()["code"], posted.json()["code"]} == {"videos_unavailable"}
@@ -151,25 +151,25 @@ def test_a_service_that_starts_on_a_full_disk_begins_when_there_is_room(
         until(lambda: state(http, job) == "done")
 
 
-def test_folders_that_belong_to_no_job_are_swept(all_families: Path, tmp_path: Path) -> None:
+def test_folders_that_belong_to_no_job_are_swept(repository: Path, tmp_path: Path) -> None:
     """Folders and uploads that a crash left go at the next start; what isn't ours stays."""
     videos = tmp_path / "videos"
     orphan, foreign = videos / ("0" * 32), videos / "notes"
     for folder in (orphan, foreign, videos / ".incoming"):
         folder.mkdir(parents=True)
         (folder / "x.upload").write_bytes(b"x")
-    with server(all_families, tmp_path / "log", videos_folder=videos):
+    with server(repository, tmp_path / "log", videos_folder=videos):
         until(lambda: not orphan.exists() and not (videos / ".incoming" / "x.upload").exists())
     assert foreign.exists()
 
 
-def test_uploads_that_wait_have_a_quota(all_families: Path, tmp_path: Path) -> None:
+def test_uploads_that_wait_have_a_quota(repository: Path, tmp_path: Path) -> None:
     """Inputs on disk together stay under the quota: 429 with Retry-After; one that can never fit is a 413."""
-    video = patches(tmp_path / "v.mp4", 400).read_bytes()
+    video = patches(tmp_path / "v.mp4", 200).read_bytes()
     small = patches(tmp_path / "s.mp4", 4).read_bytes()
     quota = len(video) + len(small) // 2
     with server(
-        all_families, tmp_path / "log", videos_folder=tmp_path / "videos", videos_waiting_bytes=quota
+        repository, tmp_path / "log", videos_folder=tmp_path / "videos", videos_waiting_bytes=quota
     ) as (http, _):
         job = submit(http, video).json()["id"]
         refused = http.post("/v1/videos?profile=detect_embedded", content=iter([small]))

@@ -108,6 +108,7 @@ def test_an_address_that_leads_to_another_server_costs_no_answer(pair: Pair, tra
             assert {digest for _, _, digest in witness.seen} == {*pair.truth.values(), "unknown"}
 
 
+@pytest.mark.parametrize("pair", [OTHER], ids=["other versions"], indirect=True)  # it sees one of them alone
 @pytest.mark.parametrize("transport", ["bytes", "shared_memory"])
 def test_one_server_is_never_refused_for_several(pair: Pair, transport: str) -> None:
     """Cut connections, four callers and a reload: at least 99 of 100 answers, all under one digest or `unknown`."""

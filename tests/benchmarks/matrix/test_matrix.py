@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -24,13 +26,14 @@ from app.deadline import Deadline
 from app.errors import InsufficientGpuMemory
 from app.settings import Settings
 from benchmarks.common.environment import device_name, environment, gpus
+from benchmarks.matrix.__main__ import main
 from benchmarks.matrix.cells import Bench, Effort, Reached, reach
 from benchmarks.matrix.plan import TARGETS, policies
 from benchmarks.matrix.results import Results, load
 from benchmarks.matrix.targets import EngineTarget, JsonCaller, State, inputs_of
 from deploy.local.triton_server import TritonServer, free_ports
 
-BRANCHES = ("yolo11n_320", "midas_256", "clip_text")
+BRANCHES = ("midas_256", "clip_text")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +67,14 @@ def command(*arguments: str | Path) -> list[str]:
 
 
 def run(*arguments: str | Path) -> tuple[int, str, str]:
-    done = subprocess.run(
-        command(*arguments),
-        check=False,
-        cwd=ROOT,
-        env=_environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    return done.returncode, done.stdout, done.stderr
+    """Run the command in this process: exit code, stdout, stderr."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = main([*map(str, arguments)])
+        except SystemExit as end:  # argparse's
+            code = int(end.code or 0)
+    return code, out.getvalue(), err.getvalue()
 
 
 def _environment() -> dict[str, str]:
@@ -229,13 +230,13 @@ def test_an_interrupted_run_goes_on(stack: Stack, tmp_path: Path) -> None:
     assert process.returncode == 130, err
     assert "--resume a" in err
     kept = load(tmp_path / "a" / "summary.json")
-    assert 2 <= len(kept["rows"]) < 12
+    assert 2 <= len(kept["rows"]) < 8
     lines.write_text(before + '{"branch": "cut off in the midd')
     assert run(*what, "--resume")[0] == 0
     after = lines.read_text()
     rows = [json.loads(line) for line in after.splitlines() if not line.endswith("midd")]
     assert after.startswith(before)
-    assert len(rows) == len({(row["branch"], row["policy"], row["target"]) for row in rows}) == 12
+    assert len(rows) == len({(row["branch"], row["policy"], row["target"]) for row in rows}) == 8
     summary = load(tmp_path / "a" / "summary.json")
     assert summary["started_at"] == kept["started_at"]
     assert len(summary["commands"]) == 2
