@@ -15,9 +15,12 @@ from types import FrameType
 def main() -> int:
     """Run the command line."""
     end_when_told()
-    from app.cli import main as run  # noqa: PLC0415  # takes a second
+    try:
+        from app.cli import main as run  # noqa: PLC0415  # takes a second
 
-    return run()
+        return run()
+    except KeyboardInterrupt:  # of a command that does nothing about it, or of the imports
+        return 128 + signal.SIGINT
 
 
 def end_when_told() -> None:

@@ -20,6 +20,7 @@ from app.commands.predict.errors import InputFailed, RunFailed
 from app.commands.predict.inputs import Input
 from app.commands.predict.saving import Saver
 from app.commands.smoke.http import Reply, multipart
+from app.commands.video_list import shown
 
 _NPY = "application/x-npy"
 _ROUTES = {
@@ -74,7 +75,7 @@ class Work:
         text = urlencode({name: ",".join(values) for name, values in self.query.items()})
         return (route or _ROUTES[self.command]) + (f"?{text}" if text else "")
 
-    def pair(self, entry: Input, first: bytes, second: bytes) -> Answer:
+    def pair(self, entry: Input, other: Input, first: bytes, second: bytes) -> Answer:
         """Answer two pictures: how far each pixel of the first moves."""
         body, kind = multipart({"frame0": first, "frame1": second})
         started = time.perf_counter()
@@ -91,7 +92,7 @@ class Work:
                 self.saver.bytes(entry, "png", colour_picture(values)),
                 self.saver.bytes(entry, "npy", reply.body),
             ]
-        return self.answer(entry, digests, said, ms, saved)
+        return self.answer(entry, digests, said, ms, saved, names=[entry.name, other.name])
 
     def text(self, entry: Input) -> Answer:
         """Answer a text with its embedding."""
@@ -107,13 +108,20 @@ class Work:
         )
 
     def answer(
-        self, entry: Input, digest: Any, said: Mapping[str, Any], ms: float, saved: Sequence[str], **more: Any
+        self,
+        entry: Input,
+        digest: Any,
+        said: Mapping[str, Any],
+        ms: float,
+        saved: Sequence[str],
+        vector: NDArray[np.float32] | None = None,
+        names: Sequence[str] = (),
     ) -> Answer:
-        """Put an answer together, and save it where that is wanted."""
-        names = list(saved)
+        """Put an answer together, and save it where that is wanted; `names` are the inputs' where there are several."""
+        paths = list(saved)
         if self.saver is not None:
-            names.append(str(self.saver.path(entry, "json")))
-        document = {"input": entry.name, "input_sha256": digest, "saved": names, **said}
+            paths.append(shown(self.saver.path(entry, "json")))
+        document = {"input": names or entry.name, "input_sha256": digest, "saved": paths, **said}
         if self.saver is not None:
             self.saver.json(entry, document)
         image = said.get("image")
@@ -123,8 +131,8 @@ class Work:
             said["branch"]["name"],
             ms,
             _RESULTS[self.command](said),
-            warnings=tuple(said.get("warnings", ())),
-            **more,
+            vector,
+            tuple(said.get("warnings", ())),
         )
 
     def json(self, data: bytes) -> tuple[dict[str, Any], float]:

@@ -8,12 +8,14 @@ import contextlib
 import io
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, NoReturn
+from urllib.parse import urlsplit
 
 from app.commands.predict import inputs, options
 from app.commands.predict.answers import HEADINGS, KINDS, Answer, Work
@@ -29,6 +31,7 @@ from app.settings import caller_key
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 _JOBS_BY_URL, _JOBS_HERE = 4, 2
+_KEYS = "GATEWAY_KEY holds the key of a gateway, --api-key-file names a file with it"
 _FRAME = " #10000 1000.00 s"  # room for it beside a video's name
 
 
@@ -46,16 +49,32 @@ def predict(parsed: argparse.Namespace) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     saver = None if parsed.save is None else Saver(parsed.save, parsed.predict, overwrite=parsed.overwrite)
     try:
-        return _predict(parsed, saver)
+        with _told_to_end(saver):
+            return _predict(parsed, saver)
     except (CommandFailed, RuntimeError) as error:
         print(f"gateway {parsed.predict}: {plain(str(error))}", file=sys.stderr)
         return USAGE
     except KeyboardInterrupt:
-        if saver is not None:
-            saver.abandon()
-        with contextlib.suppress(OSError, ValueError):
-            sys.stdout.flush()
-        os._exit(INTERRUPTED)  # models that run can't be interrupted, and Python would wait for their threads
+        _leave(saver, INTERRUPTED)
+
+
+@contextlib.contextmanager
+def _told_to_end(saver: Saver | None) -> Iterator[None]:
+    """SIGTERM ends the process at once, as Ctrl-C does; unfinished files are removed."""
+    before = signal.signal(signal.SIGTERM, lambda number, _: _leave(saver, 128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _leave(saver: Saver | None, code: int) -> NoReturn:
+    """End here: a model that runs can't be interrupted, and Python would wait for its thread."""
+    if saver is not None:
+        saver.abandon()
+    with contextlib.suppress(OSError, ValueError, RuntimeError):  # also in the middle of a write
+        sys.stdout.flush()
+    os._exit(code)
 
 
 def _predict(parsed: argparse.Namespace, saver: Saver | None) -> int:
@@ -72,7 +91,10 @@ def _predict(parsed: argparse.Namespace, saver: Saver | None) -> int:
         work = Work(parsed.predict, asking, options.query_of(parsed), saver)
         jobs = parsed.jobs or (_JOBS_BY_URL if parsed.url else _JOBS_HERE)
         run = Run(work, printer, _sampling(parsed))
-        return run.all(items, jobs)
+        try:
+            return run.all(items, jobs)
+        except KeyboardInterrupt:
+            _leave(saver, INTERRUPTED)  # before the gateway is closed, which waits for what runs
 
 
 def _items(parsed: argparse.Namespace) -> list[Item]:
@@ -89,6 +111,11 @@ def _items(parsed: argparse.Namespace) -> list[Item]:
 
 def _name(item: Item) -> str:
     return item.entry.name if item.second is None else f"{item.entry.name} {item.second.name}"
+
+
+def _inputs(item: Item) -> Any:
+    """The names as JSON has them: one, or those of a pair."""
+    return item.entry.name if item.second is None else [item.entry.name, item.second.name]
 
 
 def _sampling(parsed: argparse.Namespace) -> dict[str, Sequence[str]]:
@@ -117,6 +144,8 @@ def by_url(parsed: argparse.Namespace) -> HttpGateway:
     """
     if "://" not in parsed.url:
         raise RunFailed(f"--url: {parsed.url} is no address; did you mean http://{parsed.url}?")
+    if "@" in urlsplit(parsed.url).netloc:
+        raise RunFailed(f"--url: an address has no user and password; {_KEYS}")
     try:
         return HttpGateway(parsed.url, parsed.timeout, key_of(parsed), parsed.cacert)
     except ValueError as error:
@@ -177,10 +206,14 @@ class Run:
         return FAILED if self._failed or self._left else OK
 
     def _loop(self, left: collections.deque[Item], pool: ThreadPoolExecutor, jobs: int) -> None:
-        """Keep twice as many in hand as are under way, so that no place stays empty while rows are printed."""
+        """Keep twice as many in hand as are under way, so that no place stays empty while rows are printed.
+
+        The first goes alone: a wrong address, key or option is one request's matter.
+        """
         running: collections.deque[tuple[Item, Future[Answer | Video]]] = collections.deque()
         while left or running:
-            while left and len(running) < 2 * jobs:
+            most = 2 * jobs if self._answered or self._failed else 1
+            while left and len(running) < most:
                 item = left.popleft()
                 running.append((item, pool.submit(self._one, item)))
             item, future = running.popleft()
@@ -206,7 +239,7 @@ class Run:
             raise InputFailed("video", "it is a video", f"gateway {work.command} reads pictures.")
         if item.second is None:
             return work.picture(entry, content.data)
-        return work.pair(entry, content.data, inputs.read(item.second).data)
+        return work.pair(entry, item.second, content.data, inputs.read(item.second).data)
 
     def _finish(self, item: Item, result: Callable[[], Answer | Video]) -> None:
         """Print what became of an item."""
@@ -221,7 +254,7 @@ class Run:
         except InputFailed as failed:
             self._failed += 1
             self._printer.row(name, "", "", None, failed.line())
-            self._printer.document({"input": name, "error": failed.document()})
+            self._printer.document({"input": _inputs(item), "error": failed.document()})
         self._printer.done()
 
     def _answer(self, item: Item, name: str, answer: Answer) -> None:
@@ -231,12 +264,7 @@ class Run:
         elif answer.vector is not None and self._texts:
             result += self._nearest(answer)
         self._printer.row(name, answer.size, answer.branch, answer.ms, result)
-        document = (
-            answer.document
-            if item.second is None
-            else {**answer.document, "input": [e.name for e in item if e]}
-        )
-        self._printer.document(document)
+        self._printer.document(answer.document)
         for warning in answer.warnings:
             self._printer.note(warning, once=True)
         self._answered += 1

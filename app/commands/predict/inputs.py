@@ -147,15 +147,17 @@ def pairs(entries: Sequence[Input], *, consecutive: bool) -> list[tuple[Input, I
 
 def told_apart(entries: Iterable[Input]) -> list[Input]:
     """Entries whose targets differ, also where the file system takes upper and lower case for the same."""
-    entries = list(entries)
-    taken = set()
+    taken: set[str] = set()
+    latest: dict[str, int] = {}
     apart = []
     for entry in entries:
-        target, number = entry.target, 1
+        target, folded = entry.target, entry.target.casefold()
+        number = latest.get(folded, 1)
         while target.casefold() in taken:
             number += 1
             target = f"{entry.target}-{number}"
         taken.add(target.casefold())
+        latest[folded] = number
         apart.append(replace(entry, target=target))
     return apart
 

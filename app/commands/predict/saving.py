@@ -90,7 +90,8 @@ class Saver:
         self._unfinished.add(fresh)
         try:
             yield fresh
-            fresh.replace(path)
+            if fresh.exists():  # a video without a frame has no picture either
+                fresh.replace(path)
         finally:
             fresh.unlink(missing_ok=True)
             self._unfinished.discard(fresh)

@@ -12,7 +12,6 @@ from typing import Any, BinaryIO
 from app.commands.predict.answers import Work, counted
 from app.commands.predict.errors import InputFailed, NobodyAnswers
 from app.commands.predict.inputs import Input
-from app.commands.smoke.http import Reply
 from app.errors import DeadlineExceeded, TritonUnavailable
 
 # A frame's object, its number and time, and the cells of its row.
@@ -91,9 +90,7 @@ def _kept(
 def _lines(work: Work, video: BinaryIO, nbytes: int) -> Iterator[dict[str, Any]]:
     asking = work.asking
     try:
-        found = asking.gateway.lines(work.path(), video, nbytes, {"Content-Type": "application/octet-stream"})
-        if isinstance(found, Reply):
-            raise asking.refusal(found)
+        found = asking.lines(work.path(), video, nbytes)
         complete = False
         for line in found:
             said = json.loads(line)

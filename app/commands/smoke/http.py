@@ -173,8 +173,13 @@ class Http:
         if sock is None:
             raise ConnectionResetError("the connection was reset")
         answer = http.client.HTTPResponse(sock)
-        answer.begin()
-        self.close()  # the answer keeps what it still has to read
+        try:
+            answer.begin()
+        except BaseException:
+            answer.close()
+            raise
+        finally:
+            self.close()  # the answer keeps what it still has to read
         return answer
 
 
