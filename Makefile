@@ -88,7 +88,7 @@ help: ## this list
 
 ## Use it
 
-OTHER_FAMILIES = depth,flow,clip_image,clip_text,places
+OTHER_FAMILIES = !detect
 STARTER = $(foreach size,320 640 960,triton/models/yolo11n_$(size)/1/weights.json)
 
 run: .venv/.serve ## install, build the starter models and serve them on the embedded engine

@@ -7,7 +7,7 @@ stands in the catalogue, `routing/branches.toml`. `docs/architecture.md` says ho
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from app.api.routes import clip, depth, detect, flow, places
@@ -18,6 +18,7 @@ from app.pipelines.detect import DetectPipeline
 from app.pipelines.flow import FlowPipeline
 from app.pipelines.pipeline_set import Pipeline
 from app.pipelines.places import PlacesPipeline
+from app.probes import BOXES, CATEGORIES, Probe
 from app.videos.components.base import Component
 from app.videos.components.clip import ClipComponent
 from app.videos.components.depth import DepthComponent
@@ -28,7 +29,7 @@ from app.videos.components.places import PlacesComponent
 
 @dataclass(frozen=True, slots=True)
 class FamilyRow:
-    """One family: its pipeline, its routes, and the component that runs it over whole videos, if there is one.
+    """One family: its pipeline, its routes, the component that runs it over whole videos, and how clients probe it.
 
     `default_routes(pipeline)` makes the routes of a family that needs no route module of its own.
     """
@@ -36,11 +37,17 @@ class FamilyRow:
     pipeline: type[Pipeline]
     routes: FamilyRoutes
     component: type[Component] | None = None
+    probe: Probe = field(default_factory=Probe)
 
     @property
     def name(self) -> str:
         """Its name in the catalogue."""
         return self.pipeline.family
+
+    @property
+    def route(self) -> str:
+        """The path that its probe calls: its first."""
+        return self.routes.paths[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,10 @@ class Families:
 
     def __iter__(self) -> Iterator[FamilyRow]:
         return iter(self.rows)
+
+    @property
+    def by_name(self) -> dict[str, FamilyRow]:
+        return {row.name: row for row in self.rows}
 
     @property
     def pipelines(self) -> tuple[type[Pipeline], ...]:
@@ -73,11 +84,18 @@ class Families:
 
 FAMILIES = Families(
     (
-        FamilyRow(TextPipeline, clip.TEXT_ROUTES),
+        FamilyRow(TextPipeline, clip.TEXT_ROUTES, probe=Probe(prompts=True)),
         FamilyRow(ImagePipeline, clip.IMAGE_ROUTES, ClipComponent),
-        FamilyRow(DepthPipeline, depth.ROUTES, DepthComponent),
-        FamilyRow(FlowPipeline, flow.ROUTES, FlowComponent),
-        FamilyRow(DetectPipeline, detect.ROUTES, DetectComponent),
-        FamilyRow(PlacesPipeline, places.ROUTES, PlacesComponent),
+        FamilyRow(DepthPipeline, depth.ROUTES, DepthComponent, Probe("size=branch")),
+        FamilyRow(FlowPipeline, flow.ROUTES, FlowComponent, Probe("size=branch", parts=("frame0", "frame1"))),
+        FamilyRow(
+            DetectPipeline,
+            detect.ROUTES,
+            DetectComponent,
+            Probe(every_number="conf=0.01", numbers=BOXES),
+        ),
+        FamilyRow(
+            PlacesPipeline, places.ROUTES, PlacesComponent, Probe(every_number="k=365", numbers=CATEGORIES)
+        ),
     )
 )

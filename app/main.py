@@ -60,7 +60,7 @@ from app.videos.gauges import Watch
 from app.videos.jobs import JobOptions, VideoJobs
 from app.videos.profile_documents import ProfileReader
 from routing import overlay, reachable
-from routing.catalogue import Catalogue
+from routing.catalogue import CATALOGUE_PATH, Catalogue
 from routing.policy import Readiness
 
 if TYPE_CHECKING:
@@ -236,6 +236,7 @@ def create_app(
     settings: Settings | None = None,
     engine_factory: EngineFactory = create_engine,
     families: Families = FAMILIES,
+    catalogue_path: Path = CATALOGUE_PATH,
 ) -> FastAPI:
     """The service; engine and threads live from start-up to shutdown."""
     settings = settings or Settings()
@@ -246,7 +247,7 @@ def create_app(
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         await anyio.sleep(0)  # it imports a part of itself at its first use: now, while there are descriptors
-        catalogue = overlay.load(settings.own_catalogue)
+        catalogue = overlay.load(settings.own_catalogue, catalogue_path)
         store = create_session_store(settings, metrics)
         engine = await asyncio.to_thread(engine_factory, settings, catalogue)
         drain = Drain(settings.drain_s)

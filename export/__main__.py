@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         "--families",
         type=_list,
         metavar="detect,depth",
-        help="only these of the set; detect needs no PyTorch",
+        help="only these of the set, or with !detect all but that one; detect needs no PyTorch",
     )
     models.set_defaults(run=_models)
     configs = commands.add_parser("repository", help="write every config.pbtxt and the preprocess graphs")

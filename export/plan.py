@@ -55,13 +55,12 @@ def branches(
 ) -> list[Branch]:
     """The branches of a set, in the catalogue's order; `variants` replace the set's in the families that have them.
 
-    With `families`, only theirs.
+    With `families`, only theirs; names that begin with `!` are those of families to leave out.
 
     Raises:
         ExportError: a variant that no family has, or a family that isn't in the catalogue.
     """
-    if unknown := sorted(set(families or ()) - set(catalogue.families)):
-        raise ExportError(f"no family {', '.join(unknown)}; there are {', '.join(catalogue.families)}")
+    asked = _families(catalogue, families or ())
     known = {variant for family in catalogue.families.values() for variant in family.variants}
     if unknown := sorted(set(variants or ()) - known):
         raise ExportError(f"no variant {', '.join(unknown)}; there are {', '.join(sorted(known))}")
@@ -69,10 +68,18 @@ def branches(
         branch
         for family in catalogue.families.values()
         if chosen != "starter" or family.name == STARTER_FAMILY
-        if families is None or family.name in families
+        if family.name in asked
         for branch in family.branches
         if branch.variant is None or branch.variant in _variants(family, chosen, variants or ())
     ]
+
+
+def _families(catalogue: Catalogue, families: Sequence[str]) -> set[str]:
+    names = {family.removeprefix("!") for family in families}
+    if unknown := sorted(names - set(catalogue.families)):
+        raise ExportError(f"no family {', '.join(unknown)}; there are {', '.join(catalogue.families)}")
+    left_out = {family.removeprefix("!") for family in families if family.startswith("!")}
+    return (names - left_out or set(catalogue.families)) - left_out
 
 
 def _variants(family: Family, chosen: str, asked: Sequence[str]) -> tuple[str, ...]:

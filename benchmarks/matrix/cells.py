@@ -206,7 +206,7 @@ def _head(branch: Branch, policy: Policy, target: str, state: State) -> dict[str
         "policy": policy.name,
         "target": target,
         "in_flight": policy.in_flight,
-        "prompts": policy.prompts if branch.family == "clip_text" else None,
+        "prompts": policy.prompts if branch.size is None else None,
         "weights": state.weights,
         "digest": state.digest,
         "device": state.device,

@@ -30,7 +30,7 @@ class Policy:
 
     def fits(self, branch: Branch) -> bool:
         """Several prompts a request are for text alone."""
-        return self.prompts == 1 or branch.family == "clip_text"
+        return self.prompts == 1 or branch.size is None
 
 
 def policies(text: str) -> list[Policy]:

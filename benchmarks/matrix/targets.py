@@ -19,6 +19,7 @@ from app.commands.smoke.triton import Asked, HttpTriton
 from app.deadline import Deadline
 from app.engine.base import NUMPY_DTYPES, Engine, ModelState, is_out_of_memory
 from app.engine.weights import WeightsBook
+from app.families import FAMILIES
 from app.main import create_engine
 from app.media.vocabulary import clip_merges
 from app.settings import Settings
@@ -30,14 +31,6 @@ from routing.provenance import UNKNOWN
 
 LOAD_SECONDS = 300
 DIGEST_SECONDS = 10
-_NPY = {"Accept": "application/x-npy"}
-_ROUTES = {
-    "detect": "/v1/detect?branch=",
-    "depth": "/v1/depth?size=branch&branch=",
-    "flow": "/v1/flow?size=branch&branch=",
-    "clip_image": "/v1/clip/image?branch=",
-    "places": "/v1/places?branch=",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +67,7 @@ def prompt_tokens(count: int) -> list[NDArray[np.int64]]:
 
 def inputs_of(branch: Branch, prompts: int) -> list[dict[str, NDArray[Any]]]:
     """The tensors of one request: one set, or one a prompt."""
-    if branch.family != "clip_text":
+    if branch.size is not None:
         return [tensors(branch, 0)]
     return [{branch.inputs[0].name: ids[None]} for ids in prompt_tokens(prompts)]
 
@@ -256,10 +249,9 @@ class _GatewayCaller:
     def __init__(self, http: Http, branch: Branch, prompts: int, numbers: Iterator[int]) -> None:
         self._http, self._numbers, self._prompts = http, numbers, prompts
         self._headers: dict[str, str] = {}
-        self._path = _ROUTES.get(branch.family, "/v1/clip/text") + (
-            "" if branch.size is None else branch.name
-        )
-        self._frame = None if branch.size is None else self._encoded(branch)
+        row = FAMILIES.by_name[branch.family]
+        self._probe, self._path = row.probe, row.probe.path(row.route, branch)
+        self._frame = None if self._probe.prompts else self._encoded(branch)
 
     def __call__(self) -> None:
         reply = self._http.post(self._path, self._frame or self._text(), self._headers)
@@ -275,15 +267,16 @@ class _GatewayCaller:
         frames = [
             jpeg(np.roll(picture(branch.size or 0, 0), 8 * at, axis=1)) for at in range(len(branch.inputs))
         ]
-        self._headers |= {} if branch.family in ("detect", "places") else _NPY
-        if len(frames) == 1:
+        self._headers |= self._probe.headers
+        if not self._probe.parts:
             self._headers["Content-Type"] = "image/jpeg"
             return frames[0]
-        body, self._headers["Content-Type"] = multipart({"frame0": frames[0], "frame1": frames[1]})
+        parts = dict(zip(self._probe.parts, frames, strict=True))
+        body, self._headers["Content-Type"] = multipart(parts)
         return body
 
     def _text(self) -> bytes:
-        self._headers |= {"Content-Type": "application/json", **_NPY}
+        self._headers |= {"Content-Type": "application/json", **self._probe.headers}
         prompts = [f"a photo of a thing, number {next(self._numbers)}" for _ in range(self._prompts)]
         return json.dumps({"prompts": prompts}).encode()
 

@@ -2,16 +2,19 @@
 
     python -m deploy.grafana.build [--check]
 
-Standard library only. Change a panel in `boards/`, run this, commit both.
+Standard library only. Families are those of the catalogue. Change a panel in `boards/`, run this, commit both.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from deploy.grafana.boards import branches, overview, provenance, triton, videos
+from deploy.grafana.panels import with_families
+from routing import catalogue
 
 FOLDER = Path(__file__).parent / "dashboards"
 BOARDS = {
@@ -23,12 +26,18 @@ BOARDS = {
 }
 
 
+def dashboards(families: Iterable[str]) -> dict[str, str]:
+    """Return the text of each dashboard by the name of its file."""
+    families = tuple(families)
+    made = {name: with_families(board(), families) for name, board in BOARDS.items()}
+    return {
+        f"{name}.json": json.dumps(board, indent=1, ensure_ascii=False) + "\n" for name, board in made.items()
+    }
+
+
 def main() -> int:
     """The exit code is 1 if --check finds a difference."""
-    made = {
-        f"{name}.json": json.dumps(board(), indent=1, ensure_ascii=False) + "\n"
-        for name, board in BOARDS.items()
-    }
+    made = dashboards(catalogue.load().families)
     there = {path.name: path.read_text("utf-8") for path in FOLDER.glob("*.json")}
     if "--check" not in sys.argv[1:]:
         for name, text in made.items():

@@ -5,6 +5,7 @@ One place for what must look the same everywhere: colours by what a series means
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,9 +25,6 @@ COLOURS: dict[str, dict[str, str]] = {
     "stage": {
         "decode": TEAL, "queue": YELLOW, "prepare": BLUE, "infer": GREEN, "finish": PURPLE, "encode": ORANGE,
     },
-    "family": {
-        "detect": BLUE, "depth": PURPLE, "flow": ORANGE, "clip_image": GREEN, "clip_text": TEAL, "places": YELLOW,
-    },
     "result": {"ok": GREEN, "error": RED},
     "class": {"2xx": GREEN, "3xx": GREY, "4xx": ORANGE, "5xx": RED, "aborted": GREY},
     "weights": {"random": RED, "pretrained": GREEN, "checkpoint": BLUE, "none": GREY, "unknown": ORANGE},
@@ -34,6 +32,9 @@ COLOURS: dict[str, dict[str, str]] = {
     "transport": {"shared_memory": GREEN, "bytes": ORANGE, "inprocess": BLUE},
     "state": {"done": GREEN, "running": BLUE, "queued": YELLOW, "failed": RED},
 }  # fmt: skip
+# Of families, in the catalogue's order; more of them than colours begin again.
+_FAMILY_COLOURS = (BLUE, PURPLE, ORANGE, GREEN, TEAL, YELLOW, RED, GREY)
+_PER_FAMILY: Json = {"one of each family": True}  # see `with_families`
 # ... or by its name, where the legend is a plain word.
 NAMES = {"gateway": BLUE, "Triton": GREEN, "p50": GREEN, "p95": ORANGE, "p99": RED, "hit": GREEN}
 
@@ -229,18 +230,34 @@ def _thresholds(limits: Limits | None) -> Json:
 def _colours(queries: Sequence[Query]) -> list[Json]:
     """Overrides for the series that these queries can make; all others take Grafana's colour for their name."""
     known: dict[str, str] = {}
+    per_family = False
     for query in queries:
         for label in re.findall(r"{{(\w+)}}", query.legend):
             known |= COLOURS.get(label, {})
+            per_family = per_family or label == "family"
         if query.legend in NAMES:
             known[query.legend] = NAMES[query.legend]
-    return [
-        {
-            "matcher": {"id": "byRegexp", "options": f"/(^|· ){name}$/"},
-            "properties": [{"id": "color", "value": {"mode": "fixed", "fixedColor": colour}}],
-        }
-        for name, colour in known.items()
-    ]
+    made = [_override(name, colour) for name, colour in known.items()]
+    return [*made, _PER_FAMILY] if per_family else made
+
+
+def _override(name: str, colour: str) -> Json:
+    return {
+        "matcher": {"id": "byRegexp", "options": f"/(^|· ){name}$/"},
+        "properties": [{"id": "color", "value": {"mode": "fixed", "fixedColor": colour}}],
+    }
+
+
+def with_families(board: Json, families: Iterable[str]) -> Json:
+    """Give each family its colour in the panels of a board whose legends name families."""
+    colours = dict(zip(families, itertools.cycle(_FAMILY_COLOURS), strict=False))
+    rows = [_override(name, colour) for name, colour in colours.items()]
+    for panel in board["panels"]:
+        field = panel.get("fieldConfig", {})
+        if "overrides" in field:
+            parts = (rows if override is _PER_FAMILY else [override] for override in field["overrides"])
+            field["overrides"] = list(itertools.chain.from_iterable(parts))
+    return board
 
 
 def _panel(

@@ -25,7 +25,7 @@ def default_routes(kind: type[FramePipeline]) -> FamilyRoutes:
     """Return a route that takes a picture, a batch or a video, and answers JSON or the model's output as npy."""
     name, title = kind.family, "".join(word.capitalize() for word in kind.family.split("_"))
     fields = dataclasses.fields(kind.Parameters)
-    query_type = _query_type(title, fields)
+    query_type = _query_type(title, kind.Parameters)
 
     def parameters(query: FramesQuery) -> Any:
         return kind.Parameters(**{field.name: getattr(query, field.name) for field in fields})
@@ -63,9 +63,11 @@ def default_routes(kind: type[FramePipeline]) -> FamilyRoutes:
     return FamilyRoutes(router, {name: example})
 
 
-def _query_type(title: str, fields: tuple[dataclasses.Field[Any], ...]) -> type[FramesQuery]:
+def _query_type(title: str, parameters: type[Any]) -> type[FramesQuery]:
+    hints = typing.get_type_hints(parameters)
     described: dict[str, Any] = {
-        field.name: (field.type, Field(field.default, **field.metadata)) for field in fields
+        field.name: (hints[field.name], Field(field.default, **field.metadata))
+        for field in dataclasses.fields(parameters)
     }
     return create_model(f"{title}Query", __base__=FramesQuery, **described)
 

@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import json
 import secrets
 import time
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from app.commands.smoke.http import Http, Reply, multipart
-from app.commands.smoke.inputs import PROMPTS, Arrays, picture
+from app.commands.smoke.inputs import PROMPTS, picture
 from app.commands.smoke.report import Check
 from app.commands.smoke.triton import CONTROL_TIMEOUT_S, Answer, Found, Models, in_order, timed_check
 from app.errors import InferenceFailed, ModelNotReady
+from app.families import FAMILIES, Families
 from app.media.encodings import rgb_bytes
+from app.probes import Probe
 from routing.catalogue import Branch
-
-_NPY = {"Accept": "application/x-npy"}
-_ROUTES = {
-    "detect": "/v1/detect?conf=0.01&branch=",
-    "depth": "/v1/depth?size=branch&branch=",
-    "flow": "/v1/flow?size=branch&branch=",
-    "clip_image": "/v1/clip/image?branch=",
-    "places": "/v1/places?k=365&branch=",
-    "clip_text": "/v1/clip/text",
-}
-_BOX = 6  # x1, y1, x2, y2, score, class
 
 
 class GatewayTarget:
@@ -40,6 +28,7 @@ class GatewayTarget:
         timeout_s: of one request.
         headers: that go with every request, as a key's does.
         operate_url: where its probes are, if they have a port of their own.
+        families: how each one is called.
     """
 
     def __init__(
@@ -48,7 +37,9 @@ class GatewayTarget:
         timeout_s: float,
         headers: Mapping[str, str] | None = None,
         operate_url: str | None = None,
+        families: Families = FAMILIES,
     ) -> None:
+        self._families = families.by_name
         control_s = min(timeout_s, CONTROL_TIMEOUT_S)
         self._probes = Http(operate_url or url, control_s, headers)
         self._control = Http(url, control_s, headers)
@@ -74,16 +65,12 @@ class GatewayTarget:
         return Models(in_order(Found(*(row.get(key) for key in keys)) for row in said.get("models", ())), [])
 
     def shapes(self, branch: Branch) -> Mapping[str, tuple[int, ...]]:
-        if branch.family == "detect":
-            return {"detections": (-1, _BOX)}
-        spec = branch.outputs[0]
-        if branch.family == "clip_text":
-            return {spec.name: (1, spec.shape[-1])}
-        return {spec.name: spec.shape[1:]}
+        return self._families[branch.family].probe.shapes(branch)
 
     def infer(self, branch: Branch, number: int) -> Answer:
-        path = _ROUTES[branch.family] + ("" if branch.family == "clip_text" else branch.name)
-        body, headers = _request(branch, number)
+        row = self._families[branch.family]
+        path = row.probe.path(row.route, branch, every_number=True)
+        body, headers = _request(branch, row.probe, number)
         headers["X-Request-Timeout"] = str(self._timeout_s)
         started = time.perf_counter()
         reply = self._http.post(path, body, headers)
@@ -91,7 +78,7 @@ class GatewayTarget:
         if not reply.ok:
             raise InferenceFailed(_problem(reply))
         try:
-            return Answer(ms, _arrays(branch, reply))
+            return Answer(ms, row.probe.arrays(branch, reply.body))
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise InferenceFailed(f"the answer can't be read: {error!r}") from error
 
@@ -118,35 +105,18 @@ def _problem(reply: Reply) -> str:
     return f"{code}: {said['detail']}" if code else reply.fault()
 
 
-def _request(branch: Branch, number: int) -> tuple[bytes, dict[str, str]]:
+def _request(branch: Branch, probe: Probe, number: int) -> tuple[bytes, dict[str, str]]:
     """Body and headers of a request with input 0 or 1."""
-    if branch.family == "clip_text":
+    if probe.prompts:
         # The gateway remembers prompts: one that it has seen would be answered without a model.
         prompt = f"{PROMPTS[number]}, {secrets.token_hex(4)}"
-        return json.dumps({"prompts": [prompt]}).encode(), {"Content-Type": "application/json", **_NPY}
+        return json.dumps({"prompts": [prompt]}).encode(), {
+            "Content-Type": "application/json",
+            **probe.headers,
+        }
     rgb = picture(branch.size or 0, number)
-    frame = rgb_bytes(rgb)
-    if branch.family == "flow":
-        moved = rgb_bytes(np.roll(rgb, 8, axis=1))
-        body, kind = multipart({"frame0": frame, "frame1": moved})
-        return body, {"Content-Type": kind, **_NPY}
-    json_only = branch.family in ("detect", "places")
-    return frame, {"Content-Type": "image/png", **({} if json_only else _NPY)}
-
-
-def _arrays(branch: Branch, reply: Reply) -> Arrays:
-    """The numbers of an answer: the array itself, boxes as rows, or probabilities by category."""
-    if branch.family == "detect":
-        return {"detections": _boxes(json.loads(reply.body))}
-    name = branch.outputs[0].name
-    if branch.family == "places":
-        probabilities = np.full(branch.outputs[0].shape[1], np.nan)
-        for place in json.loads(reply.body)["places"]:
-            probabilities[place["category_id"]] = place["probability"]
-        return {name: probabilities}
-    return {name: np.load(io.BytesIO(reply.body), allow_pickle=False)}
-
-
-def _boxes(document: Mapping[str, Any]) -> NDArray[np.float64]:
-    rows = [[*row["box"], row["score"], row["class_id"]] for row in document["detections"]]
-    return np.array(rows, np.float64).reshape(len(rows), _BOX)
+    if not probe.parts:
+        return rgb_bytes(rgb), {"Content-Type": "image/png", **probe.headers}
+    moved = (np.roll(rgb, 8 * at, axis=1) for at in range(len(probe.parts)))
+    body, kind = multipart({part: rgb_bytes(frame) for part, frame in zip(probe.parts, moved, strict=True)})
+    return body, {"Content-Type": kind, **probe.headers}

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.media.vocabulary import clip_merges
+from app.probes import Arrays
 from app.vision.prompts import Tokenizer
 from routing.catalogue import Branch
 
-Arrays = Mapping[str, NDArray[Any]]
 # Of clearly different lengths, too: what a text model answers may depend on little else.
 PROMPTS = (
     "a photo of a cat",

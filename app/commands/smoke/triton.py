@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.commands.smoke.http import Http, Reply
-from app.commands.smoke.inputs import Arrays, tensors
+from app.commands.smoke.inputs import tensors
 from app.commands.smoke.report import Check, Need
 from app.deadline import Deadline
 from app.engine.base import NUMPY_DTYPES
@@ -20,6 +20,7 @@ from app.engine.triton.client import TritonClient
 from app.errors import InferenceFailed, ModelNotReady
 from app.main import create_engine, triton_tls
 from app.pipelines.inventory import required_models
+from app.probes import Arrays
 from app.settings import Settings
 from routing.catalogue import Branch, Catalogue, ModelSpec, TensorSpec
 from routing.policy import Readiness
