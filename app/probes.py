@@ -1,4 +1,4 @@
-"""How a client has one branch of a family run over HTTP, and reads the numbers of the answer.
+"""Probes: one request that runs one branch of a family over HTTP, and the numbers of its answer.
 
 `gateway smoke` and the benchmarks call every family by these records; a row of `app.families` has one.
 """

@@ -18,7 +18,7 @@ from routing.policy import Wishes
 
 @dataclass(frozen=True, slots=True)
 class ToyParameters:
-    """What callers may ask for."""
+    """Query parameters of the family."""
 
     scale: float = field(
         default=1.0, metadata={"ge": 0, "le": 10, "description": "Factor of the brightness."}
