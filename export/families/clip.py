@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +58,13 @@ class ImageTower(torch.nn.Module):  # type: ignore[misc]  # torch isn't typed he
         self.patches, self.own = vision.embeddings.patch_embedding, vision.embeddings.class_embedding
         self.before, self.encoder, self.after = vision.pre_layrnorm, vision.encoder, vision.post_layernorm
         self.projection = model.visual_projection
-        grid = torch.zeros(1, 1 + (side // self.patches.kernel_size[0]) ** 2, VISION["hidden_size"])
+        self.width = vision.config.hidden_size
+        grid = torch.zeros(1, 1 + (side // self.patches.kernel_size[0]) ** 2, self.width)
         positions = vision.embeddings.interpolate_pos_encoding(grid, side, side)
         self.register_buffer("positions", positions.detach().clone(), persistent=False)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        patches = self.patches(pixels).reshape(1, VISION["hidden_size"], -1).transpose(1, 2)
+        patches = self.patches(pixels).reshape(1, self.width, -1).transpose(1, 2)
         tokens = torch.cat([self.own.reshape(1, 1, -1), patches], dim=1) + self.positions
         states = self.encoder(inputs_embeds=self.before(tokens)).last_hidden_state
         return self.projection(self.after(states[:, 0]))
@@ -97,9 +99,10 @@ def export(branch: Branch, weights: Weights) -> tuple[bytes, tuple[str, ...]]:
     The graph is shown to have the catalogue's contract and to compute what transformers computes.
 
     Raises:
-        ExportError: it hasn't, or it doesn't; or the weights aren't those of CLIP ViT-B/32.
+        ExportError: it hasn't, or it doesn't; or the weights aren't those of CLIP ViT-B/32, or for a user's own
+            branch of no CLIP.
     """
-    model = load(weights)
+    model = load(weights, own=branch.own)
     spec = branch.models[-1]
     text = branch.family == "clip_text"
     side = spec.inputs[0].shape[-1]
@@ -114,14 +117,14 @@ def export(branch: Branch, weights: Weights) -> tuple[bytes, tuple[str, ...]]:
 
 
 @functools.lru_cache(maxsize=1)  # four graphs come from one checkpoint
-def load(weights: Weights) -> Any:
-    """CLIP ViT-B/32, FP32 and in evaluation mode.
+def load(weights: Weights, *, own: bool = False) -> Any:
+    """CLIP ViT-B/32, FP32 and in evaluation mode; a user's own has any width, depth and patch.
 
     Raises:
         ExportError: the folder holds no CLIP ViT-B/32 in the hub's layout.
     """
     tracing.settle_threads()
-    model = _random() if weights.path is None else _checkpoint(weights.path)
+    model = _random() if weights.path is None else _checkpoint(weights.path, own=own)
     return model.eval().requires_grad_(False)
 
 
@@ -132,7 +135,7 @@ def reference(model: Any, array: Array) -> Array:
         if given.dtype == torch.int64:
             answer = model.text_projection(model.text_model(input_ids=given).last_hidden_state)
         else:
-            other = given.shape[-1] != VISION["image_size"]
+            other = given.shape[-1] != model.config.vision_config.image_size
             answer = model.get_image_features(
                 pixel_values=given, interpolate_pos_encoding=other
             ).pooler_output
@@ -175,8 +178,8 @@ def _config() -> Any:
     return CLIPConfig(text_config=dict(TEXT), vision_config=dict(VISION), attn_implementation="eager")
 
 
-def _checkpoint(folder: Path) -> Any:
-    _check_config(folder / HUB_CONFIG)
+def _checkpoint(folder: Path, *, own: bool) -> Any:
+    _check_config(folder / HUB_CONFIG, _TOKENS if own else _VIT_B_32)
     try:
         model, said = CLIPModel.from_pretrained(
             folder,
@@ -194,7 +197,15 @@ def _checkpoint(folder: Path) -> Any:
     return model
 
 
-def _check_config(path: Path) -> None:
+# Numbers that a configuration must have: those of ViT-B/32, or those that the tokenizer and the frames ask for.
+_VIT_B_32: Mapping[str, Mapping[str, Any]] = {"text_config": TEXT, "vision_config": VISION}
+_TOKENS: Mapping[str, Mapping[str, Any]] = {
+    "text_config": {"max_position_embeddings": 77, "vocab_size": 49408},
+    "vision_config": {"num_channels": 3},
+}
+
+
+def _check_config(path: Path, needed: Mapping[str, Mapping[str, Any]]) -> None:
     """The architecture, told apart before the weights are read.
 
     Raises:
@@ -207,8 +218,9 @@ def _check_config(path: Path) -> None:
         raise ExportError(f"{path} is no configuration of CLIP: {error}") from error
     if kind != CLIPConfig.model_type:
         raise ExportError(f"{path} describes a network of type {kind}, not {CLIPConfig.model_type}")
-    for part, wanted in (("text_config", TEXT), ("vision_config", VISION)):
+    for part, wanted in needed.items():
         found = getattr(there, part).to_dict()
         wrong = {key: found.get(key) for key in wanted if found.get(key) != wanted[key]}
         if wrong:
-            raise ExportError(f"{path} describes another network than CLIP ViT-B/32: {part} {wrong}")
+            than = "CLIP ViT-B/32" if needed is _VIT_B_32 else "a CLIP of OpenAI's tokens"
+            raise ExportError(f"{path} describes another network than {than}: {part} {wrong}")

@@ -54,8 +54,9 @@ def export(branch: Branch, weights: Weights) -> tuple[bytes, tuple[str, ...]]:
         ExportError: it hasn't, or it doesn't; or the weights aren't those of a ResNet50 with 365 classes, or the
             labels beside them aren't 365.
     """
-    labels = () if weights.path is None else read_labels(weights.path.with_name(LABELS_FILE))
-    network = load(weights)
+    named = weights.path is not None and not branch.own
+    labels = read_labels(weights.path.with_name(LABELS_FILE)) if named and weights.path is not None else ()
+    network = load(weights, len(branch.labels))
     spec = branch.models[-1]
     side = spec.inputs[0].shape[-1]
     feeds = [[tracing.scene(side, seed)] for seed in (1, 2)]
@@ -66,14 +67,14 @@ def export(branch: Branch, weights: Weights) -> tuple[bytes, tuple[str, ...]]:
 
 
 @functools.lru_cache(maxsize=1)  # the sizes come one after the other
-def load(weights: Weights) -> Network:
+def load(weights: Weights, classes: int = CLASSES) -> Network:
     """The network.
 
     Raises:
-        ExportError: the file holds no ResNet50 with 365 classes.
+        ExportError: the file holds no ResNet50 with so many classes.
     """
     tracing.settle_threads()
-    module = _random() if weights.path is None else _checkpoint(weights.path)
+    module = _random() if weights.path is None else _checkpoint(weights.path, classes)
     module = module.float().eval().requires_grad_(False)
     return Network(module, _fused(module))
 
@@ -152,17 +153,27 @@ def _fold(parent: Any, convolution: str, norm: str) -> None:
     setattr(parent, norm, torch.nn.Identity())
 
 
-def _architecture() -> Any:
-    return torchvision.models.resnet50(weights=None, num_classes=CLASSES)
+def _architecture(classes: int = CLASSES) -> Any:
+    return torchvision.models.resnet50(weights=None, num_classes=classes)
 
 
-def _checkpoint(path: Path) -> Any:
+def classes_of(path: Path) -> int:
+    """Return the number of classes in a checkpoint, 0 where it has none.
+
+    Raises:
+        ExportError: it can't be read.
+    """
+    state = {name.removeprefix("module."): value for name, value in _state(path).items()}
+    return int(state["fc.weight"].shape[0]) if "fc.weight" in state else 0
+
+
+def _checkpoint(path: Path, wanted: int) -> Any:
     """A checkpoint as MIT's training script writes it: `{'state_dict': {'module.conv1.weight': …}, …}`."""
     state = {name.removeprefix("module."): value for name, value in _state(path).items()}
     classes = state["fc.weight"].shape[0] if "fc.weight" in state else 0
-    if classes != CLASSES:
-        raise ExportError(f"{path} knows {classes} classes; the contract [1, 365] needs {CLASSES}")
-    module = _architecture()
+    if classes != wanted:
+        raise ExportError(f"{path} knows {classes} classes; the contract [1, {wanted}] needs {wanted}")
+    module = _architecture(wanted)
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
