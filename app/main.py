@@ -302,8 +302,8 @@ def create_app(
     for router in routers:
         app.include_router(router)
     problems.install(app)
-    app.add_middleware(Shortcut, routes=[route for router in routers for route in router.routes])
     app.add_middleware(HeadAsGet)
+    app.add_middleware(Shortcut, routes=[route for router in routers for route in router.routes])
     _guard(app, settings, metrics, families)
     traced = None if tracer is None else tracer.request
     app.add_middleware(RequestContext, metrics=metrics, templates=templates, traced=traced)

@@ -67,7 +67,10 @@ class Gateway:
 
         `pictures` are those of the call; `answer` takes so many bytes per pixel.
         """
-        nbytes, memory = sum(map(len, pictures)), sum(decoded_bytes(data, answer) for data in pictures)
+        nbytes = memory = 0
+        for data in pictures:
+            nbytes += len(data)
+            memory += decoded_bytes(data, answer)
         with listening(request, deadline):
             return await self.admission.run(family, call, deadline, nbytes, memory)
 

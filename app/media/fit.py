@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from app.vision.letterbox import Letterbox
 
 PAD = 114
+_UNCHANGED = (1.0, 1.0, 1.0)
 
 
 def letterbox_into(
@@ -37,7 +38,7 @@ def letterbox_into(
         mean: of each channel, after the division.
         std: of each channel, likewise; the grey level around the frame goes through all three.
     """
-    shifted = any(mean) or any(value != 1 for value in std)
+    shifted = any(mean) or tuple(std) != _UNCHANGED
     if workspace.get("geometry") != geometry:
         workspace["geometry"] = None  # half-written until all is in place
         for plane, m, s in zip(images[0], mean, std, strict=True):

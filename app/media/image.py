@@ -14,7 +14,7 @@ from app.errors import GatewayError, ImageTooLarge, InvalidImage, UnsupportedMed
 from app.media.kinds import is_bmp, kind_of
 from app.media.pictures import bmp, jpeg, png, webp
 from app.media.pictures.base import Header, Pixels, damaged
-from app.media.pictures.exif import upright
+from app.media.pictures.exif import UPRIGHT, upright
 
 _HEAD_BYTES = 4096  # enough for `kind_of`
 LONGEST_SIDE = 1 << 20
@@ -87,7 +87,8 @@ def decode_image(data: bytes, limits: ImageLimits | None = None) -> Pixels:
     try:
         header = codec.read(data)
         _check_size(header, limits or ImageLimits())
-        return upright(*codec.decode(data, header))
+        pixels, turned = codec.decode(data, header)
+        return pixels if turned == UPRIGHT else upright(pixels, turned)
     except GatewayError:
         raise
     except Exception as error:  # what a parser meets in damaged bytes: the words are ours

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from base64 import b64encode
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.deadline import Deadline
-from app.errors import InferenceFailed, InvalidParameter, PromptTooLong
+from app.errors import InferenceFailed, InvalidParameter, ModelNotReady, PromptTooLong
 from app.media.encodings import npy_bytes
 from app.media.vocabulary import clip_merges
 from app.metrics import Metrics
@@ -181,3 +182,73 @@ class TextPipeline:
         served = Served(self.router.catalogue[self.family], decision, model, timings)
         observe(self.metrics, served)
         return Embedding(vector, served, tokens.truncated)
+
+
+_TRIES = 3  # to get all embeddings of a request from the same weights
+# Runs a function that calls no model on a thread.
+Work = Callable[[Callable[[], Any]], Awaitable[Any]]
+# Runs calls of the model side by side, and returns their results in order or raises the first error.
+Run = Callable[[Sequence[Callable[[Deadline], Embedding]]], Awaitable[list[Embedding]]]
+
+
+async def embed_all(
+    pipeline: TextPipeline,
+    prompts: Sequence[str],
+    deadline: Deadline,
+    work: Work,
+    run: Run,
+    *,
+    strict: bool,
+    variant: str | None = None,
+) -> list[Embedding]:
+    """The embedding of each prompt, in order, all from the same weights; what differs in no token is embedded once.
+
+    Args:
+        pipeline: of the text model.
+        prompts: at least one.
+        deadline: of all.
+        work: see `Work`; tokens are made there, and remembered embeddings looked up.
+        run: see `Run`.
+        strict: refuse prompts with too many tokens instead of cutting them.
+        variant: of the text model; None: the service's default.
+
+    Raises:
+        PromptTooLong: `strict`, and one has too many tokens; no model was called then.
+        ModelNotReady: the weights changed again and again meanwhile.
+        GatewayError: see `TextPipeline`.
+    """
+    tokens = await work(lambda: _tokens(pipeline, prompts, deadline, strict=strict))
+    distinct = {one.ids.tobytes(): one for one in tokens}
+    for _ in range(_TRIES):
+        found = await _embed(pipeline, distinct, work, run, variant)
+        if len({embedding.served.model.used for embedding in found.values()}) == 1:
+            return [replace(found[one.ids.tobytes()], truncated=one.truncated) for one in tokens]
+    raise ModelNotReady("the weights changed while the prompts were embedded", retry_after=1)
+
+
+def _tokens(
+    pipeline: TextPipeline, prompts: Sequence[str], deadline: Deadline, *, strict: bool
+) -> list[Tokens]:
+    tokens = []
+    for prompt in prompts:
+        deadline.check("prepare")
+        tokens.append(pipeline.tokens(prompt, strict=strict))
+    return tokens
+
+
+async def _embed(
+    pipeline: TextPipeline, distinct: dict[bytes, Tokens], work: Work, run: Run, variant: str | None
+) -> dict[bytes, Embedding]:
+    """Look the prompts up in one hop to a worker thread, and make one call for each that is not cached."""
+    known = await work(lambda: {key: pipeline.recall(tokens, variant) for key, tokens in distinct.items()})
+    found = {key: embedding for key, embedding in known.items() if embedding is not None}
+    missing = [key for key in distinct if key not in found]
+    if not missing:
+        return found
+    calls = [functools.partial(pipeline, distinct[key], variant=variant) for key in missing]
+    return {**found, **dict(zip(missing, await run(calls), strict=True))}
+
+
+def calls_of(found: Sequence[Embedding]) -> int:
+    """Return the number of model calls that these embeddings took."""
+    return len({id(one.served) for one in found if not one.cached})

@@ -60,9 +60,9 @@ class Detections:
 
     def names(self) -> list[str]:
         """The class name of each box."""
-        labels = self.labels
+        labels, known = self.labels, len(self.labels)
         return [
-            labels[class_id] if class_id < len(labels) else f"class {class_id}"
+            labels[class_id] if class_id < known else f"class {class_id}"
             for class_id in self.class_ids.tolist()
         ]
 

@@ -45,6 +45,7 @@ class SamplingQuery(BaseModel):
         Raises:
             InvalidParameter: there is some.
         """
-        given = [name for name in SamplingQuery.model_fields if name in self.model_fields_set]
+        fields = self.model_fields_set
+        given = [name for name in SamplingQuery.model_fields if name in fields]
         if given:
             raise InvalidParameter(f"only for videos: {', '.join(given)}; the body is no video")

@@ -74,8 +74,11 @@ class TrackQuery(BaseModel):
         Raises:
             InvalidParameter: there are some.
         """
-        given = [name for name in TrackQuery.model_fields if name in self.model_fields_set]
-        if given and self.session is None:
+        fields = self.model_fields_set
+        if self.session is not None or not fields:
+            return
+        given = [name for name in TrackQuery.model_fields if name in fields]
+        if given:
             raise InvalidParameter(f"only with a session or a video: {', '.join(given)}")
 
     def session_call(

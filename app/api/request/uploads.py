@@ -68,9 +68,13 @@ class Upload:
         try:
             yield
         except BaseException:
-            if self.video is not None:
-                self.video.file.close()
+            self.close()
             raise
+
+    def close(self) -> None:
+        """Close the video, if there is one."""
+        if self.video is not None:
+            self.video.file.close()
 
 
 class _Part:

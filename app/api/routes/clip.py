@@ -15,7 +15,7 @@ from app.api.openapi.operations import frame_operation
 from app.api.request.frame_bodies import begin, read_frames
 from app.api.request.frame_query import FrameQuery
 from app.api.request.json_body import read_model
-from app.api.request.prompts import Prompts, calls_of, embed_all, read_texts
+from app.api.request.prompts import Prompts, embed_all, read_texts
 from app.api.request.requests import deadline_of, negotiate
 from app.api.response.answers import JSON, NPY, binary_answer, describe, json_answer, total
 from app.api.routes.family_routes import FamilyRoutes
@@ -29,6 +29,7 @@ from app.pipelines.clip import (
     Embedding,
     ImagePipeline,
     TextPipeline,
+    calls_of,
     embedding_bytes,
     encoded,
     normalized,

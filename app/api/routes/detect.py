@@ -71,8 +71,7 @@ class DetectQuery(FrameQuery, TrackQuery, SamplingQuery):
 
     def variants(self) -> list[str | None]:
         """The variants that are asked for, each once; None: the service's default."""
-        named = [None] if self.variant is None else words_of([self.variant])
-        return list(dict.fromkeys(named))
+        return [None] if self.variant is None else list(dict.fromkeys(words_of([self.variant])))
 
 
 @router.post(
@@ -111,7 +110,7 @@ async def detect(
 
     A video is answered line by line (NDJSON) as its frames are done, with ids of a tracker of its own.
     """
-    several = len(query.variants()) > 1
+    several = query.variant is not None and len(query.variants()) > 1
     if several:
         _refuse_several(query, negotiate(request, _FORMS))
     # Faults are told before the body is read.
@@ -121,11 +120,7 @@ async def detect(
     gateway.admission.check(DetectPipeline.family)
     read = await read_frames(request, gateway.settings, query, _FORMS)
     upload, query = read.upload, read.query
-    with upload.closed_on_error():
-        query.refuse_times_without_session()
-        several = len(query.variants()) > 1
-        if several:
-            _refuse_several(query, read.form, video=upload.video is not None)
+    several = _check_parameters(read)
     if upload.video is not None:
         return await stream(request, gateway, upload.video, query, functools.partial(_stream, gateway, query))
     if query.session is not None:  # the form names it
@@ -143,6 +138,25 @@ async def detect(
             request, DetectPipeline.family, one, asked.deadline, frames, asked.answer_bytes
         )
     return all_answers(await _found(request, gateway, asked, frames), request_id_of(request))
+
+
+def _check_parameters(read: FrameRequest[DetectQuery]) -> bool:
+    """Check what the body's kind and the form's fields decide; return True for several variants.
+
+    Raises:
+        InvalidParameter: a timestamp without a session, or several variants of something that has one.
+    """
+    query, upload = read.query, read.upload
+    try:
+        if query.timestamp:
+            query.refuse_times_without_session()
+        several = query.variant is not None and len(query.variants()) > 1
+        if several:
+            _refuse_several(query, read.form, video=upload.video is not None)
+    except BaseException:
+        upload.close()
+        raise
+    return several
 
 
 def _stream(gateway: Gateway, query: DetectQuery) -> Streamed:
@@ -254,7 +268,9 @@ async def _answer_several(
 
 def _wished(gateway: Gateway, query: DetectQuery) -> tuple[DetectParameters, Wishes]:
     wishes = wishes_of(query.branch, query.variant, fallback=query.fallback)
-    labels = gateway.pipelines.of(DetectPipeline).labels(wishes)
+    named = query.classes or query.variant is not None or query.branch is not None
+    # Looked up only where they are needed, or where the wish may be one that nothing can serve.
+    labels = gateway.pipelines.of(DetectPipeline).labels(wishes) if named else ()
     parameters = DetectParameters(
         conf=query.conf,
         iou=query.iou,

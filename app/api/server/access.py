@@ -65,6 +65,7 @@ class Guard:
         self._app = app
         self._keys = keys
         self._apart = apart
+        self._open = keys is None and not apart
         self._rules = rules
         self._templates = Templates(rules)
 
@@ -72,7 +73,7 @@ class Guard:
         if scope["type"] == "websocket":  # there are none here
             await send({"type": "websocket.close", "code": 1008})
             return
-        if scope["type"] == "http":
+        if scope["type"] == "http" and not self._open:
             try:
                 self._admit(scope)
             except (GatewayError, HTTPException) as error:

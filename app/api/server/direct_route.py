@@ -54,11 +54,13 @@ class Shortcut:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        try:
-            check_query(scope["query_string"])
-        except InvalidParameter as error:
-            await (await problems.refusal(scope, error))(scope, receive, send)
-            return
+        query: bytes = scope["query_string"]
+        if len(query) > _LONGEST:
+            try:
+                check_query(query)
+            except InvalidParameter as error:
+                await (await problems.refusal(scope, error))(scope, receive, send)
+                return
         handler = self._handlers.get((scope["method"], scope["path"]))
         if handler is None:
             await self._app(scope, receive, send)
@@ -79,7 +81,10 @@ def _direct(endpoint: Callable[..., Any]) -> Handler | None:
         return None
 
     async def handle(request: Request) -> Response:
-        response: Response = await endpoint(**{name: source(request) for name, source in known.items()})
+        given = {}
+        for name, source in known.items():
+            given[name] = request if source is _itself else source(request)
+        response: Response = await endpoint(**given)
         return response
 
     return handle
@@ -88,13 +93,17 @@ def _direct(endpoint: Callable[..., Any]) -> Handler | None:
 def _source(hint: Any) -> Callable[[Request], Any] | None:
     """The source of a parameter's value; None: only FastAPI knows it."""
     if hint is Request:
-        return lambda request: request
+        return _itself
     kind, *notes = typing.get_args(hint) or (None,)
     if kind is Gateway:
         return gateway_of
     if isinstance(kind, type) and issubclass(kind, BaseModel) and isinstance(notes[0], params.Query):
-        return lambda request: query_of(request, kind)
+        return functools.partial(query_of, model=kind)
     return None
+
+
+def _itself(request: Request) -> Request:
+    return request
 
 
 Q = typing.TypeVar("Q", bound=BaseModel)

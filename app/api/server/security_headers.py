@@ -24,7 +24,7 @@ SECURITY = {
 
 def completed(headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """An answer's headers and those that it lacks."""
-    page = any(name == b"content-type" and value.startswith(b"text/html") for name, value in headers)
+    page = dict(headers).get(b"content-type", b"").startswith(b"text/html")
     return [*headers, *_lacking(tuple(map(_NAME, headers)), page)]
 
 
