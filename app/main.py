@@ -9,9 +9,11 @@ import shlex
 import socket
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -80,20 +82,26 @@ def create_engine(settings: Settings, catalogue: Catalogue) -> Engine:
     Raises:
         RuntimeError: the settings can't be carried out on this installation; the message says what to do.
     """
-    book = WeightsBook(settings.repository, settings.manifest)
-    if settings.engine == "triton":
-        from app.engine.triton.engine import TritonEngine, TritonOptions  # noqa: PLC0415  # embedded runs without gRPC
+    return ENGINES[settings.engine].create(settings, catalogue)
 
-        options = TritonOptions(
-            settings.leases,
-            settings.max_waiting,
-            settings.triton_transport,
-            warmup_s=settings.warmup_timeout_s if settings.warmup else 0.0,
-            reload_longest_s=settings.reload_longest_s,
-            tls=triton_tls(settings),
-            order=first_branches(settings, catalogue),
-        )
-        return TritonEngine(catalogue, settings.triton.grpc, book, options)
+
+def _triton_engine(settings: Settings, catalogue: Catalogue) -> Engine:
+    from app.engine.triton.engine import TritonEngine, TritonOptions  # noqa: PLC0415  # embedded runs without gRPC
+
+    options = TritonOptions(
+        settings.leases,
+        settings.max_waiting,
+        settings.triton_transport,
+        warmup_s=settings.warmup_timeout_s if settings.warmup else 0.0,
+        reload_longest_s=settings.reload_longest_s,
+        tls=triton_tls(settings),
+        order=first_branches(settings, catalogue),
+    )
+    book = WeightsBook(settings.repository, settings.manifest)
+    return TritonEngine(catalogue, settings.triton.grpc, book, options)
+
+
+def _embedded_engine(settings: Settings, catalogue: Catalogue) -> Engine:
     if settings.repository is None:
         raise RuntimeError("the embedded engine needs GATEWAY_REPOSITORY")
     try:
@@ -113,7 +121,25 @@ def create_engine(settings: Settings, catalogue: Catalogue) -> Engine:
         reload_longest_s=settings.reload_longest_s,
         cache=graph_cache(settings),
     )
+    book = WeightsBook(settings.repository, settings.manifest)
     return EmbeddedEngine(catalogue, settings.repository, book, embedded)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRow:
+    """One engine: how it is made from the settings, and where it runs, in words."""
+
+    create: EngineFactory
+    describe: Callable[[Settings], str]
+
+
+# THE table of engines, by the value of GATEWAY_ENGINE.
+ENGINES: Mapping[str, EngineRow] = MappingProxyType(
+    {
+        "triton": EngineRow(_triton_engine, lambda settings: f"Triton at {settings.triton.grpc}"),
+        "embedded": EngineRow(_embedded_engine, lambda _: "ONNX Runtime in this process"),
+    }
+)
 
 
 def embedded_providers() -> list[str]:
@@ -448,7 +474,7 @@ async def _announce(gateway: Gateway) -> None:
     ):
         await asyncio.sleep(0.1)
     states = [engine.ready()[name] for name in branches]
-    where = f"Triton at {settings.triton.grpc}" if engine.name == "triton" else "ONNX Runtime in this process"
+    where = ENGINES[settings.engine].describe(settings)
     _log.info("engine: %s (%s)", engine.name, where)
     _log.info("sessions: %s", gateway.sessions.where)
     served = [state for state in states if state.ready]
