@@ -31,7 +31,7 @@ help: ## this list
 .venv/.serve: pyproject.toml setup.py constraints.txt
 	$(SAY) 'installing the gateway into .venv (about 1 minute)'
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
-	@.venv/bin/python $(PIP) -q -c constraints.txt -e '.[starter]'
+	@.venv/bin/python $(PIP) --no-compile --only-binary :all: -c constraints.txt -e '.[starter]'
 	@touch $@
 
 .venv/.dev: .venv/.serve
@@ -160,6 +160,7 @@ lint: .venv/.dev ## ruff, mypy, the generated configurations, the Dockerfile and
 	@.venv/bin/mypy
 	@.venv/bin/vulture
 	@.venv/bin/python -P -m export repository --check
+	@.venv/bin/python deploy/supply/wheels.py
 	@$(MAKE) --no-print-directory lint-containers
 
 lint-containers: .venv/.dev ## the Dockerfile and compose.yaml alone
@@ -208,7 +209,10 @@ chaos: .venv/.dev .venv-triton redis-server .venv-fuzz/.complete ## CHAOS=hostil
 
 ## What is in the image, and where it comes from (needs the network, so `make test` runs none of it)
 
-.PHONY: lock sbom audit images
+.PHONY: lock sbom audit images wheels
+wheels: .venv-supply/.complete ## check that the starter's packages have wheels for macOS and ARM64
+	@.venv-supply/bin/python deploy/supply/wheels.py
+
 lock: .venv-supply/.complete ## versions and hashes of every package of the image (SECURITY.md)
 	$(SAY) 'deploy/docker/locks: versions and hashes of every package of the image'
 	@.venv-supply/bin/python deploy/supply/lock.py

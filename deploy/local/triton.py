@@ -18,6 +18,7 @@ import hashlib
 import http.client
 import json
 import os
+import platform
 import re
 import secrets
 import shutil
@@ -46,6 +47,10 @@ _open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 def main() -> int:
     """Set up, or serve until a signal comes; the exit code is the server's (2: not set up)."""
     options, extra = _arguments()
+    if platform.system() != "Linux":
+        said = "Triton's server has packages for Linux only; here `make run` serves on the embedded engine, or set"
+        print(f"{said} GATEWAY_TRITON_URL to a Triton on another machine (docs/start.md)", file=sys.stderr)
+        return 2
     venv = options.venv if options.venv.is_absolute() else ROOT / options.venv
     if options.setup:
         return setup(venv)
