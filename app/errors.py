@@ -38,10 +38,10 @@ LONGEST_DETAIL = 2000  # characters; a caller's own words may be part of it
 
 
 class GatewayError(Exception):
-    """Base of all that the gateway raises on purpose.
+    """Base of all errors that the gateway raises on purpose.
 
-    `code` is the problem code of the API, `title` says what kind of failure it is, the message what happened,
-    and `hint` what the caller can do about it. `retry_after` is in seconds, where waiting helps.
+    `code` is the problem code of the API. `title` names the kind of failure, the message describes this failure, and
+    `hint` tells the caller what to do. `retry_after` is in seconds; None if waiting does not help.
     """
 
     code: str
@@ -57,14 +57,14 @@ class GatewayError(Exception):
 
 
 def _sayable(detail: str) -> str:
-    """The text, cut to a length that an answer can have, and without what UTF-8 can't write."""
+    """Return the text, cut to the longest allowed length, without characters that UTF-8 can't encode."""
     if len(detail) > LONGEST_DETAIL:
         detail = f"{detail[:LONGEST_DETAIL]}…"
     return detail if detail.isascii() else detail.encode("utf-8", "replace").decode("utf-8")
 
 
 class InvalidInput(GatewayError):
-    """The bytes or values can't be used."""
+    """Bytes or values that can't be used."""
 
 
 class InvalidImage(InvalidInput):
@@ -82,13 +82,13 @@ class InvalidVideo(InvalidInput):
 class InvalidParameter(InvalidInput):
     code = "invalid_parameter"
     title = "A parameter can't be used"
-    hint = "See /docs for the parameters and GET /v1/branches for what can be served."
+    hint = "See /docs for the parameters and GET /v1/branches for the available branches."
 
 
 class PromptTooLong(InvalidInput):
     code = "prompt_too_long"
     title = "A prompt has too many tokens"
-    hint = "Shorten it, or let it be cut with tokens=truncate."
+    hint = "Shorten the prompt, or set tokens=truncate to have it cut."
 
 
 class UnsupportedMediaType(InvalidInput):
@@ -98,13 +98,13 @@ class UnsupportedMediaType(InvalidInput):
 
 
 class TooLarge(GatewayError):
-    """More than a limit allows."""
+    """Input that exceeds a limit."""
 
 
 class PayloadTooLarge(TooLarge):
     code = "payload_too_large"
     title = "The request is too large"
-    hint = "Send fewer or smaller files a request."
+    hint = "Send fewer or smaller files per request."
 
 
 class ImageTooLarge(TooLarge):
@@ -122,13 +122,13 @@ class VideoTooLong(TooLarge):
 class Unauthorized(GatewayError):
     code = "unauthorized"
     title = "No valid API key"
-    hint = "Send a key as 'Authorization: Bearer <key>' or 'X-API-Key: <key>'; who runs the gateway hands them out."
+    hint = "Send a key as 'Authorization: Bearer <key>' or 'X-API-Key: <key>'; ask the operator of the gateway for one."
 
 
 class Forbidden(GatewayError):
     code = "forbidden"
-    title = "The API key may not do this"
-    hint = "Ask who runs the gateway for a key with the scope that the detail names."
+    title = "The API key is not allowed to do this"
+    hint = "Ask the operator of the gateway for a key with the scope that the detail names."
 
 
 class ModelNotFound(GatewayError):
@@ -140,47 +140,47 @@ class ModelNotFound(GatewayError):
 class SessionNotFound(GatewayError):
     code = "session_not_found"
     title = "No such session"
-    hint = "A session begins with its first frame and ends when it has been idle for too long."
+    hint = "A session starts with its first frame and ends after its idle timeout."
 
 
 class SessionConflict(GatewayError):
     code = "session_conflict"
-    title = "The session can't go on like this"
-    hint = "Keep a session's parameters and send its frames in order, or begin again with DELETE /v1/sessions/{id}."
+    title = "The request conflicts with the session"
+    hint = "Keep the session's parameters and send its frames in order, or delete it with DELETE /v1/sessions/{id}."
 
 
 class SessionsUnavailable(GatewayError):
     code = "sessions_unavailable"
-    title = "Sessions can't be served now"
+    title = "Sessions are unavailable"
     hint = "With several workers, sessions need Redis: GATEWAY_SESSION_STORE=redis://host:6379."
 
 
 class VideoNotFound(GatewayError):
     code = "video_not_found"
     title = "No such video"
-    hint = "POST /v1/videos answers the id; finished videos are kept for a limited time."
+    hint = "POST /v1/videos returns the id; finished videos are kept for a limited time."
 
 
 class VideosUnavailable(GatewayError):
     code = "videos_unavailable"
-    title = "Videos can't be taken now"
-    hint = "The service needs room on its disk: GATEWAY_SPOOL_FOLDER, and GATEWAY_VIDEOS_FOLDER for jobs."
+    title = "Videos can't be accepted now"
+    hint = "The service needs free disk space in GATEWAY_SPOOL_FOLDER, and for jobs in GATEWAY_VIDEOS_FOLDER."
 
 
 class RateLimited(GatewayError):
     code = "rate_limited"
     title = "The API key's rate limit is reached"
-    hint = "Send it again after the time in Retry-After, and fewer requests a second; a batch is one request."
+    hint = "Retry after the time in Retry-After and send fewer requests per second; a batch counts as one request."
 
 
 class Overloaded(GatewayError):
     code = "overloaded"
     title = "The queue is full"
-    hint = "Send it again after the time in Retry-After, with fewer requests in flight."
+    hint = "Retry after the time in Retry-After, with fewer requests in flight."
 
 
 class DeadlineExceeded(GatewayError):
-    """`stage` is where the time ran out: receive, decode, queue, prepare, infer, finish or encode."""
+    """Deadline that passed in `stage`: receive, decode, queue, prepare, infer, finish or encode."""
 
     code = "deadline_exceeded"
     title = "The time for this request ran out"
@@ -192,11 +192,11 @@ class DeadlineExceeded(GatewayError):
 
 
 class ShuttingDown(GatewayError):
-    """The service ends before the request is answered."""
+    """The service shuts down before it has answered the request."""
 
     code = "shutting_down"
     title = "The service is shutting down"
-    hint = "Send the request again; another replica, or this one after its restart, answers it."
+    hint = "Retry the request; another replica, or this one after its restart, will answer it."
 
 
 class BackendError(GatewayError):
@@ -206,22 +206,22 @@ class BackendError(GatewayError):
 class TritonUnavailable(BackendError):
     code = "triton_unavailable"
     title = "Triton can't be reached"
-    hint = "Check that Triton runs at the configured address; GET /readyz says what fails."
+    hint = "Check that Triton runs at the configured address; GET /readyz names the failing check."
 
 
 class SeveralServers(BackendError):
     code = "several_servers"
     title = "Several Tritons answer at one address"
     hint = (
-        "Tell who runs the gateway: one gateway needs the address of one Triton. "
-        "A balancer belongs in front of several gateways."
+        "Tell the operator: each gateway needs the address of a single Triton. "
+        "Put the load balancer in front of several gateways instead."
     )
 
 
 class ModelNotReady(BackendError):
     code = "model_not_ready"
     title = "The model is not ready"
-    hint = "GET /v1/repository says what is missing; `fallback=true` allows the next smaller branch."
+    hint = "GET /v1/repository lists missing models; `fallback=true` allows the next smaller branch."
 
 
 class WeightsMissing(BackendError):
@@ -232,21 +232,21 @@ class WeightsMissing(BackendError):
 
 class InsufficientGpuMemory(BackendError):
     code = "insufficient_gpu_memory"
-    title = "The GPU has too little memory for this branch"
+    title = "The GPU does not have enough memory for this branch"
     hint = (
-        "Ask for a smaller branch, or allow one with `fallback=true`. "
-        "Where there is a Retry-After, the branch is being reloaded."
+        "Request a smaller branch, or allow one with `fallback=true`. "
+        "If the answer has Retry-After, the branch is being reloaded."
     )
 
 
 class InferenceFailed(BackendError):
     code = "inference_failed"
     title = "The model failed on this input"
-    hint = "The detail is the backend's own message; its log has more."
+    hint = "The detail is the backend's message; see its log for more."
 
 
 def by_code(code: str) -> type[GatewayError]:
-    """The error type of a problem code that routing answers with."""
+    """Return the error type of a problem code that routing returns."""
     return _BY_CODE[code]
 
 

@@ -493,7 +493,7 @@ async def _announce(gateway: Gateway) -> None:
             "%d of %d ready branches have RANDOM weights: answers mean nothing", kinds["random"], len(served)
         )
     if not served:
-        _log.warning("no branch is ready; `%s` builds some, GET /readyz says what fails", how_to_build())
+        _log.warning("no branch is ready; `%s` builds some, GET /readyz lists what fails", how_to_build())
         return
     _log.info(
         "try it: curl %s--data-binary @%s '%s://%s:%d/v1/detect'",

@@ -47,7 +47,7 @@ def _address(text: str) -> str:
 
 def _collector(url: str | None) -> str | None:
     if url is not None and not re.fullmatch(r"https?://[^\s/]+/\S*", url):
-        raise ValueError("is the whole URL of a collector, such as http://collector:4318/v1/traces")
+        raise ValueError("must be the full URL of a collector, such as http://collector:4318/v1/traces")
     return url
 
 
@@ -57,7 +57,7 @@ def _entries(text: SecretStr | None) -> SecretStr | None:
     return text
 
 
-# An empty variable says: none.
+# An empty variable means none.
 _EMPTY_IS_NONE = BeforeValidator(lambda value: value if value != "" else None)
 OptionalPath = Annotated[Path | None, _EMPTY_IS_NONE]
 OptionalText = Annotated[str | None, _EMPTY_IS_NONE]
@@ -73,108 +73,125 @@ class Settings(BaseSettings):
     )
 
     engine: Literal["embedded", "triton"] = Field(
-        "embedded", description="What runs the models: ONNX Runtime in this process, or a Triton server."
+        "embedded",
+        description="Engine that runs the models: ONNX Runtime in this process, or a Triton server.",
     )
     triton_url: Annotated[str, AfterValidator(_address)] = Field(
         "127.0.0.1:8001",
-        description="Triton's gRPC service as host:port or grpc://host:port, with TLS as grpcs://host:port; or its "
-        "HTTP service as http://host:port, then gRPC is expected on the next port (8000 and 8001 are Triton's own).",
+        description="Triton's gRPC address: host:port or grpc://host:port, with TLS grpcs://host:port. For "
+        "Triton's HTTP address, http://host:port, gRPC is expected on the next port (Triton's defaults "
+        "are 8000 and 8001).",
     )
     triton_grpc_port: OptionalPort = Field(
-        None, description="gRPC's port where triton_url is an http:// address and the next port isn't it."
+        None,
+        description="Triton's gRPC port, if triton_url is an http:// address and gRPC is not on the next port.",
     )
     triton_transport: Literal["auto", "shared_memory", "bytes"] = Field(
-        "auto", description="How tensors reach Triton; auto tries shared memory, then sends bytes."
+        "auto", description="How tensors reach Triton; auto tries shared memory and falls back to bytes."
     )
     detect_input: Literal["auto", "fp32", "uint8"] = Field(
         "auto",
-        description="How frames travel to the detector: as prepared FP32, or as UINT8 pixels (a quarter of the bytes) "
-        "to an ensemble that prepares them; boxes are the same. auto: UINT8 where tensors go as bytes and it is READY.",
+        description="How frames travel to the detector: as prepared FP32 tensors, or as UINT8 pixels (a quarter of "
+        "the bytes) to an ensemble that prepares them. The boxes are the same. auto uses UINT8 if "
+        "tensors are sent as bytes and the ensemble is READY.",
     )
     triton_tls_ca: OptionalPath = Field(
         None,
-        description="Who signed Triton's certificate, in PEM (with grpcs://); unset: the usual authorities.",
+        description="CA certificates that verify Triton's certificate (PEM, with grpcs://); unset: the system's "
+        "CAs.",
     )
     triton_tls_cert: OptionalPath = Field(
-        None, description="The gateway's own certificate for Triton, in PEM, where Triton asks for one."
+        None, description="The gateway's client certificate (PEM), if Triton asks for one."
     )
-    triton_tls_key: OptionalPath = Field(None, description="That certificate's key, in PEM.")
+    triton_tls_key: OptionalPath = Field(None, description="Key of that client certificate (PEM).")
     repository: OptionalPath = Field(
         Path("triton/models"),
-        description="The Triton model repository, if its files can be seen from here (embedded: needed).",
+        description="Folder of the Triton model repository, if this process can read it (the embedded engine needs "
+        "it).",
     )
     manifest: OptionalPath = Field(
         Path("models/manifest.json"),
-        description="Digests by model name, for a gateway that can't see the repository's files.",
+        description="File with digests by model name, for a gateway that can't read the repository's files.",
     )
     models: str = Field(
         "auto",
-        description="Branches that the embedded engine loads: shell patterns, separated by commas; *: all. auto: those "
-        "that requests reach without naming one (of each family its default variant, see GATEWAY_VARIANT and "
-        "GATEWAY_DETECT_INPUT), and those of GATEWAY_REQUIRE_READY.",
+        description="Branches that the embedded engine loads: shell patterns, separated by commas; * loads all. "
+        "auto loads the branches that serve requests without a branch or variant (the default variant "
+        "of each family, see GATEWAY_VARIANT and GATEWAY_DETECT_INPUT), and those of "
+        "GATEWAY_REQUIRE_READY.",
     )
     catalogue: OptionalPath = Field(
         Path("catalogue"),
-        description="A catalogue of your own over ours: a TOML file or a folder of them, see docs/own-models.md. "
-        "The usual folder needn't be there.",
+        description="Your own catalogue, which extends the built-in one: a TOML file or a folder of TOML files, "
+        "see docs/own-models.md. The default folder may be missing.",
     )
     variant: OptionalText = Field(
         None,
-        description="Variant that serves when the caller names none (of detection n s m l x, or one of your own); "
-        "several of different families are separated by commas. Unset: the catalogue's (x).",
+        description="Variant that serves requests that name none (for detection n s m l x, or one of your own). "
+        "Separate variants of different families by commas. Unset: the catalogue's default (x).",
     )
     require_ready: str = Field(
         "",
-        description="Branches that must be READY before /readyz is green: patterns, separated by commas; "
-        "'checklist' stands for every required one of the READY checklist.",
+        description="Branches that must be READY before /readyz answers 200: patterns, separated by commas. "
+        "'checklist' stands for all required branches of the READY checklist.",
     )
     warmup: bool = Field(
         True,
-        description="Run every branch once before it is served, so that no caller pays for the first run and a branch "
-        "that can't run is known.",
+        description="Run every branch once before it serves. No caller then waits for a slow first run, and a "
+        "branch that can't run is detected.",
     )
     warmup_timeout_s: float = Field(
-        60.0, gt=0, description="A branch whose first run takes longer in seconds isn't served, and says so."
+        60.0,
+        gt=0,
+        description="Time limit of a branch's first run in seconds. A branch that exceeds it is not served, and "
+        "its state gives the reason.",
     )
     rescan_s: float = Field(
         5.0,
         ge=0,
-        description="Seconds between two looks at the repository's files by the embedded engine, for what is new, "
-        "changed or gone; 0: never. (Triton is asked every second.)",
+        description="Seconds between the embedded engine's checks for new, changed and removed files in the "
+        "repository; 0 disables them. (Triton is polled every second.)",
     )
     reload_longest_s: float = Field(
         60.0,
         ge=1,
-        description="A branch that ran out of memory is reloaded after about 1 second, then 2, 4, and so on, up to "
-        "this many; longer on a GPU that is too small for it, because loading takes memory from the others.",
+        description="Longest delay in seconds before a branch that ran out of memory is reloaded. The delay starts "
+        "at about 1 second and doubles. Use a longer one on a GPU that is too small for the branch, "
+        "because loading takes memory from the others.",
     )
     leases: int = Field(
         4,
         ge=1,
         le=64,
-        description="Tensor sets a branch: how many inferences run at once, in each worker. More fill a GPU better "
-        "and take more memory.",
+        description="Tensor sets per branch and worker, which limit how many inferences run at once. More of them "
+        "use a GPU better and take more memory.",
     )
     max_waiting: int = Field(
         64,
         ge=0,
-        description="Requests that may wait for a lease of one branch; the next one is refused (429) instead of "
-        "waiting longer than it has time.",
+        description="Most requests that may wait for a lease of one branch. Further requests are refused at once "
+        "(429).",
     )
     max_waiting_bytes: int = Field(
-        512 << 20, ge=1024, description="Bodies in memory of the requests that wait for one family, in bytes."
+        512 << 20, ge=1024, description="Memory in bytes for the bodies of requests that wait for one family."
     )
-    embedded_threads: int = Field(0, ge=0, description="Threads of one embedded inference; 0: all cores.")
+    embedded_threads: int = Field(
+        0, ge=0, description="Threads per inference of the embedded engine; 0: all cores."
+    )
     graph_cache: str = Field(
         "auto",
-        description="Folder in which the embedded engine keeps what ONNX Runtime made of the models, for the next "
-        "start and for other workers (docs/start.md); auto: triton-vision-gateway/graphs in the user's cache folder; "
-        "empty: none.",
+        description="Folder in which the embedded engine caches optimised graphs for the next start and for other "
+        "workers (docs/start.md). auto: triton-vision-gateway/graphs in the user's cache folder; "
+        "empty: no cache.",
     )
     graph_cache_bytes: int = Field(
-        4 << 30, ge=0, description="Most bytes in that folder; what was used least recently is removed."
+        4 << 30,
+        ge=0,
+        description="Size limit of that folder in bytes; the least recently used entries are removed.",
     )
-    worker_threads: int = Field(16, ge=1, le=256, description="Threads that decode, prepare and finish.")
+    worker_threads: int = Field(
+        16, ge=1, le=256, description="Threads that decode, prepare and postprocess frames."
+    )
     workers: int = Field(
         1,
         ge=1,
@@ -187,131 +204,148 @@ class Settings(BaseSettings):
     idle_timeout_s: float = Field(
         15.0,
         gt=0,
-        description="A connection that for so many seconds sends no request, doesn't finish a request's head, or takes "
-        "less than 1 KiB a second of its answer is cut off.",
+        description="Idle timeout of a connection in seconds. The connection is closed if the client sends no "
+        "request, does not finish a request head, or reads less than 1 KiB of its answer per second "
+        "for this long.",
     )
     max_body_bytes: int = Field(64 << 20, ge=1024, description="Largest request body in bytes.")
     max_json_bytes: int = Field(
         1 << 20,
         ge=1024,
-        description="Largest JSON body that holds no picture, and largest sum of prompt parts.",
+        description="Largest JSON body without pictures, and largest sum of prompt parts, in bytes.",
     )
     max_pixels: int = Field(
         64_000_000,
         ge=1,
-        description="Largest picture in pixels, from its header: a small file can unpack into gigabytes.",
+        description="Largest picture in pixels. The limit is checked against the header, because a small file can "
+        "unpack into gigabytes.",
     )
     max_decoded_bytes: int = Field(
         1 << 30,
         ge=1 << 20,
-        description="Memory in bytes that large pictures may take at once while they are decoded and answered, in each "
-        "worker; further ones wait. Pictures that take less than 1/64 of it aren't counted.",
+        description="Memory in bytes, per worker, for decoding and answering large pictures. Further large "
+        "pictures wait. Pictures that need less than 1/64 of it are not counted.",
     )
-    max_parts: int = Field(64, ge=1, description="Most `file` parts of one request.")
-    max_prompts: int = Field(1000, ge=1, description="Most prompts of one request or one profile.")
+    max_parts: int = Field(64, ge=1, description="Most `file` parts in one request.")
+    max_prompts: int = Field(1000, ge=1, description="Most prompts in one request or profile.")
     text_cache_bytes: int = Field(
-        64 << 20, ge=0, description="Memory for embeddings of prompts, in bytes; 0: none are remembered."
+        64 << 20, ge=0, description="Memory in bytes for cached prompt embeddings; 0 disables the cache."
     )
     text_cache_folder: OptionalPath = Field(
         None,
-        description="Also keep embeddings of prompts here, for the next process; without it each worker has its own.",
+        description="Folder that also stores prompt embeddings, so that other workers and later processes can use "
+        "them. Unset: each worker has only its own cache.",
     )
     session_store: Annotated[str, AfterValidator(session_store_url)] = Field(
         "memory",
-        description="Where tracking sessions live: memory, or redis://host:port/db, which several workers share.",
+        description="Store of tracking sessions: memory, or redis://host:port/db, which several workers can share.",
     )
-    session_ttl_s: float = Field(300.0, gt=0, description="A session that is idle for so many seconds ends.")
+    session_ttl_s: float = Field(300.0, gt=0, description="Idle time in seconds after which a session ends.")
     max_sessions: int = Field(
-        10_000, ge=1, description="Most sessions in memory; the least recently used goes first."
+        10_000, ge=1, description="Most sessions in memory; the least recently used one is removed first."
     )
     video_max_bytes: int = Field(2 << 30, ge=1024, description="Largest video file in bytes.")
     video_max_duration_s: float = Field(
         6 * 3600.0, gt=0, description="Longest part of a video that is decoded, in seconds."
     )
-    video_max_frames: int = Field(200_000, ge=1, description="Most sampled frames of one video.")
+    video_max_frames: int = Field(200_000, ge=1, description="Most sampled frames per video.")
     video_stall_s: float = Field(
-        20.0, gt=0, description="A decoder that answers nothing for so many seconds is killed."
+        20.0, gt=0, description="Seconds without a response after which a decoder process is killed."
     )
     video_frame_timeout_s: float = Field(
         60.0,
         gt=0,
-        description="Time limit of a frame of a job in seconds; a job that meets it comes back later.",
+        description="Time limit in seconds for a frame of a video job. A job that exceeds it is retried later.",
     )
     video_timeout_s: float = Field(
-        3600.0, gt=0, description="Time limit of a streamed video in seconds, in place of request_timeout_s."
+        3600.0, gt=0, description="Time limit of a streamed video in seconds; it replaces request_timeout_s."
     )
-    video_window: int = Field(8, ge=2, le=64, description="Frames of one video in memory at once.")
-    video_decoders: int = Field(4, ge=1, description="Videos that are decoded at once, one process each.")
+    video_window: int = Field(8, ge=2, le=64, description="Frames per video that are in memory at once.")
+    video_decoders: int = Field(
+        4, ge=1, description="Videos that are decoded at once, each in its own process."
+    )
     spool_folder: OptionalPath = Field(
-        None, description="Where bodies of videos wait while they are read; unset: the system's."
+        None,
+        description="Folder for uploaded videos while they are read; unset: the system's temporary folder.",
     )
     videos_folder: OptionalPath = Field(
-        Path("out/videos"), description="Where POST /v1/videos keeps its jobs and artefacts; empty: no jobs."
+        Path("out/videos"),
+        description="Folder in which POST /v1/videos keeps jobs and artefacts; empty disables jobs.",
     )
     video_jobs: int = Field(1, ge=1, description="Jobs that run at once in one worker.")
-    max_jobs_waiting: int = Field(1000, ge=1, description="Jobs that may wait; the next one is refused.")
+    max_jobs_waiting: int = Field(
+        1000, ge=1, description="Most jobs that may wait; further jobs are refused."
+    )
     videos_waiting_bytes: int = Field(
         20 << 30,
         ge=1024,
-        description="Room for videos that wait or run, and for uploads on their way, in bytes; beyond it "
-        "POST /v1/videos is refused (429).",
+        description="Disk space in bytes for waiting and running videos and for uploads in progress. Beyond it, "
+        "POST /v1/videos answers 429.",
     )
-    videos_keep_s: float = Field(7 * 86400.0, gt=0, description="Finished videos are kept so many seconds.")
+    videos_keep_s: float = Field(7 * 86400.0, gt=0, description="Seconds for which finished videos are kept.")
     videos_keep_bytes: int = Field(
-        20 << 30, ge=0, description="Room for finished videos; the oldest are removed first."
+        20 << 30, ge=0, description="Disk space in bytes for finished videos; the oldest are removed first."
     )
     profiles_folder: OptionalPath = Field(
-        Path("profiles"), description="Profiles that POST /v1/videos knows by name."
+        Path("profiles"), description="Folder of the profiles that POST /v1/videos accepts by name."
     )
     host: str = Field(
-        "127.0.0.1", min_length=1, description="Address that the service listens on; 0.0.0.0: on all."
+        "127.0.0.1",
+        min_length=1,
+        description="Address that the service listens on; 0.0.0.0 listens on all interfaces.",
     )
-    port: int = Field(8080, ge=0, le=65535, description="Port that the service listens on; 0: a free one.")
+    port: int = Field(
+        8080, ge=0, le=65535, description="Port that the service listens on; 0 picks a free one."
+    )
     operate_port: OptionalPort = Field(
         None,
-        description="A port of their own for /livez, /readyz and /metrics, without TLS; they are then nowhere else.",
+        description="Separate port for /livez, /readyz and /metrics, without TLS. The main port then no longer "
+        "serves them.",
     )
     operate_host: OptionalText = Field(
-        None, description="Address that the port for operation listens on; unset: that of GATEWAY_HOST."
+        None, description="Address that this port listens on; unset: the same as GATEWAY_HOST."
     )
     tls_cert: OptionalPath = Field(
         None,
-        description="The service's certificate, in PEM, with what is between it and its authority: HTTPS.",
+        description="The service's certificate with its intermediate certificates (PEM); enables HTTPS.",
     )
-    tls_key: OptionalPath = Field(None, description="The certificate's key, in PEM, without a password.")
+    tls_key: OptionalPath = Field(None, description="The certificate's key (PEM), without a password.")
     tls_client_ca: OptionalPath = Field(
-        None, description="Only callers with a certificate that one of these signed may connect (PEM)."
+        None,
+        description="CA certificates (PEM). If set, clients need a certificate that one of these CAs signed.",
     )
     trusted_proxies: Annotated[str, AfterValidator(proxies)] = Field(
         "",
-        description="Proxies whose X-Forwarded-For and X-Forwarded-Proto are believed: addresses and networks, "
-        "separated by commas; *: all; empty: nobody.",
+        description="Proxies whose X-Forwarded-For and X-Forwarded-Proto are trusted: addresses and networks, "
+        "separated by commas; *: all; empty: none.",
     )
     drain_s: float = Field(
         0.0,
         ge=0,
         le=3600,
-        description="Seconds after SIGTERM in which `/readyz` is red and requests are still taken, so that balancers "
-        "find out. With 0 that takes until who asks `/readyz` every second has seen it red four times, 3 s at "
-        "most; where nobody asks so often, no connection is taken any more at once.",
+        description="Seconds after SIGTERM for which `/readyz` is red and requests are still accepted, so that "
+        "balancers notice. With 0, the drain lasts until a client that polls `/readyz` every second "
+        "has seen it red four times, and 3 s at most. If no client polls that often, the service stops "
+        "accepting connections at once.",
     )
     shutdown_timeout_s: int = Field(
         8,
         ge=1,
-        description="Seconds that requests under way have left after SIGTERM and the drain. Docker kills after 10 s, "
-        "Kubernetes after 30 s, if they aren't told otherwise.",
+        description="Seconds that running requests have to finish after SIGTERM and the drain. By default Docker "
+        "kills a container after 10 s, and Kubernetes after 30 s.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info",
-        description="Least level logged. Requests that failed are logged at info and warning, all others at debug.",
+        description="Lowest level that is logged. Failed requests are logged at info and warning, all others at "
+        "debug.",
     )
     log_format: Literal["console", "json"] = Field(
-        "console", description="Lines for people, or one JSON object a line."
+        "console", description="Log format: console lines for people, or one JSON object per line."
     )
     tracing_endpoint: Annotated[OptionalText, AfterValidator(_collector)] = Field(
         None,
-        description="Where OpenTelemetry spans go: the whole URL of an OTLP/HTTP collector, such as "
-        "http://collector:4318/v1/traces. Needs the extra `tracing`; unset: nothing is traced.",
+        description="URL of the OTLP/HTTP collector that receives OpenTelemetry spans, such as "
+        "http://collector:4318/v1/traces. Needs the extra `tracing`; unset disables tracing.",
     )
     tracing_service_name: str = Field(
         "triton-vision-gateway", min_length=1, description="The service's name in the traces."
@@ -320,21 +354,21 @@ class Settings(BaseSettings):
         1.0,
         ge=0,
         le=1,
-        description="How many of the requests are traced whose caller hasn't decided that (in `traceparent`). A traced "
-        "one costs about a millisecond of CPU time, so let it be less than 1 under load.",
+        description="Share of requests that are traced, unless the caller decides it in `traceparent`. Tracing a "
+        "request costs about a millisecond of CPU time, so use less than 1 under load.",
     )
     api_keys: Annotated[OptionalSecret, AfterValidator(_entries)] = Field(
         None,
-        description="Entries of API keys as `gateway keys new` prints them, separated by ;. Unset, as the file below: "
-        "no key is needed. See docs/access.md.",
+        description="API key entries as `gateway keys new` prints them, separated by ;. If this setting and the "
+        "file below are unset, no key is needed. See docs/access.md.",
     )
     api_keys_file: OptionalPath = Field(
-        None, description="More of them, one a line; read again within a second when it changes."
+        None, description="File with further entries, one per line; a change is read within a second."
     )
     cors_origins: Annotated[str, AfterValidator(origins)] = Field(
         "",
-        description="Origins whose pages may call the service from a browser, such as https://app.example, separated "
-        "by commas; *: all; empty: none.",
+        description="Origins whose pages may call the service from a browser, such as https://app.example, "
+        "separated by commas; *: all; empty: none.",
     )
 
     @property
@@ -379,12 +413,12 @@ def _tls_together(settings: Settings) -> None:
 
 
 def environment() -> Mapping[str, str]:
-    """The environment, for what profiles of the operator's name in it."""
+    """Return the environment, for variables that the operator's profiles name."""
     return dict(os.environ)
 
 
 def caller_key() -> str:
-    """The API key with which the commands ask a gateway; empty: none."""
+    """Return the API key that commands send to a gateway; empty: none."""
     return os.environ.get(_KEY, "").strip()
 
 
@@ -392,18 +426,18 @@ _METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client's own name; re
 
 
 def metrics_folder() -> Path | None:
-    """Folder where several workers write their metrics, each into its own files; None for a single process."""
+    """Return the folder in which workers write their metrics, each to its own files; None for a single process."""
     folder = os.environ.get(_METRICS_FOLDER)
     return Path(folder) if folder else None
 
 
 def share_metrics(folder: Path) -> None:
-    """Let the processes that this one starts write their metrics there."""
+    """Let child processes write their metrics to this folder."""
     os.environ[_METRICS_FOLDER] = str(folder)
 
 
 def graph_cache(settings: Settings) -> tuple[Path, int] | None:
-    """The folder of optimised graphs and the most bytes in it; None: there is to be none."""
+    """Return the folder of optimised graphs and its size limit in bytes; None if the cache is disabled."""
     if not settings.graph_cache or not settings.graph_cache_bytes:
         return None
     folder = Path(settings.graph_cache)
@@ -418,19 +452,18 @@ def graph_cache(settings: Settings) -> tuple[Path, int] | None:
 
 
 def from_environment() -> set[str]:
-    """Names of the settings that the environment gives."""
+    """Return the names of the settings that the environment sets."""
     given = {name.upper() for name in os.environ}
     return {name for name in Settings.model_fields if variable(name) in given}
 
 
 def variable(name: str) -> str:
-    """The environment variable of a setting."""
+    """Return the environment variable of a setting."""
     return PREFIX + name.upper()
 
 
 def unknown_variables(names: Iterable[str]) -> list[str]:
-    """Return a sentence for each variable that looks like a setting and is none: a typo must not pass for a
-    setting.
+    """Return a message for each variable that looks like a setting but is not one, such as a typo.
 
     Args:
         names: of environment variables.
@@ -441,7 +474,7 @@ def unknown_variables(names: Iterable[str]) -> list[str]:
         if not name.startswith(PREFIX):
             continue
         if _SERVICE_LINK.fullmatch(name):
-            hint = "Kubernetes set it for a Service called gateway: enableServiceLinks: false keeps it out"
+            hint = "Kubernetes set it for a Service called gateway: set enableServiceLinks: false to avoid it"
         else:
             near = difflib.get_close_matches(name, known, 1, 0.7)
             hint = f"did you mean {near[0]}?" if near else "`gateway config` lists all settings"
@@ -455,7 +488,7 @@ def is_secret(value: object) -> bool:
 
 
 def pass_on(settings: Settings) -> None:
-    """Let the processes that this one starts have the same settings, whatever they came from."""
+    """Give child processes the same settings, regardless of their source."""
     for name in settings.model_fields_set:
         value = getattr(settings, name)
         if isinstance(value, SecretStr):

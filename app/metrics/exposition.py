@@ -84,11 +84,11 @@ def markdown(described: Sequence[Described]) -> str:
     lines = [
         "# Metrics",
         "",
-        "Made from `app/metrics/` by `gateway metrics`. Durations are in seconds, with buckets from 0.1 ms to 60 s.",
-        "With several workers, whichever answers `/metrics` answers for all: *workers* says how.",
-        "OpenMetrics, where `Accept` asks for it, has trace ids as exemplars; with several workers it has none.",
+        "Generated from `app/metrics/` by `gateway metrics`. Durations are in seconds, with buckets from 0.1 ms to 60 s.",
+        "With several workers, any worker answers `/metrics` for all of them; the column *workers* says how values are combined.",
+        "With a single worker, OpenMetrics answers have trace ids as exemplars; request them with `Accept`.",
         "",
-        "| metric | kind | labels | workers | what it is |",
+        "| metric | kind | labels | workers | description |",
         "|---|---|---|---|---|",
     ]
     lines += [

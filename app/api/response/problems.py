@@ -157,7 +157,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
 async def _bug(request: Request, error: Exception) -> Response:
     """Answer what nobody foresaw; the log has the trace under the request's id."""
     if isinstance(error, OSError) and error.errno in _SHORTAGES:
-        short = errors.Overloaded(_SHORT, hint="Send it again after the time in Retry-After.", retry_after=5)
+        short = errors.Overloaded(_SHORT, hint="Retry after the time in Retry-After.", retry_after=5)
         response = await _gateway_error(request, short)
         response.headers.update({"X-Request-Id": request_id_of(request), **SECURITY})
         return response
