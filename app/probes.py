@@ -10,11 +10,12 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
 
-from routing.catalogue import Branch
+from routing.catalogue import STANDARD, Branch
 
 NPY = "application/x-npy"
 Arrays = Mapping[str, NDArray[Any]]
@@ -35,7 +36,7 @@ class Probe:
 
     `query` goes with every request, `every_number` with those that want all numbers of the answer. `parts` name the
     multipart parts of several frames; a single frame is the raw body. With `prompts` the body is JSON with prompts,
-    and there is no choice of a branch. Without `numbers` the answer is asked for as npy: the model's output without its
+    and only a variant can be chosen. Without `numbers` the answer is asked for as npy: the model's output without its
     batch axis.
     """
 
@@ -54,7 +55,9 @@ class Probe:
         """Return the path and query of a request to `route` that this branch serves."""
         wishes = [self.query, self.every_number if every_number else ""]
         if not self.prompts:
-            wishes.append(f"branch={branch.name}")
+            wishes.append(f"branch={quote(branch.name)}")
+        elif branch.own:
+            wishes.append(f"variant={branch.variant or STANDARD}")
         query = "&".join(wish for wish in wishes if wish)
         return f"{route}?{query}" if query else route
 

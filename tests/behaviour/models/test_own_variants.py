@@ -15,6 +15,7 @@ from support.models.repository import build
 from support.servers.gateway import client, png, scene
 from support.waiting import eventually
 
+from app.families import FAMILIES
 from app.media.fit import letterbox_into
 from app.vision.letterbox import Letterbox
 from export import manifest
@@ -190,6 +191,26 @@ def test_similarity_across_variants_is_refused(gateway: TestClient) -> None:
     assert "can't be compared" in _refused(gateway.post("/v1/clip/similarity?variant=alone", json=body))
     across = "/v1/clip/similarity?variant=vit_l_14&branch=clip_image_224"
     assert "a branch of standard, not of vit_l_14" in _refused(gateway.post(across, json=body))
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_probes_reach_each_branch(gateway: TestClient, folder: Path, name: str) -> None:
+    """`gateway smoke` asks the branch that it means, and reads as many numbers as that one has."""
+    branch = overlay.load(folder / "catalogue").branches[name]
+    row = FAMILIES.by_name[branch.family]
+    path = row.probe.path(row.route, branch, every_number=True)
+    prompts = {"prompts": ["a cat"]}
+    answer = (
+        gateway.post(path, json=prompts, headers=dict(row.probe.headers))
+        if row.probe.prompts
+        else gateway.post(path, content=PICTURE, headers=dict(row.probe.headers))
+    )
+    assert answer.status_code == 200, answer.text
+    shapes = row.probe.shapes(branch)
+    for output, array in row.probe.arrays(branch, answer.content).items():
+        assert all(side in (-1, found) for side, found in zip(shapes[output], array.shape, strict=True)), (
+            output
+        )
 
 
 def test_branches_and_repository_know_them(gateway: TestClient) -> None:
