@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,13 +23,15 @@ with suppress(ModuleNotFoundError):  # the exporters' environment has no propert
     settings.load_profile("untimed")
 
 
-# A file with one of these words starts servers, commands or decoders.
+# A file with one of these words starts servers, decoders or other programs, or runs whole commands.
 _PROGRAMS = re.compile(
     r"TritonServer|RedisServer|redis_server|servers\.(?!gateway|raw_http|triton_server)|\bimport .*\bserver\b"
     r"|subprocess|Popen|multiprocessing|VideoReader|\bvideos\.|\bpatches\b|pytest\.mark\.(containers|export|wheel)"
+    r"|cli import main|\binstall\("
 )
 _STARTS = ("subprocess.Popen", "os.fork", "os.posix_spawn")  # names of audit events
 _in_a_test = pytest.StashKey[bool]()
+_started = pytest.StashKey[bool]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -45,13 +47,14 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Hold `--fast` to its word."""
+    """Hold `--fast` to its word: a test that starts a program all the same is cut off there and skipped."""
     if not config.getoption("--fast"):
         return
 
     def refuse(event: str, _: tuple[object, ...]) -> None:
         if event in _STARTS and config.stash.get(_in_a_test, False):
-            raise RuntimeError("this test starts a program: --fast should leave its file out")
+            config.stash[_started] = True
+            raise RuntimeError("this test starts a program")
 
     sys.addaudithook(refuse)
 
@@ -59,11 +62,21 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Tell the time of tests from the time in which pytest starts processes of its own."""
-    item.config.stash[_in_a_test] = True
+    item.config.stash[_in_a_test], item.config.stash[_started] = True, False
     try:
         return (yield)
     finally:
         item.config.stash[_in_a_test] = False
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Report a test that was cut off as skipped."""
+    report = yield
+    if report.failed and item.config.stash.get(_started, False):
+        report.outcome = "skipped"
+        report.longrepr = (str(item.path), item.location[1] or 0, "starts a program")
+    return report
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
