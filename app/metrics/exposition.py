@@ -84,10 +84,14 @@ def markdown(described: Sequence[Described]) -> str:
     lines = [
         "# Metrics",
         "",
-        "Generated from `app/metrics/` by `gateway metrics`. Durations are in seconds, with buckets from 0.1 ms to "
-        "60 s.",
-        "With several workers, any worker answers `/metrics` for all of them; the column *workers* says how values "
-        "are combined.",
+        (
+            "Generated from `app/metrics/` by `gateway metrics`. Durations are in seconds, with buckets from 0.1 ms to "
+            "60 s."
+        ),
+        (
+            "With several workers, any worker answers `/metrics` for all of them; the column *workers* says how values "
+            "are combined."
+        ),
         "With a single worker, OpenMetrics answers have trace ids as exemplars; request them with `Accept`.",
         "",
         "| metric | kind | labels | workers | description |",
