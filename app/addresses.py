@@ -27,8 +27,8 @@ class TritonAddress:
     def parse(cls, text: str, grpc_port: int | None = None) -> TritonAddress:
         """Read `host[:port]`, `grpc://host[:port]`, `grpcs://host[:port]` or `http://host[:port]`.
 
-        Triton doesn't tell over HTTP where its gRPC service is. Its own ports are 8000 for HTTP and 8001 for gRPC, and
-        who moves them moves them together: with an HTTP address the next port is meant, unless `grpc_port` is given.
+        Triton's HTTP service doesn't report the gRPC port. By default HTTP uses 8000 and gRPC 8001, and most
+        installations keep them adjacent. So an HTTP address stands for the next port, unless `grpc_port` is given.
 
         Raises:
             ValueError: it is none of these; the message says what is allowed.
@@ -55,7 +55,7 @@ class TritonAddress:
 
 
 def _is_host(parts: SplitResult) -> bool:
-    """A host and nothing that an address has no use for."""
+    """True if the URL has a host and nothing else but its port."""
     plain = parts.username is None and not parts.query and not parts.fragment
     return plain and bool(re.fullmatch(r"[A-Za-z0-9._:%-]+", parts.hostname or ""))
 
@@ -110,7 +110,7 @@ def masked(url: str) -> str:
     user, at, host = authority.rpartition("@")
     if at:
         name, colon, _ = user.partition(":")
-        # redis://secret@host is a user without a password; who forgot the colon is protected all the same.
+        # redis://secret@host has a user and no password; it is masked too, in case somebody forgot the colon.
         user = f"{name}:{_MASK}" if colon else _MASK
     return _without_query_secrets(f"{head}://{user}{at}{host}{slash}{rest}")
 

@@ -44,7 +44,7 @@ class Gateway:
     metrics: Metrics
     workers: ThreadPoolExecutor
     admission: Admission
-    decoders: threading.Semaphore  # one permit a video that is streamed
+    decoders: threading.Semaphore  # one permit per streamed video
     jobs: VideoJobs | None  # None: the service has no folder for them
     drain: Drain
     watch: Watch
@@ -63,7 +63,7 @@ class Gateway:
         pictures: Sequence[bytes] = (),
         answer: int = 0,
     ) -> T:
-        """`Admission.run` for as long as the caller is there: one hop to a worker thread a frame.
+        """Run `Admission.run` until the caller disconnects, with one hop to a worker thread per frame.
 
         `pictures` are those of the call; `answer` takes so many bytes per pixel.
         """
@@ -83,7 +83,7 @@ class Gateway:
         pictures: Sequence[bytes],
         answer: int = 0,
     ) -> list[T | GatewayError]:
-        """`Admission.run_all` for as long as the caller is there; each result, or its error of ours, in its place.
+        """Run `Admission.run_all` until the caller disconnects; return each result, or its GatewayError, in order.
 
         `pictures`: one per call; see `run`.
         """
@@ -103,7 +103,7 @@ class Gateway:
         deadline: Deadline,
         pictures: Sequence[bytes] = (),
     ) -> list[T]:
-        """The results of all calls, or the first exception; `pictures`: one per call, or none."""
+        """Return the results of all calls, or raise the first exception; `pictures`: one per call, or none."""
         nbytes, memory = sum(map(len, pictures)), [decoded_bytes(data) for data in pictures]
         with listening(request, deadline):
             found = await self.admission.run_all(family, calls, deadline, nbytes, memory, whole=True)

@@ -59,7 +59,7 @@ def sniff(data: bytes) -> str:
 
 
 def is_picture(head: bytes) -> bool:
-    """Return True for a body that begins like a picture that is served."""
+    """Return True for a body that begins like one of the supported picture formats."""
     try:
         sniff(head)
     except GatewayError:

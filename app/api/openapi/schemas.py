@@ -49,7 +49,7 @@ class Problem(BaseModel):
 
 
 class PassedOver(Schema):
-    """A branch that would have served, but for the reason; with `fallback`, one that failed on this very frame too."""
+    """A preferred branch that didn't serve, and why; with `fallback` also one that failed on this frame."""
 
     branch: str
     reason: str = Field(examples=["out of memory"])

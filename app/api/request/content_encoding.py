@@ -41,12 +41,13 @@ _HINT = "Send the body as it is, or with Content-Encoding gzip or deflate."
 
 
 def encoded_limit(limit: int) -> int:
-    """Bytes that an encoded body may have where it has `limit` bytes once decoded: what can't shrink grows a little."""
+    """Return the limit of an encoded body whose decoded limit is `limit`; incompressible data grows a little."""
     return limit + limit // 64 + 1024
 
 
 def chunks_of(request: Request, limit: int) -> AsyncIterator[bytes]:
-    """Return the decoded body as it comes. The reader counts it; here only its encoded form is counted.
+    """Yield the decoded body as it arrives. This function limits the encoded bytes; the reader limits the decoded
+    ones.
 
     Args:
         request: not read yet.

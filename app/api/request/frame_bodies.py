@@ -39,7 +39,7 @@ class FrameRequest(Generic[Q]):
 def begin(
     request: Request, settings: Settings, forms: tuple[str, ...], *, videos: bool = True
 ) -> tuple[FrameForms, Deadline]:
-    """The form of the answer, and the time for pictures, which begins now; see `read_frames`.
+    """Choose the form of the answer and start the deadline for pictures; see `read_frames`.
 
     Raises:
         NotAcceptable: no form that the caller takes.
@@ -113,5 +113,5 @@ def only_frame(upload: Upload) -> bytes:
     if not upload.frames:
         raise InvalidParameter("the form has no part named 'file'")
     if len(upload.frames) != 1:
-        raise InvalidParameter(f"this route takes one frame a request, not {len(upload.frames)}")
+        raise InvalidParameter(f"this route takes one frame per request, not {len(upload.frames)}")
     return upload.frames[0]

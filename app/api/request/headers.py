@@ -20,7 +20,7 @@ def headers_of(scope: Scope) -> Mapping[bytes, bytes]:
 
 
 def length_of(value: bytes | None) -> float:
-    """Bytes of a body by its Content-Length; infinite where nobody says, or by a number of absurdly many digits."""
+    """Return the body's Content-Length; infinity if it is missing or has too many digits."""
     if value is None or len(value) > MAX_LENGTH_DIGITS or not value.isdigit():
         return math.inf
     return int(value)

@@ -22,7 +22,7 @@ from app.settings import Settings
 M = TypeVar("M", bound=BaseModel)
 MOST_VALUES = 30_000  # of one body; more where the settings allow more prompts
 _MOST_FAULTS = 10
-_SMALL = 4096  # bytes that are read within a fraction of a millisecond
+_SMALL = 4096  # bytes that take a fraction of a millisecond to parse
 
 
 async def read_model(request: Request, gateway: Gateway, model: type[M], deadline: Deadline, like: str) -> M:
@@ -72,7 +72,7 @@ def _refuse_unknown(unknown: set[str], model: type[BaseModel]) -> None:
 
 
 async def _received(request: Request, settings: Settings, deadline: Deadline) -> bytes:
-    """The body. Of a longer one the rest is read and dropped, so that its sender gets to read the refusal."""
+    """Return the body. If it is too long, read and drop the rest, so that the sender can read the refusal."""
     check_announced(request, settings.max_body_bytes)
     limit, size, kept = settings.max_json_bytes, 0, bytearray()
     with receiving():

@@ -51,7 +51,7 @@ def timeout_of(request: Request, limit: float) -> float:
 
 
 class listening:  # noqa: N801  # used like the function that it would be, in a quarter of the calls
-    """End what is done inside when the caller goes away: cancel the deadline and wake the task that waits.
+    """Stop the work inside when the caller disconnects: cancel the deadline and wake the waiting task.
 
     The body has been read.
 
@@ -96,7 +96,7 @@ class listening:  # noqa: N801  # used like the function that it would be, in a 
 
 
 async def _disconnected(request: Request) -> None:
-    """Once the body is read, a server's next word about a connection is that it is closed."""
+    """Wait for the disconnect, the only message that the server sends after the body."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
@@ -215,7 +215,7 @@ class FrameForms:
 
 
 NDJSON = "application/x-ndjson"
-# A video is answered as NDJSON; who asks for JSON means it.
+# Videos are answered as NDJSON, also to callers that accept only JSON.
 VIDEO_FORMS = (NDJSON, "application/json")
 
 
@@ -248,7 +248,7 @@ def _accepted(request: Request) -> str:
 
 
 def _best(accepted: str, offered: tuple[str, ...]) -> str:
-    """The media type of `offered` that such an `Accept` takes most gladly; empty: none."""
+    """Return the media type of `offered` that this `Accept` prefers; empty if it accepts none."""
     rows = [row.partition(";") for row in accepted.split(",")]
     ranges = [
         (_ALIASES.get(kind := pattern.strip().lower(), kind), _quality(rest)) for pattern, _, rest in rows
@@ -264,7 +264,7 @@ def _best(accepted: str, offered: tuple[str, ...]) -> str:
 
 
 _ALIASES = {"image/jpg": "image/jpeg"}  # no media type, but asked for
-# Callers say the same again and again.
+# Most callers repeat the same header.
 _LONGEST = 256
 _known_best = functools.lru_cache(1024)(_best)
 _known_forms = functools.lru_cache(1024)(_forms)

@@ -1,6 +1,6 @@
 """Pictures that come as text: base64, data URIs, and JSON or an urlencoded form that holds them.
 
-What a body is, its bytes decide: `curl -d` and `requests.post(data=…)` announce everything as an urlencoded form.
+The content decides the type, since `curl -d` and `requests.post(data=…)` announce any body as an urlencoded form.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _HINT = (
 async def with_pictures(
     request: Request, upload: Upload, most: Mapping[str, int], fields: Collection[str]
 ) -> Upload:
-    """Return the upload with its pictures as bytes, whatever text they came as.
+    """Return the upload with its pictures decoded from text to bytes.
 
     Args:
         request: its content type tells an urlencoded form.
@@ -75,7 +75,7 @@ async def _run(nbytes: int, work: Callable[[], T]) -> T:
 
 
 def _may_be_text(body: bytes) -> bool:
-    """False for every picture and for most of what is neither."""
+    """Return False for every picture, and for most bodies that are neither picture nor text."""
     head = body[:64]
     return bool(head) and (head.isascii() or head.startswith(_BOMS)) and not is_picture(head)
 
@@ -104,7 +104,7 @@ def _decoded_body(
 
 
 def picture_of(body: bytes) -> bytes:
-    """The bytes that a text stands for where it is base64 or a data URI of a picture; else the body itself."""
+    """Decode a picture from base64 or a data URI; return any other body unchanged."""
     if not _may_be_text(body):
         return body
     decoded = _from_base64(body)
@@ -173,13 +173,13 @@ def _urlencoded(body: bytes) -> dict[str, Any]:
         name, _, value = pair.partition("=")
         picture = (
             _ALIASES.get(name, name) in _PICTURES
-        )  # in base64 a plus is a plus, also where it isn't quoted
+        )  # keep an unquoted plus: in base64 it is a digit, not a space
         found.setdefault(name, []).append(unquote(value) if picture else unquote_plus(value))
     return found
 
 
 def _of_members(members: Mapping[str, Any], most: Mapping[str, int], fields: Collection[str]) -> Upload:
-    """A form's parts and fields from the members of a JSON object."""
+    """Build the parts and fields of a form from the members of a JSON object."""
     parts: dict[str, list[bytes]] = {name: [] for name in most}
     found: dict[str, list[str]] = {}
     if not any(_ALIASES.get(name, name) in _PICTURES for name in members):

@@ -60,7 +60,7 @@ class TrackQuery(BaseModel):
     )
 
     def refuse_times_without_session(self) -> None:
-        """A timestamp is that of a frame of a session; a video has its own.
+        """Refuse timestamps without a session: only frames of a session have one, and a video has its own.
 
         Raises:
             InvalidParameter: there is one.
@@ -69,7 +69,7 @@ class TrackQuery(BaseModel):
             raise InvalidParameter("only with a session: timestamp")
 
     def refuse_without_session(self) -> None:
-        """Parameters of a session mean nothing without one.
+        """Refuse parameters of a session if there is no session.
 
         Raises:
             InvalidParameter: there are some.

@@ -96,7 +96,7 @@ class _Part:
         self._check_size()
 
     def decide(self) -> None:
-        """Look at the first bytes; which limit holds is known then."""
+        """Detect the type from the first bytes and choose the limit that applies."""
         if self._undecided:
             self._undecided = False
             if self._receiver.is_video(self.value()):
@@ -109,7 +109,7 @@ class _Part:
             raise PayloadTooLarge(f"the body has more than {limit} bytes")
 
     async def flush(self, least: int = _PIECE) -> None:
-        """Write to the file what has come since, if that is enough to be worth a hop."""
+        """Write buffered bytes to the file if there are enough to be worth a hop to a thread."""
         if self.file is not None and sum(map(len, self._pieces)) >= least:
             pieces, self._pieces = self._pieces, []
             await asyncio.to_thread(self._write, pieces)
@@ -145,7 +145,7 @@ class _Receiver:
         self.has_video = False
 
     def is_video(self, head: bytes) -> bool:
-        """By content; what is neither, and is said to be a video, gets the video's own error."""
+        """Detect a video by content. A body that is neither but announced as a video gets the video's own error."""
         if is_picture(head):
             return False
         try:
@@ -158,7 +158,7 @@ class _Receiver:
 
     def open_video(self) -> BinaryIO:
         if self.has_video:
-            raise InvalidParameter("send one video a request")
+            raise InvalidParameter("send one video per request")
         self.has_video = True
         return self._open_file()
 
@@ -178,14 +178,14 @@ class _Receiver:
             raise PayloadTooLarge(f"the body has more than {limit} bytes")
 
     async def flush(self) -> None:
-        """At most the part at hand has something to flush; the memory of all others is counted together."""
+        """Flush the current part, the only one with buffered bytes; the memory of all others is counted together."""
         for part in self._parts:
             await part.flush()
         if sum(part.size for part in self._parts if part.file is None) > self.limit:
             raise PayloadTooLarge(f"the body has more than {self.limit} bytes")
 
     def abandon(self) -> None:
-        """Nothing of what came is kept."""
+        """Discard everything that was received."""
         for part in self._parts:
             if part.file is not None:
                 with contextlib.suppress(OSError):  # what is buffered finds no room either
@@ -195,7 +195,7 @@ class _Receiver:
 
 
 def _anonymous(settings: Settings) -> BinaryIO:
-    """A file without a name: it goes with its last descriptor, whatever happens to this process."""
+    """Open a file without a name; the kernel removes it with its last descriptor, even after a crash."""
     folder = settings.spool_folder
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -280,7 +280,7 @@ _MULTIPART = re.compile(rb"\s*multipart/form-data\s*(;|$)", re.IGNORECASE).match
 
 
 def comes_whole(request: Request, limit: int) -> bool:
-    """A short body has come whole, or comes so, see `app.api.server.connections`."""
+    """True if the server delivers a short body in one piece; see `app.api.server.connections`."""
     headers = headers_of(request.scope)
     length = length_of(headers.get(b"content-length"))
     return (

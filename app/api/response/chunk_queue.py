@@ -6,13 +6,13 @@ import asyncio
 import threading
 from collections.abc import Iterator
 
-# What is made sooner after the last piece goes out with the next: a hop and a packet for each would cost more than
-# many a frame itself. Films last 30 to 40 ms a frame, so who watches one live sees nothing of it.
+# Pieces that follow sooner are sent together: a hop and a packet for each could cost more than the frame itself. A
+# video has a frame every 30 to 40 ms, so the delay isn't visible.
 PAUSE_S = 0.01
 
 
 class ChunkQueue:
-    """At most `most` pieces wait; who makes more waits too. Several are taken as one, as many as there are."""
+    """Queue of at most `most` pieces; a full queue blocks the producer. All waiting pieces are taken at once."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, most: int) -> None:
         self._loop = loop
@@ -24,7 +24,7 @@ class ChunkQueue:
         self._taken_at = float("-inf")
 
     def fill(self, pieces: Iterator[bytes]) -> None:
-        """On a thread: hand all of them over, until nobody takes them any more; an error ends it."""
+        """Put all pieces into the queue, on a thread, until the consumer stops; an error ends the queue."""
         try:
             for piece in pieces:
                 if not self._put(piece):
@@ -49,7 +49,7 @@ class ChunkQueue:
             self._loop.call_soon_threadsafe(self._there.set)
 
     async def take(self) -> bytes:
-        """On the loop: what has been made; empty once there will be no more."""
+        """Return the waiting pieces, on the event loop; empty after the last one."""
         await self._there.wait()
         early = self._taken_at + PAUSE_S - self._loop.time()
         if early > 0 and not self._over:
@@ -63,7 +63,7 @@ class ChunkQueue:
         return b"".join(pieces)
 
     def close(self) -> None:
-        """On the loop: nobody takes any more."""
+        """Stop consuming, on the event loop."""
         with self._changed:
             self._closed = True
             self._changed.notify()

@@ -66,7 +66,7 @@ def video_limits(settings: Settings) -> VideoLimits:
 async def stream(
     request: Request, gateway: Gateway, video: Spooled, query: SamplingQuery, make: Callable[[], Streamed]
 ) -> Response:
-    """Answer a video: a line a frame, the fault if there was one, a summary. The video is closed in the end.
+    """Answer a video: one line per frame, the fault if there was one, a summary. Close the video at the end.
 
     What can be known before the first frame (no video, no branch, too many videos at once) is a problem with its own
     status; what happens later is a line.
@@ -124,7 +124,7 @@ def _slot(gateway: Gateway) -> Iterator[None]:
 
 
 class _NdjsonResponse(StreamingResponse):
-    """Lines, made on the stream's own thread; `undo` is carried out whether or not anybody still listens."""
+    """NDJSON response whose lines are made on the stream's own thread; `undo` always runs at the end."""
 
     def __init__(
         self, thread: ThreadPoolExecutor, lines: Iterator[bytes], most: int, undo: contextlib.ExitStack
@@ -141,7 +141,7 @@ class _NdjsonResponse(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             self._chunks.close()
-            # On a thread that nobody waits for: the listener is gone, and the frames that run take their time to end.
+            # Close on a separate thread, since the caller is gone and running frames take time to end.
             threading.Thread(target=self._undo.close, name="stream-end", daemon=True).start()
 
     async def _written(self) -> AsyncIterator[bytes]:

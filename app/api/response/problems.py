@@ -155,7 +155,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _bug(request: Request, error: Exception) -> Response:
-    """Answer what nobody foresaw; the log has the trace under the request's id."""
+    """Answer an unexpected exception with 500; the log has its traceback under the request's id."""
     if isinstance(error, OSError) and error.errno in _SHORTAGES:
         short = errors.Overloaded(_SHORT, hint="Retry after the time in Retry-After.", retry_after=5)
         response = await _gateway_error(request, short)
@@ -164,7 +164,7 @@ async def _bug(request: Request, error: Exception) -> Response:
     _log.error("request %s failed", request_id_of(request), exc_info=error)
     body = _problem(request, 500, "internal_error", "The gateway has a defect")
     body |= {"detail": type(error).__name__, "what_to_do": "Report it with the request_id and the log."}
-    # Starlette answers this one outside of the middleware that writes the headers.
+    # Starlette sends this answer outside the middleware that adds the headers.
     return answer(body, {"X-Request-Id": body["request_id"], **SECURITY})
 
 

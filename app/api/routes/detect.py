@@ -186,7 +186,7 @@ def _stream(gateway: Gateway, query: DetectQuery) -> Streamed:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """Wishes of one request for each of its frames."""
+    """Parameters of one request that apply to each of its frames."""
 
     parameters: DetectParameters
     wishes: Wishes
@@ -337,7 +337,7 @@ async def _in_session(request: Request, gateway: Gateway, query: DetectQuery) ->
 
 
 async def _in_turn(request: Request, gateway: Gateway, read: FrameRequest[DetectQuery]) -> Response:
-    """Answer frames whose form has parameters: its timestamp, too, may say which place in the order is theirs."""
+    """Answer frames whose form has parameters; its timestamp may decide their place in the session's order."""
     read.query.refuse_for_pictures()
     call = _session_call(request, gateway, read.query)
     with gateway.session_order.join(call.key, call.first_timestamp) as turn:

@@ -1,4 +1,4 @@
-"""The way of a request to a family that takes one frame: a picture, a batch of pictures, or a video."""
+"""Handling of requests for families that take one frame: a picture, a batch of pictures, or a video."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class AnswerForms(Generic[R, Q]):
         return BatchItem(self.body(found, query), found.served)
 
     def record(self, found: R, query: Q) -> Record:
-        """Write a result as one of a video's."""
+        """Write a result as a line of a video's answer."""
         return Record(self.body(found, query), found.served)
 
 

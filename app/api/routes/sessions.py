@@ -48,7 +48,7 @@ async def delete(request: Request, session_id: SessionId, gateway: Parts, owner:
 
 
 def _owners(request: Request, owner: str | None) -> Sequence[str | None]:
-    """Keys, by name, one of which has the session; one that the caller may not see is as good as none."""
+    """Return the names of keys that may own the session; sessions of other keys count as missing."""
     owners = caller_of(request).owners
     if owner is None:
         return owners

@@ -150,7 +150,7 @@ async def delete(request: Request, video_id: VideoId, gateway: Parts) -> Respons
 
 @contextlib.contextmanager
 def _stored() -> Iterator[None]:
-    """Say that the videos' files can't be used now: no room, no descriptor, a disk that fails."""
+    """Raise VideosUnavailable for file errors inside: no space, no descriptor, a failing disk."""
     try:
         yield
     except OSError as error:
@@ -189,7 +189,7 @@ def _profile(upload: Upload, query: VideoQuery, gateway: Gateway) -> Profile:
 
 
 def _name(upload: Upload, query: VideoQuery, video: Spooled) -> str:
-    """The name that the caller gives the video, or else its file's."""
+    """Return the caller's name for the video, or the name of the uploaded file."""
     text = _text(upload, "name", _NAME_BYTES)
     if text is not None and query.name is not None:
         raise InvalidParameter("name: given in the query and in the form; send it once")
@@ -209,7 +209,7 @@ def clean_name(text: str) -> str:
 
 
 async def _view(jobs: VideoJobs, video_id: str, only: str | None = None) -> dict[str, Any]:
-    """A job for its reader; `only`: the key whose jobs alone exist for the caller."""
+    """Return a job as the API shows it; `only` is the key to whose jobs the caller is limited."""
     view = await asyncio.to_thread(jobs.get, video_id, only)
     for moment in ("created", "started", "finished"):
         view[moment] = _moment(view[moment])

@@ -34,7 +34,7 @@ _OWN_RULES: Rules = {
     # Kubernetes' probes can't send keys; without one, /readyz says whether, not why not.
     "/livez": OPEN,
     "/readyz": OPEN,
-    # A browser that opens a page can't send one either; these say what is in the public source.
+    # A browser that opens a page can't send a key either; these pages contain only what is in the public source.
     "/docs": OPEN,
     "/docs/{name}": OPEN,
     "/openapi.json": OPEN,
@@ -52,7 +52,7 @@ _NOT_FOUND = HTTPException(404, "Not Found")
 
 
 class Guard:
-    """Plain ASGI; refuses without having read the body, so that whoever has no key costs one hash at most.
+    """ASGI middleware that refuses before it reads the body, so that a caller without a key costs at most one hash.
 
     Args:
         app: what is guarded.
@@ -97,7 +97,7 @@ class Guard:
             scope[DETAILS] = template == "/readyz" and self._may_operate(scope)
         else:
             scope[CALLER] = self._keys.caller(self._keys.admit(presented(scope), rule))
-        # Nothing behind this needs the key, so nothing behind this can write it down.
+        # No code behind this middleware needs the key, so the key is removed and can't be logged.
         scope.pop(HEADERS, None)
         scope["headers"] = [header for header in scope["headers"] if header[0] not in _KEY_HEADERS]
 

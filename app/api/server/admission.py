@@ -104,7 +104,7 @@ class _Gate:
             raise
 
     def leave(self, seconds: float) -> None:
-        """A place is free after so many seconds of work."""
+        """Release a place after so many seconds of work."""
         self._service_s += _NEWEST * (seconds - self._service_s)
         self.give_back()
 
@@ -129,7 +129,7 @@ class _Gate:
 
 
 def _without_locals(error: BaseException | None) -> None:
-    """Let go of what the frames of a failed call hold: its pixels would live as long as the error does."""
+    """Drop the local variables of a failed call's frames; otherwise its pixels live as long as the exception."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__context__
@@ -157,7 +157,7 @@ class Admission:
         self._memory = memory
 
     def check(self, family: str) -> None:
-        """Refuse before the body is read where it could only be refused afterwards.
+        """Refuse before the body is read, if it would be refused afterwards in any case.
 
         Raises:
             Overloaded: the family's queue is full.
@@ -171,7 +171,7 @@ class Admission:
     async def run(
         self, family: str, call: Call[T], deadline: Deadline, nbytes: int = 0, memory: int = 0
     ) -> T:
-        """Carry out one call on a worker thread, when there is a place for it.
+        """Run one call on a worker thread once a place is free.
 
         Args:
             family: whose queue.

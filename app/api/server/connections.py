@@ -38,9 +38,9 @@ _LAST_LOOKS = 10  # at one whose peer takes nothing, while the process stops
 
 
 class Connection(HttpToolsProtocol):
-    """Cut off, without an answer, is who doesn't finish a head in time, or doesn't take an answer.
+    """Connection that drops clients which don't finish the request head in time, or don't read their answer.
 
-    What costs nothing stays so: a head that comes in one piece starts no timer.
+    A head that arrives in one piece starts no timer.
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
@@ -113,7 +113,7 @@ class Connection(HttpToolsProtocol):
         self._refuse(400, "invalid_request", "The request breaks HTTP", msg)
 
     def _refuse(self, status: int, code: str, title: str, detail: str) -> None:
-        """Answer what is no request, once all before it is answered, and close."""
+        """Answer data that isn't a request, after all earlier requests are answered, and close."""
         self.logger.warning("Refused: %s", detail)
         self._refusal = STATUS_LINE[status] + raw_problems.answer(
             status, code, title, detail, self.server_state.default_headers
@@ -155,7 +155,7 @@ class Connection(HttpToolsProtocol):
         if self.parser.should_upgrade():  # see _decline_upgrade
             return
         if self.expect_100_continue and self.parser.get_http_version() == "1.0":
-            self.expect_100_continue = False  # such a caller knows no 100 (RFC 9110, 10.1.1)
+            self.expect_100_continue = False  # HTTP/1.0 callers don't know 100 (RFC 9110, 10.1.1)
         self._in_head = self._whole = False
         self._body_bytes = 0
         self._stop_head_timer()
@@ -242,7 +242,7 @@ class Connection(HttpToolsProtocol):
             self.loop.call_later(_LOOK_S, self._say_goodbye, now, still)
 
     def _await_taker(self) -> None:
-        """The answer must go out; a transport that is closing would otherwise wait for that without end."""
+        """Limit the time for sending the answer; a closing transport would otherwise wait for ever."""
         waiting = self.transport.get_write_buffer_size()
         if waiting and self._answer_timer is None:
             self._answer_timer = self.loop.call_later(self.timeout_keep_alive, self._check_taken, waiting)

@@ -37,7 +37,7 @@ class DirectRoute(APIRoute):
 
 
 class Shortcut:
-    """The way to routes without parameters in their path: one look into a table, where FastAPI has ten layers.
+    """Direct dispatch to routes without path parameters: one table lookup instead of FastAPI's ten layers.
 
     Plain ASGI, the innermost middleware. Everything else, other methods too, goes the usual way.
     """

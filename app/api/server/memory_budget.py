@@ -36,7 +36,7 @@ class MemoryBudget:
         """Wait, first come first served, until `nbytes` that count are free.
 
         Raises:
-            DeadlineExceeded: they weren't in time (stage `queue`).
+            DeadlineExceeded: not enough bytes became free in time (stage `queue`).
         """
         if not nbytes or (not self._waiting and self._fits(nbytes)):
             self.used += nbytes

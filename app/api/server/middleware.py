@@ -128,7 +128,7 @@ class RequestContext:
 
 
 class _Watched:
-    """The two ends of one request, with what passes them remembered."""
+    """`receive` and `send` of one request, which record what passes through them."""
 
     def __init__(
         self, request: CurrentRequest, headers: Mapping[bytes, bytes], receive: Receive, send: Send
@@ -173,10 +173,10 @@ def _has_body(headers: Mapping[bytes, bytes]) -> bool:
 
 
 def _say(request: CurrentRequest, seconds: float) -> None:
-    """A line for what failed; for what went well only at debug.
+    """Log failures as a line, successes only at debug level.
 
-    At hundreds of requests a second a line each costs more than all of its metrics, and says little that those and the
-    traces don't; a failure is what one comes to the log for. Never the path or the query: they may name a session.
+    At hundreds of requests per second, a line for each costs more than all its metrics and adds little to them and the
+    traces. The line never has the path or the query, which may name a session.
     """
     level = logging.DEBUG if request.route in _PROBES else _LEVELS.get(request.status[0], logging.DEBUG)
     if _log.isEnabledFor(level):

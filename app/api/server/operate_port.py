@@ -15,7 +15,7 @@ from app.api.server.connections import Connection
 
 
 class _Second(uvicorn.Server):
-    """A server in the loop of another one, to which the signals go."""
+    """Second server in another server's event loop; the other one handles the signals."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

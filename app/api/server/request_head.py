@@ -18,7 +18,7 @@ _LEAST_HEADERS = frozenset({b"host", b"content-length", b"transfer-encoding"})
 
 
 def fault_of(version: str, headers: Sequence[tuple[bytes, bytes]]) -> str | None:
-    """The first fault of a request's head; None: it has none.
+    """Return the first fault of a request's head, or None.
 
     Args:
         version: of HTTP, as ASGI has it.

@@ -1,7 +1,7 @@
 """Threads that carry out calls: a queue in C between them and the event loop, and no future per call.
 
-`concurrent.futures` makes a future with two locks for every call, takes a semaphore and tells waiters that nobody has:
-about thirty Python calls. Here the caller brings its own way back.
+`concurrent.futures` creates a future with two locks for every call, takes a semaphore and notifies waiters that don't
+exist: about thirty Python calls. Here the caller passes its own callback.
 """
 
 from __future__ import annotations

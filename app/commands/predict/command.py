@@ -206,9 +206,9 @@ class Run:
         return FAILED if self._failed or self._left else OK
 
     def _loop(self, left: collections.deque[Item], pool: ThreadPoolExecutor, jobs: int) -> None:
-        """Keep twice as many in hand as are under way, so that no place stays empty while rows are printed.
+        """Queue twice as many inputs as run at once, so that no worker idles while rows are printed.
 
-        The first goes alone: a wrong address, key or option is one request's matter.
+        The first input runs alone, so that a wrong address, key or option fails after one request.
         """
         running: collections.deque[tuple[Item, Future[Answer | Video]]] = collections.deque()
         while left or running:

@@ -22,7 +22,7 @@ class EmbeddingAnswer(FrameAnswer):
 
 
 class TextAnswer(FrameAnswer):
-    """One embedding a prompt, in the order of the prompts."""
+    """One embedding per prompt, in the order of the prompts."""
 
     embeddings: list[list[float] | str]
     dimension: int

@@ -10,7 +10,7 @@ from app.api.openapi.schemas import FrameAnswer, ImageSize, Schema
 
 
 class FlowStatistics(Schema):
-    """In source pixels a frame pair."""
+    """Displacements in source pixels, from the first frame to the second."""
 
     dx_mean: float
     dy_mean: float
