@@ -19,23 +19,23 @@ TARGETS: dict[str, tuple[float, ...]] = {
 BEST_PEER, ADDED_MS, JSON_CLIENT, RSS_MB = 3.0, 1.0, 100.0, 200.0
 CPU_MS = {"detect_640x480": 3.0, "detect_1080p": 7.0}
 TITLES = {
-    "limit": "the limit: a straight loop, no HTTP (`limit.py`)",
-    "bare": "the same loop behind the barest ASGI app (`bare_asgi.py`)",
-    "ours": "**the gateway**, its defaults",
+    "limit": "the limit: a plain loop without HTTP (`limit.py`)",
+    "bare": "the same loop behind a minimal ASGI app (`bare_asgi.py`)",
+    "ours": "**the gateway** with defaults",
     "ours_two": "the gateway with `--workers 2` (`ours_two`)",
 }
 HEAD = """\
 # Speed
 
-Written by `make bench-speed`; every figure is in [speed.json](speed.json), every round included. Models compute next to
-nothing (`null_models.py`: the catalogue's contracts, ten boxes a picture) and are served by a real Triton on the same
-machine, so what differs is what stands between the socket and Triton. Four requests in flight for requests/s and CPU
-time, one for p50. Rounds are interleaved; ratios are made round by round and given as median (least to greatest).
-Digits depend on the machine.
+`make bench-speed` writes this page. [speed.json](speed.json) has every figure of every round. The models compute
+next to nothing (`null_models.py`: the catalogue's contracts, ten boxes per picture), and a real Triton on the same
+machine serves them. The figures therefore differ only by the code between the socket and Triton. Requests/s and CPU
+time are measured with four requests in flight, p50 with one. Rounds are interleaved. Ratios are computed per round
+and given as median (least to greatest). Absolute figures depend on the machine.
 
-The limit and the bare app do what the gateway does to pixels and boxes, and nothing of the rest: no routing, limits,
-metrics, provenance or errors; both are one process, as the gateway is by default. Peers are written as their own
-documentation has it (`benchmarks/peers/`), send tensors as bytes, and answer the same boxes and maps.
+The limit and the bare app process pixels and boxes as the gateway does, but have no routing, limits, metrics,
+provenance or error handling. Both are one process, as the gateway is by default. Peers follow their own
+documentation (`benchmarks/peers/`), send tensors as bytes, and return the same boxes and maps.
 """
 
 
@@ -98,7 +98,7 @@ def _rows(found: dict[str, Any], case: str) -> Iterator[tuple[str, dict[str, flo
 
 
 def _case(found: dict[str, Any], case: str) -> Iterator[str]:
-    yield "| | requests/s | the gateway's, in times this | p50 alone, ms | CPU a request, ms | resident MB (private) |"
+    yield "| | requests/s | gateway / this | p50 alone, ms | CPU per request, ms | resident MB (private) |"
     yield "|---|---|---|---|---|---|"
     for target, row in _rows(found, case):
         ratio = found["ratios"].get(f"ours / {target}", {}).get("rate", {}).get(case)
@@ -116,7 +116,7 @@ def _what(found: dict[str, Any], target: str) -> str:
 
 
 def _reached(found: dict[str, Any]) -> Iterator[str]:
-    yield "| | aimed at | reached |"
+    yield "| | target | reached |"
     yield "|---|---|---|"
     for pair, aims in TARGETS.items():
         for case, aim in zip(MAIN, aims, strict=True):
@@ -133,7 +133,7 @@ def _reached(found: dict[str, Any]) -> Iterator[str]:
     for case, most in CPU_MS.items():
         row = found["medians"]["ours"].get(case)
         if row:
-            yield f"| CPU a request, {case}, ms | at most {most:g} | {row['cpu_ms']:.2f} |"
+            yield f"| CPU per request, {case}, ms | at most {most:g} | {row['cpu_ms']:.2f} |"
     if found["json_client"]:
         old = found["json_client"]
         reached = f"{old['ratio']:.0f} ({old['call_ms']:.0f} ms against {old['ours_ms']:.1f} ms)"
