@@ -1,4 +1,4 @@
-"""`gateway`: serve it, or ask what it would serve."""
+"""`gateway`: run the service, and inspect or prepare it."""
 
 from __future__ import annotations
 
@@ -71,40 +71,38 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", help="run the service")
     _add_flags(serve)
     serve.set_defaults(command=_serve)
-    up = commands.add_parser("up", help="build the starter models in a folder of yours, and serve them")
+    up = commands.add_parser("up", help="build the starter models in your cache folder and serve them")
     up_command.add_options(up)
     up.set_defaults(command=up_command.up)
     config = commands.add_parser(
-        "config", help="print the settings in force and where each comes from, secrets masked"
+        "config", help="print the effective settings and their sources, with secrets masked"
     )
     _add_flags(config)
     form = config.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="as one JSON object")
-    form.add_argument("--markdown", action="store_true", help="the table of all settings instead")
+    form.add_argument("--json", action="store_true", help="print one JSON object")
+    form.add_argument("--markdown", action="store_true", help="print the table of all settings instead")
     config.set_defaults(command=_config)
     predict_options.add_commands(commands, _predict)
     _add_analyze(commands)
     _add_smoke(commands)
     _add_bench(commands)
-    models = commands.add_parser("models", help="add models of your own, list, verify and remove them")
+    models = commands.add_parser("models", help="add, list, verify and remove your own models")
     models_command.add_options(models)
     models.set_defaults(command=models_command.models)
-    keys = commands.add_parser("keys", help="make API keys")
+    keys = commands.add_parser("keys", help="create API keys")
     keys_command.add_options(keys)
     keys.set_defaults(command=keys_command.keys)
-    branches = commands.add_parser(
-        "branches", help="list what is served: by a gateway, or from the folder of models"
-    )
+    branches = commands.add_parser("branches", help="list the branches of a gateway or of a models folder")
     predict_options.add_branches(branches)
     branches.set_defaults(command=_branches)
     doctor = commands.add_parser(
-        "doctor", help="look at what is installed, found, reachable and writable, and say what to do"
+        "doctor", help="check the installation, models, servers and folders, and suggest fixes"
     )
     predict_options.add_doctor(doctor)
     doctor.set_defaults(command=_doctor)
-    metrics = commands.add_parser("metrics", help="print what /metrics has, as docs/metrics.md")
+    metrics = commands.add_parser("metrics", help="print the table of all metrics (docs/metrics.md)")
     metrics.set_defaults(command=_metrics)
-    routes = commands.add_parser("routes", help="print which branch each frame size takes, and why")
+    routes = commands.add_parser("routes", help="print the branch for each frame size, with the reason")
     routes_command.add_options(routes)
     routes.set_defaults(command=routes_command.routes)
     return parser
@@ -118,11 +116,11 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", help="address to listen on (GATEWAY_HOST)")
     parser.add_argument("--port", type=int, help="port to listen on (GATEWAY_PORT)")
     parser.add_argument(
-        "--engine", choices=("embedded", "triton"), help="what runs the models (GATEWAY_ENGINE)"
+        "--engine", choices=("embedded", "triton"), help="engine that runs the models (GATEWAY_ENGINE)"
     )
     parser.add_argument("--triton-url", help="Triton's gRPC or http:// address; implies --engine triton")
     parser.add_argument("--repository", type=Path, help="the model repository (GATEWAY_REPOSITORY)")
-    parser.add_argument("--variant", help="detection variant when none is named (GATEWAY_VARIANT)")
+    parser.add_argument("--variant", help="default detection variant (GATEWAY_VARIANT)")
     parser.add_argument("--workers", type=int, help="processes that serve (GATEWAY_WORKERS)")
     parser.add_argument("--log-level", help="debug, info, warning or error (GATEWAY_LOG_LEVEL)")
 
@@ -137,7 +135,7 @@ def _flags(parsed: argparse.Namespace) -> dict[str, Any]:
 def _add_smoke(commands: Any) -> None:
     parser = commands.add_parser(
         "smoke",
-        help="ask a Triton or a gateway from outside whether it is well",
+        help="test a Triton or a gateway from outside",
         description=options.EXIT_CODES,
     )
     options.add_options(parser)
@@ -187,21 +185,25 @@ def _add_analyze(commands: Any) -> None:
     parser = commands.add_parser(
         "analyze",
         help="run videos through a profile and write their artefacts",
-        description="Exit code 0: every video is done; 3: some are done as far as they could be decoded; "
-        "1: some failed; 2: the command, a setting or the profile is wrong; 130: interrupted (run it again to go on).",
+        description="Exit code 0: every video is done; 3: some could be decoded only in part; "
+        "1: some failed; 2: the command, a setting or the profile is wrong; 130: interrupted (run it again to resume).",
     )
     parser.add_argument(
         "--video-path", type=Path, required=True, nargs="+",
-        help="a video, a folder (searched whole), or a .txt list with one path a line",
+        help="a video, a folder (searched recursively), or a .txt list with one path per line",
     )  # fmt: skip
     parser.add_argument("--profile-path", type=Path, required=True, help="a profile, see profiles/")
     parser.add_argument(
-        "--output", type=Path, required=True, help="where DIR/<video's name>/ is written, one folder a video"
+        "--output", type=Path, required=True, help="output folder; each video gets a folder with its name"
     )
-    parser.add_argument("--render", action="store_true", help="also write annotated.mp4: boxes and track ids")
-    parser.add_argument("--force", action="store_true", help="do again what is done")
-    parser.add_argument("--json", action="store_true", help="one JSON object a video on stdout")
-    parser.add_argument("--engine", choices=("embedded", "triton"), help="overrides the profile's")
+    parser.add_argument(
+        "--render", action="store_true", help="also write annotated.mp4 with boxes and track ids"
+    )
+    parser.add_argument("--force", action="store_true", help="process finished videos again")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per video on stdout")
+    parser.add_argument(
+        "--engine", choices=("embedded", "triton"), help="engine that runs the models; overrides the profile"
+    )
     parser.add_argument("--triton-url", help="host:port of Triton's gRPC service; implies --engine triton")
     parser.add_argument("--repository", type=Path, help="the model repository (GATEWAY_REPOSITORY)")
     parser.set_defaults(command=_analyze)

@@ -15,17 +15,18 @@ _DAY_S = 86400
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `gateway keys`."""
     actions = parser.add_subparsers(required=True, metavar="ACTION")
-    new = actions.add_parser("new", help="make a key; it is shown this once and kept nowhere")
+    new = actions.add_parser("new", help="create a key; it is shown only once and not stored")
     new.add_argument(
-        "name", help="whose it is: lower-case letters, digits, and . _ - inside; seen in logs and metrics"
+        "name",
+        help="name of the key's owner, shown in logs and metrics: lower-case letters, digits, and . _ - inside",
     )
     new.add_argument(
         "--scopes", default="infer", help="infer, operate, or both with a comma (default: infer)"
     )
-    new.add_argument("--rate", help="requests a second, in each gateway (default: no limit)")
+    new.add_argument("--rate", help="requests per second in each gateway (default: no limit)")
     new.add_argument("--burst", help="requests at once (default: a second's worth)")
-    new.add_argument("--expires", help="a date, a date with time and zone, or in how many days: 90d")
-    new.add_argument("--json", action="store_true", help="one JSON object instead")
+    new.add_argument("--expires", help="a date, a date with time and zone, or a number of days such as 90d")
+    new.add_argument("--json", action="store_true", help="print one JSON object instead")
 
 
 def keys(parsed: argparse.Namespace) -> int:
@@ -42,8 +43,8 @@ def keys(parsed: argparse.Namespace) -> int:
     print(f"key    {secret}")
     print(f"entry  {entry(made)}")
     print(
-        "The key goes to who calls; it can't be shown again. The entry goes to GATEWAY_API_KEYS (several: separated\n"
-        "by ;) or as a line into the file that GATEWAY_API_KEYS_FILE names.",
+        "Give the key to the caller; it can't be shown again. Add the entry to GATEWAY_API_KEYS (separate several\n"
+        "by ;) or as a line to the file of GATEWAY_API_KEYS_FILE.",
         file=sys.stderr,
     )
     return 0

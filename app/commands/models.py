@@ -24,14 +24,14 @@ FAMILIES = ("detect", "depth", "flow", "clip", "places")
 EPILOG = """\
 WEIGHTS of a family:
   detect  an Ultralytics checkpoint of YOLO11 (.pt) with any classes, built without PyTorch; or an ONNX file of a
-          detector as Ultralytics exports it, YOLOv8 too: dynamic axes are made fixed, suppression inside is refused
+          detector as Ultralytics exports it (also YOLOv8); dynamic axes become fixed, NMS in the graph is refused
   clip    a folder with config.json and model.safetensors of a CLIP of any width: adds images and text
-  depth   such a folder of a DPT
-  flow    torchvision's checkpoint of RAFT, small or large (.pth)
+  depth   the same kind of folder for a DPT
+  flow    a torchvision checkpoint of RAFT, small or large (.pth)
   places  a checkpoint of a ResNet50 with any scenes, as MIT's training script writes it (--labels)
 All but detect need PyTorch, in this environment or in .venv-export of a checkout (`make models` makes one).
 
-exit codes: 0: done; 1: it can't be done, or verify found a difference; 2: the command line or a setting is wrong
+exit codes: 0: done; 1: it failed, or verify found a difference; 2: the command line or a setting is wrong
 """
 _ROUTES = {
     "detect": "curl --data-binary @{picture} 'http://{host}:{port}/v1/detect?variant={name}'",
@@ -49,33 +49,35 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     add = actions.add_parser(
         "add",
-        help="export weights, write the repository's and the catalogue's entry",
+        help="export weights and add them to the repository and the catalogue",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add.add_argument("weights", type=Path, metavar="WEIGHTS", help="a file or a folder, see below")
     add.add_argument("--family", required=True, choices=FAMILIES)
-    add.add_argument("--name", required=True, help="of the variant: what requests name it by")
+    add.add_argument("--name", required=True, help="name of the variant, as requests use it")
     add.add_argument("--sizes", type=_sizes, default=(), help="sides in pixels, separated by commas")
-    add.add_argument("--labels", type=Path, help="class names, one a line, where the file has none or others")
-    add.add_argument("--replace", action="store_true", help="take the place of a model of this name")
+    add.add_argument(
+        "--labels", type=Path, help="file of class names, one per line; overrides those in WEIGHTS"
+    )
+    add.add_argument("--replace", action="store_true", help="replace an existing model of this name")
     add.set_defaults(action=_add)
-    rows = actions.add_parser("list", help="print which variants are there")
+    rows = actions.add_parser("list", help="list the available variants")
     rows.set_defaults(action=_list)
-    show = actions.add_parser("show", help="print all that is known of a variant")
+    show = actions.add_parser("show", help="print the details of a variant")
     show.add_argument("name")
     show.set_defaults(action=_show)
-    remove = actions.add_parser("remove", help="take away a variant that was added")
+    remove = actions.add_parser("remove", help="remove a variant that was added")
     remove.add_argument("name")
     remove.set_defaults(action=_remove)
-    verify = actions.add_parser("verify", help="compare the digests noted with the files")
-    verify.add_argument("names", nargs="*", metavar="NAME", help="variants (default: all that is there)")
+    verify = actions.add_parser("verify", help="compare the recorded digests with the files")
+    verify.add_argument("names", nargs="*", metavar="NAME", help="variants (default: all)")
     verify.set_defaults(action=_verify)
     for action in (add, rows, show, remove, verify):
         action.add_argument("--repository", type=Path, help="the model repository (GATEWAY_REPOSITORY)")
         action.add_argument("--catalogue", type=Path, help="the folder of your catalogue (GATEWAY_CATALOGUE)")
     for action in (rows, show, verify):
-        action.add_argument("--json", action="store_true", help="as JSON")
+        action.add_argument("--json", action="store_true", help="print JSON")
 
 
 def models(parsed: argparse.Namespace) -> int:

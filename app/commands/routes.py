@@ -23,7 +23,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--family", default="detect", choices=list(catalogues.load().families))
     parser.add_argument(
         "--variant",
-        help="variant: of detect n s m l x, of flow small large, or one of your own (default: GATEWAY_VARIANT)",
+        help="n s m l x for detect, small large for flow, or one of your own (default: GATEWAY_VARIANT)",
     )
     parser.add_argument("--not-ready", default="", help="branches to treat as not ready, separated by commas")
     parser.add_argument("sizes", nargs="*", type=_size, help="W or WxH in pixels (default: 64 to 4096)")

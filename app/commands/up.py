@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 LICENCE = "AGPL-3.0 (https://ultralytics.com/license)"
 EPILOG = f"""\
 --weights:
-  auto     Ultralytics' official weights, {LICENCE}; where they can't be
-           downloaded, random ones (said loudly, and in every answer of the gateway)
-  random   seeded and settled: for trying out the plumbing, they recognise nothing
+  auto     Ultralytics' official weights, {LICENCE}; if the download fails,
+           random ones (with a warning, and marked in every answer of the gateway)
+  random   seeded weights to test the setup; they recognise nothing
   PATH     a checkpoint file of YOLO11, or a folder with yolo11n.pt; the licence is the file's own
-Without it, models that are there are served as they are, and missing ones are built as by auto.
+Without this option, existing models are served unchanged, and missing ones are built as with auto.
 
 exit codes: 0: ended by a signal, after serving; 1: the models can't be built; 2: the command line or a setting is
-wrong; 130: interrupted while building (run it again to go on)
+wrong; 130: interrupted while building (run it again to resume)
 """
 _SET, _FAMILY, _VARIANT = "starter", "detect", "n"
 _ELSEWHERE = "--weights PATH takes a checkpoint such as yolo11n.pt; --weights random needs none, and recognises nothing"
@@ -45,11 +45,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
-        "--models", type=Path, metavar="DIR", help="where models are built (default: the user's cache folder)"
+        "--models",
+        type=Path,
+        metavar="DIR",
+        help="folder in which models are built (default: the user's cache folder)",
     )
-    parser.add_argument("--weights", metavar="auto|random|PATH", help="what to build models from")
+    parser.add_argument("--weights", metavar="auto|random|PATH", help="weights to build the models from")
     parser.add_argument("--variant", help="variant of YOLO11: n, s, m, l or x (GATEWAY_VARIANT; default n)")
-    parser.add_argument("--build-only", action="store_true", help="build the models, and serve nothing")
+    parser.add_argument("--build-only", action="store_true", help="build the models without serving them")
     parser.add_argument("--host", help="address to listen on (GATEWAY_HOST)")
     parser.add_argument("--port", type=int, help="port to listen on (GATEWAY_PORT)")
     parser.add_argument("--workers", type=int, help="processes that serve (GATEWAY_WORKERS)")

@@ -19,13 +19,13 @@ _TIMING = {
         "description": "decode, queue, prepare, infer, finish, encode in ms.",
         "schema": {"type": "string"},
     },
-    "X-Request-Id": {"description": "Echoed, or made.", "schema": {"type": "string"}},
+    "X-Request-Id": {"description": "The request's id, or a generated one.", "schema": {"type": "string"}},
 }
 _TIMEOUT = {
     "name": "X-Request-Timeout",
     "in": "header",
     "required": False,
-    "description": "Seconds that the answer may take; the server's limit if that is less.",
+    "description": "Time limit of the request in seconds; the server's own limit applies if it is shorter.",
     "schema": {"type": "number", "exclusiveMinimum": 0},
 }
 _PROBLEMS = {
@@ -36,13 +36,13 @@ _PROBLEMS = {
     413: "payload_too_large, image_too_large, video_too_long",
     415: "unsupported_media_type",
     422: "validation_failed",
-    429: "overloaded; Retry-After says when to come again",
+    429: "overloaded; Retry-After says when to retry",
     502: "inference_failed",
     503: "triton_unavailable, model_not_ready, weights_missing; several_servers: several Tritons answer at one "
-    "address, so nothing could be said about the model behind an answer; insufficient_gpu_memory: the branch ran out "
-    "of memory and is loaded again in the background, Retry-After says when that is tried; sessions_unavailable, "
-    "videos_unavailable; shutting_down: the service ended before the request was answered",
-    504: "deadline_exceeded; `stage` says which stage used the time",
+    "address, so the model behind an answer is unknown; insufficient_gpu_memory: the branch ran out of memory and is "
+    "reloaded in the background, Retry-After says when; sessions_unavailable, videos_unavailable; shutting_down: the "
+    "service shut down before it answered the request",
+    504: "deadline_exceeded; `stage` names the stage in which the time ran out",
 }
 
 
@@ -64,9 +64,9 @@ _NDJSON = {
     "application/x-ndjson": {
         "schema": {
             "type": "string",
-            "description": "Of a video: a line a sampled frame (the JSON answer with `frame`, its own `branch` and "
-            "`timings_ms`; an `error` in place of what failed), the error that ended the video early, if one did, and "
-            "`summary`.",
+            "description": "For a video: one line per sampled frame, then a line with `summary`. A frame's line is the "
+            "JSON answer with `frame`, its own `branch` and `timings_ms`, or an `error` for a failed frame. If an "
+            "error ended the video early, a line before the summary has it.",
         },
         "example": examples.NDJSON,
     }
@@ -86,8 +86,8 @@ def picture_json(*names: str, **more: Any) -> dict[str, Any]:
 
 _FRAME_BODY: dict[str, Any] = {
     "required": True,
-    "description": "What it is, its bytes decide. Query parameters may also be fields of a form or members of JSON. "
-    "Base64 or a data URI may also be sent as it is. Content-Encoding gzip and deflate are decoded.",
+    "description": "The type is detected from the content. Query parameters may also be form fields or JSON members. "
+    "The body may also be plain Base64 or a data URI. Content-Encoding gzip and deflate are decoded.",
     "content": {
         **{f"image/{kind}": BINARY for kind in ("jpeg", "png", "webp", "bmp")},
         **picture_json("image"),
@@ -118,8 +118,8 @@ def frame_operation(
     samples: Sequence[str],
     *,
     video: bool = False,
-    description: str = "The answer with its provenance; in other forms than JSON that stands in X-Provenance. "
-    "Where a batch of frames can be sent, its answers stand under `results`.",
+    description: str = "The answer with its provenance. In formats other than JSON, the header X-Provenance has it. "
+    "For a batch of frames, `results` has the answers.",
     headers: Mapping[str, Any] = MappingProxyType({}),
     problems: Mapping[int | str, dict[str, Any]] = FRAME_PROBLEMS,
     body: Mapping[str, Any] | None = None,
@@ -179,7 +179,7 @@ SESSION: dict[str, Any] = {
 }
 SESSION_DELETE: dict[str, Any] = {
     "operation_id": "delete_session",
-    "responses": {204: {"description": "It is gone"}, **problems_of(400, 404, 422, 503)},
+    "responses": {204: {"description": "Session deleted"}, **problems_of(400, 404, 422, 503)},
 }
 BRANCHES: dict[str, Any] = {
     "operation_id": "branches",

@@ -107,16 +107,16 @@ class FrameError(Schema):
 class Batch(Provenance):
     """Answers in the order of the parts."""
 
-    errors: int = Field(description="How many of the results are errors.")
+    errors: int = Field(description="Number of results that are errors.")
 
 
 class Track(Schema):
     id: int
-    box: tuple[float, float, float, float] = Field(description="Where the tracker has it, in source pixels.")
+    box: tuple[float, float, float, float] = Field(description="The tracker's estimate, in source pixels.")
     score: float
     class_id: int
     state: Literal["tracked", "lost", "new"] = Field(
-        description="Seen in the last frame; lost since; seen once."
+        description="tracked: seen in the last frame; lost: not seen since; new: seen once."
     )
     hits: int
     first_time_s: float
@@ -128,14 +128,16 @@ class Session(Schema):
 
     id: str
     owner: str | None = Field(
-        description="Name of the API key whose session it is; null where none was needed."
+        description="Name of the API key that owns the session; null if no key was needed."
     )
     created_at: str
     updated_at: str
-    clock: Literal["timestamp", "service"] = Field(description="Whether its frames came with timestamps.")
+    clock: Literal["timestamp", "service"] = Field(
+        description="timestamp: its frames have timestamps; service: the service's clock."
+    )
     frames: int
     last_timestamp: float | None
-    parameters: dict[str, Any] = Field(description="What can't change while it lives.")
+    parameters: dict[str, Any] = Field(description="Parameters that can't change during the session.")
     tracks: list[Track]
     state: str = Field(description="The tracker's state, base64.")
 
@@ -150,15 +152,15 @@ class ModelRow(Schema):
 class RepositoryRow(ModelRow):
     required: bool = Field(description="/readyz waits for it (GATEWAY_REQUIRE_READY).")
     checklist: Literal["required", "optional"] | None = Field(
-        description="Its place on the READY checklist; null: it isn't on it."
+        description="Its place on the READY checklist; null if it is not listed."
     )
 
 
 class Repository(Schema):
-    """The models, and the READY checklist: its required and its optional models, and what is missing of the former."""
+    """The models and the READY checklist: required, optional and missing required models."""
 
     engine: str
-    models: list[RepositoryRow] = Field(description="On the checklist, required, or READY.")
+    models: list[RepositoryRow] = Field(description="Models that are on the checklist, required, or READY.")
     checklist_ready: bool
     missing: list[str]
     required: list[ModelRow]
@@ -177,15 +179,18 @@ class BranchRow(Schema):
     tier: str | None
     size: int | None
     variant: str | None
-    max_side: int | None = Field(description="Serves analysis sizes up to this; null: every larger one.")
-    model_size: int | None = Field(description="Side that the model itself sees, where it isn't `size`.")
+    max_side: int | None = Field(description="Largest analysis size that it serves; null: no limit.")
+    model_size: int | None = Field(description="Side of the model's input, if it differs from `size`.")
     required: bool = Field(description="/readyz waits for it (GATEWAY_REQUIRE_READY).")
     checklist: Literal["required", "optional"] = Field(description="Its place on the READY checklist.")
-    when_ready: bool = Field(description="The rule takes it only while it is ready.")
-    classes: int | None = Field(description="Classes that it tells apart; null: it names none.")
-    own: bool = Field(description="A catalogue of your own has it (GATEWAY_CATALOGUE), ours doesn't.")
+    when_ready: bool = Field(description="The routing rule uses it only while it is ready.")
+    classes: int | None = Field(description="Number of classes; null if the model has none.")
+    own: bool = Field(
+        description="Defined in your own catalogue (GATEWAY_CATALOGUE), not in the built-in one."
+    )
     twin_of: str | None = Field(
-        description="The branch whose weights this one runs on UINT8 pixels, in its place; null: it is no twin."
+        description="The branch that this twin replaces: it runs the same weights on UINT8 pixels. "
+        "null if it is not a twin."
     )
     readiness: Readiness
     reason: str | None

@@ -15,7 +15,7 @@ _SCHEMES = {
     "bearer": {
         "type": "http",
         "scheme": "bearer",
-        "description": "An API key: `Authorization: Bearer <key>`. Only where the gateway has keys.",
+        "description": "An API key: `Authorization: Bearer <key>`. Only if the gateway has keys.",
     },
     "api_key": {
         "type": "apiKey",
@@ -25,9 +25,9 @@ _SCHEMES = {
     },
 }
 _SAID = {
-    "401": "unauthorized: keys are set and none matches",
+    "401": "unauthorized: the gateway has keys, and the request has no valid one",
     "403": "forbidden: the key lacks the route's scope",
-    "429": "rate_limited: the key's own limit; Retry-After says when to come again",
+    "429": "rate_limited: the key's own limit; Retry-After says when to retry",
 }
 
 

@@ -12,7 +12,7 @@ State = Literal["queued", "running", "done", "failed"]
 
 
 class JobError(Schema):
-    """The fault, the reason for waiting, or the reason why a result is only partial."""
+    """The fault, the reason for waiting, or the reason for a partial result."""
 
     code: str = Field(examples=["triton_unavailable"])
     detail: str
@@ -29,27 +29,27 @@ class Video(Schema):
 
     id: str
     state: State
-    partial: bool = Field(description="Done as far as the video could be read; `error` says why not further.")
+    partial: bool = Field(description="The video could be read only in part; `error` gives the reason.")
     name: str
-    owner: str | None = Field(description="Name of the API key that made it; null where none was needed.")
+    owner: str | None = Field(description="Name of the API key that created it; null if no key was needed.")
     profile: str
     bytes: int
     sha256: str
     created: str
     started: str | None
     finished: str | None
-    frames: int = Field(description="Samples that are done.")
+    frames: int = Field(description="Sampled frames that are done.")
     expected: int | None = Field(
-        description="About how many there will be; null where the container doesn't say."
+        description="Approximate number of sampled frames; null if the container doesn't give it."
     )
-    fraction: float | None = Field(description="Of the video's time, 0 to 1.")
-    attempts: int = Field(description="How often it was begun or gone on with.")
+    fraction: float | None = Field(description="Progress as a share of the video's time, 0 to 1.")
+    attempts: int = Field(description="How often it was started or resumed.")
     error: JobError | None
-    position: int | None = Field(description="How many wait before it; null once it runs.")
+    position: int | None = Field(description="Number of jobs ahead of it; null once it runs.")
     manifest: dict[str, Any] | None = Field(
         description="manifest.json, once it is done. `video` holds the facts: width, height, rotation, duration_s, "
-        "fps, frames, codec, container and pixel_aspect (width of a pixel by its height); `warnings` say what is odd "
-        "about its times."
+        "fps, frames, codec, container and pixel_aspect (width of a pixel by its height); `warnings` describe "
+        "irregular timestamps."
     )
     links: Links
 

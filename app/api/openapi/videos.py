@@ -33,13 +33,13 @@ _FORM = {
     "required": ["file"],
     "properties": {
         "file": {"type": "string", "format": "binary"},
-        "profile": {"type": "string", "description": "A name, or a profile in YAML."},
+        "profile": {"type": "string", "description": "Name of a profile, or a profile in YAML."},
         "name": {"type": "string"},
     },
 }
 SUBMIT = _route(
     "submit_video",
-    {202: {"description": "Kept; `Location` says where to look", "model": schemas.Video}},
+    {202: {"description": "Accepted; `Location` is the URL of the job", "model": schemas.Video}},
     (400, 404, 413, 415, 422, 429, 503, 504),
     f"curl --data-binary @docs/astronaut.mp4 '{_HERE}?profile=detect_embedded'",
     f"curl -F file=@docs/astronaut.mp4 -F profile=detect_embedded -F name=astronaut.mp4 '{_HERE}'",
@@ -53,7 +53,7 @@ SUBMIT["openapi_extra"]["requestBody"] = {
 }
 LIST = _route(
     "list_videos",
-    {200: {"description": "The newest first", "model": schemas.Videos}},
+    {200: {"description": "The jobs, newest first", "model": schemas.Videos}},
     (400, 422, 503),
     f"curl '{_HERE}'",
 )
@@ -91,5 +91,5 @@ ARTIFACT = _route(
     f"curl -O '{_HERE}/ID/artifacts/core_object_detections/detections.npz'",
 )
 DELETE = _route(
-    "delete_video", {204: {"description": "Gone"}}, (404, 422, 503), f"curl -X DELETE '{_HERE}/ID'"
+    "delete_video", {204: {"description": "Job deleted"}}, (404, 422, 503), f"curl -X DELETE '{_HERE}/ID'"
 )

@@ -22,26 +22,30 @@ class FrameQuery(BaseModel):
 
     branch: str | None = Field(
         None,
-        description="Override the rule: a branch's name, a tier (small, medium, large) or a size in pixels.",
+        description="Overrides the routing rule: a branch's name, a tier (small, medium, large) or a size in "
+        "pixels.",
         examples=["medium"],
     )
     variant: str | None = Field(
         None,
         max_length=200,
-        description="Variant of the model, see GET /v1/branches; none: the service's default.",
+        description="Variant of the model, see GET /v1/branches; unset: the service's default.",
     )
     fallback: bool = Field(
         False,
-        description="If that branch can't serve, or runs out of memory on this very frame, take the next smaller one "
-        "and say so (`degraded`, and under `branch` why and what was passed over).",
+        description="Take the next smaller branch if the branch can't serve or runs out of memory on this frame. "
+        "The answer then has `degraded`, and `branch` gives the reason and the branches that were "
+        "skipped.",
     )
     analysis_width: int | None = Field(
         None,
         ge=1,
         le=1 << 16,
-        description="Width that your analysis runs at, in pixels: steers routing only.",
+        description="Width of your analysis in pixels; it affects only routing.",
     )
-    analysis_height: int | None = Field(None, ge=1, le=1 << 16, description="Height, likewise.")
+    analysis_height: int | None = Field(
+        None, ge=1, le=1 << 16, description="Height of your analysis in pixels; it affects only routing."
+    )
 
     def wishes(self) -> Wishes:
         return wishes_of(self.branch, self.variant, fallback=self.fallback)

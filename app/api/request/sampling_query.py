@@ -15,20 +15,20 @@ class SamplingQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     fps: float | None = Field(
-        None, gt=0, le=1000, description="Videos: so many frames a second of the video's own time, at most."
+        None, gt=0, le=1000, description="Videos: most frames per second of the video's own time."
     )
     every: int | None = Field(
         None,
         ge=1,
-        description="Videos: every n-th frame, the first included.",
+        description="Videos: take every n-th frame, starting with the first.",
         json_schema_extra={"maximum": MOST_EVERY},
     )
-    keyframes: bool = Field(False, description="Videos: keyframes only.")
+    keyframes: bool = Field(False, description="Videos: take only keyframes.")
     start: float = Field(
-        0.0, ge=0, description="Videos: from this second on.", json_schema_extra={"maximum": MOST_SECONDS}
+        0.0, ge=0, description="Videos: start at this second.", json_schema_extra={"maximum": MOST_SECONDS}
     )
     end: float | None = Field(
-        None, gt=0, description="Videos: up to this second.", json_schema_extra={"maximum": MOST_SECONDS}
+        None, gt=0, description="Videos: stop at this second.", json_schema_extra={"maximum": MOST_SECONDS}
     )
 
     def sampling(self) -> Sampling:

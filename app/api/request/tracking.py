@@ -28,35 +28,45 @@ class TrackQuery(BaseModel):
 
     session: str | None = Field(
         None,
-        description="Continue the tracker of this session, or begin it: a word of up to 128 letters, digits and "
-        ". _ : - Each detection then has its `track_id`. All other parameters stay as in the session's first request.",
+        description="Continue the tracker of this session, or start it. The name has up to 128 letters, digits and "
+        ". _ : - Each detection then has a `track_id`. Other parameters must stay as in the session's "
+        "first request.",
         examples=["cam1"],
     )
     timestamp: list[str] = Field(
         [],
-        description="When the frame was taken, in seconds from any beginning; each after the one before. One a file, "
-        "repeated or separated by commas. Without it the service's clock serves, for the whole session.",
+        description="Time of the frame in seconds from any origin; each must be later than the previous one. Send "
+        "one per file, repeated or separated by commas. Without timestamps, the session uses the "
+        "service's clock.",
         examples=[["12.48"]],
     )
     track_high: float = Field(
         _TRACKER.high,
         ge=0,
         le=1,
-        description="Boxes with a greater score are matched first, and begin tracks.",
+        description="Boxes with a higher score are matched first and can start tracks.",
     )
     track_low: float = Field(
-        _TRACKER.low, ge=0, le=1, description="Boxes down to this score continue tracks, seen by you or not."
+        _TRACKER.low,
+        ge=0,
+        le=1,
+        description="Boxes with at least this score can continue tracks, even if the answer doesn't show them.",
     )
-    track_new: float = Field(_TRACKER.new, ge=0, le=1, description="A new track needs this score.")
+    track_new: float = Field(
+        _TRACKER.new, ge=0, le=1, description="Lowest score of a box that starts a track."
+    )
     track_match: float = Field(
-        _TRACKER.match, gt=0, le=1, description="A first match costs less: 1 - overlap * score."
+        _TRACKER.match,
+        gt=0,
+        le=1,
+        description="Largest cost of a match in the first round: 1 - overlap * score.",
     )
     track_buffer: float = Field(
-        _TRACKER.buffer_s, ge=0, le=60, description="Seconds that a lost track is kept."
+        _TRACKER.buffer_s, ge=0, le=60, description="Seconds for which a lost track is kept."
     )
     track_class_aware: bool = Field(
         _TRACKER.class_aware,
-        description="Keep a track to one class; else a box of another class may continue it.",
+        description="Keep a track to one class. Otherwise a box of another class may continue it.",
     )
 
     def refuse_times_without_session(self) -> None:

@@ -52,27 +52,35 @@ class TextQuery(BaseModel):
     variant: str | None = Field(
         None,
         max_length=200,
-        description="Variant of the text model, see GET /v1/branches; none: the service's default.",
+        description="Variant of the text model, see GET /v1/branches; unset: the service's default.",
     )
-    normalize: bool = Field(True, description="Embeddings at length 1.")
+    normalize: bool = Field(True, description="Scale embeddings to length 1.")
     tokens: Literal["truncate", "strict"] = Field(
-        "truncate", description="Prompts of more than 75 tokens: cut and say so, or refuse."
+        "truncate", description="Prompts of more than 75 tokens: cut them with a warning, or refuse them."
     )
-    encoding: Encoding = Field("float", description="Numbers in JSON, or base64 of float32 little-endian.")
+    encoding: Encoding = Field(
+        "float", description="Format of embeddings: JSON numbers, or base64 of little-endian float32."
+    )
 
 
 class ImageQuery(FramesQuery):
     """Query parameters of `POST /v1/clip/image`."""
 
-    fit: Literal["crop", "stretch"] | None = Field(None, description="Its middle, or all of it squeezed.")
-    normalize: bool = Field(True, description="The embedding at length 1.")
-    encoding: Encoding = Field("float", description="Numbers in JSON, or base64 of float32 little-endian.")
+    fit: Literal["crop", "stretch"] | None = Field(
+        None, description="Crop the middle of the picture, or stretch all of it."
+    )
+    normalize: bool = Field(True, description="Scale the embedding to length 1.")
+    encoding: Encoding = Field(
+        "float", description="Format of embeddings: JSON numbers, or base64 of little-endian float32."
+    )
 
 
 class SimilarityQuery(FrameQuery):
     """Query parameters of `POST /v1/clip/similarity`."""
 
-    fit: Literal["crop", "stretch"] | None = Field(None, description="Its middle, or all of it squeezed.")
+    fit: Literal["crop", "stretch"] | None = Field(
+        None, description="Crop the middle of the picture, or stretch all of it."
+    )
     tokens: Literal["truncate", "strict"] = Field("truncate", description="See /v1/clip/text.")
 
 

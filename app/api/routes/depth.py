@@ -27,10 +27,10 @@ class DepthQuery(FramesQuery):
 
     render: Literal["gray16", "color"] = Field(
         "gray16",
-        description="What image/png shows: numbers, or a picture. image/jpeg always shows a picture.",
+        description="Content of image/png: numbers or a picture. image/jpeg is always a picture.",
     )
     size: Literal["source", "branch"] = Field(
-        "source", description="The map's size: the frame's or the branch's."
+        "source", description="Size of the map: the frame's or the branch's."
     )
 
 

@@ -50,22 +50,22 @@ _FORMS = (JSON, *_PICTURES)
 class DetectQuery(FrameQuery, TrackQuery, SamplingQuery):
     """Query parameters of `POST /v1/detect`; an unknown one is refused."""
 
-    conf: float = Field(0.25, ge=0, le=1, description="A box's score must be greater.")
+    conf: float = Field(0.25, ge=0, le=1, description="Keep only boxes with a higher score.")
     iou: float = Field(
-        0.7, ge=0, le=1, description="Boxes of one class that overlap more than this are one object."
+        0.7, ge=0, le=1, description="Boxes of one class that overlap more than this count as one object."
     )
-    max_det: int = Field(300, ge=1, le=3000, description="Most boxes a frame.")
+    max_det: int = Field(300, ge=1, le=3000, description="Most boxes per frame.")
     classes: list[str] = Field(
         [],
         description="Classes to keep: names or ids, repeated or separated by commas (default: all).",
         examples=[["person", "bus"], ["0,5"]],
     )
-    agnostic: bool = Field(False, description="Boxes suppress each other whatever their class.")
+    agnostic: bool = Field(False, description="Boxes suppress each other regardless of their class.")
     variant: str | None = Field(
         None,
         max_length=200,
-        description="Variant of the model: n s m l x or one of your own. Several, separated by commas, answer a "
-        "picture side by side under `results`, each with its own boxes and provenance.",
+        description="Variant of the model: n s m l x or one of your own. With several, separated by commas, "
+        "`results` has the boxes and provenance of each variant.",
         examples=["n"],
     )
 

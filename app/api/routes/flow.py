@@ -33,16 +33,16 @@ class FlowQuery(FramesQuery):
     """Query parameters of `POST /v1/flow`."""
 
     render: Literal["color"] = Field(
-        "color", description="What image/png and image/jpeg show: the Middlebury colour wheel."
+        "color", description="Colours of image/png and image/jpeg: the Middlebury colour wheel."
     )
     size: Literal["source", "branch"] = Field(
         "source",
-        description="The field's size: the frame's or the branch's; its unit is always a source pixel.",
+        description="Size of the field: the frame's or the branch's. The unit is always a source pixel.",
     )
     variant: str | None = Field(
         None,
         max_length=200,
-        description="RAFT's variant: small if none is named; large takes twice the time. Or one of your own.",
+        description="Variant of RAFT: small (default), large, which takes twice the time, or one of your own.",
         examples=["large"],
     )
 

@@ -23,8 +23,10 @@ ROUTES = FamilyRoutes(router, openapi.EXAMPLES)
 class PlacesQuery(FramesQuery):
     """Query parameters of `POST /v1/places`."""
 
-    fit: Literal["crop", "stretch"] | None = Field(None, description="Its middle, or all of it squeezed.")
-    k: int = Field(5, ge=1, le=365, description="How many categories.")
+    fit: Literal["crop", "stretch"] | None = Field(
+        None, description="Crop the middle of the picture, or stretch all of it."
+    )
+    k: int = Field(5, ge=1, le=365, description="Number of categories.")
 
 
 def _body(found: Scenes, query: PlacesQuery) -> dict[str, Any]:

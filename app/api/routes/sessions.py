@@ -18,13 +18,17 @@ from app.errors import SessionNotFound
 router = APIRouter(tags=["sessions"], route_class=DirectRoute)
 Parts = Annotated[Gateway, Depends(gateway_of)]
 SessionId = Annotated[
-    str, Path(description="As in `session` of POST /v1/detect.", examples=["cam1"], alias="id")
+    str,
+    Path(
+        description="Name of the session, as in `session` of POST /v1/detect.", examples=["cam1"], alias="id"
+    ),
 ]
 
 Owner = Annotated[
     str | None,
     Query(
-        description="Name of the API key whose session it is, for callers who see all; unset: the caller's own."
+        description="Name of the API key that owns the session, for callers who may see all sessions. "
+        "Unset: the caller's own."
     ),
 ]
 

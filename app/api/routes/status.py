@@ -27,15 +27,15 @@ class BranchesQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     width: int | None = Field(
-        None, ge=1, le=1 << 16, description="A frame's width: which branches would serve it?"
+        None, ge=1, le=1 << 16, description="Width of a frame, to list the branches that would serve it."
     )
-    height: int | None = Field(None, ge=1, le=1 << 16, description="Its height.")
+    height: int | None = Field(None, ge=1, le=1 << 16, description="Height of the frame.")
     variant: str | None = Field(
         None,
         max_length=200,
-        description="Variant to ask about: of detection n to x, of flow small or large, or one of your own.",
+        description="Variant: n to x for detection, small or large for flow, or one of your own.",
     )
-    fallback: bool = Field(False, description="Whether a smaller branch may stand in.")
+    fallback: bool = Field(False, description="Allow a smaller branch as a fallback.")
 
 
 @router.get("/v1/branches", summary="The catalogue, and what routing would decide", **operations.BRANCHES)

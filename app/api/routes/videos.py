@@ -37,7 +37,7 @@ from app.videos.profile import Profile
 
 router = APIRouter(tags=["videos"], route_class=DirectRoute)
 Parts = Annotated[Gateway, Depends(gateway_of)]
-VideoId = Annotated[str, PathParameter(description="As `POST /v1/videos` answered it.", alias="id")]
+VideoId = Annotated[str, PathParameter(description="Id that `POST /v1/videos` returned.", alias="id")]
 _TYPES = {".npz": "application/zip", ".json": JSON, ".mp4": "video/mp4"}
 _LOOK_S = 0.3
 _NAME_BYTES = 1000
@@ -58,7 +58,7 @@ class VideoQuery(BaseModel):
         description="Name of one of the service's profiles; a multipart part `profile` takes a name or a YAML profile.",
         examples=["baseline_gpu_local"],
     )
-    name: str | None = Field(None, max_length=200, description="What to call the video in its manifest.")
+    name: str | None = Field(None, max_length=200, description="Name of the video in its manifest.")
 
 
 class ListQuery(BaseModel):
@@ -66,7 +66,7 @@ class ListQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    limit: int = Field(100, ge=1, le=1000, description="Most videos that are listed, the newest first.")
+    limit: int = Field(100, ge=1, le=1000, description="Most videos in the list, newest first.")
 
 
 @router.post("/v1/videos", status_code=202, summary="A video as a job", **openapi.SUBMIT)

@@ -10,16 +10,14 @@ from typing import Any
 from app.commands.parser import Parser
 
 EXIT_CODES = (
-    "Exit code 0: every input is answered; 1: some input failed; 2: the command, a setting or a key is wrong, there is "
-    "nothing to read, or nobody answers at --url; 130: interrupted; 141: the reader of the output is gone."
+    "Exit code 0: every input was answered; 1: some input failed; 2: the command, a setting or a key is wrong, there "
+    "is no input, or --url can't be reached; 130: interrupted; 141: the reader closed the output."
 )
-_PICTURES = (
-    "pictures (JPEG, PNG, WebP, BMP), folders (searched whole), patterns such as 'in/*.jpg', or - for stdin"
-)
+_PICTURES = "pictures (JPEG, PNG, WebP, BMP), folders (searched recursively), patterns such as 'in/*.jpg', or - (stdin)"
 _WORDS = {
     "detect": ("find objects in pictures and videos", f"{_PICTURES}; videos (MP4, MOV, Matroska, WebM, AVI) too"),
     "depth": ("estimate the depth of pictures", _PICTURES),
-    "flow": ("estimate the motion between pairs of pictures", f"two of every pair, one after the other: {_PICTURES}"),
+    "flow": ("estimate the motion between pairs of pictures", f"the two pictures of each pair in order: {_PICTURES}"),
     "places": ("name the scenes of pictures", _PICTURES),
     "embed": ("turn pictures and texts into CLIP embeddings", _PICTURES),
 }  # fmt: skip
@@ -60,7 +58,7 @@ def add_gateway(parser: argparse.ArgumentParser) -> None:
     who = parser.add_mutually_exclusive_group()
     who.add_argument(
         "--url",
-        help="ask this gateway, such as http://127.0.0.1:8080; without it the models run in this process",
+        help="use this gateway, such as http://127.0.0.1:8080; without it, the models run in this process",
     )
     who.add_argument(
         "--repository", type=Path, metavar="DIR",
@@ -70,27 +68,27 @@ def add_gateway(parser: argparse.ArgumentParser) -> None:
         "--cacert",
         type=Path,
         metavar="FILE",
-        help="who signed the certificate of an https:// gateway, in PEM",
+        help="CA certificates (PEM) that verify an https:// gateway",
     )
     key = parser.add_mutually_exclusive_group()
     key.add_argument(
         "--key",
-        help="the gateway's API key; others on this machine may see a command line, so better GATEWAY_KEY",
+        help="the gateway's API key; prefer GATEWAY_KEY, because other users may see the command line",
     )
     key.add_argument(
-        "--api-key-file", type=Path, metavar="FILE", help="a file that holds the key; - reads standard input"
+        "--api-key-file", type=Path, metavar="FILE", help="file that contains the key; - reads standard input"
     )
 
 
 def add_branches(parser: argparse.ArgumentParser) -> None:
     """Options of `gateway branches`."""
     parser.description = (
-        "List the branches with tier, size, variant (* serves when none is named), state and weights. "
-        "Exit code 0: listed; 2: nobody answers there, or there is no folder of models."
+        "List the branches with tier, size, variant (* marks the default), state and weights. "
+        "Exit code 0: listed; 2: the gateway can't be reached, or there is no folder of models."
     )
     add_gateway(parser)
-    parser.add_argument("--all", action="store_true", help="also what is not there")
-    parser.add_argument("--json", action="store_true", help="print the object that GET /v1/branches answers")
+    parser.add_argument("--all", action="store_true", help="also list missing branches")
+    parser.add_argument("--json", action="store_true", help="print the answer of GET /v1/branches")
     parser.add_argument(
         "--timeout", type=_positive, default=10.0, metavar="SECONDS", help="longest wait (default 10)"
     )
@@ -99,8 +97,8 @@ def add_branches(parser: argparse.ArgumentParser) -> None:
 def add_doctor(parser: argparse.ArgumentParser) -> None:
     """Options of `gateway doctor`."""
     parser.description = (
-        "Look at what is installed, found, reachable and writable, and say what to do about the rest. "
-        "Exit code 0: nothing that the settings ask for fails; 1: something does; 2: the command or a setting is wrong."
+        "Check the installation, models, servers and folders, and suggest fixes. "
+        "Exit code 0: all checks that the settings need pass; 1: one fails; 2: the command or a setting is wrong."
     )
     add_gateway(parser)
     parser.add_argument("--quick", action="store_true", help="don't read the models to compare their digests")
@@ -109,49 +107,51 @@ def add_doctor(parser: argparse.ArgumentParser) -> None:
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--branch", help="take this branch: its name, a tier (small, medium, large) or a size in pixels"
+        "--branch", help="use this branch: its name, a tier (small, medium, large) or a size in pixels"
     )
     parser.add_argument(
-        "--fallback", action="store_true", help="if that branch can't serve, take the next smaller one"
+        "--fallback", action="store_true", help="take the next smaller branch if this one can't serve"
     )
     parser.add_argument(
         "--save", type=Path, metavar="DIR",
-        help="write NAME.<command>.json with the whole answer, and what there is to see or to compute with",
+        help="write the full answer to NAME.<command>.json, and pictures and arrays next to it",
     )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace files of an earlier --save")
     parser.add_argument(
-        "--json", action="store_true", help="one JSON object a line on stdout instead of the table"
+        "--json", action="store_true", help="print one JSON object per line on stdout instead of the table"
     )
     add_gateway(parser)
     parser.add_argument(
         "--timeout", type=_positive, default=60.0, metavar="SECONDS",
-        help="longest wait for the answer to one input (default 60); for a frame of a video, likewise",
+        help="time limit for the answer to one input or one frame of a video (default 60)",
     )  # fmt: skip
     parser.add_argument(
         "--wait", type=_not_negative, default=60.0, metavar="SECONDS",
-        help="longest wait, an input, for a gateway that is busy and says when to come again (default 60)",
+        help="longest total wait per input for a busy gateway that sends Retry-After (default 60)",
     )  # fmt: skip
     parser.add_argument(
-        "--jobs", type=_count, metavar="N", help="inputs under way at once (default: 4 with --url, else 2)"
+        "--jobs", type=_count, metavar="N", help="inputs processed at once (default: 4 with --url, else 2)"
     )
 
 
 def _add_detect(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--conf", type=_unit, help="a box's score must be greater (default 0.25)")
-    parser.add_argument("--iou", type=_unit, help="boxes of a class that overlap more are one (default 0.7)")
+    parser.add_argument("--conf", type=_unit, help="keep only boxes with a higher score (default 0.25)")
     parser.add_argument(
-        "--max-det", "--max_det", type=_count, metavar="N", help="most boxes a picture (default 300)"
+        "--iou", type=_unit, help="boxes of a class that overlap more count as one (default 0.7)"
+    )
+    parser.add_argument(
+        "--max-det", "--max_det", type=_count, metavar="N", help="most boxes per picture (default 300)"
     )
     parser.add_argument(
         "--classes", action="append", metavar="NAMES", help="keep these classes: names or ids, with commas"
     )
     parser.add_argument(
-        "--agnostic", action="store_true", help="boxes suppress each other whatever their class"
+        "--agnostic", action="store_true", help="boxes suppress each other regardless of class"
     )
     parser.add_argument("--variant", choices=("n", "s", "m", "l", "x"), help="YOLO11 variant")
     how = parser.add_mutually_exclusive_group()
-    how.add_argument("--every", type=_count, metavar="N", help="of a video: every N-th frame")
-    how.add_argument("--fps", type=_positive, help="of a video: so many frames a second, at most")
+    how.add_argument("--every", type=_count, metavar="N", help="take every N-th frame of a video")
+    how.add_argument("--fps", type=_positive, help="take at most this many frames per second of a video")
 
 
 def _add_depth(_: argparse.ArgumentParser) -> None:
@@ -166,13 +166,13 @@ def _add_flow(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_places(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--topk", "-k", type=_count, metavar="N", help="how many categories (default 5)")
+    parser.add_argument("--topk", "-k", type=_count, metavar="N", help="number of categories (default 5)")
     _add_fit(parser)
 
 
 def _add_embed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text", action="append", default=[], help="embed this text; may be repeated")
-    parser.add_argument("--no-normalize", action="store_true", help="leave the vectors at their own length")
+    parser.add_argument("--no-normalize", action="store_true", help="don't scale the vectors to length 1")
     _add_fit(parser)
 
 
@@ -180,7 +180,7 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fit",
         choices=("crop", "stretch"),
-        help="the picture's middle, or all of it squeezed (default crop)",
+        help="crop the middle of the picture, or stretch all of it (default crop)",
     )
 
 

@@ -6,9 +6,8 @@ import argparse
 from pathlib import Path
 
 EXIT_CODES = (
-    "Required is what /readyz waits for. Exit code 0: all that is required is well; 1: something required is wrong "
-    "(with --strict, something optional is "
-    "broken); 2: nobody answers there, or the command or a setting is wrong."
+    "A branch is required if /readyz waits for it. Exit code 0: all required branches work; 1: a required one fails "
+    "(with --strict, also an optional one); 2: the server can't be reached, or the command or a setting is wrong."
 )
 
 
@@ -24,11 +23,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--api-key-file", type=Path, metavar="FILE",
         help="the gateway's API key, with the scopes infer and operate; - reads standard input",
     )  # fmt: skip
+    parser.add_argument("--operate-url", help="the gateway's separate port, if it serves /livez and /readyz")
     parser.add_argument(
-        "--operate-url", help="the gateway's port for operation, if /livez and /readyz are there"
-    )
-    parser.add_argument(
-        "--variant", help="detection variant that the checklist speaks of (a gateway uses its own; default x)"
+        "--variant", help="detection variant of the checklist (a gateway uses its own; default x)"
     )
     parser.add_argument(
         "--require", metavar="PATTERNS",
@@ -38,21 +35,25 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--branches",
         default="*",
-        help="infer these alone: shell patterns, separated by commas (default: all READY)",
+        help="infer only these: shell patterns, separated by commas (default: all READY)",
     )
     parser.add_argument(
-        "--transport", choices=("auto", "shared_memory", "bytes"), help="of tensors over gRPC (default: auto)"
+        "--transport",
+        choices=("auto", "shared_memory", "bytes"),
+        help="transport of tensors over gRPC (default: auto)",
     )
     parser.add_argument(
         "--timeout", type=_seconds, default=30.0, metavar="SECONDS",
-        help="longest wait for one answer (default 30); questions about the server wait 5 at most",
+        help="time limit for one answer (default 30); at most 5 for server metadata",
     )  # fmt: skip
-    parser.add_argument("--strict", action="store_true", help="what is optional and broken counts too")
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout instead of the table")
+    parser.add_argument("--strict", action="store_true", help="fail on broken optional branches, too")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object on stdout instead of the table"
+    )
 
 
 def _seconds(text: str) -> float:
     seconds = float(text)
     if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError("a time is positive")
+        raise argparse.ArgumentTypeError("a time must be positive")
     return seconds

@@ -50,8 +50,8 @@ DETECT: dict[str, Any] = {
 }  # fmt: skip
 EXAMPLES = {"detect": DETECT}
 DESCRIPTION = (
-    "Boxes of the frame; of each frame under `results` when several were sent; as image/png or image/jpeg the frame "
-    "with its boxes drawn."
+    "Boxes of the frame. For several frames, `results` has the boxes of each. As image/png or image/jpeg, the answer "
+    "is the frame with its boxes drawn."
 )
 _PAIR = "-F file=@docs/astronaut.jpg -F file=@docs/astronaut.jpg"
 SAMPLES = (
