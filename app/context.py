@@ -21,7 +21,7 @@ _TRACEPARENT = re.compile(
 
 
 class EndSpan(Protocol):
-    """Ends what was begun; with the error that ended it, if one did."""
+    """Callback that ends a span, with its error if there was one."""
 
     def __call__(self, error: BaseException | None = None, /) -> None: ...
 
@@ -93,17 +93,17 @@ def current() -> CurrentRequest | None:
 
 
 def enter(request: CurrentRequest) -> contextvars.Token[CurrentRequest | None]:
-    """Make it the current one, until `leave`."""
+    """Make this request the current one until `leave`."""
     return _current.set(request)
 
 
 def leave(token: contextvars.Token[CurrentRequest | None]) -> None:
-    """The current request is the one before again."""
+    """Restore the previous current request."""
     _current.reset(token)
 
 
 def here(function: Callable[..., T]) -> Callable[..., T]:
-    """`function`, to be called by other threads, one at a time, which then work for the current request."""
+    """Wrap `function` so that other threads, one at a time, call it on behalf of the current request."""
     context = contextvars.copy_context()
 
     def run(*args: Any) -> T:
@@ -125,7 +125,7 @@ def begin(stage: str) -> EndSpan | None:
 
 
 def stop_spans() -> None:
-    """No more spans for the current request: it is a video, and has too many frames."""
+    """Stop tracing the current request, because a video has too many frames."""
     request = _current.get()
     if request is not None:
         request.spans = None
@@ -143,21 +143,21 @@ def trace_headers() -> Mapping[str, str] | None:
 
 
 def note_problem(code: str) -> None:
-    """The current request is answered with this problem, or one of its frames is."""
+    """Record the problem that answers the current request or one of its frames."""
     request = _current.get()
     if request is not None:
         request.codes.append(code)
 
 
 def note_encoded(ms: float) -> None:
-    """The current request's answer was encoded for so long."""
+    """Record how long the encoding of the current request's answer took."""
     request = _current.get()
     if request is not None:
         request.encode_ms += ms
 
 
 def note_served(family: str, branch: str) -> None:
-    """The current request is answered by this branch."""
+    """Record the branch that answers the current request."""
     request = _current.get()
     if request is not None:
         request.served.add((family, branch))

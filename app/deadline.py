@@ -34,7 +34,7 @@ class Deadline:
         return Deadline(self._at, self)
 
     def cancel(self) -> None:
-        """End the time now, for every part too: nobody waits for the answer any more."""
+        """Expire now, together with all parts: nobody waits for the answer any more."""
         self._at = 0.0
 
     def remaining(self) -> float:

@@ -147,7 +147,9 @@ _JSON = json.JSONDecoder(
 
 
 def _check(document: Any, most_values: int) -> None:
-    """Depth, number and text of a document's values; level by level, so that no nesting is too deep to look at."""
+    """Check depth, number and texts of a document's values, level by level, so that deep nesting needs no
+    recursion.
+    """
     level, left = [document], most_values
     for _ in range(DEEPEST):
         left -= len(level)
@@ -212,7 +214,7 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types her
 
 
 def _yaml_text(text: str) -> str:
-    """JSON writes a character beyond 16 bits as two escapes, and PyYAML reads each of them as a character."""
+    """Join surrogate pairs: JSON escapes a character beyond 16 bits as two units."""
     if not is_text(text):
         text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
         _check_text(text)

@@ -31,7 +31,7 @@ def missing(extra: str) -> str | None:
 
 
 def explained(error: ModuleNotFoundError) -> str | None:
-    """The same line for an import that failed; None where no extra brings the module."""
+    """Return the same line for a failed import, or None if no extra brings the module."""
     root = (error.name or "").partition(".")[0]
     brought = {module.partition(".")[0]: extra for extra, (_, module) in EXTRAS.items()}
     return missing(brought[root]) if root in brought else None

@@ -129,7 +129,7 @@ class PoolUsage:
 
 @dataclass(frozen=True, slots=True)
 class EngineUsage:
-    """Current and total work of an engine; `connected` is None for engines without a server.
+    """State and counters of an engine; `connected` is None for engines without a server.
 
     `out_of_memory`: runs that failed for want of device memory, by branch; `quarantined`: branches that are out because
     of that; `recovered`: attempts to bring them back, by branch and outcome. `retries`: inferences sent again, by
@@ -163,7 +163,7 @@ class Engine(Protocol):
         """
 
     def lease(self, branch: Branch, deadline: Deadline) -> AbstractContextManager[Lease]:
-        """Wait for free tensors of `branch`.
+        """Wait for a free set of tensors of `branch`.
 
         Raises:
             Overloaded: too many wait already.
@@ -175,13 +175,13 @@ class Engine(Protocol):
         """State of every model of the catalogue, by name: another mapping once any has changed; never blocks."""
 
     def usage(self) -> EngineUsage:
-        """Leases by branch, and how it is with the server; never blocks."""
+        """Return leases by branch, and the state of the server; never blocks."""
 
     def close(self) -> None:
         """Release everything; a second call does nothing."""
 
     def abandon(self) -> None:
-        """Give back what would outlive this process, in about a second and without waiting for anybody's runs."""
+        """Release what would outlive this process, in about a second, without waiting for running inferences."""
 
 
 class Poolable(Protocol):
@@ -240,7 +240,7 @@ class LeasePool(Generic[P]):
             return PoolUsage(self._size, self._made - len(self._free), len(self._waiting))
 
     def close(self) -> None:
-        """Close what is free now; what is out is closed when it comes back."""
+        """Close the free items now, and the leased ones when they are returned."""
         with self._lock:
             self._closed = True
             free, self._free = self._free, []

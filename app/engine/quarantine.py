@@ -91,7 +91,7 @@ class Quarantine:
 
     @contextmanager
     def watching(self, branch: Branch) -> Iterator[None]:
-        """Around a run.
+        """Context manager around a run.
 
         Raises:
             InsufficientGpuMemory: the branch is in quarantine, or is from now on because this run had no memory.
@@ -107,7 +107,7 @@ class Quarantine:
             raise
 
     def add(self, branch: Branch, error: InsufficientGpuMemory) -> float:
-        """A run of the branch had no memory; answers in how many seconds it may serve again."""
+        """Quarantine a branch whose run lacked memory; return the seconds until it may serve again."""
         with self._wake:
             self._failures[branch.name] += 1
             known = self._cases.get(branch.name)
@@ -123,7 +123,7 @@ class Quarantine:
         return max(case.wait(), 1.0)
 
     def note_reloads(self, models: Collection[str]) -> None:
-        """The server has loaded these models again, or doesn't serve them now: another gateway may be at it."""
+        """Note that the server reloaded these models or stopped serving them, perhaps for another gateway."""
         with self._wake:
             for case in self._cases.values():
                 case.reloaded = case.reloaded or any(model.name in models for model in case.branch.models)
@@ -132,7 +132,7 @@ class Quarantine:
         return name in self._cases
 
     def verdict(self, state: ModelState) -> ModelState:
-        """`state`, or that its branch is out of memory, when that happened, and what becomes of it."""
+        """Return `state`, or a state that says since when its branch is out of memory and what happens next."""
         case = self._cases.get(state.name)
         if case is None or state.readiness is Readiness.UNREACHABLE:
             return state
@@ -163,7 +163,7 @@ class Quarantine:
             self._wake.notify()
 
     def close(self) -> None:
-        """No attempt begins any more; `join` waits for the one under way."""
+        """Stop beginning attempts; `join` waits for the running one."""
         with self._wake:
             self._closed = True
             self._wake.notify()
@@ -234,7 +234,7 @@ class Quarantine:
 
 
 def _line(error: GatewayError) -> str:
-    """Its words on one line: backends end theirs with a line of their own."""
+    """Join the error's text into one line; backends add lines of their own."""
     return " ".join(error.detail.split())
 
 

@@ -85,7 +85,7 @@ class Warmer:
         self._thread.start()
 
     def verdict(self, branch: Branch, state: ModelState) -> ModelState:
-        """`state` of a branch that the server calls READY, or that it is not served yet, or not at all."""
+        """Return `state` for a branch that may serve, or a state that says why it doesn't serve yet or at all."""
         with self._wake:
             trial = self._trials.get(branch.name)
             if trial is None or trial.version != state.version:
@@ -101,7 +101,7 @@ class Warmer:
         return replace(state, readiness=Readiness.LOADING, reason=reason, settling=not hangs)
 
     def again(self, name: str) -> None:
-        """The server has loaded the branch, or a part of it, again: it serves, and is run once more meanwhile."""
+        """Warm a reloaded branch up again; it keeps serving meanwhile."""
         with self._wake:
             old = self._trials.get(name)
             if old is not None:
@@ -110,7 +110,7 @@ class Warmer:
                 self._wake.notify()
 
     def passed(self, branch: Branch, version: str) -> None:
-        """The branch has just been run elsewhere: it serves at once."""
+        """Mark a branch as warm that has just been run elsewhere; it serves at once."""
         with self._wake:
             self._trials[branch.name] = _Trial(branch, version, again=True, done=True)
 
@@ -125,7 +125,7 @@ class Warmer:
             self._trials.clear()
 
     def close(self) -> None:
-        """No run begins any more; `join` waits for those under way."""
+        """Stop beginning runs; `join` waits for the running ones."""
         with self._wake:
             self._closed = True
             self._wake.notify()

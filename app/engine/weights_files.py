@@ -1,4 +1,4 @@
-"""Files of served models, looked at by threads of their own: no mount that hangs blocks whoever asks.
+"""Files of served models, checked on separate threads, so that a hanging mount never blocks a request.
 
 One thread looks at stamps and notes several times a second, another computes digests. A file that takes longer than the
 limit is left to its thread, which may never come back, and a new thread goes on with the others.
@@ -40,7 +40,7 @@ class Facts:
 
 
 class _Hand:
-    """A thread with work that may block: what it is at, and since when."""
+    """Thread whose work may block, with its current task and the task's start."""
 
     def __init__(self, work: Callable[[_Hand], None], name: str) -> None:
         self.at: Key | None = None
@@ -210,7 +210,7 @@ class WeightsFiles:
             self._changed()
 
     def _true(self, key: Key, stamp: Stamp, claim: str, newer: bool) -> bool:
-        """Tell if the digest that is claimed for these files is believed, or is known to be theirs."""
+        """Return True if the noted digest is trusted, or has been verified for these files."""
         if claim == UNKNOWN:
             return False
         known = self._digests.get(key)

@@ -1,8 +1,8 @@
 """API keys: how one is made, written down, recognised, and what it may do. Knows no HTTP.
 
 A key is 32 random bytes, so its SHA-256 says nothing about it: there is no list of likely keys to try, which is what a
-slow hash such as bcrypt protects passwords from. That would cost every request its time, and who floods the gateway
-with wrong keys would have all of it.
+slow hash such as bcrypt protects passwords from. A slow hash would slow down every request, and a flood of wrong keys
+would exhaust the processor.
 
 An entry of the configuration is one line: a name, the hash, and what the key may do:
 
@@ -81,7 +81,7 @@ class Caller:
 
 
 def new_key() -> str:
-    """A key that nobody has had before: 256 random bits, recognisable by its prefix to scanners for secrets."""
+    """Make a new key: 256 random bits, with a prefix that scanners for secrets recognise."""
     return PREFIX + secrets.token_urlsafe(32)
 
 

@@ -19,7 +19,7 @@ _MOMENT = struct.Struct("<d")
 
 
 def after(full_at: float, rate: Rate, now: float) -> tuple[float, float]:
-    """Take one request: when the bucket is full again, and 0 or the seconds until there is one to take.
+    """Take one request; return when the bucket is full again, and 0 or the seconds until a request is available.
 
     Args:
         full_at: as it was; 0 for a bucket that nobody has used.

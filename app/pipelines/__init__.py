@@ -1,1 +1,1 @@
-"""decode -> route -> prepare -> run -> finish, one module a family."""
+"""decode -> route -> prepare -> run -> finish, one module per family."""

@@ -25,7 +25,7 @@ _MOST_REMEMBERED = 256
 
 
 class _Stage:
-    """Measures one stage, also of what fails; no generator, which would take three times as long."""
+    """Context manager that measures one stage, also if it fails; a generator would take three times as long."""
 
     __slots__ = ("_end_span", "_ms", "_name", "_spans", "_started")
 
@@ -46,7 +46,7 @@ class _Stage:
 
 
 class Timings:
-    """Milliseconds a stage, of one frame; `decode_s` are seconds that were spent on it before."""
+    """Milliseconds per stage of one frame; `decode_s` is the time in seconds already spent on decoding it."""
 
     def __init__(self, decode_s: float = 0.0) -> None:
         self.ms: dict[str, float] = dict.fromkeys(STAGES, 0.0)
@@ -64,7 +64,7 @@ class Timings:
 
 
 class leased:  # noqa: N801  # used like the function that it would be, in a quarter of the calls
-    """`Engine.lease`, the wait for it counted as stage `queue`, with what the request has waited for before."""
+    """Call `Engine.lease`; count the wait as stage `queue`, together with the earlier waits of the request."""
 
     __slots__ = ("_deadline", "_held", "_timings")
 
@@ -148,7 +148,7 @@ def _nbytes(specs: tuple[TensorSpec, ...]) -> int:
 
 
 def observe(metrics: Metrics, served: Served) -> None:
-    """Count one inference, and its frame: when its request is over, or now where it belongs to none."""
+    """Count one inference, and its frame: at the end of its request, or now if there is no request."""
     branch, timings = served.decision.branch, served.timings
     metrics.observe_inference(branch.name, timings.transport, _nbytes(branch.inputs), _nbytes(branch.outputs))
     frame = (branch.family, branch.name, served.decision.kind, timings.ms)
@@ -282,7 +282,7 @@ class Router:
             raise by_code(error.code)(error.detail) from error
 
     def _compact(self) -> str:
-        """Return the reason for sending frames as UINT8, or an empty string if they go as FP32."""
+        """Return the reason to send frames as UINT8, or an empty string to send FP32."""
         if self.detect_input == "uint8":
             return "as set"
         by_bytes = self.detect_input == "auto" and self.engine.transport == "bytes"
@@ -321,7 +321,7 @@ T = TypeVar("T")
 
 
 def on_branch(router: Router, family: str, framed: Framed, run: Callable[[Decision], T]) -> T:
-    """`run` on the branch that is decided, and on the next smaller ones while each is out of memory.
+    """Call `run` on the chosen branch, and on the next smaller ones while each runs out of memory.
 
     Only callers who allow a fallback get one; a frame of a video falls back by itself, and the next one doesn't.
 

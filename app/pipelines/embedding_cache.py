@@ -1,4 +1,4 @@
-"""Embeddings of prompts, by content: what was computed once by the same weights is not computed again."""
+"""Cache of prompt embeddings, by content: the same weights never compute an embedding twice."""
 
 from __future__ import annotations
 

@@ -46,8 +46,8 @@ class FlowField:
 def colour_picture(values: NDArray[np.float32], *, jpeg: bool = False) -> bytes:
     """A field `[2, H, W]` as PNG or JPEG in the Middlebury colours.
 
-    Made strip by strip, or a photo of 12 million pixels would take a gigabyte. The longest displacement goes with
-    every strip as a last row: it is what saturation is relative to.
+    The picture is made in strips; in one piece, a photo of 12 million pixels would take a gigabyte. Every strip gets
+    the longest displacement as its last row, since saturation is relative to it.
     """
     height, width = values.shape[1:]
     longest = np.hypot(*values).argmax()

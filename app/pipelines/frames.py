@@ -169,7 +169,7 @@ class FramesInOrder:
         self._results.put(None)
 
     def _work(self) -> None:
-        """On each thread: who is free takes the next frame from the source itself, so none is handed on."""
+        """Loop of each thread: a free thread reads the next frame from the source itself, without a dispatcher."""
         while (task := self._next()) is not None:
             task.run(self._patience, self._closed)
 
@@ -185,7 +185,7 @@ class FramesInOrder:
             return self._tasks.popleft() if self._tasks else None
 
     def _read(self) -> bool:
-        """Tasks of the next frame; False: there is none, and who iterates hears why."""
+        """Read the next frame and queue its tasks; False at the end, whose reason the iterator gets."""
         end: BaseException | None = None
         try:
             while not self._tasks:
@@ -236,7 +236,7 @@ class _Task:
         self.future: Future[Any] = Future()
 
     def run(self, patience: Patience, stop: threading.Event) -> None:
-        """Do it, release what it holds, and say what came out."""
+        """Run the step, release the frames it holds, and store the result."""
         try:
             result = patiently(self._once, patience, stop)
         except BaseException as error:  # noqa: BLE001  # it belongs to whoever takes the result
@@ -256,7 +256,7 @@ class _Task:
 
 
 def patiently(call: Callable[[], Any], patience: Patience, stop: threading.Event) -> Any:
-    """`call()`, again while the backend is away, full or recovering; a video is not given up because of a moment.
+    """Call `call()`, and retry while the backend is away, full or recovering; a short outage doesn't end a video.
 
     Raises:
         GatewayError: the last one, once `patience` or the deadline is over or `stop` is set.

@@ -119,7 +119,7 @@ def required_models(catalogue: Catalogue, required: Sequence[str]) -> set[str]:
 
 
 def _names(pattern: str, branch: Branch) -> bool:
-    """A twin is nobody's but who writes its whole name: its branch serves as well."""
+    """Match a twin only by its full name, since its branch serves the same requests."""
     return fnmatch.fnmatchcase(branch.name, pattern) if branch.twin_of is None else pattern == branch.name
 
 

@@ -29,7 +29,7 @@ class StreamOptions:
 
 # A frame, the sample before it and what surrounds it -> a result that is `served`; None: nothing to say of it.
 Run = Callable[[Frame, Frame | None, Framed], Any]
-# In the order of the frames: what is made of a result where it depends on those before.
+# Called in the order of the frames: finishes a result that depends on earlier ones.
 Follow = Callable[[Sample, Any], Any]
 
 

@@ -1,4 +1,4 @@
-"""Detection and tracking together: what the tracker must see, and what the caller does."""
+"""Detection and tracking together: the boxes that the tracker needs, and those that the caller sees."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Drain:
 
     @property
     def begun(self) -> bool:
-        """True once there is an order to stop."""
+        """True after the order to stop."""
         return self._began is not None
 
     @property
@@ -66,7 +66,7 @@ class Drain:
         self._over = True
 
     def probed(self, *, green: bool) -> None:
-        """Count an answer of `/readyz`."""
+        """Count one answer of `/readyz`."""
         if self._began is None:
             if green:
                 self._green = (self._green[1], self._clock())

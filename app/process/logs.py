@@ -1,4 +1,4 @@
-"""Structured logs: a line of JSON or of text a record, with the request's id and trace in it."""
+"""Structured logs: one line of JSON or text per record, with the request's id and trace."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def configure(level: str, form: Form, stream: TextIO | None = None) -> None:
 
 
 def _add_request(record: logging.LogRecord) -> bool:
-    """Put the current request's id and trace into the record; the thread that logs knows it, the formatter may not."""
+    """Put the request's id and trace into the record, on the thread that logs; a formatter may run elsewhere."""
     request = context.current()
     if request is not None:
         record.request_id = request.id
@@ -61,7 +61,7 @@ class Json(logging.Formatter):
 
 
 class Console(logging.Formatter):
-    """For people: the same on a line of text. A message can't forge a second line."""
+    """Text formatter for people: the same fields on one line. A message can't forge a second line."""
 
     def format(self, record: logging.LogRecord) -> str:
         ids = [

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 
-# mallopt(3). Two arenas, however many threads: what an arena keeps is kept once an arena.
+# mallopt(3). Two arenas for all threads, since each arena keeps memory of its own.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
 _MIB = 1 << 20
 _WISHES = (
@@ -21,7 +21,7 @@ _WISHES = (
 
 
 def give_back() -> bool:
-    """Return the pages that no block holds now to the kernel; False where the C library isn't glibc.
+    """Return unused pages to the kernel; False if the C library isn't glibc.
 
     What large pictures took would otherwise stay for good. A millisecond or two, without Python's lock.
     """
@@ -30,6 +30,6 @@ def give_back() -> bool:
 
 
 def keep_pages() -> bool:
-    """Tell the C library, for the life of the process; whether it is one that listens (glibc)."""
+    """Configure the C library for the life of the process; return True if it is glibc."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     return mallopt is not None and all(mallopt(name, value) == 1 for name, value in _WISHES)

@@ -1,7 +1,7 @@
 """The end of a process that is told to stop: a drain, then the requests under way, then a limit that holds.
 
-The server itself lets requests under way finish, and then closes the engine. This is for when that takes too long (a
-Triton that hangs, a decoder that does): what other processes would keep for us is given back, and the process ends.
+The server itself lets requests under way finish, and then closes the engine. This module limits that time, for
+example when Triton or a decoder hangs: it releases what other processes hold for this one, and ends the process.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ENDED_HARD = 1
 
 
 class Shutdown:
-    """Stands between a signal and its handler.
+    """Wrapper around the handlers of the stop signals.
 
     The first signal begins the drain, and reaches the handler when that is over. A second one ends the drain, or else
     the process.
@@ -77,7 +77,7 @@ class Shutdown:
 
     def _later(self, seconds: float, why: str) -> None:
         timer = threading.Timer(seconds, self._end, (why,))
-        timer.daemon = True  # an end that comes before it is the better one
+        timer.daemon = True  # it must not delay an earlier, regular end
         timer.start()
 
     def _end(self, why: str) -> None:
@@ -89,7 +89,8 @@ class Shutdown:
 
 
 def bound(requests_s: float, abandon: Callable[[], None], drain: Drain) -> None:
-    """From now on a stop takes at most the drain's and the requests' time and a little; a second signal shortens it.
+    """Limit every stop from now on to the time of the drain and the requests, and a little more; a second signal
+    shortens it.
 
     Does nothing outside the main thread, where no signals arrive. A worker is stopped by its parent alone: Ctrl-C
     reaches both.
@@ -114,7 +115,7 @@ def cleanly() -> None:
 
 
 def with_parent() -> None:
-    """A worker whose parent dies stops too: it would hold the port, and nobody would ever start it again."""
+    """Stop a worker when its parent dies; otherwise it would keep the port without being supervised."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return

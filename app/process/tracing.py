@@ -1,4 +1,4 @@
-"""OpenTelemetry spans: one a request, under it one a stage of each frame. An extra; imported only when asked for.
+"""OpenTelemetry spans: one per request, with a child span per stage of each frame. An extra; imported only on demand.
 
 Frames of a video are no spans (there may be 200,000 of them): its request has one, and the metrics have their stages.
 """
@@ -26,7 +26,8 @@ _W3C = TraceContextTextMapPropagator()
 
 
 def otlp(endpoint: str) -> SpanProcessor:
-    """Sends spans to a collector by HTTP, in batches, from a thread of its own; the URL is the whole one.
+    """Create a processor that sends spans to a collector by HTTP, in batches, on its own thread; `url` is the full
+    URL.
 
     A collector that is away costs its spans, never a request.
     """

@@ -14,7 +14,7 @@ from app.vision.bytetrack import ByteTracker
 from app.vision.tracks import TrackParameters
 
 _FORMAT = 1
-# How far the service's own clock goes on where it stands behind the session's last frame (another host, NTP).
+# Step of the time where the service's clock is behind the session's last frame (another host, NTP).
 _TICK_S = 0.001
 
 
@@ -111,6 +111,6 @@ class Session:
         return Tracked(*visible(found, ids, conf), self.tracker.frames, time_s)
 
     def after_last(self, now: float) -> float:
-        """`now`, or just after the last frame where that isn't in the past."""
+        """Return `now`, or a time just after the last frame if that isn't in the past."""
         last = self.tracker.last_time_s
         return now if last is None or now > last else last + _TICK_S

@@ -17,14 +17,14 @@ from app.errors import DeadlineExceeded, Overloaded
 
 
 class _Line:
-    """The requests of one session in flight, first the one that comes first."""
+    """The in-flight requests of one session, in the order of their turns."""
 
     def __init__(self) -> None:
         self.turns: list[Turn] = []
         self._served: Turn | None = None
 
     def call_next(self) -> None:
-        """Serve the first as soon as it waits; not the one behind it, however long the first takes."""
+        """Wake the first request as soon as it waits; never a later one, however long the first takes."""
         if self._served is None and self.turns and self.turns[0].waits:
             self._served = self.turns[0]
             self._served.called.set()

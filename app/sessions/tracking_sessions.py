@@ -155,7 +155,7 @@ class Sessions:
             raise _not_found(session_id)
 
     def _found(self, session_id: str, owners: Sequence[str | None]) -> tuple[str | None, Snapshot]:
-        """The one session of this id that one of the owners has: the first owner's, else it must be the only one."""
+        """Return the session of this id: the first owner's, or the only one among the other owners."""
         store = self.store()
         check_id(session_id)
         found = {}
@@ -202,7 +202,7 @@ class Sessions:
 def _usable(
     call: SessionCall, frames: Sequence[Detections | GatewayError]
 ) -> tuple[SessionCall, list[Detections]]:
-    """The frames that could be read, and the call with their timestamps alone."""
+    """Return the frames that could be read, and the call with only their timestamps."""
     rows = [row for row, frame in enumerate(frames) if isinstance(frame, Detections)]
     found = [frame for frame in frames if isinstance(frame, Detections)]
     if not found:

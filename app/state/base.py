@@ -1,4 +1,4 @@
-"""Stores of sessions between requests: small values, replaced as a whole (compare and swap) or not at all."""
+"""Stores of sessions between requests: small values, replaced by compare-and-swap."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class SessionStore(Protocol):
         """
 
     def delete(self, session_id: str) -> bool:
-        """End a session; whether there was one."""
+        """End a session; return True if there was one."""
 
     def close(self) -> None:
         """Release what the store holds; a second call does nothing."""

@@ -124,7 +124,7 @@ class JobIndex:
         self._file.close()
 
     def add(self, job: Job, most_waiting: int) -> bool:
-        """Keep a new job; False: as many wait as may."""
+        """Add a new job; False if the queue is full."""
         with self._file.writing() as connection:
             (waiting,) = connection.execute("SELECT count(*) FROM jobs WHERE state = 'queued'").fetchone()
             if waiting >= most_waiting:
@@ -171,7 +171,7 @@ class JobIndex:
         return all(self._is_dead(other) for other in others)
 
     def claim(self, now: float) -> Job | None:
-        """The oldest job that may run now, or that a dead worker left; it is this owner's then."""
+        """Take the oldest job that may run now, or one of a dead worker; return None if there is none."""
         with self._file.writing() as connection:
             rows = self._rows(
                 connection,
@@ -195,7 +195,7 @@ class JobIndex:
     def finish(
         self, job_id: str, state: str, now: float, kept_bytes: int, error: tuple[str, str] | None
     ) -> None:
-        """A job of this owner is over; `error` says why it failed, or where a partial result breaks off."""
+        """Finish a job of this owner; `error` says why it failed, or where a partial result ends."""
         code, detail = error or (None, None)
         self._update(
             job_id, state=state, finished=now, kept_bytes=kept_bytes, code=code, detail=detail, owner=None
@@ -204,7 +204,7 @@ class JobIndex:
     def put_back(
         self, job_id: str, not_before: float, code: str | None, detail: str | None, attempts: int
     ) -> None:
-        """A job of this owner waits again; `attempts` is what it has had so far."""
+        """Put a job of this owner back into the queue; `attempts` counts its attempts so far."""
         self._update(
             job_id, state="queued", not_before=not_before, code=code, detail=detail, attempts=attempts, owner=None
         )  # fmt: skip
@@ -252,7 +252,7 @@ class JobIndex:
         return ids
 
     def _update(self, job_id: str, **values: Any) -> None:
-        """Only while this owner runs it and nobody deleted it."""
+        """Update a job, only while this owner runs it and nobody deleted it."""
         names = ", ".join(f"{name} = ?" for name in values)
         with self._file.writing() as connection:
             connection.execute(
@@ -270,7 +270,7 @@ class JobIndex:
         return [Job(*row) for row in connection.execute(query, values)]
 
     def _is_dead(self, owner: str | None) -> bool:
-        """Nobody holds the owner's lock any more."""
+        """True if no process holds the owner's lock."""
         if owner is None:
             return True
         if owner == self.owner:
@@ -293,6 +293,6 @@ def _locked_file(folder: Path) -> tuple[str, IO[bytes]]:
         name = uuid.uuid4().hex
         file = (folder / name).open("wb")
         fcntl.flock(file, fcntl.LOCK_EX)
-        if (folder / name).exists():  # nobody took it for a dead worker's before it was locked
+        if (folder / name).exists():  # still there: no worker removed it before it was locked
             return name, file
         file.close()

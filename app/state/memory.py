@@ -19,7 +19,8 @@ class _Entry:
 
 
 class MemoryStore:
-    """At most `most` sessions, each until it has been idle for `ttl_s` seconds; the longest idle goes first.
+    """Store of at most `most` sessions, each until it is idle for `ttl_s` seconds; the least recently used goes
+    first.
 
     `on_evicted` hears of every session that ends by itself: `ttl` or `lru`. `clock` is in seconds and never goes back.
     """

@@ -56,7 +56,7 @@ class RedisStore:
             url,
             socket_timeout=timeout_s,
             socket_connect_timeout=timeout_s,
-            # A pooled connection may have died since its last use: once more, at once, on a fresh one.
+            # A pooled connection may have broken since its last use: retry once, at once, on a new one.
             retry=Retry(NoBackoff(), 1, (redis.ConnectionError,)),
             protocol=2,  # the same answers from every server since Redis 2.6, and one round trip less to connect
         )

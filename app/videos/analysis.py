@@ -1,7 +1,7 @@
 """A whole video through a profile: decode once, run every component, write the artefacts and the manifest.
 
-Interrupted, it goes on at the last chunk; done, it is not done again; the same input, profile and models give the same
-arrays.
+An interrupted analysis resumes at the last chunk, and a finished one isn't repeated. The same input, profile and
+models give the same arrays.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ class Checkpoint:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _load(self) -> None:
-        """Take up what is there: whole chunks, one after another, under the same key."""
+        """Load the complete, consecutive chunks that have the same key."""
         for path in sorted(self._folder.glob("chunk-*.npz")):
             header = _header(path)
             if header is None or header["key"] != self._key or header["first"] != self.frames:

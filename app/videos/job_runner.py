@@ -31,7 +31,7 @@ _REPORT_S = 0.3
 _RETRY_S = 30.0
 _ROOM_S, _ROOM_LONGEST_S = 5.0, 60.0
 _MOST_ATTEMPTS, _MOST_LATE, _MOST_STALLS = 100, 20, 4
-# Worth coming back for.
+# Errors that may pass; the job is tried again later.
 PASSING = (TritonUnavailable, SeveralServers, ModelNotReady, InsufficientGpuMemory, Overloaded)
 _NO_ROOM = "the disk is full, or the service is out of file descriptors or memory; the job resumes when there is room"
 
@@ -216,7 +216,7 @@ class JobRunner:
             self._come_back(job, VideosUnavailable("the job's files can't be read or written"))
 
     def _wait_for_room(self, job: Job, error: Exception) -> None:
-        """Put the job back with its input and what is done, however often that happens."""
+        """Put the job back into the queue with its input and its results so far, any number of times."""
         self._short[job.id] = times = self._short.get(job.id, 0) + 1
         self._metrics.retries.labels("job_postponed").inc()
         self.say(error if isinstance(error, GatewayError) else VideosUnavailable(str(error)))
@@ -224,7 +224,7 @@ class JobRunner:
         self._put_back(job, pause, VideosUnavailable(_NO_ROOM), counts=False)
 
     def _come_back(self, job: Job, error: GatewayError) -> None:
-        """Put the job back: what stood in the way may pass, also a backend or a decoder that was too slow.
+        """Put the job back into the queue; the obstacle may pass, even a backend or decoder that was too slow.
 
         A decoder that hangs again and again does so because of its file.
         """
@@ -239,7 +239,7 @@ class JobRunner:
         self._put_back(job, _RETRY_S, error)
 
     def _over(self, job: Job, state: str, error: tuple[str, str] | None) -> None:
-        """Write the end of the job, then remove its input: a crash in between loses neither."""
+        """Record the end of the job, then remove its input: a crash in between loses neither."""
         self._short.pop(job.id, None)
         if self._settled(lambda: self._finish(job, state, error)):
             self._files.input(job.id).unlink(missing_ok=True)
@@ -254,7 +254,7 @@ class JobRunner:
         return True
 
     def _settled(self, write: Callable[[], bool | None]) -> bool | None:
-        """Use the index, however long that takes: a job isn't left `running`. A stop leaves it to the next start."""
+        """Retry until the index can be used, so that no job stays `running`; a stop leaves that to the next start."""
         while True:
             try:
                 return write()

@@ -149,7 +149,7 @@ class VideoJobs:
         return job
 
     def _keep(self, job: Job, file: BinaryIO, profile: Profile) -> bool:
-        """Keep the job's files and its row, or nothing of it."""
+        """Store the job's files and its row, or neither."""
         taken = False
         try:
             self._files.keep(job.id, file, profile)
@@ -216,7 +216,7 @@ class VideoJobs:
         except VideosUnavailable:
             if job.state not in FINISHED:
                 raise
-            self._files.remove(job_id)  # which makes room for writing so
+            self._files.remove(job_id)  # frees space for the index
             self._index.mark_deleted(job_id)
         with contextlib.suppress(VideosUnavailable):  # the keeper goes on with it
             self._runner.stop_deleted()
@@ -254,7 +254,7 @@ class VideoJobs:
         )
 
     def _keep_house(self) -> None:
-        """On a thread of its own: deleted jobs stop and go, old ones too, and what belongs to none."""
+        """Loop of the housekeeping thread: stop and remove deleted jobs, remove old ones and files without a job."""
         swept = -_RETENTION_S
         while not self._closing.wait(LOOK_S):
             try:
@@ -289,5 +289,5 @@ class VideoJobs:
 
 
 def _partial(job: Job) -> bool:
-    """The job is done as far as its video could be read; `code` and `detail` say why not further."""
+    """The part of the video that could be read is done; `code` and `detail` give the reason for the end."""
     return job.state == "done" and job.code is not None

@@ -1,4 +1,4 @@
-"""A run as a picture: a panel a family, a group of bars a branch, a bar a target. Needs matplotlib."""
+"""A run as a picture: one panel per family, one group of bars per branch, one bar per target. Needs matplotlib."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ class Results:
 
 
 def text_of(document: dict[str, Any]) -> str:
-    """JSON with a line a row, so that a difference between two runs can be read."""
+    """JSON with one line per row, so that a diff of two runs is readable."""
     rows = ",\n  ".join(json.dumps(row) for row in document["rows"])
     head = json.dumps({key: value for key, value in document.items() if key != "rows"}, indent=1)
     return f'{head[:-2]},\n "rows": [\n  {rows}\n ]\n}}\n'

@@ -2,7 +2,7 @@
 
     python -m benchmarks.speed.bare_asgi --triton-url 127.0.0.1:8001 --port 9000
 
-POST /<case> with the JPEG as body (two parts of a form for flow). One hop to a thread a request, the body joined
+POST /<case> with the JPEG as body (two parts of a form for flow). One hop to a thread per request, the body joined
 once, the answer in one piece; uvicorn with uvloop and httptools, as the gateway has them. No routing, validation,
 limits, metrics, provenance or errors.
 """

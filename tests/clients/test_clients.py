@@ -38,7 +38,7 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(*command: str | Path, **environment: str) -> list[dict[str, list[float]]]:
-    """Run a client, which prints one answer a line, and return the boxes of each answer."""
+    """Run a client, which prints one answer per line, and return the boxes of each answer."""
     done = subprocess.run(
         [str(word) for word in command],
         env={**os.environ, **environment},

@@ -38,7 +38,7 @@ from routing.policy import Readiness
 
 _log = logging.getLogger(__name__)
 _LEFT_OUT = "not among the models that are loaded (GATEWAY_MODELS says which are)"
-_CLOSE_S = 1.0  # closing waits so long for what can't be interrupted
+_CLOSE_S = 1.0  # longest wait in `close` for work that can't be interrupted
 _RUN_S = 60.0  # of the run that ends a quarantine, where no time of a first run is set
 
 
@@ -227,7 +227,7 @@ class EmbeddedEngine:
         return [known[name] for name in self._options.branches]
 
     def _leave_out(self) -> None:
-        """Say of branches that aren't in `_in_order`, and of models that only they have, that nobody loads them."""
+        """Mark the branches that aren't in `_in_order`, and the models that only they use, as not loaded."""
         wanted = {model.name for branch in self._in_order() for model in branch.models}
         for branch in self._catalogue.branches.values():
             parts = [self._states[model.name] for model in branch.models if model.name not in wanted]
@@ -252,7 +252,7 @@ class EmbeddedEngine:
                 self._bring(branch)
 
     def _bring(self, branch: Branch) -> None:
-        """Load a branch and serve it; what served under its name goes on until then, and where that fails."""
+        """Load a branch and serve it. The old version serves until then, and afterwards if loading fails."""
         with self._loading:
             candidate = self._load(branch)
         if self._warmer is None or candidate.pool is None:
@@ -329,8 +329,8 @@ class EmbeddedEngine:
             self.loaded.set()
 
     def _recover(self, branch: Branch, reloaded: bool) -> Recovery:
-        """Sessions never give back what they hold: they go, and where there is memory, others take their place."""
-        del reloaded  # nobody else loads here
+        """Recover from exhausted memory: drop the sessions, which never release any, and open new ones."""
+        del reloaded  # this thread alone loads
         with self._loading:
             both = [self._catalogue.branches[name] for name in branch.same_weights]
             for one in both:
@@ -350,7 +350,7 @@ class EmbeddedEngine:
         return "reloaded"
 
     def _tried(self, candidate: _Candidate) -> _Candidate:
-        """The candidate after a first run, which is made here and now."""
+        """Return the candidate after a first run, which is made at once."""
         if candidate.pool is None:
             return candidate
         limit_s = self._options.warmup_s or _RUN_S
@@ -361,7 +361,7 @@ class EmbeddedEngine:
         return candidate
 
     def _let_go(self, branch: Branch) -> None:
-        """Memory of what isn't served, nor needed by what is."""
+        """Forget the branch's models that no other branch needs; their memory goes with their last lease."""
         for name in {model.name for model in branch.models} - self._needed_beside(branch):
             self._sessions.forget(name)
 

@@ -1,4 +1,4 @@
-"""Optimised graphs in a folder of the user's: what ONNX Runtime made of a model once, it need not make again.
+"""Cache of optimised graphs in the user's folder, so that ONNX Runtime optimises each model only once.
 
 An entry is named by everything that it depends on: the digest of the model's files, ONNX Runtime's build, the options
 of optimisation, the processor. Its graph and its weights are compared with their own digests whenever they are loaded;
@@ -34,7 +34,7 @@ _FORMAT = 1
 _ENTRY = ".graph"
 _EXTERNAL = "weights"  # the name that cached graphs have for the file of their weights; it is empty
 _LEAST_BYTES = 1 << 16  # smaller tensors stay in the graph
-_UNFINISHED_S = 3600.0  # a file that belongs to nothing is somebody's work in progress until it is so old
+_UNFINISHED_S = 3600.0  # younger files without an entry may be another process's work in progress
 Options = Callable[[], ort.SessionOptions]
 
 
@@ -115,7 +115,7 @@ class GraphCache:
         return self._cached(key, options) or self._made(source, key, options)
 
     def _trusted(self) -> bool:
-        """The folder is this user's or root's; or it isn't there yet."""
+        """True if the folder belongs to this user or root, or doesn't exist yet."""
         try:
             return self._folder.stat().st_uid in {0, os.geteuid()}
         except FileNotFoundError:
@@ -214,7 +214,7 @@ class GraphCache:
         return found
 
     def _bound(self) -> None:
-        """Remove what was used least recently where there is too much, and what belongs to nothing."""
+        """Remove the least recently used entries beyond the limit, and files that belong to no entry."""
         total, kept, dropped = 0, set[str](), set[str]()
         for path, entry in self._entries().items():
             more = entry.packs - kept
@@ -238,7 +238,7 @@ class GraphCache:
 
 @functools.cache
 def machine() -> Mapping[str, str]:
-    """All but the model that an optimised graph depends on."""
+    """Return everything that an optimised graph depends on, except the model."""
     return {
         "onnxruntime": f"{ort.__version__} {ort.get_build_info()}",
         "optimisation": "all, CPUExecutionProvider",

@@ -80,7 +80,7 @@ class Sessions:
         return graphs
 
     def forget(self, model: str) -> None:
-        """The session goes with the last lease that uses it."""
+        """Forget the models; their sessions are closed with the last lease that uses them."""
         self._loaded.pop(model, None)
 
     def clear(self) -> None:

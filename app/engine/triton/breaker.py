@@ -1,9 +1,9 @@
 """Circuit breaker of a server: while it is away or silent, callers are refused at once and only the watcher calls
 it.
 
-Polls alone move it. One that is refused, or `silences` in a row that nobody answers, open it: a caller's own time-out
-says only that the caller had little time. Open, no caller tries: the watcher's next poll does (half open), and what
-answers that poll closes it.
+Only polls change the breaker. It opens after one refused poll, or after `silences` polls in a row without an answer.
+A time-out of a caller doesn't count, since it only shows that the caller had little time. While the breaker is open,
+callers are refused; an answer to the watcher's next poll (half open) closes it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from app.errors import TritonUnavailable
 
-# The watcher asks several times a second: who comes again after this finds out.
+# The watcher polls several times per second, so a retry after this time meets the new state.
 RETRY_AFTER_S = 1.0
 
 
@@ -41,12 +41,12 @@ class Breaker:
             raise TritonUnavailable(self.reason, retry_after=RETRY_AFTER_S)
 
     def answered(self) -> None:
-        """A poll went well."""
+        """Count a successful poll."""
         self._silent = 0
         self.open = False
 
     def failed(self, reason: str, *, silent: bool) -> bool:
-        """A poll didn't go well, `silent`: there was no answer in time; whether the breaker is open now."""
+        """Count a failed poll, `silent` if it had no answer in time; return True if the breaker is open now."""
         self._silent = self._silent + 1 if silent else 0
         if not self.open and silent and self._silent < self._silences:
             return False
@@ -55,7 +55,7 @@ class Breaker:
         return True
 
     def shut(self, reason: str) -> None:
-        """Open for good: nothing is sent any more."""
+        """Open the breaker for good: nothing is sent any more."""
         self.reason, self.open = reason, True
 
     def openings(self) -> Mapping[str, int]:

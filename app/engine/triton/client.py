@@ -206,7 +206,7 @@ class TritonClient:
         connected[0] = ready
 
     def doubt(self) -> None:
-        """The next call may reach another server than the last."""
+        """Note that the next call may reach another server than the last one."""
         self.doubts += 1
         if self._changed is not None:
             self._changed()
@@ -354,7 +354,7 @@ class TritonClient:
             self._owed.append(name)
 
     def forget_later(self, name: str) -> None:
-        """Leave it to `settle`: the caller has no time left."""
+        """Queue the region for `settle`, because the caller has no time left."""
         self._owed.append(name)
 
     def settle(self) -> None:

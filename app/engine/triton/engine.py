@@ -1,7 +1,7 @@
 """Triton over gRPC: tensors by reference in shared memory where server and gateway share a host, bytes elsewhere.
 
-Which of the two it is, is found out by trying: Triton is asked to map a region with a random name. A lease's infer
-request never changes, so with shared memory it is serialised once and sent as the same bytes ever after.
+The transport is detected by probing: Triton is asked to map a region with a random name. A lease's infer request
+never changes, so with shared memory it is serialised once and the same bytes are sent every time.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ _log = logging.getLogger(__name__)
 _ABANDON_S = 1.0
 
 Transport = Literal["shared_memory", "bytes"]
-# A server that is away is asked so often, so that it is served from within a second of its return.
+# Interval of polls while the server is away, so that callers are served within a second of its return.
 _AWAY_INTERVAL_S = 0.1
 _LEAST_PAUSE_S = 0.05
 _SAY_AGAIN_S = 10.0
-# At the start, digests are waited for so long.
+# Longest wait for digests at the start.
 _FIRST_FILES_S = 1.0
 # Time of the run that ends a quarantine, where no time of a first run is set.
 _RUN_S = 60.0
@@ -267,7 +267,7 @@ class TritonEngine:
             pool.close()
 
     def _news(self, what: str) -> bool:
-        """Tell if this is worth a line: a server that comes and goes all the time says the same again and again."""
+        """Return True if a log line is useful: an unstable server would repeat the same line."""
         now = time.monotonic()
         if now - self._said.get(what, now - _SAY_AGAIN_S) < _SAY_AGAIN_S:
             return False
@@ -290,7 +290,7 @@ class TritonEngine:
         return self._warmer.verdict(branch, state)
 
     def _gone(self, name: str) -> None:
-        """The server doesn't serve it any more as it was known here."""
+        """Forget a model that the server no longer serves, or serves differently."""
         self._quarantine.note_reloads((name,))
         if self._warmer is not None:
             self._warmer.forget(name)
@@ -320,7 +320,7 @@ class TritonEngine:
         return done
 
     def _judge(self, name: str) -> None:
-        """The branch goes into quarantine, now and not at the next poll; or how it is there has changed."""
+        """Recompute the branch's state now instead of at the next poll, because its quarantine has changed."""
         if self._warmer is not None and self._quarantine.holds(name):
             self._warmer.forget(name)
         self._states = {**self._states, name: self._quarantine.verdict(self._states[name])}

@@ -1,8 +1,8 @@
 """Leases over a Triton: tensors in a region that the server maps, or in this process and sent as bytes.
 
-A run that has begun is not called off when its caller leaves: Triton stops no model that runs, and to give up the call
-would cost the region, which the model may still write into. The run ends by itself, by the request's deadline at the
-latest, then the lease is as good as before; what would have come after the run is not begun.
+A run continues when its caller disconnects. Triton can't stop a running model, and an abandoned call would cost the
+region, because the model may still write into it. The run ends by the request's deadline at the latest, and then the
+lease can be used again. Later steps of the request aren't started.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ class SharedMemoryLease:
         self._checked = b"", ""
 
     def _move(self, deadline: Deadline) -> None:
-        """Go on in a fresh region, with the same inputs; what was kept of the old one's tensors is dropped."""
+        """Continue in a new region with the same inputs; drop what belongs to the old one's tensors."""
         old, inputs = self._region, dict(self.inputs)
         try:
             self._take(self._fresh(deadline.remaining()))

@@ -98,7 +98,7 @@ class Retries:
         attempt()
 
     def count(self, reason: str) -> None:
-        """Something was sent again, which asks nobody: it can't be more than once a lease and restart."""
+        """Count a retry outside the budget; there is at most one per lease and restart of the server."""
         with self._lock:
             self._done[reason] += 1
 
@@ -108,7 +108,7 @@ class Retries:
             return dict(self._done), dict(self._refused)
 
     def _again(self, error: GatewayError, pause: float, deadline: Deadline) -> bool:
-        """Wait, and say whether another attempt is to be made."""
+        """Wait; return True if another attempt is to be made."""
         reason = self._reason_of(error)
         if reason is None or self._over(deadline, pause):
             return False

@@ -1,7 +1,7 @@
 """The weights that a server has loaded, as far as they can be known from outside it.
 
-Triton names no digest: the files that lie there when a load is seen are what was loaded. Files may change while the
-server goes on with what it has: then nothing is known until it loads again.
+Triton reports no digests, so the files that exist when a load is observed count as the loaded ones. If they change
+later, the weights are unknown until the server loads the model again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ class ServedWeights:
         self._since: dict[str, float] = {}
 
     def of(self, model: str, version: str) -> Weights:
-        """Weights that the server has loaded; all `unknown` once other files lie there than then. Never blocks."""
+        """Return the weights that the server has loaded; all `unknown` if the files have changed since. Never
+        blocks."""
         facts = self._files.of(model, version, self._since.get(model, 0.0))
         if facts is None:
             return Weights()
@@ -38,5 +39,5 @@ class ServedWeights:
             self._since[name] = time.monotonic()
 
     def forget_all(self) -> None:
-        """The server has ended."""
+        """Forget all models, because the server has ended."""
         self.forget([*self._pins])

@@ -1,4 +1,4 @@
-"""All that is known of one Triton: if it is one, which models it serves, and with which weights.
+"""Knowledge about one Triton: whether it is a single server, which models it serves, and with which weights.
 
 One thread looks; any thread may report what an answer said.
 """
@@ -68,12 +68,12 @@ class ServerView:
         self.doubts = 0  # of the server's, when the last look began
 
     def ran(self, model: str) -> None:
-        """A run of this process has ended well."""
+        """Count a successful run of this process."""
         with self._own_lock:
             self._own[model] += 1
 
     def answered(self, model: str, version: str) -> None:
-        """An answer came from another version than the one that is known."""
+        """Note an answer from another version than the known one."""
         self._answers.append((model, version, time.monotonic()))
 
     def look(self) -> set[str]:

@@ -72,7 +72,7 @@ def sweep(folder: Path = SHM_FOLDER) -> list[str]:
             continue
         try:
             fd = os.open(lock_path, os.O_RDWR | os.O_CLOEXEC)
-        except OSError:  # another sweep was faster, or it belongs to another user
+        except OSError:  # removed by another sweep, or owned by another user
             continue
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

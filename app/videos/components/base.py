@@ -127,7 +127,7 @@ class Component(ABC):
 
     @abstractmethod
     def row(self, sample: Sample, result: Any) -> Row:
-        """In the order of the frames."""
+        """Make the row of one result; called in the order of the frames."""
 
     def seen(self, result: Any) -> Any:
         """Return the part of a result that observers see, after `row` has used it."""
@@ -146,5 +146,5 @@ class Component(ABC):
         return b""
 
     def restore(self, state: bytes) -> None:
-        """Go on from a `state`."""
+        """Resume from a `state`."""
         del state

@@ -73,9 +73,7 @@ class DepthComponent(Component):
 
     def assemble(self, columns: Columns) -> Arrays:
         arrays: Arrays = {key: columns.blocks(key) for key in _KEYS}
-        stride = preview_stride(
-            columns.frames, self._asked.previews or 1
-        )  # of none that were kept none is left
+        stride = preview_stride(columns.frames, self._asked.previews or 1)  # 0: no maps were kept
         indices, first = [], 0
         for ordinals, frame_index in columns.chunks("preview_ordinal", "frame_index"):
             indices.append(frame_index[ordinals[ordinals % stride == 0] - first])

@@ -1,4 +1,4 @@
-"""Traces: a span a request and one a stage, in the caller's trace, and on into Triton."""
+"""Traces: one span per request and one per stage, in the caller's trace, and propagated to Triton."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The index of video jobs: one runner a job, whoever dies."""
+"""The index of video jobs: one runner per job, whichever process dies."""
 
 from __future__ import annotations
 

@@ -315,7 +315,7 @@ def test_the_environment_names_the_device(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 def test_the_plot(tmp_path: Path) -> None:
-    """A PNG with a panel a family; errors don't break it."""
+    """A PNG with one panel per family; errors don't break it."""
     pytest.importorskip("matplotlib")
     from benchmarks.matrix.plot import plot  # noqa: PLC0415  # an extra: matplotlib
 

@@ -34,7 +34,7 @@ def digests(branches: Iterable[str]) -> dict[str, str]:
 
 
 def rows(facts: Mapping[str, Any], name: str, table: Iterable[Mapping[str, Any]]) -> str:
-    """JSON with one line a fact and one line a row of the table."""
+    """JSON with one line per fact and one line per row of the table."""
     lines = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in facts.items()]
     body = ",\n".join(f"  {json.dumps(row)}" for row in table)
     return "{\n" + ",\n".join([*lines, f' "{name}": [\n{body}\n ]']) + "\n}\n"

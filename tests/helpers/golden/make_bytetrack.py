@@ -79,7 +79,7 @@ def overlap(a: Array, b: Array) -> float:
 
 
 class Reference:
-    """The published tracker; `update` answers an id a row, 0 for none."""
+    """The published tracker; `update` returns one id per row, 0 for none."""
 
     def __init__(self, high: float, low: float, new: float, match: float, buffer: int) -> None:
         self.high, self.low, self.new, self.match, self.buffer = high, low, new, match, buffer

@@ -1,4 +1,4 @@
-"""Videos to the frame routes: a line a frame, whatever the video is like, and nothing left behind."""
+"""Videos to the frame routes: one line per frame for any video, and nothing left behind."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ def test_a_route_that_is_forgotten_is_shut_for_everybody() -> None:
     ],
 )
 def test_a_key_comes_in_one_of_two_headers(guarded: TestClient, headers: dict[str, str], status: int) -> None:
-    """A bearer token or X-API-Key, one key a request; the refusal is a problem that says what to send."""
+    """A bearer token or X-API-Key, one key per request; the refusal is a problem that says what to send."""
     said = {n: v.replace("KEY", KEYS["both"]).replace("OTHER", KEYS["infer"]) for n, v in headers.items()}
     encoded = [(name.encode(), value.encode("latin-1")) for name, value in said.items()]
     answer = guarded.get("/v1/repository", headers=encoded)

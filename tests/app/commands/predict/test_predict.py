@@ -171,7 +171,9 @@ def test_texts_and_pictures_are_embedded_and_compared(
 def test_a_video_is_answered_frame_by_frame(
     run: Run, gateway: httpx2.Client, tmp_path: Path, by_url: bool
 ) -> None:
-    """A row and a line a frame, as the route answers them; the copy with boxes has as many frames, at their times."""
+    """One row and one line per frame, as the route answers them; the copy with boxes has as many frames, at their
+    times.
+    """
     frames = [scene(256, 256, (0, 32 + 2 * at, 32, 64)) for at in range(10)]
     videos.write(tmp_path / "clip.mp4", frames)
     who = ["--url", str(gateway.base_url)] if by_url else []
