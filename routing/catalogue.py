@@ -374,7 +374,7 @@ def prepare_of(family: str, table: Mapping[str, Any] | None) -> Prepare | None:
 
 
 def read_labels(folder: Path, name: str | None) -> tuple[str, ...]:
-    """The class names in a file, one a line.
+    """Read the class names in a file, one per line.
 
     Raises:
         CatalogueError: it can't be read, or a line is no name.

@@ -107,7 +107,9 @@ class Source:
 
     @contextmanager
     def located(self, *place: str | int) -> Iterator[None]:
-        """Faults inside are faults of this place; where the message names a key of the table, of that key."""
+        """Context manager that adds this place to faults; if the message names a key of the table, the place of that
+        key.
+        """
         try:
             yield
         except _Located:
@@ -125,7 +127,7 @@ class Source:
 
 
 class _Located(CatalogueError):
-    """The message begins with the file and the line."""
+    """Error whose message begins with the file and the line."""
 
 
 def read(own: Path) -> list[Source]:

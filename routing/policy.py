@@ -192,7 +192,7 @@ def _decide(
 
 
 def variant_of(family: Family, wishes: Wishes, default_variant: str | None = None) -> str | None:
-    """The variant that serves these wishes; None stands for the one of a family that names none.
+    """Return the variant that serves these wishes; None if the family's variant has no name.
 
     Args:
         family: from the catalogue.

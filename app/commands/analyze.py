@@ -179,7 +179,7 @@ class _Analyzer:
     render: bool
 
     def one(self, video: Entry, output: Path) -> Outcome:
-        """One video; whatever is wrong with it is its own outcome."""
+        """Analyse one video; its faults become its outcome."""
         started = time.monotonic()
         said = (shown(video.path), shown(output))
         if video.fault is not None:
@@ -246,7 +246,7 @@ def _words(error: Exception) -> str:
 
 
 def _all(videos: Sequence[Entry], analyzer: _Analyzer, output: Path, *, as_json: bool) -> int:
-    """Every video's line; answers the exit code. A video that another process is at is no failure."""
+    """Print every video's line and return the exit code. A video that another process works on is no failure."""
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     statuses = set()
     for video in videos:
@@ -270,7 +270,7 @@ def _locked(output: Path) -> Iterator[bool]:
     with path.open("wb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Who finished meanwhile took the file away, and a lock on what has no name locks nobody out.
+            # Another process may have finished and removed the file; a lock on a removed file excludes nobody.
             mine = path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino
         except BlockingIOError:
             mine = False

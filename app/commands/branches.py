@@ -27,7 +27,7 @@ from routing.catalogue import Catalogue
 from routing.policy import Readiness, Wishes
 
 _HEAD = ("family", "branch", "tier", "size", "variant", "state", "weights", "digest")
-_DIGEST = 19  # characters: sha256: and twelve digits, as much as anybody compares by eye
+_DIGEST = 19  # characters: `sha256:` and twelve digits, enough to compare by eye
 
 
 class FilesEngine:

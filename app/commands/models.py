@@ -162,7 +162,7 @@ def _say(request: Request, file: Path, settings: Settings) -> None:
 
 
 def _elsewhere(request: Request, settings: Settings) -> int:
-    """Let a process with PyTorch make it: the folder `triton/` of a checkout must not be on its search path."""
+    """Build it in a process with PyTorch, whose search path must not have a checkout's folder `triton/`."""
     python = Path(sys.executable if find_spec("torch") else ".venv-export/bin/python").absolute()
     if not python.is_file():
         return _refuse(
@@ -318,7 +318,7 @@ def _built(branch: Branch, settings: Settings) -> bool:
 
 
 def _state(branch: Branch, settings: Settings) -> str:
-    """Compare what is noted of a branch's models with their files."""
+    """Compare the records of a branch's models with their files."""
     from export import manifest  # noqa: PLC0415  # as above
 
     repository, _ = _places(settings)

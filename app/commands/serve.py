@@ -169,7 +169,7 @@ def _writable(folders: Sequence[Path]) -> Path:
 
 
 def _sweep(parent: Path) -> None:
-    """Remove what a gateway that was killed has left in memory; a living one holds the lock of its own folder."""
+    """Remove what killed gateways left in memory; a running gateway holds the lock of its folder."""
     for folder in parent.glob(f"{_METRICS}*"):
         with contextlib.suppress(OSError), (folder / ".lock").open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

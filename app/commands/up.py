@@ -108,7 +108,7 @@ def _settings(parsed: argparse.Namespace, folder: Path) -> Settings:
 
 
 def _wrong(settings: Settings, catalogue: Catalogue) -> str | None:
-    """Return the reason why this can't be done, before minutes go into models."""
+    """Return the reason why serving would fail, before minutes are spent on models."""
     there = from_environment()
     if settings.engine != "embedded":
         return "serves on the embedded engine: unset GATEWAY_ENGINE, or run `gateway serve`"
@@ -171,7 +171,7 @@ def _build(folder: Path, weights: str | None, variant: str, catalogue: Catalogue
 
 @contextlib.contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM is as Ctrl-C, so that unfinished files are removed."""
+    """Treat SIGTERM like Ctrl-C, so that unfinished files are removed."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield

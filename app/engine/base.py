@@ -1,4 +1,4 @@
-"""The seam: what runs a branch. One contract test suite runs against every implementation and the fake."""
+"""The interface of engines, which run branches. One contract test suite covers every implementation and the fake."""
 
 from __future__ import annotations
 

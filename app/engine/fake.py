@@ -44,7 +44,7 @@ class FakeEngine:
     Args:
         catalogue: whose branches can be leased.
         functions: by branch name; each reads the inputs and writes every output.
-        leases: tensors a branch.
+        leases: sets of tensors per branch.
         max_waiting: requests that may queue for a branch.
     """
 

@@ -39,7 +39,7 @@ _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A token bucket: it refills with `per_s` requests a second and holds `burst` of them."""
+    """A token bucket: it refills with `per_s` requests per second and holds `burst` of them."""
 
     per_s: float
     burst: int

@@ -1,4 +1,4 @@
-"""Archives of arrays (npz) that are whole or not there, the same bytes for the same arrays, without pickle."""
+"""Archives of arrays (npz), written completely or not at all, without pickle; equal arrays give equal bytes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Blocks:
 
 @contextmanager
 def atomically(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes `path`'s place, on the disk, when it is complete; on any failure nothing changes."""
+    """Write a temporary file that replaces `path` once it is complete and on disk; on any failure nothing changes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, fresh = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".new")
     try:
@@ -87,7 +87,7 @@ def _write(member: IO[bytes], name: str, array: NDArray[Any] | Blocks) -> None:
 
 
 def text_blocks(texts: Sequence[str]) -> Blocks:
-    """`numpy.array(texts)`, some at a time: every text takes the room of the longest."""
+    """Yield `numpy.array(texts)` in blocks, since every text takes the room of the longest."""
     dtype = np.array([max(texts, key=len, default="")]).dtype
     step = max(1, _PIECE // dtype.itemsize)
     blocks = (np.array(texts[first : first + step], dtype) for first in range(0, len(texts), step))

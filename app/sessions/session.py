@@ -1,4 +1,4 @@
-"""One tracking session: what a request says of it, what is stored of it, and what a frame gets from it."""
+"""One tracking session: its parameters in a request, its stored state, and its answer to a frame."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class SessionCall:
     """The parameters of a request about its session.
 
     `conf`: the answer has boxes with a greater score. `fixed`: parameters by their name in the API, in values that
-    JSON knows; they stay as they were in the session's first request. `timestamps`: one a frame, in seconds,
+    JSON knows; they stay as they were in the session's first request. `timestamps`: one per frame, in seconds,
     ascending; None: the service's clock says when. `owner`: name of the API key whose session it is; None: nobody's.
     """
 
@@ -54,7 +54,7 @@ class SessionCall:
         return for_tracking(parameters, self.tracking)
 
     def check_count(self, frames: int) -> None:
-        """Check that there are as many timestamps as frames; a single frame may come without.
+        """Check that there are as many timestamps as frames; a single frame may have none.
 
         Raises:
             InvalidParameter: too few or too many.

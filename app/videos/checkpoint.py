@@ -107,7 +107,7 @@ class Checkpoint:
 def _header(path: Path) -> dict[str, Any] | None:
     """Return the header of a chunk, or None if it is damaged."""
     try:
-        # NumPy leaves a file that it opened itself to the collector where it is no archive.
+        # NumPy leaves a file that it opened to the garbage collector if the file is no archive.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as chunk:
             documents = json.loads(str(chunk["tallies"]))
             return {

@@ -19,12 +19,13 @@ from app.videos.jobs import VideoJobs
 Occupancy = Callable[[], Mapping[str, tuple[int, int, int]]]
 
 
-_NO_POOL = PoolUsage(0, 0, 0)  # Triton has gone, and its leases with it
+_NO_POOL = PoolUsage(0, 0, 0)  # Triton is away, and so are its leases
 _JOB_STATES = ("queued", "running", "done", "failed")
 
 
 class Watch:
-    """`look` before every scrape, and now and then where several workers answer for each other.
+    """Sets the gauges: call `look` before every scrape, and regularly with several workers, which answer for each
+    other.
 
     Args:
         pipelines: whose engine and cache are looked at, and whose metrics are set.

@@ -26,7 +26,8 @@ STRICT = MappingProxyType({"extra": "forbid", "allow_inf_nan": False})
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-# Components that stand in the document of every profile, null where they don't run: they did before others came.
+# Components that every profile's document lists, null if they don't run: they existed before the document left out
+# unused ones.
 _LISTED_ALWAYS = frozenset(
     {"core_clip", "core_depth_midas", "core_optical_flow", "core_object_detections", "places365"}
 )

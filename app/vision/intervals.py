@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 # A short interval is less than this, and less than this share of the mean interval. Cameras that take more than 66
-# pictures a second exist, but their intervals are even.
+# pictures per second exist, but their intervals are even.
 SHORT_S, SHORT_SHARE = 0.015, 1 / 3
 # Frames come in bursts when this share of the intervals is short, over the latest so many.
 BURST_SHARE = 1 / 3

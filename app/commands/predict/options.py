@@ -54,7 +54,7 @@ def add_commands(commands: Any, run: Callable[[argparse.Namespace], int]) -> Non
 
 
 def add_gateway(parser: argparse.ArgumentParser) -> None:
-    """Options that say who answers: a gateway by its URL, or the models of a folder in this process."""
+    """Add options for the source of answers: a gateway's URL, or a folder of models for this process."""
     who = parser.add_mutually_exclusive_group()
     who.add_argument(
         "--url",
@@ -155,7 +155,7 @@ def _add_detect(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_depth(_: argparse.ArgumentParser) -> None:
-    """Nothing of its own."""
+    """Add no options: depth has none of its own."""
 
 
 def _add_flow(parser: argparse.ArgumentParser) -> None:

@@ -108,7 +108,7 @@ def _problem(reply: Reply) -> str:
 def _request(branch: Branch, probe: Probe, number: int) -> tuple[bytes, dict[str, str]]:
     """Body and headers of a request with input 0 or 1."""
     if probe.prompts:
-        # The gateway remembers prompts: one that it has seen would be answered without a model.
+        # The gateway caches embeddings of prompts, so a repeated prompt would be answered without a model.
         prompt = f"{PROMPTS[number]}, {secrets.token_hex(4)}"
         return json.dumps({"prompts": [prompt]}).encode(), {
             "Content-Type": "application/json",

@@ -129,7 +129,7 @@ class Http:
                 while line := answer.readline():
                     yield line
         finally:
-            if not answer.isclosed():  # whoever listened has left in the middle
+            if not answer.isclosed():  # the caller stopped reading in the middle
                 self.close()
 
     @contextmanager
@@ -152,7 +152,7 @@ class Http:
         except (ConnectionError, http.client.RemoteDisconnected):
             if not kept:
                 raise
-            self.close()  # a kept connection that the server has closed meanwhile: once more
+            self.close()  # the server has closed the kept connection meanwhile: retry once
             if body is not None and not isinstance(body, bytes):
                 body.seek(0)
             return self._once(method, path, body, headers)

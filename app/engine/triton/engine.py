@@ -58,7 +58,7 @@ _RUN_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class TritonOptions:
-    """Leases a branch, how many requests may queue for one, the transport (`auto` tries), and the timing in seconds.
+    """Leases per branch, how many requests may queue for one, the transport (`auto` probes), and times in seconds.
 
     `warmup_s`: time for the first run of a branch, before it is served; 0: it is served without one. `reload_pause_s` and
     `reload_longest_s`: the first and the longest pause before a branch that ran out of memory is loaded again. `order`:

@@ -30,7 +30,7 @@ _PAGE = mmap.PAGESIZE
 
 
 class Instance:
-    """This process's claim on its regions; one an engine.
+    """This process's claim on its regions; one per engine.
 
     Raises:
         OSError: the folder can't be written (no shared memory on this host).

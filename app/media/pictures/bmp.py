@@ -1,4 +1,4 @@
-"""BMP (Windows 3 to 5, OS/2 1 and 2): any of its headers as the usual one for the decoder.
+"""BMP (Windows 3 to 5, OS/2 1 and 2): every header is rewritten as the usual one for the decoder.
 
 Masks that OpenCV doesn't know (or ignores) are applied here.
 """

@@ -1,6 +1,6 @@
 """JPEG (ITU-T T.81): one walk over its segments, then libjpeg-turbo straight to RGB.
 
-Application segments and comments are skipped, but for EXIF's orientation. Entropy-coded data is only searched for
+Application segments and comments are skipped, except for EXIF's orientation. Entropy-coded data is only searched for
 markers where a picture has several scans, or where its end is missing.
 """
 
@@ -137,7 +137,9 @@ def _frame(data: bytes, frame_at: int, scan_at: int, exif: tuple[int, int] | Non
 
 
 def _pixel_bytes(components: int, *, several: bool, turned: bool) -> int:
-    """RGB, twice while it is turned; several scans keep all coefficients; CMYK is converted."""
+    """Return the memory per pixel: RGB, twice while it is rotated; several scans keep all coefficients; CMYK is
+    converted.
+    """
     return 3 + 3 * turned + 2 * components * several + 4 * (components == 4)
 
 

@@ -49,12 +49,12 @@ class Channel:
         self._sent_at = time.monotonic()
 
     def alive(self, decoded: int, damaged: int) -> None:
-        """Say now and then that work goes on."""
+        """Send a sign of life now and then."""
         if time.monotonic() - self._sent_at >= _ALIVE_EVERY_S:
             self.send("alive", decoded=decoded, damaged=damaged)
 
     def slot(self, need: int) -> tuple[int, memoryview]:
-        """A slot of at least `need` bytes that nobody reads: its number, and that many bytes of it. Waits for one."""
+        """Wait for a free slot of at least `need` bytes; return its number and a view of that many bytes."""
         room = need + protocol.SPARE_BYTES
         if room > self._slot_bytes:
             self.send("need", bytes=room)
@@ -86,7 +86,7 @@ class Channel:
         self._ring, self._slot_bytes, self._free = memoryview(ring), slot_bytes, list(range(slots))
 
     def end(self, fault: GatewayError | None) -> NoReturn:
-        """The last message, and the end of the process: nothing is worth tidying up."""
+        """Send the last message and end the process without any cleanup."""
         error = None if fault is None else {"code": fault.code, "detail": fault.detail}
         self.send("end", error=error)
         os._exit(0)

@@ -79,7 +79,7 @@ class DecoderProcess:
 
     def kill(self) -> None:
         """Kill it at once if it runs. Thread-safe."""
-        with self._lock:  # its number is not given to another process before its status is taken
+        with self._lock:  # the kernel doesn't reuse its number before its status is read
             if self._process is not None and self._process.returncode is None:
                 self._process.kill()  # looks first if it has ended
 

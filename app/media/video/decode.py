@@ -34,7 +34,7 @@ _COMMON_RATE = 120
 # A header's duration may differ from what was decoded by so many seconds, or this share.
 _LATE_S = 0.5
 _SHARE = 0.01
-# More frames a second than that, over the longest duration, are made to keep a decoder busy.
+# A higher frame rate over the longest duration only serves to keep a decoder busy, so it is refused.
 _MOST_RATE = 240
 
 
@@ -70,7 +70,7 @@ class Video:
         limits: Limits,
         alive: Callable[[int, int], None],
     ) -> None:
-        """Open it, and hold what its header says against the limits.
+        """Open the video, and check its header against the limits.
 
         `alive` is called with `decoded` and `damaged` at every step.
 
@@ -223,9 +223,8 @@ class Video:
         return self._jumped
 
     def _passing_over(self) -> Iterator[Timed]:
-        """Frames with others between them that aren't decoded.
-
-        Where these can't be counted it ends, without a clock.
+        """Yield frames while others between them are skipped undecoded. If those can't be counted, stop, and leave no
+        clock.
         """
         index = -1
         for frame in self._decoded():
@@ -275,7 +274,7 @@ class Video:
         return self._clock.typical if self._clock else Fraction(0)
 
     def _settle(self) -> None:
-        """All frames have been seen: what the header says otherwise is replaced."""
+        """Replace the header's facts by counted ones, after all frames have been seen."""
         if self.damaged or not self.decoded:
             return
         said, seconds = self._duration, float(self._end)
@@ -345,7 +344,7 @@ class Video:
                 return
 
     def _judge(self, error: Exception, *, persistent: bool) -> None:
-        """Raise what can't be passed over: frames grown over the limit, or a fault without end."""
+        """Raise faults that end the video: a frame over the limit, or damage that doesn't stop."""
         said = reason(error)
         if "max pixel count" in said:  # FFmpeg itself held its first look at the frame against the limit
             raise ImageTooLarge(f"the frames have more than {self.limits.max_pixels} pixels") from error

@@ -1,4 +1,4 @@
-"""Opens a video file for FFmpeg, all else shut. Runs in the decoder's own process only.
+"""Opens a video file for FFmpeg, which can open nothing else. Runs in the decoder's own process only.
 
 FFmpeg gets a descriptor's bytes and nothing else: the demuxer is forced, only the decoders named here exist for it, and
 what else it would open is refused. PyAV's modules are imported whole: it would look for some of them when a stream

@@ -55,7 +55,7 @@ _MOST_INDEX = 1 << 53
 class VideoReader:
     """Reads one video, from one thread; `close` and the frames' `release` may be called from any.
 
-    At most `slots` frames are held at a time: who holds all of them and asks for the next waits until one is released.
+    At most `slots` frames are held at a time: if all are held, asking for the next waits until one is released.
     So memory is `slots` frames' pixels plus the decoder's own, whatever the video's length.
 
     `facts` are known once the first frame is decoded, and corrected where later frames contradict them.
@@ -180,7 +180,7 @@ class VideoReader:
 
     @contextmanager
     def _sense(self) -> Iterator[None]:
-        """Within, end it where the decoder, which reads strangers' files, says what it never should."""
+        """Context manager that stops the decoder, which reads untrusted files, if it sends an invalid message."""
         try:
             yield
         except TimeoutError:
@@ -245,7 +245,7 @@ class VideoReader:
             self._stop(DeadlineExceeded, "")
 
     def _died(self) -> None:
-        """Say what ended the decoder without a last word."""
+        """Set the fault of a decoder that ended without a last message."""
         if self._closed or self._child is None:
             self._over = True
             return
@@ -270,7 +270,7 @@ class VideoReader:
 
 
 class _Stall:
-    """Tells a decoder that hangs from one that gets no processor.
+    """Distinguishes a decoder that hangs from one that gets no processor time.
 
     `since`: when it was last seen to work, or to wait for a processor, since its last message. Work without a message
     counts for at most twice the limit: its own clock ends it after once.
@@ -283,7 +283,7 @@ class _Stall:
         self.since = time.monotonic()
 
     def look(self, used_s: float, runnable: bool) -> None:
-        """Take in the processor time that it has used, and whether it wants more."""
+        """Record the processor time that the decoder has used, and whether it waits for more."""
         if self._used_s is None:
             self._used_s = self._latest_s = used_s
         works = runnable or used_s > self._latest_s
@@ -303,7 +303,7 @@ def _prepared(slots: int) -> tuple[Ring, socket.socket, socket.socket]:
 
 @contextmanager
 def _scarce(what: str) -> Iterator[None]:
-    """Within, say that the machine is short of descriptors, memory or processes."""
+    """Context manager that reports a lack of descriptors, memory or processes as Overloaded."""
     try:
         yield
     except OSError as error:

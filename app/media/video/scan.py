@@ -20,7 +20,7 @@ from app.media.video.open_file import Source, open_video
 # Packets come as far from where they are shown as decoders reorder them: 16 frames, and as many of another field.
 _REORDERED = 32
 _LEAST_READ = 4096
-_MOST_PACKETS = 1 << 22  # 38 hours at 30 frames a second
+_MOST_PACKETS = 1 << 22  # 38 hours at 30 frames per second
 _AHEAD = 4096  # so many packets are looked at for timestamps that contradict one
 _BEFORE = 64
 _GAP_S = 2

@@ -70,7 +70,7 @@ class VideoFrame:
         return self
 
     def release(self) -> None:
-        """Hold it no longer; the slot is used again when nobody does. Thread-safe; once too often does nothing."""
+        """Release the frame; its slot is reused after the last release. Thread-safe; an extra call does nothing."""
         with self._lock:
             if not self._holders:
                 return
@@ -129,7 +129,7 @@ class Ring:
         return flat.reshape(height, width, RGB)
 
     def close(self) -> None:
-        """Give the file up; its memory goes with the last frame that is held."""
+        """Close the file; its memory is freed with the last held frame."""
         self._file.close()
         self._map = None
 

@@ -19,7 +19,7 @@ class VideoWriter:
 
     Args:
         path: of the file; it replaces what is there when it is complete.
-        rate: frames a second, for players that want a number.
+        rate: frames per second, for players that need a number.
     """
 
     def __init__(self, path: Path, rate: float) -> None:
