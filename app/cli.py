@@ -8,6 +8,7 @@ if __name__ == "__main__":
     start.end_when_told()
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -33,6 +34,8 @@ from app.settings import (
 )
 from routing.catalogue import CatalogueError
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # why standard output may not be written
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit code says how it went (2: the command line or a setting is wrong)."""
@@ -44,6 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `| head`: nobody reads the rest
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE  # as the shell has it; 0 would say that smoke found all well
+    except OSError as error:
+        if error.errno not in _FULL or error.filename is not None:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"gateway: the output can't be written: {error.strerror}", file=sys.stderr)
+        return 2
     except CatalogueError as error:
         print(f"gateway: {error}", file=sys.stderr)
         return 2

@@ -15,12 +15,26 @@ from types import FrameType
 def main() -> int:
     """Run the command line."""
     end_when_told()
+    _open_closed_streams()
     try:
         from app.cli import main as run  # noqa: PLC0415  # takes a second
 
         return run()
     except KeyboardInterrupt:  # of a command that does nothing about it, or of the imports
         return 128 + signal.SIGINT
+
+
+def _open_closed_streams() -> None:
+    """Give standard streams that are closed (`>&-`) to the null device, before another file gets their number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is not None:
+            continue
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+            os.set_inheritable(null, True)
+        setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8"))  # noqa: SIM115, PTH123
 
 
 def end_when_told() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Iterator
 from typing import NoReturn
@@ -26,7 +27,10 @@ class Parser(argparse.ArgumentParser):
         if found := _UNKNOWN.search(message):
             options = [word.partition("=")[0] for word in found[1].split() if word.startswith("--")]
             known = list(_options(self))
-            return next((hint for option in options if (hint := did_you_mean(option, known))), "")
+            if hint := next((hint for option in options if (hint := did_you_mean(option, known))), ""):
+                return hint
+            if any(os.path.lexists(word) for word in found[1].split()):
+                return "; -- goes before names of files that begin with -"
         return ""
 
 

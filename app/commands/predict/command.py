@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
-from urllib.parse import urlsplit
 
 from app.commands.predict import inputs, options
 from app.commands.predict.answers import HEADINGS, KINDS, Answer, Work
@@ -144,7 +143,7 @@ def by_url(parsed: argparse.Namespace) -> HttpGateway:
     """
     if "://" not in parsed.url:
         raise RunFailed(f"--url: {parsed.url} is no address; did you mean http://{parsed.url}?")
-    if "@" in urlsplit(parsed.url).netloc:
+    if "@" in parsed.url.partition("://")[2].partition("/")[0]:
         raise RunFailed(f"--url: an address has no user and password; {_KEYS}")
     try:
         return HttpGateway(parsed.url, parsed.timeout, key_of(parsed), parsed.cacert)

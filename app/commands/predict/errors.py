@@ -2,6 +2,7 @@
 
 CommandFailed          the run ends with exit code 2; the message is one line with what to do
 ├── NoInput            nothing to read, or nowhere to write
+├── OutputLost         stdout can't be written
 ├── NoModels           no model in this process can serve
 └── RunFailed          the gateway would refuse every input
     └── NobodyAnswers  there is no gateway, or not any more
@@ -17,6 +18,10 @@ class CommandFailed(Exception):
 
 class NoInput(CommandFailed):
     """There is nothing to read, or nowhere to write."""
+
+
+class OutputLost(CommandFailed):
+    """Standard output can't be written: the disk is full."""
 
 
 class NoModels(CommandFailed):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from app.commands.predict.errors import NoInput
+from app.commands.predict.errors import InputFailed, NoInput
 from app.commands.video_list import SUFFIXES as VIDEOS
 from app.commands.video_list import shown
 from app.hints import did_you_mean
@@ -24,7 +24,12 @@ PICTURES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp"}
 _UNREAD = frozenset({".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".jp2"})
 _VIDEO_KINDS = frozenset({"an MP4 or QuickTime file", "a Matroska or WebM file", "an AVI video"})
 _MISSING = "no such file"
-_LONGEST_NAME = 120  # characters of a saved file's name before its suffixes
+# Bytes of a saved file's name before its suffixes: file systems allow 255, and unfinished files have longer suffixes.
+_LONGEST_NAME = 180
+_LONGEST_PICTURE = (
+    256 << 20
+)  # bytes; four times what a gateway takes in one body, unless it is told otherwise
+_PICTURE_KINDS = frozenset({"a JPEG picture", "a PNG picture", "a WebP picture", "a BMP picture"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +77,34 @@ class Content:
 def read(entry: Input) -> Content:
     """The content of an input. A video stays in its file; one that comes through a pipe gets a file without a name.
 
+    Of a file of a kind that nobody serves (`/dev/zero`, a disk image) only the head is read, for which it is refused.
+
     Raises:
+        InputFailed: it is larger than any picture that is read.
         OSError: it can't be read.
     """
     with entry.open() as file:
         head = file.read(HEAD_BYTES)
-        if kind_of(head) not in _VIDEO_KINDS:
-            return Content(head + file.read())
+        kind = kind_of(head)
+        if kind not in _VIDEO_KINDS:
+            return Content(head + _rest(file) if kind in _PICTURE_KINDS else head)
         spool = _spooled(file, head)
     return Content(video=spool, size=os.fstat(spool.fileno()).st_size)
+
+
+def _rest(file: BinaryIO) -> bytes:
+    """Bytes of a picture after its head.
+
+    Raises:
+        InputFailed: it is too much.
+    """
+    pieces, size = [], 0
+    while piece := file.read(1 << 20):
+        pieces.append(piece)
+        size += len(piece)
+        if size > _LONGEST_PICTURE:
+            raise InputFailed("payload_too_large", f"it is larger than {_LONGEST_PICTURE >> 20} MiB")
+    return b"".join(pieces)
 
 
 def _spooled(file: BinaryIO, head: bytes) -> BinaryIO:
@@ -120,7 +144,7 @@ def found(words: Sequence[str], *, videos: bool) -> list[Input]:
             if words
             else f"name at least one {what}, a folder, a pattern, or - for standard input"
         )
-    if all(entry.fault is not None and entry.fault.startswith(_MISSING) for entry in entries):
+    if all(entry.fault is not None for entry in entries):
         raise NoInput(f"{entries[0].fault}: {entries[0].name}" + _and_more(len(entries) - 1))
     return told_apart(entries)
 
@@ -179,11 +203,13 @@ def _entries(word: str, wanted: frozenset[str]) -> Iterator[Input]:
 
 
 def _entry(path: Path, target: str) -> Input:
-    return Input(shown(path), target, path, fault=None if path.exists() else _missing(path))
+    return Input(shown(path), target, path, fault=None if os.path.exists(path) else _missing(path))  # noqa: PTH110
 
 
 def _missing(path: Path) -> str:
     text = str(path)
+    if path.is_symlink():
+        return f"{_MISSING}: it is a link to {shown(path.readlink())}"
     if text.startswith(("http:/", "https:/")):
         return "an address is not read: fetch it, such as curl -s URL | gateway detect -"
     if glob.has_magic(text):
@@ -214,7 +240,8 @@ def _inside(folder: Path, wanted: frozenset[str]) -> Iterator[Input]:
 
 def _stem(name: str) -> str:
     """The name without its suffix, short enough to get others, and without what a terminal would obey."""
-    return shown(Path(name).stem)[:_LONGEST_NAME].replace("/", "_") or "input"
+    text = shown(Path(name).stem).encode()[:_LONGEST_NAME]
+    return text.decode("utf-8", "ignore").replace("/", "_") or "input"
 
 
 def _and_more(count: int) -> str:

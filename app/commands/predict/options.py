@@ -11,7 +11,8 @@ from app.commands.parser import Parser
 
 EXIT_CODES = (
     "Exit code 0: every input was answered; 1: some input failed; 2: the command, a setting or a key is wrong, there "
-    "is no input, or --url can't be reached; 130: interrupted; 141: the reader closed the output."
+    "is no input, or --url can't be reached; 130: interrupted; 141: the reader closed the output; "
+    "143: ended by SIGTERM."
 )
 _PICTURES = "pictures (JPEG, PNG, WebP, BMP), folders (searched recursively), patterns such as 'in/*.jpg', or - (stdin)"
 _WORDS = {
@@ -215,10 +216,15 @@ _PARAMETERS = {
 }  # fmt: skip
 
 
+_MOST = 86400  # seconds of a day, and more frames a second than there are
+
+
 def _positive(text: str) -> float:
     value = float(text)
-    if not 0 < value < float("inf"):
+    if not value > 0:
         raise argparse.ArgumentTypeError(f"{text} is not greater than 0")
+    if value > _MOST:
+        raise argparse.ArgumentTypeError(f"{text} is greater than {_MOST}")
     return value
 
 

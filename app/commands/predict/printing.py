@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import unicodedata
@@ -9,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tqdm import tqdm
+
+from app.commands.predict.errors import OutputLost
 
 _WIDEST_NAME = 48
 
@@ -74,7 +77,8 @@ class Printer:
         if once and text in self._said:
             return
         self._said.add(text)
-        tqdm.write(f"gateway: {plain(text)}", file=sys.stderr)
+        with contextlib.suppress(OSError):  # a remark that can't be written fails nobody's input
+            tqdm.write(f"gateway: {plain(text)}", file=sys.stderr)
 
     def done(self) -> None:
         """One more input has its answer."""
@@ -89,10 +93,12 @@ class Printer:
 
     def _out(self, line: str) -> None:
         """Write and flush, so that a reader has every line at once, and a closed pipe is noticed."""
-        if self._bar.disable:
-            sys.stdout.write(line + "\n")
-            sys.stdout.flush()
-        else:
-            with tqdm.external_write_mode(sys.stdout):
+        hidden = contextlib.nullcontext() if self._bar.disable else tqdm.external_write_mode(sys.stdout)
+        with hidden:
+            try:
                 sys.stdout.write(line + "\n")
                 sys.stdout.flush()
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                raise OutputLost(f"the output can't be written: {error.strerror or error}") from error

@@ -41,7 +41,8 @@ class Saver:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise NoInput(f"--save {shown(self.folder)}: {error.strerror or 'it is no folder'}") from error
+            said = "it is no folder" if isinstance(error, FileExistsError) else error.strerror
+            raise NoInput(f"--save {shown(self.folder)}: {said}") from error
         if not os.access(self.folder, os.W_OK | os.X_OK):
             raise NoInput(f"--save {shown(self.folder)}: it can't be written")
         if self._overwrite:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from app.errors import DeadlineExceeded, TritonUnavailable
 
@@ -74,19 +74,16 @@ class Http:
         headers: Mapping[str, str] | None = None,
         cacert: Path | None = None,
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in _SCHEMES or not parts.hostname:
-            raise ValueError(f"{url} is no http:// or https:// address")
+        parts = _address(url)
+        host = parts.hostname or ""
         self.url = url.rstrip("/")
         self._prefix = parts.path.rstrip("/")
         self._headers = dict(headers or {})
         if parts.scheme == "http":
-            self._connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout_s)
+            self._connection = http.client.HTTPConnection(host, parts.port, timeout=timeout_s)
         else:
             tls = ssl.create_default_context(cafile=cacert)
-            self._connection = http.client.HTTPSConnection(
-                parts.hostname, parts.port, timeout=timeout_s, context=tls
-            )
+            self._connection = http.client.HTTPSConnection(host, parts.port, timeout=timeout_s, context=tls)
 
     def get(self, path: str) -> Reply:
         return self.request("GET", path)
@@ -139,7 +136,7 @@ class Http:
         except TimeoutError as error:
             self.close()
             raise DeadlineExceeded("infer") from error
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, UnicodeError, http.client.HTTPException) as error:
             self.close()
             raise TritonUnavailable(f"{self.url}: {str(error) or type(error).__name__}") from error
 
@@ -181,6 +178,30 @@ class Http:
         finally:
             self.close()  # the answer keeps what it still has to read
         return answer
+
+
+def _address(url: str) -> SplitResult:
+    """The parts of an address that a connection can be opened to.
+
+    Raises:
+        ValueError: it is none.
+    """
+    wrong = f"{url} is no http:// or https:// address"
+    try:
+        parts = urlsplit(url)
+        host = (parts.hostname or "").encode("idna")
+        _ = parts.port
+    except ValueError as error:  # half an IPv6 address, a port out of range, a name too long
+        raise ValueError(wrong) from error
+    if parts.scheme not in _SCHEMES or not host or not parts.path.isascii() or not _is_one_word(url):
+        raise ValueError(wrong)
+    if parts.query or parts.fragment:
+        raise ValueError(f"{url} has a query or a fragment, which the address of a gateway has not")
+    return parts
+
+
+def _is_one_word(text: str) -> bool:
+    return text.isprintable() and len(text.split()) == 1 and " " not in text
 
 
 def _reply(answer: http.client.HTTPResponse) -> Reply:

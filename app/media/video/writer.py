@@ -41,12 +41,14 @@ class VideoWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None and self._last >= 0:
-            self._container.mux(self._stream.encode(None))
-            self._container.close()
-            self._fresh.replace(self._path)
-        else:
-            self._container.close()
+        try:
+            if kind is None and self._last >= 0:
+                self._container.mux(self._stream.encode(None))
+                self._container.close()
+                self._fresh.replace(self._path)
+            else:
+                self._container.close()
+        finally:  # a full disk fails the close too
             self._fresh.unlink(missing_ok=True)
 
     def write(self, rgb: NDArray[np.uint8], time_s: float) -> None:

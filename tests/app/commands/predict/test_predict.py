@@ -273,6 +273,12 @@ def test_a_name_can_not_steer_the_terminal(run: Run, tmp_path: Path) -> None:
         ("detect a.png --url localhost:1", "did you mean http://localhost:1?"),
         ("detect a.png --url http://127.0.0.1:1", "nobody answers there"),
         ("detect a.png --url ftp://x", "no http:// or https:// address"),
+        ("detect a.png --url http://[", "http://[ is no http:// or https:// address"),
+        ("detect a.png --url http://a..b", "no http:// or https:// address"),
+        ("detect a.png --url http://127.0.0.1:99999", "no http:// or https:// address"),
+        ("detect a.png --url http://127.0.0.1:1/é", "no http:// or https:// address"),
+        ("detect a.png --url http://127.0.0.1:1?x=1", "has a query or a fragment"),
+        ("detect link.png", "no such file: it is a link to nowhere.png: link.png"),
         ("detect a.png --cacert x.pem", "go with --url"),
         ("detect a.png --url http://127.0.0.1:1 --api-key-file nope", "--api-key-file: nope: No such file"),
         ("detect a.png --repository nowhere", "no models: there is no folder nowhere"),
@@ -281,11 +287,12 @@ def test_a_name_can_not_steer_the_terminal(run: Run, tmp_path: Path) -> None:
     ],
 )
 def test_what_is_wrong_with_the_line_is_one_line(run: Run, tmp_path: Path, line: str, words: str) -> None:
-    """No traceback; what to do; exit code 2 (an address among the files: 1, as for any input)."""
+    """No traceback; what to do; exit code 2, and no model is loaded."""
     picture(tmp_path / "a.png", (0, 32, 32, 32))
     (tmp_path / "empty").mkdir()
+    (tmp_path / "link.png").symlink_to("nowhere.png")
     code, out, err = run(*line.split())
-    assert code == (1 if "example.org" in line else 2)
+    assert code == 2
     assert words in err + out
     assert "Traceback" not in err
 
@@ -297,14 +304,50 @@ def test_what_is_wrong_with_the_line_is_one_line(run: Run, tmp_path: Path, line:
         ("detct a.png", "did you mean 'detect'?"),
         ("detect a.png --conf 2", "2 is not between 0 and 1"),
         ("places a.png --topk 0", "0 is less than 1"),
+        ("places a.png --timeout 1e300", "1e300 is greater than 86400"),
+        ("places -a.png", "-- goes before names of files that begin with -"),
         ("detect a.png --every 2 --fps 3", "not allowed with argument"),
     ],
 )
-def test_a_slip_in_an_option_has_a_hint(run: Run, line: str, hint: str) -> None:
+def test_a_slip_in_an_option_has_a_hint(run: Run, tmp_path: Path, line: str, hint: str) -> None:
     """As in the other commands: exit code 2, and the name that is like it."""
+    picture(tmp_path / "-a.png")
     code, _, err = run(*line.split())
     assert code == 2
     assert hint in err.splitlines()[-1]
+
+
+def test_files_without_an_end_and_files_too_large_are_refused_by_their_head(run: Run, tmp_path: Path) -> None:
+    """`/dev/zero` is of no known kind; of a picture no more is read than any gateway takes."""
+    (tmp_path / "huge.png").write_bytes(png(scene(64, 64)))
+    os.truncate(tmp_path / "huge.png", 1 << 40)
+    code, out, _ = run("places", "/dev/zero", "huge.png", "--json")
+    assert code == 1
+    assert [json.loads(line)["error"]["detail"].partition(",")[0] for line in out.splitlines()] == [
+        "the content is of an unknown kind",
+        "it is larger than 256 MiB",
+    ]
+
+
+def test_the_longest_names_can_be_saved(run: Run, tmp_path: Path) -> None:
+    """Names as long as a file system takes, in letters of several bytes, are cut so that suffixes fit."""
+    picture(tmp_path / f"{'日' * 83}.png", (0, 32, 32, 32))
+    assert run("places", ".", "--save", "out")[0] == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [f"{'日' * 60}.places.json"]
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code"), [("metrics >/dev/full", 2), ("metrics >&-", 0), ("keys --help 2>&- <&-", 0)]
+)
+def test_output_that_is_full_or_closed_is_no_traceback(tmp_path: Path, redirection: str, code: int) -> None:
+    """One line says that the output can't be written; a closed one is as the null device."""
+    line = f"{shlex.quote(sys.executable)} -m triton_vision_gateway {redirection}"
+    done = subprocess.run(["sh", "-c", line], env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path,
+                          capture_output=True, timeout=60, check=False)  # fmt: skip
+    assert done.returncode == code, done.stderr
+    assert done.stderr == (
+        b"gateway: the output can't be written: No space left on device\n" if code else b""
+    )
 
 
 def test_options_may_stand_between_files(run: Run, tmp_path: Path) -> None:
