@@ -14,6 +14,9 @@ PARITY ?= short
 TEST_PROCESSES ?= 4
 EXTRAS ?= embedded,redis
 URL ?= http://127.0.0.1:8080
+# Python keeps the bytecode of a module at its first import (`--no-compile` below counts on that). Without it every process of
+# the tests, and every start of the gateway, would compile all modules again.
+unexport PYTHONDONTWRITEBYTECODE
 PIP = -m pip install --disable-pip-version-check
 SAY = @printf '\033[1m==> %s\033[0m\n'
 
