@@ -157,6 +157,12 @@ def _build(folder: Path, weights: str | None, variant: str, catalogue: Catalogue
         try:
             found = None if weights else _there(catalogue, wanted, places)
             if found is None:
+                if weights is None and (source := _checkpoint_to_name(wanted, places)):
+                    return _refuse(
+                        f"a model is missing or damaged beside others that were built from {source}: name that file "
+                        "with --weights PATH, or another folder with --models",
+                        FAILED,
+                    )
                 failed = _make(catalogue, wanted, weights or "auto", places)
                 found = _there(catalogue, wanted, places)
                 if failed or found is None:
@@ -201,6 +207,15 @@ def _there(catalogue: Catalogue, wanted: Sequence[Branch], places: Places) -> li
         if record.provenance.weights != "none":
             found.append(record)
     return found
+
+
+def _checkpoint_to_name(wanted: Sequence[Branch], places: Places) -> str | None:
+    """Return the name of the checkpoint if only some of the models are there."""
+    from export import manifest  # noqa: PLC0415  # as above
+
+    records = [manifest.read(branch.weights_model, places.repository) for branch in wanted]
+    names = [r.provenance.source.name for r in records if r and r.provenance.weights == "checkpoint"]
+    return names[0] if names and None in records else None
 
 
 def _current(record: Record, spec: ModelSpec) -> bool:

@@ -18,11 +18,13 @@ from urllib.parse import urlsplit
 
 from app.commands.smoke.http import Reply
 from app.engine.base import Engine
+from app.engine.weights import WeightsBook
 from app.errors import DeadlineExceeded, TritonUnavailable
 from app.main import create_app, create_engine
 from app.settings import Settings
 from routing.catalogue import Catalogue
 from routing.policy import Readiness
+from routing.provenance import UNKNOWN
 
 T = TypeVar("T")
 _PIECE = 1 << 20
@@ -46,6 +48,7 @@ class EmbeddedGateway:
     def __init__(self, settings: Settings, timeout_s: float) -> None:
         self.title = f"embedded engine, models in {settings.repository}"
         self._timeout_s = timeout_s
+        self._repository = settings.repository
         self._engine: Engine | None = None
         self._app: Any = create_app(settings, self._make_engine)
         self._loop = asyncio.new_event_loop()
@@ -69,6 +72,19 @@ class EmbeddedGateway:
         states = [engine.ready()[name] for name in names]
         return [
             f"{state.name}: {state.reason or state.readiness.value}" for state in states if not state.ready
+        ]
+
+    def changed(self, names: list[str]) -> list[str]:
+        """Return the loaded branches whose files aren't those of their record."""
+        engine, book = self._engine, WeightsBook(self._repository, None)
+        assert engine is not None  # noqa: S101  # as above
+        states = engine.ready()
+        return [
+            name
+            for name in names
+            if states[name].ready
+            and states[name].weights.digest == UNKNOWN
+            and book.lookup(self._catalogue.branches[name].weights_model).digest != UNKNOWN
         ]
 
     def request(
@@ -109,6 +125,7 @@ class EmbeddedGateway:
         self._stop()
 
     def _make_engine(self, settings: Settings, catalogue: Catalogue) -> Engine:
+        self._catalogue = catalogue
         self._engine = create_engine(settings, catalogue)
         return self._engine
 

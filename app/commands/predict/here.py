@@ -51,10 +51,14 @@ def embedded(parsed: argparse.Namespace, entries: Sequence[Input], note: Callabl
     faults = gateway.wait(names)
     if len(faults) == len(names):
         gateway.close()
-        raise NoModels(f"no model can serve: {'; '.join(faults)}")
+        raise NoModels(f"no model can serve: {'; '.join(faults)}; build it again, or see `gateway doctor`")
     note(f"{gateway.title} ({', '.join(names)}); --url asks a running gateway instead")
     for fault in faults:
         note(f"not loaded: {fault}")
+    for name in gateway.changed(names):
+        note(
+            f"{name}: its files differ from the digest in weights.json; build it again unless you changed them"
+        )
     return gateway
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,10 @@ def up(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str
 def test_the_starter_is_built_once_and_again_when_a_file_is_damaged(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """Offline: random weights with a warning that names the way out; then nothing is built, until a digest differs."""
+    """Offline: random weights with a warning that names the way out; then nothing is built, until a digest differs.
+
+    Beside models of a user's own checkpoint, no model of other weights is built.
+    """
     code, output, errors = up(capsys)
     assert code == 0, errors
     folder = tmp_path / "cache" / "triton-vision-gateway" / "models"
@@ -54,6 +58,19 @@ def test_the_starter_is_built_once_and_again_when_a_file_is_damaged(
     assert code == 0
     assert (output.count(" exported "), output.count(" is there, ")) == (1, 2)
     assert model.read_bytes() == content
+
+    note = folder / "repository" / "yolo11n_320" / "1" / "weights.json"
+    document = json.loads(note.read_text()) | {
+        "weights": "checkpoint",
+        "source": {"name": "mine.pt", "sha256": None},
+    }
+    note.unlink()
+    note.write_text(json.dumps(document))
+    model.unlink()
+    code, output, errors = up(capsys)
+    assert code == 1
+    assert "beside others that were built from mine.pt: name that file with --weights PATH" in errors
+    assert "exported" not in output
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from support.waiting import eventually
 
 from app import cli
 from deploy.local.triton_server import free_ports
+from routing import overlay
 
 Said = tuple[int, str, str]
 Run = Callable[..., Said]
@@ -366,6 +367,24 @@ def test_a_folder_without_models_says_how_to_build_some(run: Run, tmp_path: Path
     code, out, err = run("depth", "a.png", "--repository", "models")
     assert (code, out) == (2, "")
     assert "in models: no model of this family; `make run` builds some" in err
+
+
+def test_files_that_are_not_those_of_the_record_are_told(
+    run: Run, all_families: Path, tmp_path: Path
+) -> None:
+    """A damaged model may still answer; one line on stderr names it."""
+    picture(tmp_path / "a.png", (0, 32, 32, 32))
+    catalogue = overlay.load(None)
+    shutil.copytree(all_families, tmp_path / "models")
+    for branch in catalogue["places"].branches:
+        note = tmp_path / "models" / branch.weights_model / "1" / "weights.json"
+        if not note.parent.is_dir():  # this size isn't built
+            continue
+        note.unlink(missing_ok=True)
+        note.write_text(json.dumps({"digest": f"sha256:{'0' * 64}", "weights": "checkpoint"}))
+    code, _, err = run("places", "a.png", "--repository", "models")
+    assert code == 0
+    assert err.count("its files differ from the digest in weights.json") == 1
 
 
 def program(*arguments: str, folder: Path, **more: Any) -> subprocess.Popen[bytes]:
