@@ -15,7 +15,7 @@ from app.commands.predict.errors import NoModels
 from app.commands.predict.gateway import Gateway
 from app.commands.predict.inputs import Input
 from app.commands.predict.repository import Size
-from app.settings import Settings
+from app.settings import Settings, environment, unknown_variables
 from routing import overlay
 from routing.policy import Wishes
 
@@ -53,6 +53,8 @@ def embedded(parsed: argparse.Namespace, entries: Sequence[Input], note: Callabl
         gateway.close()
         raise NoModels(f"no model can serve: {'; '.join(faults)}; build it again, or see `gateway doctor`")
     note(f"{gateway.title} ({', '.join(names)}); --url asks a running gateway instead")
+    for unknown in unknown_variables(environment()):
+        note(unknown)
     for fault in faults:
         note(f"not loaded: {fault}")
     for name in gateway.changed(names):
