@@ -370,9 +370,10 @@ def test_a_folder_without_models_says_how_to_build_some(run: Run, tmp_path: Path
 
 
 def test_files_that_are_not_those_of_the_record_are_told(
-    run: Run, all_families: Path, tmp_path: Path
+    run: Run, all_families: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A damaged model may still answer; one line on stderr names it."""
+    """A damaged model may still answer: one line on stderr names it, and another one a setting that is none."""
+    monkeypatch.setenv("GATEWAY_REPOSITRY", "elsewhere")
     picture(tmp_path / "a.png", (0, 32, 32, 32))
     catalogue = overlay.load(None)
     shutil.copytree(all_families, tmp_path / "models")
@@ -384,6 +385,7 @@ def test_files_that_are_not_those_of_the_record_are_told(
         note.write_text(json.dumps({"digest": f"sha256:{'0' * 64}", "weights": "checkpoint"}))
     code, _, err = run("places", "a.png", "--repository", "models")
     assert code == 0
+    assert "GATEWAY_REPOSITRY: there is no such setting; did you mean" in err
     assert err.count("its files differ from the digest in weights.json") == 1
 
 
