@@ -27,9 +27,10 @@ from routing.catalogue import Branch, Catalogue
 def smoke(parsed: argparse.Namespace) -> int:
     """Run the command; answers the exit code."""
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s: %(message)s", stream=sys.stderr)
-    catalogue = overlay.load(Settings().own_catalogue)
+    settings = _settings(parsed)
+    catalogue = overlay.load(settings.own_catalogue)
     try:
-        target = _target(parsed, catalogue)
+        target = _target(parsed, settings, catalogue)
     except (ValueError, OSError) as error:
         return _give_up(str(error), as_json=parsed.json)
     patterns = [pattern.strip() for pattern in parsed.branches.split(",")]
@@ -66,13 +67,17 @@ def check(target: Target, catalogue: Catalogue, patterns: Sequence[str], *, stri
     return report
 
 
-def _target(parsed: argparse.Namespace, catalogue: Catalogue) -> Target:
+def _settings(parsed: argparse.Namespace) -> Settings:
+    """Return the settings, in which the command line goes before the environment."""
+    given: dict[str, Any] = {"triton_url": parsed.triton_url, "triton_transport": parsed.transport}
+    named = {name: value for name, value in given.items() if value is not None}
+    return Settings(engine="triton", warmup=False, **named)  # the first run is part of what is checked
+
+
+def _target(parsed: argparse.Namespace, settings: Settings, catalogue: Catalogue) -> Target:
     if parsed.url is not None:
         headers = key_headers(parsed.api_key_file)
         return GatewayTarget(parsed.url, parsed.timeout, headers, parsed.operate_url)
-    given: dict[str, Any] = {"triton_url": parsed.triton_url, "triton_transport": parsed.transport}
-    named = {name: value for name, value in given.items() if value is not None}
-    settings = Settings(engine="triton", warmup=False, **named)  # what is tried here is the first run
     variant = parsed.variant or settings.variant or catalogue["detect"].default_variant or ""
     fault = catalogue.variant_fault(variant)
     if fault is not None:
