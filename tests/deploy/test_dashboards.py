@@ -16,6 +16,7 @@ import yaml
 from grafana_foundation_sdk.cog import plugins
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
+from support.paths import ROOT
 from support.servers.observed import Observed
 from support.servers.prometheus_server import CONFIG
 
@@ -53,8 +54,9 @@ def _all() -> Iterator[tuple[str, dict[str, Any]]]:
 def test_the_json_is_what_the_code_makes() -> None:
     """A change of the code without its JSON, or of the JSON by hand, is noticed."""
     done = subprocess.run(
-        [sys.executable, FOLDER / "build.py", "--check"], capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-m", "deploy.grafana.build", "--check"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 

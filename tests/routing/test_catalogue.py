@@ -206,7 +206,7 @@ def _flow(document: dict[str, Any]) -> dict[str, Any]:
     return family
 
 
-def _set(table: dict[str, Any], key: str, value: object) -> None:
+def _set(table: Any, key: str | int, value: object) -> None:
     table[key] = value
 
 
@@ -292,6 +292,10 @@ FAULTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         "as many inputs",
     ),
     "unknown twin key": (lambda d: _set(d["family"][0]["compact"], "size", 1), "size"),
+    "a variant that is no name": (
+        lambda d: _set(next(f for f in d["family"] if f["name"] == "detect")["variants"], 0, []),
+        "variants are a list of names",
+    ),
     "preprocess twice": (
         lambda d: _set(_depth(d)["branch"][1], "preprocess", "preprocess_midas_256"),
         "preprocess_midas_256 stands twice",
