@@ -546,7 +546,8 @@ def check_family(family: Family) -> None:
 
 
 def _check_variants(family: Family, rows: Iterable[Mapping[str, Any]]) -> None:
-    if not all(isinstance(variant, str) and variant for variant in family.variants):
+    names: tuple[object, ...] = family.variants  # as the document has them
+    if not all(isinstance(name, str) and name for name in names):
         raise CatalogueError(f"family {family.name}: variants are a list of names")
     for row in rows:
         if "variant" in row and row["variant"] not in family.variants:
