@@ -12,6 +12,10 @@ CHAOS_ARGS ?=
 GUARD_ARGS ?=
 PARITY ?= short
 TEST_PROCESSES ?= 4
+# Tests of whole services (restarts, full disks, several Tritons, dashboards, benchmarks): `make test-system` runs them.
+SYSTEM_TESTS = tests/behaviour/operation tests/deploy tests/benchmarks
+PYTEST = .venv/bin/pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder \
+  -m 'not export and not reference and not containers and not wheel'
 EXTRAS ?= embedded,redis
 URL ?= http://127.0.0.1:8080
 # Python keeps the bytecode of a module at its first import (`--no-compile` below counts on that). Without it every process of
@@ -21,7 +25,7 @@ PIP = -m pip install --disable-pip-version-check
 SAY = @printf '\033[1m==> %s\033[0m\n'
 
 .DEFAULT_GOAL := help
-.PHONY: help run serve models repository triton smoke test test-wheel test-containers test-export lint lint-containers settings format bench bench-matrix clean
+.PHONY: help run serve models repository triton smoke test test-system test-wheel test-containers test-export lint lint-containers settings format bench bench-matrix clean
 
 # `make help` prints what follows `##`: of a target its description, on a line of its own a heading.
 help: ## this list
@@ -135,9 +139,13 @@ client: .venv-clients ## URL=…: a Python client from the OpenAPI of a running 
 
 ## Change it
 
-test: .venv/.dev .venv-triton .venv-clients redis-server haproxy chromium prometheus ## the test suite; starts and stops its own Triton, Redis, HAProxy and Prometheus (TEST_PROCESSES)
+test: .venv/.dev .venv-triton .venv-clients redis-server chromium ## the test suite; starts and stops its own Triton and Redis (TEST_PROCESSES)
 	$(SAY) 'tests (TEST_PROCESSES=$(TEST_PROCESSES) side by side; a file stays in one process)'
-	@.venv/bin/pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder -m 'not export and not reference and not containers and not wheel'
+	@$(PYTEST) $(SYSTEM_TESTS:%=--ignore=%)
+
+test-system: .venv/.dev .venv-triton redis-server haproxy prometheus ## whole services: restarts, full disks, several Tritons, dashboards, benchmarks (about 5 minutes)
+	$(SAY) 'tests of whole services (TEST_PROCESSES=$(TEST_PROCESSES) side by side)'
+	@$(PYTEST) $(SYSTEM_TESTS)
 
 .PHONY: test-fast
 test-fast: .venv/.dev ## the tests that start no server and no other program (under a minute): the inner loop

@@ -34,3 +34,13 @@ def test_the_hooks_run_what_lint_runs() -> None:
     dry = _make("--dry-run", "--no-print-directory", "lint").splitlines()
     tools = [line for line in dry if line.startswith(".venv/bin/") and "pip install" not in line]
     assert sorted(hooks) == sorted(tools)
+
+
+def test_ci_runs_every_target_of_tests() -> None:
+    """No target `test…` is forgotten in `.ci/run`; `test-fast` is a part of `test`."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^(test[a-z-]*):", makefile, re.MULTILINE)) - {"test-fast"}
+    ran = set(
+        re.findall(r"^make (test[a-z-]*)", (ROOT / ".ci" / "run").read_text(encoding="utf-8"), re.MULTILINE)
+    )
+    assert ran == targets
