@@ -58,7 +58,7 @@ from app.settings import Settings, graph_cache, metrics_folder
 from app.state.base import SessionStore
 from app.state.memory import MemoryStore
 from app.videos.analysis import Options
-from app.videos.gauges import Watch
+from app.videos.gauges import Gauges
 from app.videos.jobs import JobOptions, VideoJobs
 from app.videos.profile_documents import ProfileReader
 from routing import overlay, reachable
@@ -292,14 +292,14 @@ def create_app(
             settings, pipelines, profiles, metrics, workers, admission, store, jobs, drain
         )
         announcing = asyncio.create_task(_announce(app.state.gateway))
-        watching = asyncio.create_task(_keep_watch(app.state.gateway.watch)) if metrics_folder() else None
+        updating = asyncio.create_task(_update_gauges(app.state.gateway.gauges)) if metrics_folder() else None
         try:
             async with operate_port.listening(app, _operate_socket(settings)):
                 yield {DRAIN: drain}
         finally:
             announcing.cancel()
-            if watching is not None:
-                watching.cancel()
+            if updating is not None:
+                updating.cancel()
             if jobs is not None:
                 await asyncio.to_thread(jobs.close)
             workers.shutdown(cancel_futures=True)
@@ -447,16 +447,16 @@ def _gateway(
         admission=admission,
         decoders=threading.Semaphore(settings.video_decoders),
         jobs=jobs,
-        watch=Watch(pipelines, required, jobs, admission.occupancy),
+        gauges=Gauges(pipelines, required, jobs, admission.occupancy),
         probe=probe,
         drain=drain,
     )
 
 
-async def _keep_watch(watch: Watch) -> None:
+async def _update_gauges(gauges: Gauges) -> None:
     """Set this worker's gauges every second: any worker answers a scrape for all of them."""
     while True:
-        await asyncio.to_thread(watch.look)
+        await asyncio.to_thread(gauges.look)
         await asyncio.sleep(1)
 
 

@@ -25,7 +25,7 @@ from app.process.drain import Drain
 from app.sessions.session_order import SessionOrder
 from app.sessions.tracking_sessions import Sessions
 from app.settings import Settings
-from app.videos.gauges import Watch
+from app.videos.gauges import Gauges
 from app.videos.jobs import VideoJobs
 from app.videos.profile_documents import ProfileReader
 
@@ -47,7 +47,7 @@ class Gateway:
     decoders: threading.Semaphore  # one permit per streamed video
     jobs: VideoJobs | None  # None: the service has no folder for them
     drain: Drain
-    watch: Watch
+    gauges: Gauges
     probe: ReadyProbe
 
     async def work(self, function: Callable[[], T]) -> T:

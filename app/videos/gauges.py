@@ -23,7 +23,7 @@ _NO_POOL = PoolUsage(0, 0, 0)  # Triton is away, and so are its leases
 _JOB_STATES = ("queued", "running", "done", "failed")
 
 
-class Watch:
+class Gauges:
     """Sets the gauges: call `look` before every scrape, and regularly with several workers, which answer for each
     other.
 

@@ -98,5 +98,5 @@ async def metrics(request: Request, gateway: Parts) -> Response:
 
 
 def _scraped(gateway: Gateway, accept: str) -> tuple[bytes, str]:
-    gateway.watch.look()
+    gateway.gauges.look()
     return gateway.metrics.negotiated(accept)
