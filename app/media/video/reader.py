@@ -211,7 +211,8 @@ class VideoReader:
             with _scarce("its frames have no memory"):  # which passes: it says nothing of the video
                 offset = self._ring.grow(need, most)
             ring = {"offset": offset, "slot_bytes": self._ring.slot_bytes, "slots": self._ring.slots}
-            protocol.send(self._end, "ring", ring=ring)
+            with suppress(OSError):  # it is gone: reading says so
+                protocol.send(self._end, "ring", ring=ring)
 
     def _frame(self, message: protocol.Message) -> VideoFrame | None:
         frame: VideoFrame | None = None

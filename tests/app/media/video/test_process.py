@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import resource
+import select
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import psutil
 import pytest
 from support import videos
 from support.paths import ROOT
+from support.waiting import eventually
 
 from app.errors import DeadlineExceeded, InvalidVideo, Overloaded
 from app.media.video.reader import Sampling, VideoLimits, VideoReader, _Stall
@@ -113,6 +115,16 @@ def test_killed_in_the_middle(video: VideoReader) -> None:
     assert video.fault.detail.startswith(f"after frame {1 + len(rest)} (")
     assert "SIGKILL" in video.fault.detail
     assert list(video) == []
+
+
+def test_a_crash_before_its_slots_grow_is_a_fault(video: VideoReader) -> None:
+    """A decoder that dies after it asked for larger slots is reported as dead, not as one that sends nonsense."""
+    assert select.select([video._end], [], [], 60)[0], "it asks for slots"
+    decoder = child(video)
+    decoder.send_signal(signal.SIGSEGV)
+    eventually(lambda: not decoder.is_running() or decoder.status() == psutil.STATUS_ZOMBIE)
+    assert list(video) == []
+    assert "SIGSEGV" in video.fault.detail
 
 
 def test_a_crash_is_a_fault(video: VideoReader) -> None:
