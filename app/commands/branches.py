@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, closing
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from app.commands.predict.command import by_url
 from app.commands.predict.errors import CommandFailed, NobodyAnswers, RunFailed
 from app.commands.predict.printing import padded, plain, width_of
 from app.commands.predict.repository import default_variant, find, readiness
-from app.deadline import Deadline
-from app.engine.base import EngineUsage, Lease, ModelState, not_served
+from app.engine.base import ModelState
+from app.engine.report import ReportEngine
 from app.engine.weights import WeightsBook
 from app.errors import GatewayError
 from app.pipelines import inventory
@@ -30,7 +30,7 @@ _HEAD = ("family", "branch", "tier", "size", "variant", "state", "weights", "dig
 _DIGEST = 19  # characters: `sha256:` and twelve digits, enough to compare by eye
 
 
-class FilesEngine:
+class FilesEngine(ReportEngine):
     """An engine that can only be asked which models' files are there; it reads no weights.
 
     Args:
@@ -40,39 +40,22 @@ class FilesEngine:
     """
 
     name = "files"
-    transport = "inprocess"
 
     def __init__(self, catalogue: Catalogue, repository: Path, manifest: Path | None = None) -> None:
         book = WeightsBook(repository, manifest)
-        self._states: Mapping[str, ModelState] = {
+        models = {
             name: ModelState(name, Readiness.MISSING, runtime="inprocess", weights=book.lookup(name))
             for name in catalogue.models
         }
         found = {
             name: replace(
-                self._states[name],
+                models[name],
                 readiness=readiness(repository, branch),
-                weights=self._states[branch.weights_model].weights,
+                weights=models[branch.weights_model].weights,
             )
             for name, branch in catalogue.branches.items()
         }
-        self._states = {**self._states, **found}
-
-    def ready(self) -> Mapping[str, ModelState]:
-        return self._states
-
-    def lease(self, branch: Any, deadline: Deadline) -> AbstractContextManager[Lease]:
-        del deadline
-        raise not_served(self._states[branch.name])
-
-    def usage(self) -> EngineUsage:
-        return EngineUsage({})
-
-    def close(self) -> None:
-        """Nothing to release."""
-
-    def abandon(self) -> None:
-        """Nothing outlives this process."""
+        super().__init__({**models, **found})
 
 
 def branches(parsed: argparse.Namespace) -> int:

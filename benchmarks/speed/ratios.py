@@ -31,7 +31,7 @@ def medians(rounds: Rounds) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def ratios(rounds: Rounds, of: str, to: str, figure: str = "rate") -> dict[str, dict[str, float]]:
-    """`of` divided by `to` in every case that both have, round by round: what slowed a round slowed both."""
+    """Divide `of` by `to` in every case that both have, round by round: a slow round slows both."""
     return _by_round(rounds, of, to, lambda row, other: row[figure] / other[figure])
 
 

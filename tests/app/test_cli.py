@@ -7,19 +7,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.commands import run_command
 from support.paths import ROOT
 
-from app import __version__, cli
+from app import __version__
 
 
 def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     """Exit code, output, and the last line of the errors."""
-    try:
-        code = cli.main(arguments)
-    except SystemExit as leaving:
-        code = int(leaving.code or 0)
-    output = capsys.readouterr()
-    return code, output.out, output.err.strip().splitlines()[-1] if output.err else ""
+    code, out, err = run_command(capsys, *arguments)
+    return code, out, err.strip().splitlines()[-1] if err else ""
 
 
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:

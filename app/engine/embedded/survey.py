@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
-from app.deadline import Deadline
-from app.engine.base import EngineUsage, Lease, ModelState, not_served
+from app.engine.base import ModelState
 from app.engine.embedded.model import device
+from app.engine.report import ReportEngine
 from app.engine.weights import WeightsBook
 from routing.catalogue import Branch, Catalogue
 from routing.policy import Readiness
 
 
-class SurveyEngine:
+class SurveyEngine(ReportEngine):
     """An engine that can only be asked what is ready: every branch whose files are there, with their digests.
 
     Args:
@@ -26,7 +25,6 @@ class SurveyEngine:
     """
 
     name = "survey"
-    transport = "inprocess"
 
     def __init__(
         self, catalogue: Catalogue, repository: Path, book: WeightsBook, branches: Collection[str]
@@ -34,9 +32,10 @@ class SurveyEngine:
         self._repository = repository
         self._book = book
         nothing = ModelState("", Readiness.UNAVAILABLE, device=device(), runtime="inprocess")
-        self._states = {name: replace(nothing, name=name) for name in catalogue.models}
+        states = {name: replace(nothing, name=name) for name in catalogue.models}
         for name in branches:
-            self._states[name] = self._found(catalogue.branches[name], self._states[name])
+            states[name] = self._found(catalogue.branches[name], states[name])
+        super().__init__(states)
 
     def _found(self, branch: Branch, state: ModelState) -> ModelState:
         folders = [self._repository / model.name for model in branch.models]
@@ -52,19 +51,3 @@ class SurveyEngine:
 
     def _folder(self, model: str) -> Path:
         return self._repository / model / "1"
-
-    def ready(self) -> Mapping[str, ModelState]:
-        return self._states
-
-    def lease(self, branch: Branch, deadline: Deadline) -> AbstractContextManager[Lease]:
-        del deadline
-        raise not_served(self._states[branch.name])
-
-    def usage(self) -> EngineUsage:
-        return EngineUsage({})
-
-    def close(self) -> None:
-        """Nothing to release."""
-
-    def abandon(self) -> None:
-        """Nothing outlives this process."""

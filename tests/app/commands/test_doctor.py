@@ -11,10 +11,10 @@ from typing import Any
 
 import httpx2
 import pytest
+from support.commands import run_command
 from support.servers.gateway import server
 from support.servers.redis_server import RedisServer
 
-from app import cli
 from deploy.local.triton_server import TritonServer, free_ports
 
 Said = tuple[int, str, str]
@@ -31,12 +31,7 @@ def run(
     monkeypatch.setenv("GATEWAY_PORT", str(free_ports(1)[0]))
 
     def command(*arguments: str) -> Said:
-        try:
-            code = cli.main(arguments)
-        except SystemExit as leaving:
-            code = int(leaving.code or 0)
-        output = capsys.readouterr()
-        return code, output.out, output.err
+        return run_command(capsys, *arguments)
 
     return command
 

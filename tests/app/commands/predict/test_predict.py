@@ -22,12 +22,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from support import videos
+from support.commands import run_command
 from support.models import repository as test_repository
 from support.paths import ROOT
 from support.servers.gateway import png, scene, server
 from support.waiting import eventually
 
-from app import cli
 from deploy.local.triton_server import free_ports
 from routing import overlay
 
@@ -53,12 +53,7 @@ def run(
     monkeypatch.setenv("GATEWAY_EMBEDDED_THREADS", "1")
 
     def command(*arguments: str) -> Said:
-        try:
-            code = cli.main(arguments)
-        except SystemExit as leaving:
-            code = int(leaving.code or 0)
-        output = capsys.readouterr()
-        return code, output.out, output.err
+        return run_command(capsys, *arguments)
 
     return command
 
