@@ -31,6 +31,13 @@ class Timed:
         config = self._folder / "config.pbtxt"
         text = re.sub('backend: "onnxruntime"', 'backend: "python"', config.read_text())
         config.write_text(re.sub("default_model_filename:.*\n", "", text) + queue_policy)
+        self._begun = self._folder / "begun"
+        self._begun.touch()
+
+    @property
+    def begun(self) -> int:
+        """Runs that have begun so far, whatever became of them."""
+        return self._begun.stat().st_size
 
     def takes(self, seconds: float) -> None:
         """Every run from now on."""

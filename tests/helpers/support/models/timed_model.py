@@ -1,7 +1,8 @@
 """A model for Triton's Python backend that answers the `timeout` it was given, in seconds, in every element.
 
 Each run takes as many seconds as the file `pause` in the model's folder says; without one none. As long as the file
-`hold_load` is there it is loading, and as long as `hold_run` is there no run ends.
+`hold_load` is there it is loading, and as long as `hold_run` is there no run ends. Every run begins by adding a byte to
+the file `begun`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ class TritonPythonModel:
         """Note the outputs' names and shapes."""
         folder = Path(args["model_repository"])
         self._pause, self._hold_run = folder / "pause", folder / "hold_run"
+        self._begun = folder / "begun"
         _wait_while(folder / "hold_load")
         self._outputs = json.loads(args["model_config"])["output"]
 
@@ -30,6 +32,8 @@ class TritonPythonModel:
         return [self._answer(request) for request in requests]
 
     def _answer(self, request: Any) -> Any:
+        with self._begun.open("ab") as begun:
+            begun.write(b".")
         if self._pause.exists():
             time.sleep(float(self._pause.read_text()))
         _wait_while(self._hold_run)
