@@ -65,7 +65,8 @@ _NDJSON = {
         "schema": {
             "type": "string",
             "description": "For a video: one line per sampled frame, then a line with `summary`. A frame's line is the "
-            "JSON answer with `frame`, its own `branch` and `timings_ms`, or an `error` for a failed frame. If an "
+            "JSON answer with `frame`, its own `branch` and `timings_ms`, or an `error` for a failed frame. With "
+            "`provenance=change`, only the first line and each change have `branch` and the provenance. If an "
             "error ended the video early, a line before the summary has it.",
         },
         "example": examples.NDJSON,

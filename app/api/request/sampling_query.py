@@ -1,6 +1,8 @@
-"""Query parameters that say which frames of a video are looked at."""
+"""Query parameters of videos: the frames to look at, and the provenance of their lines."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,7 +12,7 @@ from app.media.video.sampling import MOST_EVERY, MOST_SECONDS
 
 
 class SamplingQuery(BaseModel):
-    """Query parameters that choose the frames of a video; they have no meaning for pictures."""
+    """Query parameters that only videos have; they have no meaning for pictures."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -30,6 +32,12 @@ class SamplingQuery(BaseModel):
     end: float | None = Field(
         None, gt=0, description="Videos: stop at this second.", json_schema_extra={"maximum": MOST_SECONDS}
     )
+    provenance: Literal["every", "change"] = Field(
+        "every",
+        description="Videos: `every` line has its provenance (`branch`, `resolved_model_mapping`, `models_used`, "
+        "`model_signature`, `degraded`, `warnings`); or only the first line, and each one where it differs from the "
+        "line before (`change`).",
+    )
 
     def sampling(self) -> Sampling:
         """Return the sampling that these parameters describe.
@@ -40,7 +48,7 @@ class SamplingQuery(BaseModel):
         return Sampling(self.fps, self.every, self.keyframes, self.start, self.end)
 
     def refuse_for_pictures(self) -> None:
-        """Sampling means nothing for a picture.
+        """These parameters mean nothing for a picture.
 
         Raises:
             InvalidParameter: there is some.

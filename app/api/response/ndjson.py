@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -92,7 +92,8 @@ async def stream(
 
         running = await _opened(asyncio.get_running_loop().run_in_executor(thread, open_stream))
         undo.callback(running.close)
-        lines = _records(running, request_id_of(request), gateway.metrics)
+        provenance = _Provenance(every=query.provenance == "every")
+        lines = _records(running, request_id_of(request), gateway.metrics, provenance)
         return _NdjsonResponse(thread, lines, settings.video_window, undo.pop_all())
 
 
@@ -152,11 +153,31 @@ class _NdjsonResponse(StreamingResponse):
         await filling
 
 
-def _records(running: FrameStream, request_id: str, metrics: Metrics) -> Iterator[bytes]:
+class _Provenance:
+    """The description of what made a line: on every line, or on the first one and on each one where it changes."""
+
+    def __init__(self, *, every: bool) -> None:
+        self._every = every
+        self._latest: Mapping[str, Any] = {}
+
+    def of(self, served: Served) -> Mapping[str, Any]:
+        """Return the members that the next line has of it."""
+        described = describe(served)
+        if self._every:
+            return described
+        if described is self._latest or described == self._latest:
+            return {}
+        self._latest = described
+        return described
+
+
+def _records(
+    running: FrameStream, request_id: str, metrics: Metrics, provenance: _Provenance
+) -> Iterator[bytes]:
     request = context.current()
     route = "none" if request is None else request.route
     for sample, result in running:
-        line = _written_record(_frame(sample, result, request_id))
+        line = _written_record(_frame(sample, result, request_id, provenance))
         metrics.video_frames.labels(route, "error" if isinstance(result, GatewayError) else "ok").inc()
         metrics.video_lag_seconds.observe(time.perf_counter() - sample.decoded_at)
         yield line
@@ -165,12 +186,14 @@ def _records(running: FrameStream, request_id: str, metrics: Metrics) -> Iterato
     yield _written_record({"summary": running.summary()})
 
 
-def _frame(sample: Sample, result: Record | GatewayError, request_id: str) -> dict[str, Any]:
+def _frame(
+    sample: Sample, result: Record | GatewayError, request_id: str, provenance: _Provenance
+) -> dict[str, Any]:
     frame = {"index": sample.index, "time_s": sample.time_s}
     if isinstance(result, GatewayError):
         return {"frame": frame, "error": problem(result, request_id)}
     timings = {stage: round(ms, 3) for stage, ms in result.served.timings.ms.items()}
-    return {"frame": frame, **result.body, **describe(result.served), "timings_ms": timings}
+    return {"frame": frame, **result.body, **provenance.of(result.served), "timings_ms": timings}
 
 
 def _written_record(document: dict[str, Any]) -> bytes:

@@ -119,9 +119,8 @@ def _inputs(item: Item) -> Any:
 
 def _sampling(parsed: argparse.Namespace) -> dict[str, Sequence[str]]:
     """Parameters that only a video may have."""
-    return {
-        name: [str(value)] for name in ("every", "fps") if (value := getattr(parsed, name, None)) is not None
-    }
+    names = ("every", "fps", "provenance")
+    return {name: [str(value)] for name in names if (value := getattr(parsed, name, None)) is not None}
 
 
 def _gateway(parsed: argparse.Namespace, items: Sequence[Item], printer: Printer) -> Gateway:
@@ -173,7 +172,7 @@ class Run:
     Args:
         work: what is done with each.
         printer: where rows go.
-        sampling: which frames of a video, as query parameters.
+        sampling: the query parameters of videos.
     """
 
     def __init__(self, work: Work, printer: Printer, sampling: dict[str, Sequence[str]]) -> None:

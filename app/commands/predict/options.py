@@ -153,6 +153,10 @@ def _add_detect(parser: argparse.ArgumentParser) -> None:
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--every", type=_count, metavar="N", help="take every N-th frame of a video")
     how.add_argument("--fps", type=_positive, help="take at most this many frames per second of a video")
+    parser.add_argument(
+        "--provenance", choices=("every", "change"),
+        help="videos: lines with branch and models: every one (default), or the first and each change",
+    )  # fmt: skip
 
 
 def _add_depth(_: argparse.ArgumentParser) -> None:

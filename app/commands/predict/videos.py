@@ -111,7 +111,8 @@ def _count(summary: Summary, line: Mapping[str, Any]) -> None:
     if "error" in line:
         summary.errors += 1
         return
-    summary.branch = line["branch"]["name"]
+    if "branch" in line:
+        summary.branch = line["branch"]["name"]
     summary.size = f"{line['image']['width']}x{line['image']['height']}"
 
 

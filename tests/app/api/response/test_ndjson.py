@@ -24,6 +24,7 @@ from app.api.openapi.families.detect import DetectAnswer
 from app.api.openapi.families.flow import FlowAnswer
 from app.api.openapi.families.places import PlacesAnswer
 from app.engine.fake import FakeEngine
+from app.errors import InsufficientGpuMemory
 
 FRAMES = 12
 
@@ -154,9 +155,52 @@ def test_contradictions_are_refused(everything: TestClient, video: bytes, query:
 def test_sampling_of_a_picture_is_refused(everything: TestClient) -> None:
     """A parameter that means nothing is a mistake, not a matter of course."""
     picture = (Path(__file__).parents[4] / "docs" / "astronaut.jpg").read_bytes()
-    response = everything.post("/v1/detect?fps=2", content=picture)
-    assert problem(response) == (400, "invalid_parameter")
-    assert "fps" in response.json()["detail"]
+    for name, value in (("fps", "2"), ("provenance", "change")):
+        response = everything.post(f"/v1/detect?{name}={value}", content=picture)
+        assert problem(response) == (400, "invalid_parameter")
+        assert name in response.json()["detail"]
+
+
+MADE_BY = ("branch", "resolved_model_mapping", "models_used", "model_signature", "degraded", "warnings")
+
+
+def test_provenance_is_written_where_it_changes(all_families: Path, video: bytes) -> None:
+    """On the first line and where another branch takes over; filled in, the lines are those of the default."""
+
+    def exhausted(inputs: Any, outputs: Any) -> None:
+        if inputs["images"][0, 1].max() > 0.9:  # the green patch of the second half
+            raise InsufficientGpuMemory("no memory for it")
+        colour_detector(inputs, outputs)
+
+    def fake(settings: Any, catalogue: Any) -> FakeEngine:
+        return FakeEngine(catalogue, {"yolo11n_640": exhausted, "yolo11n_320": colour_detector})
+
+    route = "/v1/detect?branch=yolo11n_640&fallback=true"
+    with client(all_families, fake) as gateway:
+        *every, _ = lines(gateway.post(route, content=video))
+        *change, last = lines(gateway.post(f"{route}&provenance=change", content=video))
+        again = gateway.post(f"{route}&provenance=every", content=video)
+    half = FRAMES // 2
+    with_provenance = [number for number, line in enumerate(change) if set(MADE_BY) & set(line)]
+    assert with_provenance == [0, half]
+    latest: dict[str, Any] = {}
+    for line in change:
+        latest = {name: line.get(name, latest.get(name)) for name in MADE_BY}
+        line.update(latest)
+    for number, line in enumerate(every):
+        assert line["branch"]["name"] == ("yolo11n_640" if number < half else "yolo11n_320")
+    for line in (*every, *change, *(spelt_out := lines(again)[:-1])):
+        line.pop("timings_ms")
+    assert change == every == spelt_out
+    assert len(last["summary"]["models_used"]) == 2
+
+
+def test_an_unknown_rule_of_provenance_is_refused(everything: TestClient, video: bytes) -> None:
+    """As any value that a parameter doesn't have."""
+    assert problem(everything.post("/v1/places?provenance=never", content=video)) == (
+        422,
+        "validation_failed",
+    )
 
 
 def test_only_lines_answer_a_video(everything: TestClient, video: bytes) -> None:

@@ -173,10 +173,13 @@ def test_a_video_is_answered_frame_by_frame(
     frames = [scene(256, 256, (0, 32 + 2 * at, 32, 64)) for at in range(10)]
     videos.write(tmp_path / "clip.mp4", frames)
     who = ["--url", str(gateway.base_url)] if by_url else []
-    code, out, err = run("detect", "clip.mp4", "--every", "2", "--json", "--save", "out", *who)
+    options = ("--every", "2", "--provenance", "change", "--json", "--save", "out")
+    code, out, err = run("detect", "clip.mp4", *options, *who)
     assert code == 0, err
     said = [json.loads(line) for line in out.splitlines()]
-    curl = gateway.post("/v1/detect?every=2", content=(tmp_path / "clip.mp4").read_bytes()).text.splitlines()
+    assert ["branch" in line for line in said] == [True, False, False, False, False, False]
+    clip = (tmp_path / "clip.mp4").read_bytes()
+    curl = gateway.post("/v1/detect?every=2&provenance=change", content=clip).text.splitlines()
     curl_frames = [json.loads(line) for line in curl if "frame" in json.loads(line)]
     timed = ("timings_ms", "input")
     assert [{k: v for k, v in line.items() if k not in timed} for line in said[:-1]] == [
