@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from support.models.engines import ENGINES, Make, colour_detector, mean_depth
 from support.models.repository import CATALOGUE
+from support.waiting import PATIENCE_S, eventually
 
 from app.deadline import Deadline
 from app.engine.base import NUMPY_DTYPES
@@ -36,15 +37,12 @@ NO_WEIGHTS: dict[str, type[GatewayError]] = {
 
 
 def soon() -> Deadline:
-    return Deadline.after(20)
+    return Deadline.after(PATIENCE_S)
 
 
 def until_waiting(engine: Any, count: int) -> None:
     """Return once `count` threads stand in the detector's queue."""
-    limit = time.monotonic() + 20
-    while len(engine._pools[DETECTOR.name]._waiting) != count:
-        assert time.monotonic() < limit
-        time.sleep(0.001)
+    eventually(lambda: len(engine._pools[DETECTOR.name]._waiting) == count)
 
 
 def test_views_are_those_of_the_catalogue(make: Make, kind: str) -> None:
@@ -108,8 +106,9 @@ def test_tensors_are_reused_with_their_workspace(make: Make, kind: str) -> None:
 
 
 def test_there_are_never_more_leases_than_the_pool_holds(make: Make, kind: str) -> None:
-    """The pool's size is the concurrency limit."""
+    """The pool's size is the concurrency limit, and as many can be used at once."""
     engine = make(kind, leases=2, max_waiting=64)
+    both = threading.Barrier(2, timeout=PATIENCE_S)
     out, most, lock = 0, 0, threading.Lock()
 
     def use(_: int) -> None:
@@ -118,7 +117,7 @@ def test_there_are_never_more_leases_than_the_pool_holds(make: Make, kind: str) 
             with lock:
                 out += 1
                 most = max(most, out)
-            time.sleep(0.005)
+            both.wait()
             with lock:
                 out -= 1
 
@@ -142,7 +141,7 @@ def test_who_waits_is_served_in_order(make: Make, kind: str) -> None:
             thread.start()
             until_waiting(engine, number + 1)
     for thread in threads:
-        thread.join(20)
+        thread.join()
     assert served == [0, 1, 2, 3, 4]
 
 
@@ -164,11 +163,11 @@ def test_a_full_queue_refuses_at_once(make: Make, kind: str, max_waiting: int) -
         started = time.monotonic()
         with pytest.raises(Overloaded) as refusal, engine.lease(DETECTOR, soon()):
             pass
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < PATIENCE_S / 2
         assert refusal.value.retry_after is not None
         assert refusal.value.retry_after > 0
     for thread in threads:
-        thread.join(20)
+        thread.join()
     assert len(served) == max_waiting
     with engine.lease(DETECTOR, soon()):
         pass

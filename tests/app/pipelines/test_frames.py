@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.waiting import PATIENCE_S
 
 from app.deadline import Deadline
 from app.errors import InferenceFailed, Overloaded, TritonUnavailable
@@ -63,7 +64,7 @@ def index_of(frame: Any, previous: Any) -> int:
     return int(frame.index)
 
 
-def patience(backend_s: float = 5.0, total_s: float = 30.0) -> Patience:
+def patience(backend_s: float = PATIENCE_S, total_s: float = PATIENCE_S) -> Patience:
     return Patience(Deadline.after(total_s), backend_s)
 
 
@@ -95,7 +96,7 @@ def test_no_more_than_the_window_is_in_flight() -> None:
 
 def test_decoding_and_steps_overlap() -> None:
     """Four frames are at work at once while the source goes on."""
-    together = threading.Barrier(4, timeout=10)
+    together = threading.Barrier(4, timeout=PATIENCE_S)
 
     def step(frame: Any, previous: Any) -> None:
         together.wait()
@@ -155,7 +156,7 @@ def test_patience_ends() -> None:
     with frames_in_order(Source(1), [step], 2, 1, patience(backend_s=0.3)) as frames:
         ((_, (result,)),) = list(frames)
     assert isinstance(result, TritonUnavailable)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < PATIENCE_S / 2
 
 
 def test_a_fault_of_the_source_reaches_who_iterates() -> None:
@@ -176,12 +177,12 @@ def test_closing_stops_everything_at_once() -> None:
         running.set()
         raise TritonUnavailable("away")
 
-    frames = FramesInOrder(Source(1000), [step], 8, 4, patience(backend_s=60))
-    assert running.wait(5)
+    frames = FramesInOrder(Source(1000), [step], 8, 4, patience())
+    assert running.wait(PATIENCE_S)
     started = time.monotonic()
     frames.close()
     frames.close()
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < PATIENCE_S / 2
     assert list(frames) == []
     assert threading.active_count() == before
 
@@ -197,7 +198,7 @@ def test_the_deadline_of_a_frame_ends_with_the_video_s() -> None:
         waiting.set()
 
     frames = FramesInOrder(Source(1), [step], 2, 1, kept)
-    assert waiting.wait(5)
+    assert waiting.wait(PATIENCE_S)
     assert deadlines[0].remaining() > 1
     frames.close()
     assert deadlines[0].remaining() == 0

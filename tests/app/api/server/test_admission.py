@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from support.waiting import PATIENCE_S, eventually_on_loop
 
 from app.api.server.admission import Admission, AdmissionLimits
 from app.api.server.memory_budget import MemoryBudget
@@ -27,17 +28,19 @@ def use(test: Callable[[Admission], Awaitable[Any]], limits: AdmissionLimits = L
         with contextlib.closing(Threads(8, "test")) as workers:
             admission = Admission(("detect", "depth"), limits, workers, MemoryBudget(1 << 30))
             result = await test(admission)
-            limit = time.monotonic() + 5
-            while any(any(row) for row in admission.occupancy().values()):
-                assert time.monotonic() < limit, admission.occupancy()
-                await asyncio.sleep(0.01)
+            await eventually_on_loop(lambda: not any(any(row) for row in admission.occupancy().values()))
             return result
 
     return asyncio.run(main())
 
 
-def soon(seconds: float = 10) -> Deadline:
+def soon(seconds: float = PATIENCE_S) -> Deadline:
     return Deadline.after(seconds)
+
+
+async def until(admission: Admission, running: int, waiting: int) -> None:
+    """Return once so many items of detection run and wait."""
+    await eventually_on_loop(lambda: admission.occupancy()["detect"][:2] == (running, waiting))
 
 
 class Work:
@@ -52,7 +55,7 @@ class Work:
         with self._lock:
             self.running += 1
             self.most = max(self.most, self.running)
-        assert self.go.wait(10)
+        assert self.go.wait(PATIENCE_S)
         with self._lock:
             self.running -= 1
         return "done"
@@ -64,8 +67,8 @@ def test_no_more_run_at_once_than_may() -> None:
 
     async def test(admission: Admission) -> list[str]:
         tasks = [asyncio.create_task(admission.run("detect", work, soon())) for _ in range(6)]
-        await asyncio.sleep(0.1)
-        assert admission.occupancy()["detect"][:2] == (2, 4)
+        await until(admission, 2, 4)
+        await eventually_on_loop(lambda: work.running == 2)
         work.go.set()
         return await asyncio.gather(*tasks)
 
@@ -79,7 +82,7 @@ def test_a_full_queue_refuses_at_once() -> None:
 
     async def test(admission: Admission) -> None:
         tasks = [asyncio.create_task(admission.run("detect", work, soon())) for _ in range(6)]
-        await asyncio.sleep(0.05)
+        await until(admission, 2, 4)
         with pytest.raises(Overloaded) as refused:
             await admission.run("detect", work, soon())
         assert refused.value.retry_after is not None
@@ -100,7 +103,7 @@ def test_bytes_are_counted_too() -> None:
 
     async def test(admission: Admission) -> None:
         tasks = [asyncio.create_task(admission.run("detect", work, soon(), 400)) for _ in range(2)]
-        await asyncio.sleep(0.05)
+        await until(admission, 2, 0)
         with pytest.raises(Overloaded):
             await admission.run("detect", work, soon(), 400)
         work.go.set()
@@ -115,7 +118,7 @@ def test_a_batch_counts_each_item() -> None:
 
     async def test(admission: Admission) -> None:
         tasks = [asyncio.create_task(admission.run("detect", work, soon())) for _ in range(3)]
-        await asyncio.sleep(0.05)
+        await until(admission, 2, 1)
         with pytest.raises(Overloaded):
             await admission.run_all("detect", [work] * 4, soon())
         work.go.set()
@@ -137,22 +140,25 @@ def test_a_batch_larger_than_the_queue_is_taken_while_there_is_a_place() -> None
 def test_a_large_batch_doesn_t_hold_up_others() -> None:
     """Requests take turns: one frame that comes after a batch of many doesn't wait for all of it."""
     order: list[str] = []
+    go = threading.Event()
 
     def call(name: str) -> Callable[[Deadline], None]:
         def work(deadline: Deadline) -> None:
-            time.sleep(0.005)
+            assert go.wait(PATIENCE_S)
             order.append(name)
 
         return work
 
     async def test(admission: Admission) -> None:
         batch = asyncio.create_task(admission.run_all("detect", [call("batch")] * 40, soon()))
-        await asyncio.sleep(0.02)
-        await admission.run("detect", call("single"), soon())
-        await batch
+        await until(admission, 1, 39)
+        single = asyncio.create_task(admission.run("detect", call("single"), soon()))
+        await until(admission, 1, 40)
+        go.set()
+        await asyncio.gather(batch, single)
 
     use(test, AdmissionLimits(running=1, waiting=100, nbytes=1000))
-    assert order.index("single") < 12
+    assert order.index("single") <= 2
 
 
 def test_each_item_of_a_batch_has_its_own_outcome() -> None:
@@ -175,7 +181,7 @@ def test_what_waits_too_long_is_dropped_before_it_starts() -> None:
 
     async def test(admission: Admission) -> None:
         tasks = [asyncio.create_task(admission.run("detect", work, soon())) for _ in range(2)]
-        await asyncio.sleep(0.05)
+        await until(admission, 2, 0)
         with pytest.raises(DeadlineExceeded) as exceeded:
             await admission.run("detect", late, soon(0.05))
         assert exceeded.value.stage == "queue"
@@ -197,13 +203,12 @@ def test_a_caller_that_leaves_frees_its_place() -> None:
 
     async def test(admission: Admission) -> None:
         tasks = [asyncio.create_task(admission.run("detect", running, soon())) for _ in range(3)]
-        await asyncio.sleep(0.05)
-        assert admission.occupancy()["detect"][:2] == (2, 1)
+        await until(admission, 2, 1)
+        await eventually_on_loop(lambda: len(seen) == 2)
         tasks[2].cancel()
         tasks[0].cancel()
-        await asyncio.sleep(0.05)
-        assert admission.occupancy()["detect"][:2] == (2, 0)  # a thread ends by itself
-        assert sorted(deadline.remaining() > 1 for deadline in seen) == [False, True]
+        await eventually_on_loop(lambda: sum(deadline.remaining() > 0 for deadline in seen) == 1)
+        await until(admission, 2, 0)  # a thread ends by itself
         work.go.set()
         await asyncio.gather(*tasks, return_exceptions=True)
 
@@ -214,13 +219,15 @@ def test_the_call_knows_how_long_it_waited() -> None:
     """The call records its wait for the stage `queue` of the answer's timings."""
     work = Work()
 
-    async def test(admission: Admission) -> float:
+    async def test(admission: Admission) -> None:
         tasks = [asyncio.create_task(admission.run("detect", work, soon())) for _ in range(2)]
-        await asyncio.sleep(0.02)
+        await until(admission, 2, 0)
+        started = time.monotonic()
         waiting = asyncio.create_task(admission.run("detect", lambda deadline: deadline.queued_s, soon()))
+        await until(admission, 2, 1)
         await asyncio.sleep(0.1)
         work.go.set()
         await asyncio.gather(*tasks)
-        return await waiting
+        assert 0.09 < await waiting < time.monotonic() - started
 
-    assert 0.09 < use(test) < 5
+    use(test)

@@ -1,48 +1,50 @@
-"""A real server against callers who are slow on purpose: each is cut off in a known time, and it serves on."""
+"""A real server against callers who are slow on purpose: each is cut off, not too soon, and it serves on.
+
+These tests fail when the server waits as long as such a caller likes, not when it is a second late on a busy machine.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import psutil
 import pytest
 from support import videos
 from support.servers.gateway import png, scene, server
+from support.waiting import PATIENCE_S, eventually
 
 GOOD = png(scene(320, 320, (1, 64, 96, 32)))
 IDLE_S, REQUEST_S = 1.0, 1.5
-SLACK_S = 1.5  # of a busy machine
 HEAD = b"POST /v1/detect HTTP/1.1\r\nHost: x\r\n"
 Server = tuple[httpx2.Client, int]
 
 
 @pytest.fixture(scope="module")
 def running(all_families: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """`gateway serve` with short limits on time."""
+    """`gateway serve` with a short limit on idle connections."""
     log = tmp_path_factory.mktemp("gateway") / "gateway.log"
-    limits = {"idle_timeout_s": IDLE_S, "request_timeout_s": REQUEST_S, "video_decoders": 1}
+    limits = {"idle_timeout_s": IDLE_S, "request_timeout_s": PATIENCE_S, "video_decoders": 1}
     with server(all_families, log, **limits) as started:
         yield started
 
 
 @pytest.fixture(autouse=True)
 def lives(running: Server) -> Iterator[None]:
-    """All the while, /livez answers in less than half a second; afterwards a frame is served."""
+    """All the while, /livez is answered; afterwards a frame is served."""
     http, _ = running
-    stop, slowest = threading.Event(), [0.0]
+    stop, statuses = threading.Event(), []
 
     def probe() -> None:
-        with httpx2.Client(base_url=http.base_url, timeout=10) as own:
-            while not slowest[0] or not stop.wait(0.05):
-                started = time.perf_counter()
-                own.get("/livez").raise_for_status()
-                slowest[0] = max(slowest[0], time.perf_counter() - started)
+        while not statuses or not stop.wait(0.05):
+            statuses.append(_served(http, "GET", "/livez"))
 
     thread = threading.Thread(target=probe)
     thread.start()
@@ -51,25 +53,37 @@ def lives(running: Server) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-    assert 0 < slowest[0] < 3  # far from the seconds that each sender here takes
-    assert http.post("/v1/detect", content=GOOD).status_code == 200
+    assert {*statuses} == {200}
+    assert _served(http, "POST", "/v1/detect", content=GOOD) == 200
+
+
+def _served(http: httpx2.Client, method: str, path: str, **request: Any) -> int:
+    """Ask on a connection of its own, again where this process was too slow for the idle time; return the status."""
+    for _ in range(10):
+        with (
+            contextlib.suppress(httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError),
+            httpx2.Client(base_url=http.base_url, timeout=PATIENCE_S) as own,
+        ):
+            return own.request(method, path, **request).status_code
+    return 0
 
 
 def _connect(http: httpx2.Client, receive_buffer: int = 0) -> socket.socket:
     sock = socket.socket()
     if receive_buffer:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    sock.settimeout(10)
+    sock.settimeout(PATIENCE_S)
     sock.connect((http.base_url.host, http.base_url.port))
     return sock
 
 
-def _trickle(sock: socket.socket, data: bytes, pause: float = 0.05) -> tuple[float, bytes]:
-    """Send a byte at a time until the server has had enough: after how many seconds, and what it said."""
-    started = time.monotonic()
+def _trickle(sock: socket.socket, data: bytes, pause: float = 0.05) -> bytes:
+    """Send a byte at a time until the server has had enough; return what it said."""
+    limit = time.monotonic() + PATIENCE_S
     sock.settimeout(pause)
     said = b""
-    for byte in data * (1 + 200 // len(data)):
+    for byte in itertools.cycle(data):
+        assert time.monotonic() < limit, "the server waits as long as its caller likes"
         try:
             sock.sendall(bytes([byte]))
             part = sock.recv(65536)
@@ -80,20 +94,26 @@ def _trickle(sock: socket.socket, data: bytes, pause: float = 0.05) -> tuple[flo
         if not part:
             break
         said += part
-        if b"\r\n\r\n" in said and said.partition(b"\r\n\r\n")[2].endswith(b"}"):
+        if _whole(said):
             break
-    return time.monotonic() - started, said
+    return said
+
+
+def _whole(said: bytes) -> bool:
+    """True if that is an answer in JSON with its end."""
+    return said.partition(b"\r\n\r\n")[2].endswith(b"}")
 
 
 @pytest.mark.parametrize("data", [b"X-A: slowly\r\n", b"\r\n", b"X" * 200], ids=["lines", "empty", "a word"])
 def test_a_head_that_comes_a_byte_at_a_time_is_cut_off(running: Server, data: bytes) -> None:
     """After GATEWAY_IDLE_TIMEOUT_S, however steadily the bytes come."""
     http, _ = running
+    started = time.monotonic()
     with _connect(http) as sock:
         if data != b"\r\n":
             sock.sendall(HEAD)
-        seconds, said = _trickle(sock, data)
-    assert IDLE_S - 0.2 < seconds < IDLE_S + SLACK_S
+        said = _trickle(sock, data)
+    assert time.monotonic() - started > IDLE_S - 0.2
     assert not said
 
 
@@ -104,14 +124,12 @@ def test_two_hundred_half_heads_are_all_cut_off(running: Server) -> None:
     socks = [_connect(http) for _ in range(200)]
     try:
         for number, sock in enumerate(socks):
-            sock.sendall((HEAD + b"X-Half: o")[: number % 60])
-        limit = time.monotonic() + IDLE_S + SLACK_S
-        while psutil.Process(pid).num_fds() < before + 150 and time.monotonic() < limit:
-            time.sleep(0.01)
-        assert psutil.Process(pid).num_fds() >= before + 150
-        while psutil.Process(pid).num_fds() > before + 5 and time.monotonic() < limit:
-            time.sleep(0.05)
-        assert psutil.Process(pid).num_fds() <= before + 5
+            with contextlib.suppress(ConnectionError):  # the first may be over already
+                sock.sendall((HEAD + b"X-Half: o")[: number % 60])
+        for sock in socks:
+            with contextlib.suppress(ConnectionError):
+                assert sock.recv(1) == b""
+        eventually(lambda: psutil.Process(pid).num_fds() <= before + 5)
     finally:
         for sock in socks:
             sock.close()
@@ -128,25 +146,24 @@ def test_two_hundred_half_heads_are_all_cut_off(running: Server) -> None:
 )
 @pytest.mark.parametrize("steady", [True, False], ids=["trickles", "stops"])
 def test_a_body_that_takes_its_time_is_answered_504(running: Server, head: bytes, steady: bool) -> None:
-    """After GATEWAY_REQUEST_TIMEOUT_S, in stage `receive`; and the connection is over soon after."""
+    """After the time of the request, in stage `receive`; and the connection is over soon after."""
     http, _ = running
     part = b'--XX\r\nContent-Disposition: form-data; name="file"\r\n\r\n' + b"a" * 300
+    started = time.monotonic()
     with _connect(http) as sock:
-        sock.sendall(HEAD + head + b"\r\n")
+        sock.sendall(HEAD + b"X-Request-Timeout: %g\r\n" % REQUEST_S + head + b"\r\n")
         data = b"1\r\na\r\n" if b"chunked" in head else part
         if steady:
-            seconds, said = _trickle(sock, data)
+            said = _trickle(sock, data)
         else:
             sock.sendall(data[: len(data) // 6 * 6])
-            started = time.monotonic()
             said = sock.recv(65536)
-            seconds = time.monotonic() - started
-            said += sock.recv(65536) if not said.endswith(b"}") else b""
-        assert REQUEST_S - 0.2 < seconds < REQUEST_S + SLACK_S
+            while not _whole(said):
+                said += sock.recv(65536)
+        assert time.monotonic() - started > REQUEST_S - 0.2
         assert said.startswith(b"HTTP/1.1 504 "), said[:200]
         assert b'"stage":"receive"' in said
-        rest, _ = _trickle(sock, data)
-        assert rest < IDLE_S + SLACK_S
+        _trickle(sock, data)
 
 
 @pytest.mark.parametrize("what", ["header", "line", "trailers", "chunks"])
@@ -194,13 +211,11 @@ def test_an_answer_that_nobody_takes_is_cut_off(running: Server) -> None:
     try:
         for sock in socks:
             sock.sendall(request % (path, len(large)) + large)
-        time.sleep(0.6)
-        answer = http.post("/v1/depth?branch=256&size=branch", content=GOOD)
-        assert answer.status_code == 200
-        limit = time.monotonic() + REQUEST_S + 2 * IDLE_S + SLACK_S
-        while process.num_fds() > before + 2 and time.monotonic() < limit:
-            time.sleep(0.05)
-        assert process.num_fds() <= before + 2
+        for sock in socks:
+            with contextlib.suppress(ConnectionError):
+                sock.recv(1, socket.MSG_PEEK)  # its answer has begun
+        assert _served(http, "POST", "/v1/depth?branch=256&size=branch", content=GOOD) == 200
+        eventually(lambda: process.num_fds() <= before + 2)
     finally:
         for sock in socks:
             sock.close()
@@ -213,22 +228,18 @@ def test_a_stream_that_nobody_takes_gives_its_decoder_back(running: Server, tmp_
     head = HEAD.replace(b"detect", b"clip/image") + b"Content-Type: video/mp4\r\nContent-Length: %d\r\n\r\n"
     with _connect(http, 4096) as sock:
         sock.sendall(head % len(video) + video)
-        limit = time.monotonic() + 10
-        status = 0
-        while status != 429 and time.monotonic() < limit:
-            time.sleep(0.05)
-            status = _stream(http, video)
-        assert status == 429
-        while status == 429 and time.monotonic() < limit:
-            time.sleep(0.1)
-            status = _stream(http, video)
-        assert status == 200
+        assert sock.recv(12, socket.MSG_PEEK) == b"HTTP/1.1 200"
+        eventually(lambda: _stream(http, video) == 200)
+        sock.settimeout(PATIENCE_S)
+        with contextlib.suppress(ConnectionError):
+            said = b""
+            while part := sock.recv(65536):
+                said = said[-5:] + part
+            assert not said.endswith(b"0\r\n\r\n")  # it was cut off, and didn't end by itself
 
 
 def _stream(http: httpx2.Client, video: bytes) -> int:
-    headers = {"content-type": "video/mp4"}
-    with http.stream("POST", "/v1/detect?end=0.2", content=video, headers=headers) as answer:
-        return answer.status_code
+    return _served(http, "POST", "/v1/detect?end=0.2", content=video, headers={"content-type": "video/mp4"})
 
 
 def test_requests_in_one_packet_are_answered_one_after_another(running: Server) -> None:

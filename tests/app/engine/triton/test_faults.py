@@ -17,7 +17,7 @@ from support.servers.cable import Cable
 from support.models.repository import CATALOGUE
 from support.models.timed import QUEUE_POLICY, Timed
 from deploy.local.triton_server import TritonServer
-from support.waiting import eventually
+from support.waiting import PATIENCE_S, eventually
 
 from app.engine.triton import retries
 from app.deadline import Deadline
@@ -33,9 +33,8 @@ TIMED, QUEUED = CATALOGUE.branches["yolo11n_320"], CATALOGUE.branches["yolo11n_6
 ENSEMBLE = CATALOGUE.branches["midas_256"]
 OUTPUT = {TIMED.name: "output0", QUEUED.name: "output0", ENSEMBLE.name: "OUTPUT__0"}
 Connect = Callable[..., TritonEngine]
-# Longer than any pause of a busy machine, shorter than a caller of these tests waits.
+# Longer than a busy machine is silent, shorter than a caller of these tests waits.
 SILENCE_S = 5.0
-PATIENCE_S = 120.0
 ROUNDING_S = 1e-4  # of the timeout in the model's answer: microseconds in float32
 
 
