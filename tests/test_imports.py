@@ -113,7 +113,7 @@ ALLOWED: dict[str, set[str]] = {
     "app.api": {
         "app.context", "app.deadline", "app.documents", "app.errors", "app.hints", "app.keys", "app.media",
         "app.metrics", "app.pipelines", "app.process.drain", "app.sessions", "app.settings", "app.videos",
-        "app.vision.prompts", "app.vision.tracks", "routing.policy", "orjson", *WEB,
+        "app.vision.coco", "app.vision.prompts", "app.vision.tracks", "routing.policy", "orjson", *WEB,
     },
     "app.families": {"app.api.routes", "app.pipelines", "app.probes", "app.videos"},
     "app.probes": {"numpy", "routing.catalogue"},

@@ -124,21 +124,23 @@ def frame_operation(
     headers: Mapping[str, Any] = MappingProxyType({}),
     problems: Mapping[int | str, dict[str, Any]] = FRAME_PROBLEMS,
     body: Mapping[str, Any] | None = None,
+    texts: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Describe a route that answers frames.
 
     Args:
         name: the operation id.
         model: of the JSON answer.
-        forms: media types of its answers beside JSON.
+        forms: media types of its answers beside JSON that are bytes.
         samples: commands to try.
         video: it takes videos, too, and answers them as NDJSON.
         description: of the answer.
         headers: of the answer, beside those that every answer has.
         problems: by status.
         body: content of the request by media type; None: one frame in any form.
+        texts: further forms of its answers, with schema and example.
     """
-    binary = dict.fromkeys(forms, BINARY)
+    others = {**dict.fromkeys(forms, BINARY), **texts}
     request = _FRAME_OR_VIDEO_BODY if video else _FRAME_BODY
     return {
         "operation_id": name,
@@ -146,8 +148,8 @@ def frame_operation(
             200: {
                 "description": description,
                 "model": model,
-                "content": {**binary, **(_NDJSON if video else {})},
-                "headers": {**_TIMING, **(_PROVENANCE if binary else {}), **headers},
+                "content": {**others, **(_NDJSON if video else {})},
+                "headers": {**_TIMING, **(_PROVENANCE if others else {}), **headers},
             },
             **problems,
         },

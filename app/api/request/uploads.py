@@ -51,12 +51,16 @@ class Spooled:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A video, or other parts in memory, by name; a raw body is the part `file`. `fields` are those of a form."""
+    """A video, or other parts in memory, by name; a raw body is the part `file`. `fields` are those of a form.
+
+    `names` are the file names of a form's pictures `file`, as they were sent.
+    """
 
     video: Spooled | None
     parts: Mapping[str, list[bytes]]
     form: bool
     fields: Mapping[str, list[str]] = field(default_factory=dict)
+    names: tuple[str | None, ...] = ()
 
     @property
     def frames(self) -> list[bytes]:
@@ -82,7 +86,7 @@ class _Part:
 
     def __init__(self, receiver: _Receiver, filename: str | None, *, may_be_video: bool) -> None:
         self._receiver = receiver
-        self._filename = filename
+        self.filename = filename
         self._undecided = may_be_video
         self._pieces: list[bytes] = []
         self.size = 0
@@ -127,7 +131,7 @@ class _Part:
         await self.flush(0)
         assert self.file is not None  # noqa: S101  # asked of videos only
         await asyncio.to_thread(self.file.flush)
-        return Spooled(self.file, self.size, self._digest.hexdigest(), self._filename)
+        return Spooled(self.file, self.size, self._digest.hexdigest(), self.filename)
 
 
 class _Receiver:
@@ -319,7 +323,8 @@ async def _upload(
     memory = {name: [part.value() for part in found if part.file is None] for name, found in parts.items()}
     if videos and memory["file"]:
         raise InvalidParameter("send either pictures or one video, not both")
-    return Upload(await videos[0].spooled() if videos else None, memory, form, fields or {})
+    names = tuple(part.filename for part in parts.get("file", ()) if part.file is None)
+    return Upload(await videos[0].spooled() if videos else None, memory, form, fields or {}, names)
 
 
 class _Admitted(io.BufferedRandom):

@@ -30,11 +30,13 @@ class WrittenJson(Response):
         self.raw_headers = [
             (b"content-length", b"%d" % len(content)),
             _JSON_TYPE,
+            _VARY,
             (b"server-timing", server_timing(timings).encode("ascii")),
         ]
 
 
 _JSON_TYPE = (b"content-type", JSON.encode("ascii"))
+_VARY = (b"vary", b"Accept")  # the form is chosen by it
 
 
 def describe(served: Served) -> Mapping[str, Any]:
@@ -73,9 +75,24 @@ def binary_answer(
     headers: Mapping[str, str] | None = None,
     timings: Timings | None = None,
 ) -> Response:
-    """Any other form: what JSON says in fields stands in `X-Provenance`, ASCII JSON on one line."""
-    timing = server_timing(timings or served.timings)
-    said = {"Server-Timing": timing, "X-Provenance": _ascii(describe(served)), **(headers or {})}
+    """Any other form than JSON, of one frame; see `described_answer`."""
+    return described_answer(content, media_type, describe(served), timings or served.timings, headers)
+
+
+def described_answer(
+    content: bytes,
+    media_type: str,
+    made_by: Mapping[str, Any],
+    timings: Timings,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Any other form than JSON: what JSON says in fields stands in `X-Provenance`, ASCII JSON on one line."""
+    said = {
+        "Server-Timing": server_timing(timings),
+        "X-Provenance": _ascii(made_by),
+        "Vary": "Accept",
+        **(headers or {}),
+    }
     return Response(content, media_type=media_type, headers=said)
 
 

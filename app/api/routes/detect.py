@@ -13,12 +13,15 @@ from pydantic import Field
 from app.api.gateway import Gateway, gateway_of
 from app.api.openapi.families import detect as openapi
 from app.api.openapi.operations import SESSION_PROBLEMS, frame_operation
+from app.api.request.file_names import file_name
 from app.api.request.frame_bodies import FrameRequest, begin, read_frames
 from app.api.request.frame_query import FrameQuery, words_of
 from app.api.request.requests import negotiate
 from app.api.request.sampling_query import SamplingQuery
 from app.api.request.tracking import TrackQuery
+from app.api.request.uploads import Upload
 from app.api.response.answers import JPEG, JSON, PNG, binary_answer
+from app.api.response.detection_files import WRITERS, detection_file
 from app.api.response.detections import all_answers, frame_body, one_answer
 from app.api.response.ndjson import Record, Streamed, stream
 from app.api.response.problems import request_id_of
@@ -27,6 +30,7 @@ from app.api.server.access import caller_of
 from app.api.server.direct_route import DirectRoute
 from app.deadline import Deadline
 from app.errors import GatewayError, InvalidParameter
+from app.media.image import sniff
 from app.pipelines.base import Framed, wishes_of
 from app.pipelines.detect import Detections, DetectParameters, DetectPipeline, without_pixels
 from app.pipelines.frames import Frame, Sample
@@ -44,7 +48,8 @@ _PICTURES: Mapping[str, Callable[[Detections | Tracked], bytes]] = {
     PNG: lambda frame: frame.picture(),
     JPEG: lambda frame: frame.picture(jpeg=True),
 }
-_FORMS = (JSON, *_PICTURES)
+_FORMS = (JSON, *_PICTURES, *WRITERS)
+_ENDINGS = {"JPEG": ".jpg", "PNG": ".png", "WebP": ".webp", "BMP": ".bmp"}
 
 
 class DetectQuery(FrameQuery, TrackQuery, SamplingQuery):
@@ -85,6 +90,7 @@ class DetectQuery(FrameQuery, TrackQuery, SamplingQuery):
         video=True,
         description=openapi.DESCRIPTION,
         problems=SESSION_PROBLEMS,
+        texts=openapi.FILES,
     ),
 )
 async def detect(
@@ -108,6 +114,9 @@ async def detect(
     order in which they are named; one that can't serve has an `error` in its place. Class names of `classes` need to
     be known to one of them.
 
+    As `application/vnd.coco+json` and `text/csv`, a batch is one file: `image_id` is the place of the part, from 1, and
+    `file_name` its file name. docs/outputs.md describes both.
+
     A video is answered line by line (NDJSON) as its frames are done, with ids of a tracker of its own.
     """
     several = query.variant is not None and len(query.variants()) > 1
@@ -130,14 +139,14 @@ async def detect(
         wished = _each(gateway, query) if several else [_wished(gateway, query)]
     if several:
         return await _answer_several(request, gateway, upload.frames, wished, read.deadline)
-    asked = _Asked(*wished[0], read.form, read.deadline)
+    asked = _Asked(*wished[0], read.form, read.deadline, _names(upload, read.form))
     frames, batch = _batched(upload.frames, asked)
     if not batch:
         one = functools.partial(_one, gateway, frames[0], asked)
         return await gateway.run(
             request, DetectPipeline.family, one, asked.deadline, frames, asked.answer_bytes
         )
-    return all_answers(await _found(request, gateway, asked, frames), request_id_of(request))
+    return _batch(await _found(request, gateway, asked, frames), asked, request)
 
 
 def _check_parameters(read: FrameRequest[DetectQuery]) -> bool:
@@ -192,6 +201,7 @@ class _Asked:
     wishes: Wishes
     form: str
     deadline: Deadline
+    names: Sequence[str] = ()  # of the frames, where the form has them
 
     @property
     def answer_bytes(self) -> int:
@@ -315,11 +325,40 @@ def _one(gateway: Gateway, data: bytes, asked: _Asked, deadline: Deadline) -> Re
 
 
 def _answer(frame: Detections | Tracked, asked: _Asked, session_id: str | None = None) -> Response:
-    if asked.form not in _PICTURES:
+    if asked.form == JSON:
         return one_answer(frame, session_id)
+    if asked.form in WRITERS:
+        return detection_file([frame], asked.form, asked.names, session_id)
     with frame.served.timings.stage("encode"):
         content = _PICTURES[asked.form](frame)
     return binary_answer(content, asked.form, frame.served)
+
+
+def _batch(
+    frames: Sequence[Detections | Tracked | GatewayError],
+    asked: _Asked,
+    request: Request,
+    session_id: str | None = None,
+) -> Response:
+    if asked.form in WRITERS:
+        return detection_file(frames, asked.form, asked.names, session_id)
+    return all_answers(frames, request_id_of(request), session_id)
+
+
+def _names(upload: Upload, form: str) -> list[str]:
+    """Return a file name for each frame, in forms that have them: that of the part, or one of ours."""
+    if form not in WRITERS:
+        return []
+    sent = upload.names or (None,) * len(upload.frames)
+    pairs = enumerate(zip(sent, upload.frames, strict=True), 1)
+    return [file_name(name) or f"image-{number}{_ending(data)}" for number, (name, data) in pairs]
+
+
+def _ending(data: bytes) -> str:
+    try:
+        return _ENDINGS[sniff(data)]
+    except GatewayError:  # the frame's own answer says so
+        return ""
 
 
 async def _in_session(request: Request, gateway: Gateway, query: DetectQuery) -> Response:
@@ -355,12 +394,13 @@ async def _tracked(
     request: Request, gateway: Gateway, call: SessionCall, turn: Turn, read: FrameRequest[DetectQuery]
 ) -> Response:
     parameters, wishes = _wished(gateway, read.query)
-    asked = _Asked(call.detector(parameters), wishes, read.form, read.deadline)
+    names = _names(read.upload, read.form)
+    asked = _Asked(call.detector(parameters), wishes, read.form, read.deadline, names)
     frames, batch = _batched(read.upload.frames, asked)
 
     def finish(tracked: list[Tracked | GatewayError]) -> Response:
         if batch:
-            return all_answers(tracked, request_id_of(request), call.session_id)
+            return _batch(tracked, asked, request, call.session_id)
         return _answer(_only(tracked), asked, call.session_id)
 
     find = functools.partial(_found, request, gateway, asked)

@@ -7,7 +7,6 @@ import contextlib
 import json
 import math
 import re
-import unicodedata
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +19,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from app.api.gateway import Gateway, gateway_of
 from app.api.openapi import videos as openapi
+from app.api.request.file_names import clean_name, file_name
 from app.api.request.headers import headers_of, length_of
 from app.api.request.requests import deadline_of, timeout_of
 from app.api.request.uploads import Spooled, Upload, named_file, read_upload
@@ -41,8 +41,6 @@ VideoId = Annotated[str, PathParameter(description="Id that `POST /v1/videos` re
 _TYPES = {".npz": "application/zip", ".json": JSON, ".mp4": "video/mp4"}
 _LOOK_S = 0.3
 _NAME_BYTES = 1000
-_LONGEST_NAME = 200
-_UNSAFE = re.compile(r"""[/\\<>:"'|?*`&$;]""")
 _SEND_A_VIDEO = (
     "Send one complete MP4, MOV, Matroska, WebM or AVI file; what it is, its bytes decide, not its name."
 )
@@ -194,18 +192,7 @@ def _name(upload: Upload, query: VideoQuery, video: Spooled) -> str:
     if text is not None and query.name is not None:
         raise InvalidParameter("name: given in the query and in the form; send it once")
     asked = query.name if text is None else text
-    file = re.split(r"[/\\]", video.name or "")[-1]
-    return clean_name(asked or "") or clean_name(file) or "video"
-
-
-def clean_name(text: str) -> str:
-    """Return words for people, never a path: what can't be seen is left out, separators and quotes become `_`.
-
-    Control characters, bidirectional overrides and lone surrogates are among what can't be seen.
-    """
-    kinds = [(one, unicodedata.category(one)[0]) for one in unicodedata.normalize("NFC", text)]
-    seen = "".join(" " if kind == "Z" else one for one, kind in kinds if kind != "C")
-    return _UNSAFE.sub("_", seen).strip(" .")[:_LONGEST_NAME].strip()
+    return clean_name(asked or "") or file_name(video.name) or "video"
 
 
 async def _view(jobs: VideoJobs, video_id: str, only: str | None = None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from support.servers.gateway import client
 from support.videos import count
 
-from app.api.routes.videos import clean_name
+from app.api.request.file_names import clean_name
 
 PROFILE = "components: {core_object_detections: {variant: n}}"
 
