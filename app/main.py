@@ -348,7 +348,9 @@ def _guard(app: FastAPI, settings: Settings, metrics: Metrics, families: Familie
         else None
     )
     rules = rules_of(families.paths)
-    app.add_middleware(Guard, keys=allowed, rules=rules, apart=settings.operate_port is not None)
+    apart = settings.operate_port is not None
+    if allowed is not None or apart:  # an open service has nothing to guard
+        app.add_middleware(Guard, keys=allowed, rules=rules, apart=apart)
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, **cors(settings.cors_origins))
     security.describe(app, rules, families.examples, needed=allowed is not None)

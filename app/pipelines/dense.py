@@ -81,7 +81,7 @@ class DensePipeline:
     def _run(
         self, decision: Decision, frames: Sequence[NDArray[np.uint8]], framed: Framed, fit: Fit | None
     ) -> tuple[NDArray[np.float32], Served]:
-        described = self.router.catalogue[decision.branch.family]
+        described = self.router.catalogue.families[decision.branch.family]
         deadline, timings = framed.deadline, framed.timings
         branch, prepare = decision.branch, decision.branch.prepare
         if prepare is None or branch.size is None or prepare.fit == "letterbox":

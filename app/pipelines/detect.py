@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +65,29 @@ class Detections:
             labels[class_id] if class_id < known else f"class {class_id}"
             for class_id in self.class_ids.tolist()
         ]
+
+    def body(self, track_ids: Sequence[int | None] | None = None) -> dict[str, Any]:
+        """Return the JSON answer without its provenance; `track_ids` of the boxes, where they have some."""
+        height, width = self.rgb.shape[:2]
+        rows = []
+        for box, score, class_id, name, track in zip(
+            self.boxes,
+            self.scores,
+            self.class_ids.tolist(),
+            self.names(),
+            track_ids or [None] * len(self.scores),
+            strict=True,
+        ):
+            rows.append(
+                {
+                    "box": box,
+                    "score": score,
+                    "class_id": class_id,
+                    "class_name": name,
+                    "track_id": track,
+                }
+            )
+        return {"detections": rows, "image": {"width": width, "height": height}}
 
     def picture(self, *, jpeg: bool = False) -> bytes:
         """PNG or JPEG of the frame with boxes, class names and scores drawn."""
@@ -151,7 +174,7 @@ class DetectPipeline:
     def _run(
         self, decision: Decision, rgb: NDArray[np.uint8], framed: Framed, parameters: DetectParameters
     ) -> Detections:
-        family = self.router.catalogue[self.family]
+        family = self.router.catalogue.families[self.family]
         deadline, timings = framed.deadline, framed.timings
         branch = decision.branch
         geometry = Letterbox.fit(rgb.shape[1], rgb.shape[0], branch.size or 0)

@@ -81,6 +81,12 @@ class FramePipeline(Pipeline, Protocol):
 P = TypeVar("P", bound=Pipeline)
 
 
+class PipelineOf(Protocol):
+    """Returns the pipeline of a class."""
+
+    def __call__(self, kind: type[P], /) -> P: ...
+
+
 class PipelineSet:
     """One pipeline per family, found by its class.
 
@@ -92,8 +98,7 @@ class PipelineSet:
     def __init__(self, parts: PipelineParts, kinds: Iterable[type[Pipeline]]) -> None:
         self.router = parts.router
         self.metrics = parts.metrics
-        self._made = {kind: kind.made_from(parts) for kind in kinds}
-
-    def of(self, kind: type[P]) -> P:
-        """Return the pipeline of this class; one dictionary lookup."""
-        return cast("P", self._made[kind])
+        made = {kind: kind.made_from(parts) for kind in kinds}
+        self.of: PipelineOf = cast(
+            "PipelineOf", made.__getitem__
+        )  # the dictionary's own lookup: no call of Python

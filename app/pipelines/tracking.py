@@ -44,6 +44,13 @@ class Tracked:
             for track, name, score in zip(self.track_ids, found.names(), found.scores, strict=True)
         ]
 
+    def body(self, session_id: str | None = None) -> dict[str, Any]:
+        """Return the JSON answer without its provenance; with the session that the frame belongs to, if any."""
+        body = self.found.body([None if track < 0 else track for track in self.track_ids.tolist()])
+        if session_id is not None:
+            body["session"] = {"id": session_id, "frame": self.frame, "timestamp": self.time_s}
+        return body
+
     def picture(self, *, jpeg: bool = False) -> bytes:
         """PNG or JPEG of the frame with boxes, track ids, class names and scores drawn."""
         drawn = draw_boxes(self.found.rgb, self.found.boxes, self.found.class_ids, self.labels())

@@ -30,14 +30,10 @@ class Drain:
         self._clock = clock
         self._green = (-math.inf, -math.inf)  # the last two times
         self._red = 0
-        self._began: float | None = None
+        self.begun = False  # True after the order to stop
+        self._began = 0.0
         self._length = 0.0
         self._over = False
-
-    @property
-    def begun(self) -> bool:
-        """True after the order to stop."""
-        return self._began is not None
 
     @property
     def ended(self) -> bool:
@@ -47,7 +43,7 @@ class Drain:
     @property
     def closing(self) -> bool:
         """True in the second half, when connections end with their next answer."""
-        return self._began is not None and self._elapsed() >= self._length / 2
+        return self.begun and self._elapsed() >= self._length / 2
 
     def begin(self) -> float:
         """Take the order to stop.
@@ -57,7 +53,7 @@ class Drain:
         """
         now = self._clock()
         self._length = self._seconds or (_LONGEST_S if now - self._green[0] <= _REGULAR_S else 0.0)
-        self._began = now
+        self.begun, self._began = True, now
         self._over = not self._length
         return self._length
 
@@ -67,7 +63,7 @@ class Drain:
 
     def probed(self, *, green: bool) -> None:
         """Count one answer of `/readyz`."""
-        if self._began is None:
+        if not self.begun:
             if green:
                 self._green = (self._green[1], self._clock())
             return
@@ -83,4 +79,4 @@ class Drain:
                 self._over = True
 
     def _elapsed(self) -> float:
-        return 0.0 if self._began is None else self._clock() - self._began
+        return self._clock() - self._began if self.begun else 0.0

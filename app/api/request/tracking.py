@@ -85,7 +85,7 @@ class TrackQuery(BaseModel):
             InvalidParameter: there are some.
         """
         fields = self.model_fields_set
-        if self.session is not None or not fields:
+        if self.session is not None:
             return
         given = [name for name in TrackQuery.model_fields if name in fields]
         if given:

@@ -1,56 +1,52 @@
-"""Answers of detection: one frame, or each of a batch; with its tracks, where the frame belongs to a session."""
+"""Answers of detection to several frames: a batch, the frames of a session, or one frame by several variants."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from fastapi import Response
 
-from app.api.response.answers import describe, json_answer
+from app.api.request.file_names import file_name
+from app.api.request.uploads import Upload
 from app.api.response.batches import BatchItem, batch_answer
+from app.api.response.detection_files import WRITERS, detection_file
 from app.errors import GatewayError
+from app.media.image import sniff
 from app.pipelines.detect import Detections
 from app.pipelines.tracking import Tracked
 
-
-def frame_body(frame: Detections | Tracked, session_id: str | None = None) -> dict[str, Any]:
-    """Boxes of one frame, without its provenance."""
-    tracked = frame if isinstance(frame, Tracked) else None
-    found = frame.found if isinstance(frame, Tracked) else frame
-    height, width = found.rgb.shape[:2]
-    class_ids = found.class_ids.tolist()
-    tracks = [-1] * len(class_ids) if tracked is None else tracked.track_ids.tolist()
-    rows = []
-    for box, score, class_id, name, track in zip(
-        found.boxes, found.scores, class_ids, found.names(), tracks, strict=True
-    ):
-        rows.append(
-            {
-                "box": box,
-                "score": score,
-                "class_id": class_id,
-                "class_name": name,
-                "track_id": None if track < 0 else track,
-            }
-        )
-    body: dict[str, Any] = {"detections": rows, "image": {"width": width, "height": height}}
-    if tracked is not None and session_id is not None:
-        body["session"] = {"id": session_id, "frame": tracked.frame, "timestamp": tracked.time_s}
-    return body
-
-
-def one_answer(frame: Detections | Tracked, session_id: str | None = None) -> Response:
-    served = frame.served
-    return json_answer({**frame_body(frame, session_id), **describe(served)}, served.timings)
+_ENDINGS = {"JPEG": ".jpg", "PNG": ".png", "WebP": ".webp", "BMP": ".bmp"}
 
 
 def all_answers(
-    frames: Sequence[Detections | Tracked | GatewayError], request_id: str, session_id: str | None = None
+    frames: Sequence[Detections | Tracked | GatewayError],
+    form: str,
+    names: Sequence[str],
+    request_id: str,
+    session_id: str | None = None,
 ) -> Response:
-    """See `batch_answer`."""
-    items = [
-        frame if isinstance(frame, GatewayError) else BatchItem(frame_body(frame, session_id), frame.served)
-        for frame in frames
-    ]
-    return batch_answer(items, request_id)
+    """Write the answers to all frames as JSON (see `batch_answer`), or in the form of a file with their `names`."""
+    if form in WRITERS:
+        return detection_file(frames, form, names, session_id)
+    return batch_answer([_item(frame, session_id) for frame in frames], request_id)
+
+
+def _item(frame: Detections | Tracked | GatewayError, session_id: str | None) -> BatchItem | GatewayError:
+    if isinstance(frame, GatewayError):
+        return frame
+    body = frame.body(session_id) if isinstance(frame, Tracked) else frame.body()
+    return BatchItem(body, frame.served)
+
+
+def names_of(upload: Upload) -> list[str]:
+    """Return a file name for each frame: that of the part, or one of ours."""
+    sent = upload.names or (None,) * len(upload.frames)
+    pairs = enumerate(zip(sent, upload.frames, strict=True), 1)
+    return [file_name(name) or f"image-{number}{_ending(data)}" for number, (name, data) in pairs]
+
+
+def _ending(data: bytes) -> str:
+    try:
+        return _ENDINGS[sniff(data)]
+    except GatewayError:  # the frame's own answer says so
+        return ""

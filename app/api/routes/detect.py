@@ -13,16 +13,14 @@ from pydantic import Field
 from app.api.gateway import Gateway, gateway_of
 from app.api.openapi.families import detect as openapi
 from app.api.openapi.operations import SESSION_PROBLEMS, frame_operation
-from app.api.request.file_names import file_name
 from app.api.request.frame_bodies import FrameRequest, begin, read_frames
 from app.api.request.frame_query import FrameQuery, words_of
 from app.api.request.requests import negotiate
 from app.api.request.sampling_query import SamplingQuery
 from app.api.request.tracking import TrackQuery
-from app.api.request.uploads import Upload
-from app.api.response.answers import JPEG, JSON, PNG, binary_answer
+from app.api.response.answers import JPEG, JSON, PNG, binary_answer, describe, json_answer
 from app.api.response.detection_files import WRITERS, detection_file
-from app.api.response.detections import all_answers, frame_body, one_answer
+from app.api.response.detections import all_answers, names_of
 from app.api.response.ndjson import Record, Streamed, stream
 from app.api.response.problems import request_id_of
 from app.api.routes.family_routes import FamilyRoutes
@@ -30,7 +28,6 @@ from app.api.server.access import caller_of
 from app.api.server.direct_route import DirectRoute
 from app.deadline import Deadline
 from app.errors import GatewayError, InvalidParameter
-from app.media.image import sniff
 from app.pipelines.base import Framed, wishes_of
 from app.pipelines.detect import Detections, DetectParameters, DetectPipeline, without_pixels
 from app.pipelines.frames import Frame, Sample
@@ -49,7 +46,6 @@ _PICTURES: Mapping[str, Callable[[Detections | Tracked], bytes]] = {
     JPEG: lambda frame: frame.picture(jpeg=True),
 }
 _FORMS = (JSON, *_PICTURES, *WRITERS)
-_ENDINGS = {"JPEG": ".jpg", "PNG": ".png", "WebP": ".webp", "BMP": ".bmp"}
 
 
 class DetectQuery(FrameQuery, TrackQuery, SamplingQuery):
@@ -134,19 +130,22 @@ async def detect(
         return await stream(request, gateway, upload.video, query, functools.partial(_stream, gateway, query))
     if query.session is not None:  # the form names it
         return await _in_turn(request, gateway, read)
-    query.refuse_without_session()
+    if query.model_fields_set:
+        query.refuse_without_session()
     if upload.fields:
         wished = _each(gateway, query) if several else [_wished(gateway, query)]
     if several:
         return await _answer_several(request, gateway, upload.frames, wished, read.deadline)
-    asked = _Asked(*wished[0], read.form, read.deadline, _names(upload, read.form))
+    names = names_of(upload) if read.form in WRITERS else []
+    asked = _Asked(*wished[0], read.form, read.deadline, names)
     frames, batch = _batched(upload.frames, asked)
     if not batch:
         one = functools.partial(_one, gateway, frames[0], asked)
         return await gateway.run(
             request, DetectPipeline.family, one, asked.deadline, frames, asked.answer_bytes
         )
-    return _batch(await _found(request, gateway, asked, frames), asked, request)
+    found = await _found(request, gateway, asked, frames)
+    return all_answers(found, asked.form, asked.names, request_id_of(request))
 
 
 def _check_parameters(read: FrameRequest[DetectQuery]) -> bool:
@@ -188,7 +187,7 @@ def _stream(gateway: Gateway, query: DetectQuery) -> Streamed:
     def follow(sample: Sample, found: Detections) -> Record:
         with found.served.timings.stage("finish"):
             tracked = tracker(found, sample.time_s)
-        return Record(frame_body(tracked), tracked.served)
+        return Record(tracked.body(), tracked.served)
 
     return Streamed(DetectPipeline.family, run, wishes, query.analysis(), follow)
 
@@ -273,7 +272,7 @@ async def _answer_several(
         for outcome in outcomes
         for one in (outcome if isinstance(outcome, list) else [outcome] * len(wished))
     ]
-    return all_answers(lines, request_id_of(request))
+    return all_answers(lines, JSON, (), request_id_of(request))
 
 
 def _wished(gateway: Gateway, query: DetectQuery) -> tuple[DetectParameters, Wishes]:
@@ -326,39 +325,13 @@ def _one(gateway: Gateway, data: bytes, asked: _Asked, deadline: Deadline) -> Re
 
 def _answer(frame: Detections | Tracked, asked: _Asked, session_id: str | None = None) -> Response:
     if asked.form == JSON:
-        return one_answer(frame, session_id)
+        body = frame.body(session_id) if isinstance(frame, Tracked) else frame.body()
+        return json_answer({**body, **describe(frame.served)}, frame.served.timings)
     if asked.form in WRITERS:
         return detection_file([frame], asked.form, asked.names, session_id)
     with frame.served.timings.stage("encode"):
         content = _PICTURES[asked.form](frame)
     return binary_answer(content, asked.form, frame.served)
-
-
-def _batch(
-    frames: Sequence[Detections | Tracked | GatewayError],
-    asked: _Asked,
-    request: Request,
-    session_id: str | None = None,
-) -> Response:
-    if asked.form in WRITERS:
-        return detection_file(frames, asked.form, asked.names, session_id)
-    return all_answers(frames, request_id_of(request), session_id)
-
-
-def _names(upload: Upload, form: str) -> list[str]:
-    """Return a file name for each frame, in forms that have them: that of the part, or one of ours."""
-    if form not in WRITERS:
-        return []
-    sent = upload.names or (None,) * len(upload.frames)
-    pairs = enumerate(zip(sent, upload.frames, strict=True), 1)
-    return [file_name(name) or f"image-{number}{_ending(data)}" for number, (name, data) in pairs]
-
-
-def _ending(data: bytes) -> str:
-    try:
-        return _ENDINGS[sniff(data)]
-    except GatewayError:  # the frame's own answer says so
-        return ""
 
 
 async def _in_session(request: Request, gateway: Gateway, query: DetectQuery) -> Response:
@@ -394,13 +367,13 @@ async def _tracked(
     request: Request, gateway: Gateway, call: SessionCall, turn: Turn, read: FrameRequest[DetectQuery]
 ) -> Response:
     parameters, wishes = _wished(gateway, read.query)
-    names = _names(read.upload, read.form)
+    names = names_of(read.upload) if read.form in WRITERS else []
     asked = _Asked(call.detector(parameters), wishes, read.form, read.deadline, names)
     frames, batch = _batched(read.upload.frames, asked)
 
     def finish(tracked: list[Tracked | GatewayError]) -> Response:
         if batch:
-            return _batch(tracked, asked, request, call.session_id)
+            return all_answers(tracked, asked.form, asked.names, request_id_of(request), call.session_id)
         return _answer(_only(tracked), asked, call.session_id)
 
     find = functools.partial(_found, request, gateway, asked)

@@ -57,7 +57,7 @@ class Guard:
     Args:
         app: what is guarded.
         rules: of the routes; see `rules_of`.
-        keys: None: everything is open.
+        keys: None: every route is open.
         apart: whether probes and metrics have a port of their own.
     """
 
@@ -65,15 +65,11 @@ class Guard:
         self._app = app
         self._keys = keys
         self._apart = apart
-        self._open = keys is None and not apart
         self._rules = rules
         self._templates = Templates(rules)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":  # there are none here
-            await send({"type": "websocket.close", "code": 1008})
-            return
-        if scope["type"] == "http" and not self._open:
+        if scope["type"] == "http":
             try:
                 self._admit(scope)
             except (GatewayError, HTTPException) as error:
@@ -82,8 +78,6 @@ class Guard:
         await self._app(scope, receive, send)
 
     def _admit(self, scope: Scope) -> None:
-        if self._keys is None and not self._apart:
-            return
         template = self._templates.of(scope["path"])
         if self._apart and scope.get(OPERATE_PORT, False) != (template in PROBES):
             raise _NOT_FOUND

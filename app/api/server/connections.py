@@ -162,7 +162,7 @@ class Connection(HttpToolsProtocol):
         before = self.cycle
         super().on_headers_complete()
         if self.cycle is not before:
-            if self._drain is not None and self._drain.closing:
+            if self._drain is not None and self._drain.begun and self._drain.closing:
                 self.cycle.keep_alive = False
             self.scope[CYCLE] = self.cycle  # type: ignore[literal-required]  # a key of ours
             length = next((value for name, value in self.headers if name == b"content-length"), None)

@@ -15,10 +15,9 @@ from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import context
-from app.api.request.headers import headers_of, length_of
+from app.api.request.headers import fault_of, headers_of, length_of
 from app.api.response import problems
-from app.api.server.request_head import fault_of
-from app.api.server.security_headers import completed
+from app.api.server.security_headers import lacking
 from app.context import CurrentRequest
 from app.errors import ShuttingDown
 from app.metrics import Metrics
@@ -68,6 +67,9 @@ class RequestContext:
         self._in_flight = functools.cache(metrics.in_flight.labels)  # routes are few: they are templates
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":  # there are none here
+            await send({"type": "websocket.close", "code": 1008})
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -151,7 +153,8 @@ class _Watched:
             headers = [*message.get("headers", ()), (b"x-request-id", self._request.id.encode())]
             if self._unread and not self._short:  # answered early: the rest is cut off, not thrown away
                 headers.append((b"connection", b"close"))
-            message["headers"] = completed(headers)
+            said = dict(headers)
+            message["headers"] = [*headers, *lacking(tuple(said), said.get(b"content-type", b""))]
         await self._send(message)
 
     def failed(self) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import operator
-from collections.abc import Sequence
 from typing import Any
 
 # What isn't a page runs nothing, whatever a browser takes it for. A page may load its own scripts, and nothing may
@@ -22,18 +20,11 @@ SECURITY = {
 }
 
 
-def completed(headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """An answer's headers and those that it lacks."""
-    page = dict(headers).get(b"content-type", b"").startswith(b"text/html")
-    return [*headers, *_lacking(tuple(map(_NAME, headers)), page)]
-
-
-_NAME = operator.itemgetter(0)
-
-
 @functools.lru_cache(maxsize=256)  # answers have few sets of headers
-def _lacking(names: tuple[bytes, ...], page: bool) -> tuple[tuple[bytes, bytes], ...]:  # of a cache
+def lacking(names: tuple[bytes, ...], content_type: bytes) -> tuple[tuple[bytes, bytes], ...]:
+    """Return the headers that an answer with headers of these names and of this type lacks."""
     said = {name.lower() for name in names}
+    page = content_type.startswith(b"text/html")
     wanted = (*_ALWAYS, (b"content-security-policy", _CSP_PAGE if page else _CSP_DATA))
     return tuple(header for header in wanted if header[0] not in said)
 

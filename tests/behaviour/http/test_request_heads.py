@@ -11,8 +11,7 @@ from support.servers.gateway import client, png, scene
 from support.servers.listening import gateway
 from support.servers.raw_http import Answer, Line
 
-from app.api.request.headers import length_of
-from app.api.server.request_head import fault_of
+from app.api.request.headers import fault_of, length_of
 from app.keys import access
 from deploy.local.triton_server import free_ports
 
