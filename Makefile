@@ -197,11 +197,14 @@ bench-matrix: .venv/.dev ## time every branch that is READY on every target (BEN
 	$(SAY) 'every branch that is READY, every way to it: docs/benchmarks/README.md (BENCH_ARGS=…)'
 	@.venv/bin/gateway bench $(BENCH_ARGS)
 
-.PHONY: bench-speed bench-guard
-bench-speed: .venv/.dev .venv-triton ## the gateway beside the limit and six peers (15 minutes): docs/benchmarks/speed.md
-	$(SAY) 'the gateway beside the limit, a bare ASGI app and six peers (installs them; about 15 minutes): docs/benchmarks/speed.md'
-	@.venv/bin/python -m benchmarks.speed --targets all --cases all \
-	  --json docs/benchmarks/speed.json --markdown docs/benchmarks/speed.md $(BENCH_ARGS)
+.PHONY: bench-speed bench-sizes bench-guard
+bench-speed: .venv/.dev .venv-triton ## the gateway beside the limit and seven peers (12 minutes): docs/benchmarks/speed.md
+	$(SAY) 'the gateway beside the limit, a bare ASGI app and seven peers (installs them; then 12 minutes): docs/benchmarks/speed.md'
+	@.venv/bin/python -m benchmarks.speed --targets all --write speed $(BENCH_ARGS)
+
+bench-sizes: .venv/.dev .venv-triton ## every family at every size (10 minutes): docs/benchmarks/sizes.md
+	$(SAY) 'every family at every size beside the limit, a bare ASGI app and a plain service (10 minutes): docs/benchmarks/sizes.md'
+	@.venv/bin/python -m benchmarks.speed --targets limit,bare,ours,plain --cases all --rounds 3 --write sizes $(BENCH_ARGS)
 
 bench-guard: .venv/.dev .venv-triton ## compare with the committed ratios of docs/benchmarks/speed.json (GUARD_ARGS=--short: 1 minute)
 	$(SAY) 'has the gateway become slower than docs/benchmarks/speed.json? (GUARD_ARGS=--short: 1 minute)'

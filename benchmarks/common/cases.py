@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +27,12 @@ BOUNDARY = "speed-benchmark"
 class Case:
     """One kind of request. `parts`: names of the multipart parts that hold its frames; none: the raw body.
 
-    `path` and `accept` are the gateway's own; peers have one route a case: `/<name>`.
+    `path` and `accept` are the gateway's own; peers have one route per family. `at_source`: the map comes back in the
+    picture's size, not in the branch's.
     """
 
     name: str
+    family: str
     branch: str
     width: int
     height: int
@@ -36,6 +40,7 @@ class Case:
     accept: str
     check: Callable[[bytes], str | None]
     parts: tuple[str, ...] = ()
+    at_source: bool = False
 
     def frames(self) -> list[list[bytes]]:
         """JPEGs of `PICTURES` requests."""
@@ -45,6 +50,7 @@ class Case:
         ]
 
 
+@functools.cache
 def jpeg(width: int, height: int, seed: int) -> bytes:
     """A photo of that size: the astronaut in her own resolution, mirrored at its edges, moved by `seed`."""
     photo = np.asarray(Image.open(PHOTO).convert("RGB"))
@@ -111,16 +117,46 @@ def _places(answer: bytes) -> str | None:
 
 NPY = "application/x-npy"
 JSON = "application/json"
-CASES: Mapping[str, Case] = {
-    case.name: case
-    for case in (
-        Case("detect_640x480", "yolo11n_640", 640, 480, "/v1/detect?branch=640", JSON, _boxes),
-        Case("detect_1080p", "yolo11n_640", 1920, 1080, "/v1/detect?branch=640", JSON, _boxes),
-        Case("depth_512", "midas_512", 512, 512, "/v1/depth?branch=512", NPY, _npy(512, 512)),
-        Case("flow_512", "raft_512", 512, 512, "/v1/flow?branch=512", NPY, _npy(2, 512, 512), ("frame0", "frame1")),
-        Case("clip_image", "clip_image_224", 640, 480, "/v1/clip/image?branch=224", JSON, _embedding),
-        Case("places", "places365_resnet50_224", 640, 480, "/v1/places?branch=224&k=5", JSON, _places),
-    )
-}  # fmt: skip
-# Those that the targets of speed speak of.
-MAIN = ("detect_640x480", "detect_1080p", "depth_512")
+# What people send: a webcam's frame, a film's, a phone's portrait, a camera's.
+SIZES = {"640x480": (640, 480), "1080p": (1920, 1080), "1080x1350": (1080, 1350), "4k": (3840, 2160)}
+
+
+def _of(size: str) -> list[Case]:
+    """Every family at one size; no branch takes any of them as it is."""
+    width, height = at = SIZES[size]
+    pair = ("frame0", "frame1")
+    return [
+        Case(f"detect_{size}", "detect", "yolo11n_640", *at, "/v1/detect?branch=640", JSON, _boxes),
+        Case(f"depth_{size}", "depth", "midas_512", *at, "/v1/depth?branch=512&size=branch", NPY, _npy(512, 512)),
+        Case(f"depth_{size}_source", "depth", "midas_512", *at, "/v1/depth?branch=512", NPY, _npy(height, width),
+             at_source=True),
+        Case(f"flow_{size}", "flow", "raft_512", *at, "/v1/flow?branch=512&size=branch", NPY, _npy(2, 512, 512), pair),
+        Case(f"clip_image_{size}", "clip_image", "clip_image_224", *at, "/v1/clip/image?branch=224", JSON, _embedding),
+        Case(f"places_{size}", "places", "places365_resnet50_224", *at, "/v1/places?branch=224&k=5", JSON, _places),
+    ]  # fmt: skip
+
+
+CASES: Mapping[str, Case] = {case.name: case for size in SIZES for case in _of(size)}
+# Those with targets, and those that `bench-guard` compares.
+MAIN = tuple(
+    f"{family}_{size}"
+    for family in ("detect", "depth", "clip_image", "places")
+    for size in ("640x480", "1080p")
+)
+GUARD = ("detect_640x480", "depth_640x480", "clip_image_1080p")
+
+
+def select(text: str) -> tuple[str, ...]:
+    """Names of cases: `main`, `guard`, `all`, or names and patterns such as `depth_*`, separated by commas.
+
+    Raises:
+        ValueError: a pattern names none.
+    """
+    groups = {"main": MAIN, "guard": GUARD, "all": tuple(CASES)}
+    found: dict[str, None] = {}
+    for pattern in text.split(","):
+        names = groups.get(pattern) or tuple(name for name in CASES if fnmatchcase(name, pattern))
+        if not names:
+            raise ValueError(f"no case is called {pattern!r}; there are: {', '.join((*groups, *CASES))}")
+        found |= dict.fromkeys(names)
+    return tuple(found)

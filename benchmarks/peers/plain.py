@@ -28,3 +28,19 @@ def detect(file: UploadFile) -> dict:
 @app.post("/depth")
 def depth(file: UploadFile) -> Response:
     return Response(steps.depth(client, file.file.read()), media_type="application/x-npy")
+
+
+@app.post("/flow")
+def flow(frame0: UploadFile, frame1: UploadFile) -> Response:
+    content = steps.flow(client, frame0.file.read(), frame1.file.read())
+    return Response(content, media_type="application/x-npy")
+
+
+@app.post("/clip_image")
+def clip_image(file: UploadFile) -> dict:
+    return steps.embedding(client, file.file.read())
+
+
+@app.post("/places")
+def places(file: UploadFile) -> dict:
+    return steps.places(client, file.file.read())

@@ -6,6 +6,7 @@ Runs in the peers' own virtual environments, so it imports nothing of the projec
 from __future__ import annotations
 
 import io
+import os
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,11 @@ from PIL import Image
 
 DETECT, DETECT_SIZE = "yolo11n_640", 640
 DEPTH, DEPTH_SIZE = "midas_512", 512
+FLOW, FLOW_SIZE = "raft_512", 512
+CLIP, PLACES, CROP_SIZE = "clip_image_224", "places365_resnet50_224", 224
+PLACES_SHORT_SIDE = 256
+# For depth: the reference's bicubic, or the cheaper filter that people take for it.
+DEPTH_FILTER = Image.Resampling[os.environ.get("DEPTH_FILTER", "BICUBIC")]
 CONF, IOU, MAX_DET = 0.25, 0.7, 300
 PAD = 114
 Placement = tuple[float, int, int]
@@ -35,22 +41,32 @@ def letterbox(image: Image.Image) -> tuple[np.ndarray, Placement]:
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]), (scale, left, top)
 
 
-def square(image: Image.Image) -> np.ndarray:
+def square(image: Image.Image, resample: Image.Resampling = DEPTH_FILTER) -> np.ndarray:
     """`[1, 512, 512, 3]` uint8."""
     size = (DEPTH_SIZE, DEPTH_SIZE)
-    resized = image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
+    resized = image if image.size == size else image.resize(size, resample)
     return np.asarray(resized)[None]
 
 
-def call(client: Any, model: str, name: str, array: np.ndarray, output: str) -> np.ndarray:
+def middle(image: Image.Image, short: int, resample: Image.Resampling) -> np.ndarray:
+    """`[1, 224, 224, 3]` uint8: the middle of the picture whose shorter side is `short`, as torchvision has it."""
+    width, height = image.size
+    size = (short, short * height // width) if width <= height else (short * width // height, short)
+    resized = image.resize(size, resample)
+    left, top = round((size[0] - CROP_SIZE) / 2), round((size[1] - CROP_SIZE) / 2)
+    return np.asarray(resized.crop((left, top, left + CROP_SIZE, top + CROP_SIZE)))[None]
+
+
+def call(client: Any, model: str, arrays: dict[str, np.ndarray], output: str = "OUTPUT__0") -> np.ndarray:
     """One inference with `tritonclient.grpc`, tensors as bytes."""
     import tritonclient.grpc as grpcclient  # noqa: PLC0415  # KServe's peer has a client of its own
 
-    tensor = grpcclient.InferInput(name, list(array.shape), "UINT8" if array.dtype == np.uint8 else "FP32")
-    tensor.set_data_from_numpy(array)
-    result = client.infer(
-        model_name=model, inputs=[tensor], outputs=[grpcclient.InferRequestedOutput(output)]
-    )
+    tensors = []
+    for name, array in arrays.items():
+        kind = "UINT8" if array.dtype == np.uint8 else "FP32"
+        tensors.append(grpcclient.InferInput(name, list(array.shape), kind))
+        tensors[-1].set_data_from_numpy(array)
+    result = client.infer(model_name=model, inputs=tensors, outputs=[grpcclient.InferRequestedOutput(output)])
     answer: np.ndarray = result.as_numpy(output)
     return answer
 
@@ -106,11 +122,35 @@ def detect(client: Any, data: bytes | Image.Image) -> dict[str, Any]:
     """A whole detection."""
     image = picture(data) if isinstance(data, bytes) else data.convert("RGB")
     tensor, placement = letterbox(image)
-    output0 = call(client, DETECT, "images", tensor, "output0")
+    output0 = call(client, DETECT, {"images": tensor}, "output0")
     return answer(boxes(output0, placement), image.width, image.height)
 
 
 def depth(client: Any, data: bytes | Image.Image) -> bytes:
     """A whole depth map, as npy."""
     image = picture(data) if isinstance(data, bytes) else data.convert("RGB")
-    return npy(call(client, DEPTH, "INPUT__0", square(image), "OUTPUT__0")[0])
+    return npy(call(client, DEPTH, {"INPUT__0": square(image)})[0])
+
+
+def flow(client: Any, first: bytes, second: bytes) -> bytes:
+    """A whole flow field between two frames, as npy."""
+    squares = [square(picture(data), Image.Resampling.BILINEAR) for data in (first, second)]
+    return npy(call(client, FLOW, dict(zip(("INPUT0__0", "INPUT1__0"), squares, strict=True)))[0])
+
+
+def embedding(client: Any, data: bytes) -> dict[str, Any]:
+    """A whole embedding of a picture, normalised."""
+    tensor = middle(picture(data), CROP_SIZE, Image.Resampling.BICUBIC)
+    values = call(client, CLIP, {"INPUT__0": tensor})[0]
+    return {"embedding": (values / np.linalg.norm(values)).tolist()}
+
+
+def places(client: Any, data: bytes) -> dict[str, Any]:
+    """The five best scenes."""
+    tensor = middle(picture(data), PLACES_SHORT_SIDE, Image.Resampling.BILINEAR)
+    logits = call(client, PLACES, {"INPUT__0": tensor})[0]
+    weights = np.exp(logits - logits.max())
+    shares = weights / weights.sum()
+    best = np.argsort(-shares)[:5]
+    rows = [{"category_id": int(i), "category": str(i), "probability": float(shares[i])} for i in best]
+    return {"places": rows}

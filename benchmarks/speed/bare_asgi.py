@@ -19,7 +19,7 @@ import cv2
 import uvicorn
 
 from benchmarks.common.cases import BOUNDARY, CASES, Case
-from benchmarks.speed.limit import Lane, Rig
+from benchmarks.speed.limit import Key, Lane, Rig, key_of
 
 LANES = 4
 _DELIMITER = f"--{BOUNDARY}".encode()
@@ -33,7 +33,7 @@ class App:
     def __init__(self, triton_url: str) -> None:
         self._rig = Rig(triton_url)
         self._threads = ThreadPoolExecutor(LANES)
-        self._free: dict[str, list[Lane]] = {name: [] for name in CASES}
+        self._free: dict[Key, list[Lane]] = {key_of(case): [] for case in CASES.values()}
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         body = await _body(receive)
@@ -46,7 +46,7 @@ class App:
 
     def _run(self, case: Case, body: bytes) -> bytes:
         # As many threads as lanes: one is always free or yet to be made.
-        free = self._free[case.name]
+        free = self._free[key_of(case)]
         lane = free.pop() if free else self._rig.lane(case)
         try:
             return lane(_parts(body) if case.parts else (body,))

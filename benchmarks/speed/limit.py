@@ -1,6 +1,6 @@
 """The limit: the fastest straight-line loop of each family that we know, without HTTP and without a framework.
 
-    python -m benchmarks.speed.limit --triton-url 127.0.0.1:8001 [--cases detect_640x480] [--in-flight 4] [--seconds 3]
+    python -m benchmarks.speed.limit --triton-url 127.0.0.1:8001 [--cases 'depth_*'] [--in-flight 4] [--seconds 3]
 
 A lane is one request in flight: a shared-memory region that Triton maps, the infer request over it (it never changes,
 so it is serialised once and sent as the same bytes by a raw unary call), and every buffer that is needed. JPEG bytes
@@ -31,9 +31,9 @@ from numpy.typing import NDArray
 from app.engine.triton import shared_memory
 from app.engine.triton.client import TritonClient
 from app.engine.triton.messages import by_reference_request
-from app.media.resize import fit_square
 from app.vision.letterbox import Letterbox
-from benchmarks.common.cases import CASES, MAIN, Case
+from benchmarks.common.cases import CASES, MAIN, Case, select
+from benchmarks.common.squares import Squares
 from routing import catalogue as catalogues
 from routing.catalogue import Branch, Family
 
@@ -42,6 +42,8 @@ SCALE = np.float32(1 / 255)
 CONF, IOU, MAX_DET = 0.25, 0.7, 300
 _OPTIONS = (("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1))
 Lane = Callable[[Sequence[bytes]], bytes]
+# What a lane is made for: a branch, and whether its map goes back to the picture's size.
+Key = tuple[str, bool]
 
 
 class Rig:
@@ -58,7 +60,8 @@ class Rig:
     def lane(self, case: Case) -> Lane:
         """A new lane of the case's family."""
         branch = self._catalogue.branches[case.branch]
-        return LANES[branch.family](Tensors(self, branch), self._catalogue[branch.family])
+        make = source_lane if case.at_source else LANES[branch.family]
+        return make(Tensors(self, branch), self._catalogue[branch.family])
 
     def region(self, branch: Branch) -> shared_memory.Region:
         region = shared_memory.Region(self._instance, branch.name, (*branch.inputs, *branch.outputs))
@@ -87,6 +90,7 @@ class Tensors:
         self.inputs = [arrays[spec.name] for spec in branch.inputs]
         self.output = arrays[branch.outputs[0].name]
         self.size = branch.size or 0
+        self.squares: Sequence[NDArray[np.uint8]] = [tensor[0] for tensor in self.inputs]
         self._request = by_reference_request(branch, region)
         self._call = rig.call
 
@@ -176,18 +180,33 @@ def suppress(
     return boxes[kept], scores[kept], classes[kept]
 
 
-def dense_lane(tensors: Tensors, _: Family) -> Lane:
-    """Frames of the branch's own size: decoded straight into the region; the answer is its header and its bytes."""
-    shape = tensors.output.shape[1:]
-    head = npy_header(shape)
-    size = tensors.size
+def dense_lane(tensors: Tensors, family: Family) -> Lane:
+    """One frame or two into the region; the answer is its header and its bytes."""
+    buffer, squares = Buffer(), Squares(tensors.size, family)
+    head = npy_header(tensors.output.shape[1:])
 
     def run(frames: Sequence[bytes]) -> bytes:
-        for data, square in zip(frames, tensors.inputs, strict=True):
-            simplejpeg.decode_jpeg(data, "RGB", buffer=square[0])
-        assert tensors.inputs[0].shape[1] == size
+        for data, square in zip(frames, tensors.squares, strict=True):
+            squares.fill(buffer.decode(data), square)
         tensors.run()
         return b"".join((head, tensors.output))  # type: ignore[arg-type]  # an array is a buffer
+
+    return run
+
+
+def source_lane(tensors: Tensors, family: Family) -> Lane:
+    """A map that goes back to the picture's size, bicubic as DPT's post-processing."""
+    buffer, squares, heads = Buffer(), Squares(tensors.size, family), dict[tuple[int, ...], bytes]()
+
+    def run(frames: Sequence[bytes]) -> bytes:
+        rgb = buffer.decode(frames[0])
+        squares.fill(rgb, tensors.squares[0])
+        tensors.run()
+        height, width = shape = rgb.shape[:2]
+        values = cv2.resize(tensors.output[0], (width, height), interpolation=cv2.INTER_CUBIC)
+        if shape not in heads:
+            heads[shape] = npy_header(shape)
+        return b"".join((heads[shape], values.data))
 
     return run
 
@@ -199,12 +218,12 @@ def npy_header(shape: tuple[int, ...]) -> bytes:
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
 
 
-def embed_lane(tensors: Tensors, _: Family) -> Lane:
+def embed_lane(tensors: Tensors, family: Family) -> Lane:
     """The normalised embedding as JSON."""
-    buffer = Buffer()
+    buffer, squares = Buffer(), Squares(tensors.size, family)
 
     def run(frames: Sequence[bytes]) -> bytes:
-        tensors.inputs[0][0] = fit_square(buffer.decode(frames[0]), tensors.size, "crop", "bicubic")
+        squares.fill(buffer.decode(frames[0]), tensors.squares[0])
         tensors.run()
         values = tensors.output[0]
         return orjson.dumps({"embedding": values / np.linalg.norm(values)}, option=orjson.OPT_SERIALIZE_NUMPY)
@@ -214,11 +233,10 @@ def embed_lane(tensors: Tensors, _: Family) -> Lane:
 
 def places_lane(tensors: Tensors, family: Family) -> Lane:
     """The five best scenes with their softmax."""
-    buffer = Buffer()
-    ratio = family.prepare.crop_ratio if family.prepare else 1.0
+    buffer, squares = Buffer(), Squares(tensors.size, family)
 
     def run(frames: Sequence[bytes]) -> bytes:
-        tensors.inputs[0][0] = fit_square(buffer.decode(frames[0]), tensors.size, "crop", "linear", ratio)
+        squares.fill(buffer.decode(frames[0]), tensors.squares[0])
         tensors.run()
         weights = np.exp(tensors.output[0] - tensors.output[0].max())
         best = np.argsort(-weights, kind="stable")[:5]
@@ -244,18 +262,23 @@ LANES: Mapping[str, Callable[[Tensors, Family], Lane]] = {
 }
 
 
+def key_of(case: Case) -> Key:
+    """Cases with the same key share lanes."""
+    return case.branch, case.at_source
+
+
 class Loop:
     """A closed loop over lanes of one process, each with a thread of its own."""
 
     def __init__(self, triton_url: str) -> None:
         self._rig = Rig(triton_url)
-        self._lanes: dict[str, list[Lane]] = {}
+        self._lanes: dict[Key, list[Lane]] = {}
         self._frames: dict[str, list[list[bytes]]] = {}
 
     def run(self, name: str, in_flight: int, seconds: float) -> dict[str, Any]:
         """Requests, wall and CPU seconds, and every latency in ms."""
         case = CASES[name]
-        lanes = self._lanes.setdefault(name, [])
+        lanes = self._lanes.setdefault(key_of(case), [])
         while len(lanes) < in_flight:
             lanes.append(self._rig.lane(case))
         frames = self._frames.setdefault(name, case.frames())
@@ -280,7 +303,7 @@ class Loop:
     def answer(self, name: str) -> bytes:
         """One answer, to be checked."""
         self.run(name, 1, 0)
-        return self._lanes[name][0](self._frames[name][0])
+        return self._lanes[key_of(CASES[name])][0](self._frames[name][0])
 
     def close(self) -> None:
         self._rig.close()
@@ -305,7 +328,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--triton-url", required=True)
-    parser.add_argument("--cases", default=",".join(MAIN), help=", ".join(CASES))
+    parser.add_argument("--cases", default=",".join(MAIN), help=f"or main, all, patterns; {', '.join(CASES)}")
     parser.add_argument("--in-flight", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--serve", action="store_true")
@@ -314,11 +337,11 @@ def main() -> None:
         if options.serve:
             _serve(loop)
             return
-        for name in options.cases.split(","):
+        for name in select(options.cases):
             loop.run(name, options.in_flight, 0.5)
             row = loop.run(name, options.in_flight, options.seconds)
             print(
-                f"{name:16}{row['requests'] / row['wall_s']:8.1f} requests/s"
+                f"{name:24}{row['requests'] / row['wall_s']:8.1f} requests/s"
                 f"{1000 * row['cpu_s'] / row['requests']:8.2f} ms CPU"
                 f"{statistics.median(row['samples_ms']):8.2f} ms p50"
             )

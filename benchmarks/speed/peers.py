@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,18 +21,18 @@ from typing import Any
 import numpy as np
 
 from benchmarks import ROOT
-from benchmarks.common.cases import CASES, Case, body, request
+from benchmarks.common.cases import CASES, NPY, Case, body, request
 from benchmarks.common.services import process, wait_http
 from benchmarks.matrix.targets import JsonCaller
-from benchmarks.speed.targets import HttpTarget
+from benchmarks.speed.targets import HttpTarget, Unavailable
 from deploy.local.triton_server import free_ports
 from routing import catalogue as catalogues
 
 FOLDER = ROOT / "benchmarks" / "peers"
 VENVS = ROOT / ".venv-peers"
 INSTALL_SECONDS = 900
-# The cases that a peer has an endpoint for.
-ENDPOINTS = {"detect_640x480": "detect", "detect_1080p": "detect", "depth_512": "depth"}
+# The families that a peer has an endpoint for, under the family's name.
+MOST, EVERY = ("detect", "depth"), ("detect", "depth", "flow", "clip_image", "places")
 _TRITON = ("pillow", "numpy", "tritonclient[grpc]")
 # Half of a plain service's time goes into mapping and unmapping memory: what its operator can do about that.
 _MALLOC = {
@@ -40,15 +40,18 @@ _MALLOC = {
     "MALLOC_TRIM_THRESHOLD_": "1073741824",
     "MALLOC_TOP_PAD_": "67108864",
 }
+_BILINEAR = {"DEPTH_FILTER": "BILINEAR"}
 Make = Callable[[Case, Sequence[bytes]], bytes]
+Check = Callable[[bytes], str | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
     """Installation and start of one peer; `{python}`, `{bin}`, `{port}` and `{triton}` are filled in.
 
-    `versions`: packages whose versions stand in the table. `ready`: a path that answers 200 once it serves.
-    `restless`: takes CPU while nobody asks it, so that it only runs while it is measured.
+    `check`: turns the check of a case into that of the peer's answers. `versions`: packages whose versions stand in the
+    table. `ready`: a path that answers 200 once it serves. `restless`: takes CPU while nobody asks it, so that it only
+    runs while it is measured.
     """
 
     name: str
@@ -60,14 +63,19 @@ class Peer:
     ready: str = "/"
     environment: Mapping[str, str] = field(default_factory=dict)
     make: Make | None = None
-    check: Mapping[str, Callable[[bytes], str | None]] = field(default_factory=dict)
+    check: Callable[[Case], Check] = lambda case: case.check
     restless: bool = False
+    families: tuple[str, ...] = MOST
+
+    def answers(self, case: Case) -> bool:
+        """Return whether the peer has an endpoint for the case; none resizes maps to the picture's size."""
+        return case.family in self.families and not case.at_source
 
 
 def form_request(case: Case, frames: Sequence[bytes]) -> bytes:
-    """The picture as the part `file` of a form."""
+    """The picture as the part `file` of a form, or two under the case's own names."""
     content, kind = body(case, frames, part="file")
-    return request(f"/{ENDPOINTS[case.name]}", content, {"Content-Type": kind, "Accept": case.accept})
+    return request(f"/{case.family}", content, {"Content-Type": kind, "Accept": case.accept})
 
 
 def v1_request(case: Case, frames: Sequence[bytes]) -> bytes:
@@ -76,12 +84,14 @@ def v1_request(case: Case, frames: Sequence[bytes]) -> bytes:
     return request(f"/v1/models/{case.branch}:predict", content, {"Content-Type": "application/json"})
 
 
-def v1_answer(check: Callable[[bytes], str | None], form: str) -> Callable[[bytes], str | None]:
+def v1_answer(case: Case) -> Check:
     """The check of a case on the prediction: JSON as it is, or bytes in base64."""
 
     def checked(answer: bytes) -> str | None:
         found = json.loads(answer)["predictions"][0]
-        return check(base64.b64decode(found["b64"]) if form == "b64" else json.dumps(found).encode())
+        return case.check(
+            base64.b64decode(found["b64"]) if case.accept == NPY else json.dumps(found).encode()
+        )
 
     return checked
 
@@ -91,10 +101,13 @@ _UVICORN = ("{bin}/uvicorn", "plain:app", "--port", "{port}", "--log-level", "wa
 PEERS: Mapping[str, Peer] = {
     peer.name: peer
     for peer in (
-        Peer("plain", "FastAPI, `def` endpoints, `UploadFile`, Pillow, tritonclient gRPC", "plain", _PLAIN, _UVICORN,
-             ("fastapi", "uvicorn", "pillow", "tritonclient")),
-        Peer("plain_tuned", "the same with malloc variables and two workers", "plain", _PLAIN,
-             (*_UVICORN, "--workers", "2"), ("fastapi", "uvicorn"), environment=_MALLOC),
+        Peer("plain", "FastAPI, `def` endpoints, `UploadFile`, Pillow, tritonclient gRPC; depth with a bilinear filter",
+             "plain", _PLAIN, _UVICORN, ("fastapi", "uvicorn", "pillow", "tritonclient"),
+             environment=_BILINEAR, families=EVERY),
+        Peer("plain_bicubic", "the same with the reference's filter for depth", "plain", _PLAIN, _UVICORN,
+             ("fastapi", "uvicorn"), families=("depth",)),
+        Peer("plain_tuned", "the first with malloc variables and two workers", "plain", _PLAIN,
+             (*_UVICORN, "--workers", "2"), ("fastapi", "uvicorn"), environment={**_MALLOC, **_BILINEAR}),
         Peer("litserve", "LitServe, two workers per API", "litserve",
              ("litserve==0.2.19", "python-multipart", *_TRITON),
              ("{python}", "lit.py", "{port}"), ("litserve", "fastapi"), ready="/health"),
@@ -104,19 +117,13 @@ PEERS: Mapping[str, Peer] = {
         Peer("kserve", "KServe's Python transformer, pictures in base64, gRPC to Triton", "kserve",
              ("kserve==0.21.0", "pillow", "numpy"),
              ("{python}", "kserve_transformer.py", "--predictor_host", "{triton}", "--predictor_protocol", "grpc-v2",
-              "--http_port", "{port}", "--enable_grpc", "false"), ("kserve",), make=v1_request,
-             check={name: v1_answer(CASES[name].check, "b64" if endpoint == "depth" else "json")
-                    for name, endpoint in ENDPOINTS.items()}),
+              "--http_port", "{port}", "--enable_grpc", "false"), ("kserve",), make=v1_request, check=v1_answer),
         Peer("ray", "Ray Serve, FastAPI ingress, one replica", "ray",
              ("ray[serve]==2.60.0", "python-multipart", *_TRITON),
              ("{python}", "ray_serve.py", "{port}"), ("ray",),
              environment={"RAY_USAGE_STATS_ENABLED": "0"}, restless=True),
     )
 }  # fmt: skip
-
-
-class Unavailable(Exception):
-    """A peer can't be installed or started here; why."""
 
 
 def install(peer: Peer) -> Path:
@@ -155,8 +162,8 @@ def versions(peer: Peer) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def serve(peer: Peer, triton_grpc: str, log: Path) -> Iterator[HttpTarget]:
-    """A running peer.
+def serve(peer: Peer, cases: Iterable[str], triton_grpc: str, log: Path) -> Iterator[HttpTarget]:
+    """A running peer, and its requests of those cases for which it has an endpoint.
 
     Raises:
         Unavailable: it can't be installed, or doesn't become ready.
@@ -167,14 +174,17 @@ def serve(peer: Peer, triton_grpc: str, log: Path) -> Iterator[HttpTarget]:
     path = f"{venv / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
     environment = {"TRITON_GRPC": triton_grpc, "PYTHONPATH": str(FOLDER), "PATH": path, **peer.environment}
     make = peer.make or form_request
-    requests = {name: [make(CASES[name], frames) for frames in CASES[name].frames()] for name in ENDPOINTS}
+    answered = [case for name in cases if peer.answers(case := CASES[name])]
+    requests = {case.name: [make(case, frames) for frames in case.frames()] for case in answered}
     with process(command, log, environment, FOLDER) as served:
         try:
             wait_http(served, port, peer.ready, log)
         except RuntimeError as error:
             said = str(error).replace(str(ROOT), "")[-300:]
             raise Unavailable(f"doesn't start: {said}") from error
-        yield HttpTarget(peer.name, port, served, requests, peer.check)
+        yield HttpTarget(
+            peer.name, port, served, requests, {case.name: peer.check(case) for case in answered}
+        )
 
 
 def json_client(triton_http: str, case: Case, calls: int = 3) -> float:

@@ -87,7 +87,7 @@ def worse(committed: Mapping[str, Any], fresh: Mapping[str, Any], floor: float =
     Both are `{pair: {figure: {case: ratio}}}`; what stands in one of them alone isn't compared.
     """
     return [
-        f"{case}: {figure} {pair} is {_text(after)}, committed is {_text(before)}, "
+        f"{case}: {figure} {pair} is {spread_text(after)}, committed is {spread_text(before)}, "
         f"noise allows {allowed(before, after, floor):.0%}"
         for pair, figure, case, before, after in _both(committed, fresh)
         if is_worse(before, after, floor, higher_is_better=HIGHER_IS_BETTER[figure])
@@ -109,7 +109,8 @@ def _both(committed: Mapping[str, Any], fresh: Mapping[str, Any]) -> list[tuple[
     ]
 
 
-def _text(ratio: Ratio) -> str:
+def spread_text(ratio: Ratio) -> str:
+    """Median, with the least and the greatest."""
     return f"{ratio['median']:.2f} ({ratio['least']:.2f} to {ratio['greatest']:.2f})"
 
 

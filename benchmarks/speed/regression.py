@@ -3,9 +3,9 @@
     make bench-guard                       # about 3 minutes; exit code 1: slower, 2: nothing to compare with
     python -m benchmarks.speed.regression --short     # without the plain service, about 1 minute
 
-A ratio counts as worse when its median lies further from the committed one than the noise of both runs' rounds allows
-(three standard errors of the median, 15 % at least). What looks worse is measured a second time, and counts only if
-all rounds together still say so.
+It measures a detector, a dense family and an embedding (`GUARD` of `common/cases.py`). A ratio counts as worse when its
+median lies further from the committed one than the noise of both runs' rounds allows (three standard errors of the
+median, 15 % at least). What looks worse is measured a second time, and counts only if all rounds together still say so.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import ROOT
-from benchmarks.common.cases import MAIN
+from benchmarks.common.cases import GUARD
 from benchmarks.speed.ratios import FLOOR, compared, worse
 from benchmarks.speed.report import terminal
 from benchmarks.speed.run import ESSENTIAL, Run, figures
@@ -52,7 +52,7 @@ def _guard(committed: dict[str, Any], floor: float, *, short: bool) -> int:
     targets = ESSENTIAL if short else (*ESSENTIAL, "plain")
     effort, rounds = (SHORT_EFFORT, SHORT_ROUNDS) if short else (EFFORT, ROUNDS)
     with tempfile.TemporaryDirectory() as name:
-        run = Run(targets, MAIN, effort, Path(name))
+        run = Run(targets, GUARD, effort, Path(name))
         before = _of_ours(committed)
         faults: list[str] = []
         for again in (False, True):

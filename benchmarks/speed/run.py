@@ -10,17 +10,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import null_models
+from benchmarks.common import null_models, squares
 from benchmarks.common.cases import CASES
 from benchmarks.common.environment import environment
 from benchmarks.common.services import triton
-from benchmarks.speed.peers import PEERS, Unavailable, json_client, serve, versions
+from benchmarks.speed.peers import PEERS, json_client, serve, versions
 from benchmarks.speed.ratios import HIGHER_IS_BETTER, differences, medians, ratios, rounded
-from benchmarks.speed.targets import Effort, Target, bare, limit, ours, prepare, take
+from benchmarks.speed.targets import Effort, Target, Unavailable, bare, limit, ours, prepare, take
+from routing import catalogue
 
 ESSENTIAL = ("limit", "bare", "ours")
-ALL = (*ESSENTIAL, "ours_two", *PEERS)
-_PACKAGES = ("fastapi", "starlette", "orjson", "simplejpeg", "uvloop", "httptools")
+VARIANTS = ("ours", "ours_two", "ours_scaled")
+ALL = tuple(dict.fromkeys((*ESSENTIAL, *VARIANTS, *PEERS)))
+_PACKAGES = ("fastapi", "starlette", "orjson", "pillow", "simplejpeg", "uvloop", "httptools")
 Measured = dict[str, dict[str, list[dict[str, float]]]]
 
 
@@ -31,6 +33,7 @@ class Run:
         self._targets, self._cases, self._effort, self._folder = targets, cases, effort, folder
         self.missing: dict[str, str] = {}
         self.measured: Measured = {}
+        self.memory: dict[str, dict[str, float]] = {}
         self.environment: dict[str, Any] = {}
         self.json_ms: float | None = None
 
@@ -44,11 +47,12 @@ class Run:
             for number in range(rounds):
                 self._round(standing if number % 2 else standing[::-1], server.grpc_url)
                 print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)
+            self.memory = {target.name: _rounded(target.memory()) for target in standing}
             if json_calls:
                 self.json_ms = json_client(server.http_url, CASES["detect_640x480"], json_calls)
             self.environment = {
                 **environment(server.grpc_url, "http://127.0.0.1:9", {}),
-                **{name: version(name) for name in _PACKAGES},
+                **{name: version(name) for name in (*_PACKAGES, squares.LIBRARY.lower())},
                 "null_model_boxes": null_models.BOXES,
             }
 
@@ -66,12 +70,12 @@ class Run:
     def _target(self, name: str, triton_grpc: str) -> contextlib.AbstractContextManager[Target]:
         log = self._folder / f"{name}.log"
         if name in PEERS:
-            return serve(PEERS[name], triton_grpc, log)
+            return serve(PEERS[name], self._cases, triton_grpc, log)
         if name == "limit":
-            return limit(triton_grpc, log)
+            return limit(self._cases, triton_grpc, log)
         if name == "bare":
-            return bare(triton_grpc, log)
-        return ours(triton_grpc, log, self._folder / "models", name, 2 if name == "ours_two" else 1)
+            return bare(self._cases, triton_grpc, log)
+        return ours(name, self._cases, triton_grpc, log, self._folder / "models")
 
     def _asked(self, target: Target) -> list[str]:
         return [case for case in self._cases if case in target.cases()]
@@ -100,8 +104,12 @@ class Run:
             self.missing[name] = str(error)
 
     def _take(self, target: Target, case: str) -> None:
-        row = {key: rounded(value) for key, value in take(target, CASES[case], self._effort).items()}
+        row = _rounded(take(target, CASES[case], self._effort))
         self.measured.setdefault(target.name, {}).setdefault(case, []).append(row)
+
+
+def _rounded(row: dict[str, float]) -> dict[str, float]:
+    return {key: rounded(value) for key, value in row.items()}
 
 
 def figures(run: Run) -> dict[str, Any]:
@@ -109,14 +117,16 @@ def figures(run: Run) -> dict[str, Any]:
     run.measured = {name: run.measured[name] for name in ALL if name in run.measured}
     found = medians(run.measured)
     others = [name for name in run.measured if name in PEERS]
-    pairs = [("ours", "limit"), ("bare", "limit"), ("ours", "bare"), *(("ours", name) for name in others)]
-    pairs += [("ours_two", name) for name in (*ESSENTIAL, *others)]
+    pairs = [("bare", "limit"), *((of, to) for of in VARIANTS for to in (*ESSENTIAL, *others) if of != to)]
+    families = catalogue.load().families
     return {
         "environment": run.environment,
         "peers": {
             name: {"what": PEERS[name].what, "versions": versions(PEERS[name])}
             for name in others
         },
+        "filters": {name: squares.filter_of(family) for name, family in families.items() if family.prepare},
+        "resized_by": squares.LIBRARY.lower(),
         "missing": run.missing,
         "medians": found,
         "ratios": {
@@ -127,7 +137,10 @@ def figures(run: Run) -> dict[str, Any]:
             for of, to in pairs
             if {of, to} <= run.measured.keys()
         },
-        "added_ms": differences(run.measured, "ours", "limit", "p50_alone_ms"),
+        "added_ms": {
+            f"ours / {to}": differences(run.measured, "ours", to, "p50_alone_ms") for to in ("limit", "bare")
+        },
+        "memory_after": run.memory,
         "json_client": _json_client(run, found),
         "rounds": run.measured,
     }  # fmt: skip
@@ -135,9 +148,10 @@ def figures(run: Run) -> dict[str, Any]:
 
 def _json_client(run: Run, found: dict[str, dict[str, dict[str, float]]]) -> dict[str, float] | None:
     """The old client's one call against the gateway's whole request (JPEG in, boxes out)."""
-    if run.json_ms is None or "ours" not in found:
+    row = found.get("ours", {}).get("detect_640x480")
+    if run.json_ms is None or row is None:
         return None
-    whole = found["ours"]["detect_640x480"]["p50_alone_ms"]
+    whole = row["p50_alone_ms"]
     return {"call_ms": rounded(run.json_ms), "ours_ms": whole, "ratio": rounded(run.json_ms / whole)}
 
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import psutil
 
+from app.settings import Settings
 from benchmarks import ROOT
 from benchmarks.common.cases import CASES, Case, body, request
 from benchmarks.common.http_load import ask, drive
@@ -32,6 +33,10 @@ class Effort:
     warm_up_s: float = 0.5
 
 
+class Unavailable(Exception):
+    """A target can't be installed or started here; why."""
+
+
 class Target(Protocol):
     """Something that answers cases."""
 
@@ -46,14 +51,17 @@ class Target(Protocol):
     def check(self, case: Case) -> str | None:
         """Return the fault of its answer, or None."""
 
+    def memory(self) -> dict[str, float]:
+        """Resident memory now, see `resident`."""
+
 
 class LimitTarget:
     """`limit.py`, told what to do through a pipe."""
 
     name = "limit"
 
-    def __init__(self, pipe: subprocess.Popen[str]) -> None:
-        self._pipe = pipe
+    def __init__(self, pipe: subprocess.Popen[str], cases: Collection[str]) -> None:
+        self._pipe, self._cases = pipe, cases
         self._order(None)
 
     def run(self, case: Case, in_flight: int, seconds: float) -> dict[str, float]:
@@ -63,11 +71,14 @@ class LimitTarget:
             "p50_ms": statistics.median(told["samples_ms"]),
             "cpu_ms": 1000 * told["cpu_s"] / told["requests"],
             "client_cpu_ms": 0.0,
-            **resident(psutil.Process(self._pipe.pid)),
+            **self.memory(),
         }
 
+    def memory(self) -> dict[str, float]:
+        return resident(psutil.Process(self._pipe.pid))
+
     def cases(self) -> Collection[str]:
-        return CASES
+        return self._cases
 
     def check(self, case: Case) -> str | None:
         return case.check(bytes.fromhex(self._order({"case": case.name, "answer": True})["answer"]))
@@ -112,8 +123,11 @@ class HttpTarget:
             "p50_ms": statistics.median(load.samples_ms),
             "cpu_ms": 1000 * used(before, cpu_seconds(self._served)) / count,
             "client_cpu_ms": 1000 * load.client_cpu_s / count,
-            **resident(self._served),
+            **self.memory(),
         }
+
+    def memory(self) -> dict[str, float]:
+        return resident(self._served)
 
 
 def family(served: psutil.Process) -> list[psutil.Process]:
@@ -183,40 +197,56 @@ def prepare(target: Target, case: Case, effort: Effort) -> None:
 
 
 @contextlib.contextmanager
-def limit(triton_grpc: str, log: Path) -> Iterator[LimitTarget]:
+def limit(cases: Collection[str], triton_grpc: str, log: Path) -> Iterator[LimitTarget]:
     command = [sys.executable, "-m", "benchmarks.speed.limit", "--serve", "--triton-url", triton_grpc]
     with log.open("wb") as out:
         pipe = subprocess.Popen(
             command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=out, text=True
         )
     try:
-        yield LimitTarget(pipe)
+        yield LimitTarget(pipe, cases)
     finally:
         pipe.communicate(timeout=20)  # it stops when its orders end
 
 
 @contextlib.contextmanager
-def bare(triton_grpc: str, log: Path) -> Iterator[HttpTarget]:
+def bare(cases: Collection[str], triton_grpc: str, log: Path) -> Iterator[HttpTarget]:
     port = free_ports(1)[0]
     command = [sys.executable, "-m", "benchmarks.speed.bare_asgi", "--triton-url", triton_grpc]
     with process([*command, "--port", str(port)], log) as served:
         wait_http(served, port, "/", log)
-        yield HttpTarget(
-            "bare", port, served, {name: _requests(case, f"/{name}") for name, case in CASES.items()}
-        )
+        yield HttpTarget("bare", port, served, {name: requests_of(CASES[name], f"/{name}") for name in cases})
 
 
 @contextlib.contextmanager
 def ours(
-    triton_grpc: str, log: Path, repository: Path, name: str = "ours", workers: int = 1
+    name: str, cases: Collection[str], triton_grpc: str, log: Path, repository: Path
 ) -> Iterator[HttpTarget]:
-    """The gateway with its defaults, as the README starts it, but for the number of its workers."""
-    with gateway(triton_grpc, repository, log, ("--workers", str(workers))) as (port, served):
-        requests = {name: _requests(case, case.path) for name, case in CASES.items()}
+    """The gateway with its defaults, as the README starts it; `ours_two` has two workers, `ours_scaled` scaled JPEGs.
+
+    Raises:
+        Unavailable: this gateway has no such option.
+    """
+    arguments = ("--workers", "2") if name == "ours_two" else ()
+    environment = {}
+    if name == "ours_scaled":
+        if "scaled_jpeg" not in Settings.model_fields:
+            raise Unavailable("this gateway decodes no JPEG at a fraction of its size")
+        environment["GATEWAY_SCALED_JPEG"] = "true"
+        cases = [case for case in cases if can_be_scaled(CASES[case])]
+    with gateway(triton_grpc, repository, log, arguments, environment) as (port, served):
+        requests = {case: requests_of(CASES[case], CASES[case].path) for case in cases}
         yield HttpTarget(name, port, served, requests)
 
 
-def _requests(case: Case, path: str) -> list[bytes]:
+def can_be_scaled(case: Case) -> bool:
+    """Return whether half the picture still has the branch's size; detection keeps exact pixels."""
+    size = int(case.branch.rpartition("_")[2])
+    return case.family != "detect" and min(case.width, case.height) >= 2 * size
+
+
+def requests_of(case: Case, path: str) -> list[bytes]:
+    """Requests of a case, one per picture."""
     made = []
     for frames in case.frames():
         content, kind = body(case, frames)

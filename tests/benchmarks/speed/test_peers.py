@@ -14,19 +14,22 @@ from PIL import Image
 from app.vision.letterbox import Letterbox
 from app.vision.yolo import detect
 from benchmarks.common import null_models
-from benchmarks.common.cases import CASES
+from benchmarks.common.cases import CASES, MAIN
+from benchmarks.common.squares import Squares
 from benchmarks.peers import steps
 from benchmarks.speed.peers import (
-    ENDPOINTS,
     FOLDER,
     PEERS,
-    Unavailable,
     form_request,
     install,
     v1_answer,
     v1_request,
 )
 from benchmarks.speed.regression import _of_ours
+from benchmarks.speed.targets import Unavailable
+from routing import catalogue
+
+CATALOGUE = catalogue.load()
 
 
 @pytest.mark.parametrize("size", [(640, 480), (1920, 1080), (333, 777)])
@@ -59,13 +62,27 @@ def test_a_peers_map_is_an_npy_file() -> None:
     assert steps.square(Image.new("RGB", (640, 480))).shape == (1, 512, 512, 3)
 
 
-@pytest.mark.parametrize("name", ENDPOINTS)
+@pytest.mark.parametrize(("size", "family"), [((640, 480), "clip_image"), ((1080, 1350), "places")])
+def test_a_peer_crops_as_the_gateway_does(size: tuple[int, int], family: str) -> None:
+    """The same filter and the same middle, pixel by pixel."""
+    described = CATALOGUE[family]
+    prepare = described.prepare
+    assert prepare is not None
+    rgb = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8)
+    short, resample = (224, "BICUBIC") if family == "clip_image" else (256, "BILINEAR")
+    theirs = steps.middle(Image.fromarray(rgb), short, Image.Resampling[resample])[0]
+    ours = np.empty_like(theirs)
+    Squares(224, described).fill(rgb, ours)
+    assert np.abs(theirs.astype(int) - ours).mean() < 1
+
+
+@pytest.mark.parametrize("name", [name for name in MAIN if PEERS["litserve"].answers(CASES[name])])
 def test_requests_carry_the_picture(name: str) -> None:
     """A form for those that take files, base64 for KServe; the length is the body's."""
     case = CASES[name]
     frames = case.frames()[0]
     form, v1 = form_request(case, frames), v1_request(case, frames)
-    assert form.startswith(f"POST /{ENDPOINTS[name]} HTTP/1.1".encode())
+    assert form.startswith(f"POST /{case.family} HTTP/1.1".encode())
     assert b'name="file"' in form
     assert frames[0] in form
     head, _, content = v1.partition(b"\r\n\r\n")
@@ -75,10 +92,10 @@ def test_requests_carry_the_picture(name: str) -> None:
 
 def test_predictions_are_unpacked_before_they_are_checked() -> None:
     """KServe wraps its answers."""
-    case = CASES["depth_512"]
+    case = CASES["depth_1080p"]
     whole = base64.b64encode(steps.npy(np.zeros((512, 512), np.float32))).decode()
     small = base64.b64encode(steps.npy(np.zeros((2, 2), np.float32))).decode()
-    check = v1_answer(case.check, "b64")
+    check = v1_answer(case)
     assert check(json.dumps({"predictions": [{"b64": whole}]}).encode()) is None
     assert "not float32" in str(check(json.dumps({"predictions": [{"b64": small}]}).encode()))
 

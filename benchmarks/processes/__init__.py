@@ -1,0 +1,1 @@
+"""Processes that serve the gateway: their number, their memory, the interpreter and the server that runs them."""
