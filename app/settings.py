@@ -138,7 +138,8 @@ class Settings(BaseSettings):
     warmup: bool = Field(
         True,
         description="Run every branch once before it serves. No caller then waits for a slow first run, and a "
-        "branch that can't run is detected.",
+        "branch that can't run is detected. On a processor, the embedded engine doesn't repeat a first run that "
+        "has succeeded before (docs/start.md).",
     )
     warmup_timeout_s: float = Field(
         60.0,

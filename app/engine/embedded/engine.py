@@ -1,9 +1,10 @@
 """ONNX Runtime in this process, over the same repository that Triton serves: ensembles, graphs and all.
 
 One background thread loads the models, in the order that the options give; `ready` tells how far it is. First runs are
-done beside it, on a GPU several at a time. The loading thread then looks at the files from time to time: what is new or
-changed is loaded beside what serves, and takes its place. A branch that ran out of memory is taken out, and loaded
-again once its sessions are gone.
+done beside it, on a GPU several at a time. On a processor, a first run that has succeeded before is not repeated: it
+takes as long as any later one, and would end the same. The loading thread then looks at the files from time to time:
+what is new or changed is loaded beside what serves, and takes its place. A branch that ran out of memory is taken out,
+and loaded again once its sessions are gone.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import onnxruntime as ort
 from app.deadline import Deadline
 from app.engine.base import NOT_THERE, EngineUsage, Lease, LeasePool, ModelState, not_served
 from app.engine.contracts import label_fault
+from app.engine.embedded.first_runs import FirstRuns
 from app.engine.embedded.graph_cache import GraphCache
 from app.engine.embedded.model import (
     ContractError,
@@ -50,7 +52,7 @@ class EmbeddedOptions:
     for a branch. `warmup_s`: time for the first run of a branch, before it is served (0: none); `rescan_s` between two
     looks at the files (0: one look).
     `reload_pause_s`, `reload_longest_s`: pauses before a branch that ran out of memory is reloaded.
-    `cache`: folder of optimised graphs, and the most bytes in it.
+    `cache`: folder of optimised graphs and of notes of first runs, and the most bytes in it.
     """
 
     leases: int = 2
@@ -66,7 +68,7 @@ class EmbeddedOptions:
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """A loaded branch: its leases, and the states of it and its parts once it serves.
+    """A loaded branch: its leases, its graphs, and the states of it and its parts once it serves.
 
     Until its first run is over, what served under its name before goes on.
     """
@@ -74,6 +76,7 @@ class _Candidate:
     branch: Branch
     states: Mapping[str, ModelState]
     pool: LeasePool[EmbeddedLease] | None
+    graphs: Sequence[Graph] = ()
 
     @property
     def state(self) -> ModelState:
@@ -112,6 +115,7 @@ class EmbeddedEngine:
         self._sessions = Sessions(
             repository, book, self._options.threads, self._device, GraphCache(*cache) if cache else None
         )
+        self._first_runs = FirstRuns(cache[0]) if cache and self._device == "cpu" else None
         self._stamps: dict[str, Mapping[str, Stamp]] = {}
         self._looks: Mapping[str, Stamp] = {}
         # `_changing` guards these three, and the writing of `_states`; nobody holds it for long.
@@ -258,10 +262,19 @@ class EmbeddedEngine:
         if self._warmer is None or candidate.pool is None:
             self._publish(candidate)
             return
+        known = self._has_run(candidate)
         with self._changing:
-            self._candidates[branch.name] = candidate
             self._warmer.forget(branch.name)  # what its first run led to is no longer true
-            self._settle()
+            if known:
+                self._publish(candidate)
+            else:
+                self._candidates[branch.name] = candidate
+                self._settle()
+
+    def _has_run(self, candidate: _Candidate) -> bool:
+        """True if its first run has succeeded on this machine, and needs no repetition."""
+        notes = self._first_runs
+        return notes is not None and notes.done(candidate.branch, candidate.graphs)
 
     def _settle(self) -> None:
         """Serve the candidates whose first run is over, or give them up."""
@@ -281,6 +294,8 @@ class EmbeddedEngine:
             candidate = self._candidates.get(branch.name)
         if candidate is not None and candidate.pool is not None:
             self._run_once(candidate.pool, deadline.remaining())
+            if self._first_runs is not None:
+                self._first_runs.note(branch, candidate.graphs)
 
     def _run_once(self, pool: LeasePool[EmbeddedLease], limit_s: float) -> None:
         """A run that `limit_s` ends, and `close`."""
@@ -379,7 +394,7 @@ class EmbeddedEngine:
         """
         self._stamps[branch.name] = stamps(self._repository, (model.name for model in branch.models))
         parts = {model.name: self._state(model.name, *self._found(model.name)) for model in branch.models}
-        parts[branch.name], pool = self._attempt(branch, parts)
+        parts[branch.name], pool, graphs = self._attempt(branch, parts)
         for name, part in parts.items():
             if part.readiness is Readiness.LOADING:  # nobody will load it now
                 reason = f"not loaded, because {branch.name} isn't: {parts[branch.name].reason}"
@@ -387,29 +402,34 @@ class EmbeddedEngine:
         kept = set(self._catalogue.branches) - {branch.name}
         needed = self._needed_beside(branch)
         states = {n: p for n, p in parts.items() if n not in kept and (p.ready or n not in needed)}
-        return _Candidate(branch, states, pool)
+        return _Candidate(branch, states, pool, graphs)
 
     def _attempt(
         self, branch: Branch, parts: dict[str, ModelState]
-    ) -> tuple[ModelState, LeasePool[EmbeddedLease] | None]:
-        """The branch's own state and its leases; the parts that have been loaded are READY in `parts`."""
+    ) -> tuple[ModelState, LeasePool[EmbeddedLease] | None, Sequence[Graph]]:
+        """The branch's own state, leases and graphs; the parts that have been loaded are READY in `parts`."""
         for missing in parts.values():
             if missing.readiness in NOT_THERE:
-                return self._state(branch.name, missing.readiness, missing.reason), None
+                return self._refused(branch, missing.readiness, missing.reason)
         try:
             graphs = self._sessions.graphs(branch, self._stamps[branch.name])
         except ContractError as error:
-            return self._state(branch.name, Readiness.CONTRACT_MISMATCH, str(error)), None
+            return self._refused(branch, Readiness.CONTRACT_MISMATCH, str(error))
         except InsufficientGpuMemory as error:
-            return self._state(branch.name, Readiness.OUT_OF_MEMORY, error.detail), None
+            return self._refused(branch, Readiness.OUT_OF_MEMORY, error.detail)
         except (GatewayError, ValueError, OSError) as error:  # ConfigError is a ValueError, as is no UTF-8
-            return self._state(branch.name, Readiness.UNAVAILABLE, str(error)), None
+            return self._refused(branch, Readiness.UNAVAILABLE, str(error))
         for graph in graphs:
             fault = label_fault(branch, graph.weights) if graph.name == branch.weights_model else None
             if fault is not None:
-                return self._state(branch.name, Readiness.CONTRACT_MISMATCH, fault), None
+                return self._refused(branch, Readiness.CONTRACT_MISMATCH, fault)
             parts[graph.name] = replace(self._state(graph.name, Readiness.READY), weights=graph.weights)
-        return self._leases(branch, graphs)
+        return *self._leases(branch, graphs), graphs
+
+    def _refused(
+        self, branch: Branch, readiness: Readiness, reason: str | None
+    ) -> tuple[ModelState, None, Sequence[Graph]]:
+        return self._state(branch.name, readiness, reason), None, ()
 
     def _leases(self, branch: Branch, graphs: Sequence[Graph]) -> tuple[ModelState, LeasePool[EmbeddedLease]]:
         weights = {graph.name: graph.weights for graph in graphs}

@@ -109,19 +109,10 @@ class GraphCache:
             options: makes the options of a session.
         """
         size = sum(file.stat().st_size for file in source.path.parent.iterdir() if file.is_file())
-        if size < self._least_bytes or size > self._most_bytes or not self._trusted():
+        if size < self._least_bytes or size > self._most_bytes or not trusted(self._folder):
             return _plain(source.path, options())
         key = {"model": source.digest, "format": _FORMAT, "least_bytes": _LEAST_BYTES, **machine()}
         return self._cached(key, options) or self._made(source, key, options)
-
-    def _trusted(self) -> bool:
-        """True if the folder belongs to this user or root, or doesn't exist yet."""
-        try:
-            return self._folder.stat().st_uid in {0, os.geteuid()}
-        except FileNotFoundError:
-            return True
-        except OSError:
-            return False
 
     def _cached(self, key: Mapping[str, Any], options: Options) -> ort.InferenceSession | None:
         path = self._path(key)
@@ -234,6 +225,16 @@ class GraphCache:
 
     def _path(self, key: Mapping[str, Any]) -> Path:
         return self._folder / f"{hashlib.sha256(_json(key)).hexdigest()}{_ENTRY}"
+
+
+def trusted(folder: Path) -> bool:
+    """True if the folder belongs to this user or root, or doesn't exist yet."""
+    try:
+        return folder.stat().st_uid in {0, os.geteuid()}
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
 
 
 @functools.cache

@@ -52,9 +52,13 @@ class ContractError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """One loaded ONNX model and where it stands in its branch: graph tensor name -> branch tensor name."""
+    """One loaded ONNX model and where it stands in its branch: graph tensor name -> branch tensor name.
+
+    `digest` is that of the files that were loaded.
+    """
 
     name: str
+    digest: str
     session: ort.InferenceSession
     spec: ModelSpec
     weights: Weights

@@ -19,9 +19,10 @@ from routing.catalogue import Branch, ModelSpec
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """A session, the weights that were computed from its files, and what these looked like."""
+    """A session, the digest of its files, the weights that were computed from them, and what these looked like."""
 
     session: ort.InferenceSession
+    digest: str
     weights: Weights
     stamp: Stamp
 
@@ -104,7 +105,7 @@ class Sessions:
         known = self._loaded.get(model.name)
         if known is None or known.stamp != wanted[model.name]:
             known = self._open(model, wanted[model.name])
-        return Graph(model.name, known.session, model, known.weights, inputs, outputs)
+        return Graph(model.name, known.digest, known.session, model, known.weights, inputs, outputs)
 
     def _open(self, model: ModelSpec, wanted: Stamp) -> _Loaded:
         folder = self._repository / model.name / "1"
@@ -120,5 +121,5 @@ class Sessions:
         same(model, "model.onnx", specs(session.get_outputs()), model.outputs)
         if stamp(folder.parent) != wanted:  # the digest may not be that of what was loaded
             raise OSError(f"{model.name}: its files have changed while they were loaded")
-        loaded = self._loaded[model.name] = _Loaded(session, weights, wanted)
+        loaded = self._loaded[model.name] = _Loaded(session, source.digest, weights, wanted)
         return loaded
