@@ -206,8 +206,11 @@ def _add_analyze(commands: Any) -> None:
         "--output", type=Path, required=True, help="output folder; each video gets a folder with its name"
     )
     parser.add_argument(
-        "--render", action="store_true", help="also write annotated.mp4 with boxes and track ids"
-    )
+        "--format", action="append", default=[], metavar="NAMES",
+        help="files beside npz, separated by commas: parquet (a table per component), coco (boxes), mp4 (annotated "
+        "video), sheet (contact sheet); those of finished videos are made without running a model",
+    )  # fmt: skip
+    parser.add_argument("--render", action="store_true", help="the same as --format mp4")
     parser.add_argument("--force", action="store_true", help="process finished videos again")
     parser.add_argument("--json", action="store_true", help="print one JSON object per video on stdout")
     parser.add_argument(

@@ -12,6 +12,7 @@ EXTRAS = MappingProxyType(
     {
         "embedded": ("the embedded engine needs ONNX Runtime", "onnxruntime"),
         "redis": ("sessions in Redis need its client", "redis"),
+        "tables": ("tables need pyarrow", "pyarrow"),
         "tracing": ("tracing needs OpenTelemetry", "opentelemetry.exporter.otlp.proto.http"),
         "bench": ("pictures of benchmarks need matplotlib", "matplotlib"),
         "repository": ("building a model repository needs onnx", "onnx"),

@@ -58,6 +58,7 @@ ONLY_IN = {
     "app.state.redis": ("app.main",),
     "app.state.memory": ("app.main",),
     "yaml": ("app.documents",),
+    "pyarrow": ("app.videos.formats.parquet",),
 }
 # Below everything that serves: whoever is in a room above may use them.
 _BASE = {
@@ -109,6 +110,7 @@ ALLOWED: dict[str, set[str]] = {
         "app.context", "app.deadline", "app.errors", "app.metrics", "app.pipelines", "app.state.base", "app.vision",
     },
     "app.videos": {*_BASE, "app.__version__", "app.pipelines", "app.state.jobs"},
+    "app.videos.formats": {*_BASE, "app.pipelines", "app.videos", "orjson", "pyarrow"},
     "app.videos.profile_documents": {"app.documents", "app.errors", "app.videos.profile", "pydantic"},
     "app.api": {
         "app.context", "app.deadline", "app.documents", "app.errors", "app.hints", "app.keys", "app.media",

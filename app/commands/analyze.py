@@ -16,23 +16,26 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tqdm import tqdm
 
-from app.commands.render import Annotator
+from app import extras
 from app.commands.video_list import Entry, found_videos, shown
 from app.engine.base import Engine
 from app.errors import GatewayError
 from app.families import FAMILIES
+from app.hints import did_you_mean
 from app.main import analysis_options, create_engine, create_pipelines, create_survey, may_be_compact
-from app.media.video.writer import VideoWriter
 from app.metrics import Metrics
 from app.pipelines import inventory
 from app.pipelines.pipeline_set import PipelineSet
 from app.settings import Settings, environment
 from app.videos import manifest as manifests
-from app.videos.analysis import Input, Observer, Progress, Report, VideoAnalysis
+from app.videos.analysis import Input, Progress, Report, VideoAnalysis
+from app.videos.components.detect import DetectComponent
+from app.videos.formats.base import Finished, Format
+from app.videos.formats.derived import FORMATS, make_missing
 from app.videos.profile import Profile
 from app.videos.profile_documents import ProfileReader, check_prompts
 from routing import overlay
@@ -71,15 +74,39 @@ def analyze(parsed: argparse.Namespace) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         profile = ProfileReader(FAMILIES.components).load(parsed.profile_path, environment(), sys.maxsize)
+        formats = _formats(parsed, profile)
         videos = found_videos(parsed.video_path)
         settings = _settings(parsed, profile)
         check_prompts(profile, settings.max_prompts)
         with contextlib.closing(_Backend(settings, profile)) as backend:
-            analyzer = _Analyzer(backend, profile, force=parsed.force, render=parsed.render)
+            analyzer = _Analyzer(backend, profile, formats, force=parsed.force)
             return _all(videos, analyzer, parsed.output, as_json=parsed.json)
     except (GatewayError, RuntimeError) as error:
         print(f"gateway analyze: {error}", file=sys.stderr)
         return USAGE
+
+
+def _formats(parsed: argparse.Namespace, profile: Profile) -> list[Format]:
+    """Return the formats beside npz, each once.
+
+    Raises:
+        _Unusable: one is unknown, needs a package that is missing, or has nothing to show with this profile.
+    """
+    words = [word.strip() for text in parsed.format for word in text.split(",")]
+    words += ["mp4"] if parsed.render else []
+    known = ("npz", *FORMATS)
+    for word in words:
+        if word not in known:
+            there = ", ".join(known)
+            raise _Unusable(f"--format: {word!r} is none of {there}" + did_you_mean(word, known))
+    formats: list[Format] = [FORMATS[word] for word in dict.fromkeys(words) if word in FORMATS]
+    lacking = next(filter(None, (extras.missing(form.extra) for form in formats if form.extra)), None)
+    if lacking is not None:
+        raise _Unusable(f"--format: {lacking}")
+    boxes = any(kind is DetectComponent for kind, _ in profile.components.given())
+    if "coco" in words and not boxes:
+        raise _Unusable(f"--format: coco needs boxes, and the profile has no {DetectComponent.name}")
+    return formats
 
 
 def _settings(parsed: argparse.Namespace, profile: Profile) -> Settings:
@@ -175,8 +202,8 @@ class _Analyzer:
 
     backend: _Backend
     profile: Profile
+    formats: Sequence[Format]
     force: bool
-    render: bool
 
     def one(self, video: Entry, output: Path) -> Outcome:
         """Analyse one video; its faults become its outcome."""
@@ -188,7 +215,7 @@ class _Analyzer:
             with _locked(output) as mine:
                 if not mine:
                     return Outcome("busy", *said, detail="another process is at it")
-                status, manifest = self._run(video, output)
+                status, manifest, made = self._run(video, output)
         except KeyboardInterrupt:
             return Outcome(
                 "interrupted", *said, detail="what is done is kept; run the command again to go on"
@@ -200,25 +227,38 @@ class _Analyzer:
             return Outcome("failed", *said, detail=_words(error))
         fault = manifest["fault"]
         detail = None if fault is None else f"{fault['code']}: {fault['detail']}"
+        if made:
+            said_made = f"made {', '.join(made)} of what was done before"
+            detail = said_made if detail is None else f"{detail}; {said_made}"
         seconds = round(time.monotonic() - started, 3)
         return Outcome(status, *said, manifest["frames"]["sampled"], seconds, detail)
 
-    def _run(self, video: Entry, output: Path) -> tuple[str, dict[str, Any]]:
-        annotated, name = output / "annotated.mp4", shown(video.name)
+    def _run(self, video: Entry, output: Path) -> tuple[str, dict[str, Any], list[str]]:
+        """Return the status, the manifest, and the files that were made of an earlier run's artefacts."""
+        name = shown(video.name)
         with video.path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             given = Input(file, name, os.fstat(file.fileno()).st_size, digest)
-            if not self.force and (annotated.exists() or not self.render):
-                done = self._done(output, given)
-                if done is not None:
-                    return "partial" if done["status"] == "partial" else "skipped", done
-            pipelines = self.backend.pipelines
-            with self._observer(annotated) as observer, _bar(name) as bar:
-                analysis = VideoAnalysis(
-                    pipelines, self.profile, output, name, self.backend.options, observer
-                )
-                manifest = analysis.run(given, _reporter(bar))
-        return manifest["status"], manifest
+            done = None if self.force else self._done(output, given)
+            manifest = self._analysed(output, given) if done is None else done
+            made = self._derive(output, manifest, file)
+        status = "skipped" if done is not None and not made else "ok"
+        status = "partial" if manifest["status"] == "partial" else status
+        return status, manifest, [] if done is None else made
+
+    def _analysed(self, output: Path, video: Input) -> dict[str, Any]:
+        pipelines = self.backend.pipelines
+        with _bar(video.name) as bar:
+            analysis = VideoAnalysis(pipelines, self.profile, output, video.name, self.backend.options)
+            return analysis.run(video, _reporter(bar))
+
+    def _derive(self, output: Path, manifest: dict[str, Any], file: BinaryIO) -> list[str]:
+        """Make the files of the formats that are not there yet; no model runs for that."""
+        components = {component.name: component for component in FAMILIES.components}
+        finished = Finished(
+            output, manifest, components, file, self.profile.sampling, self.backend.options.limits
+        )
+        return make_missing(finished, self.formats)
 
     def _done(self, output: Path, video: Input) -> dict[str, Any] | None:
         """The manifest of an earlier run over the same video, profile and models; no model is loaded for that."""
@@ -227,14 +267,6 @@ class _Analyzer:
         with contextlib.suppress(GatewayError):  # no branch can serve: running says so
             return VideoAnalysis(self.backend.survey, self.profile, output, video.name).done(video)
         return None
-
-    @contextlib.contextmanager
-    def _observer(self, path: Path) -> Iterator[Observer | None]:
-        if not self.render:
-            yield None
-            return
-        with VideoWriter(path, self.profile.sampling.fps or 10.0) as writer:
-            yield Annotator(writer)
 
 
 def _words(error: Exception) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,3 +93,63 @@ def text_blocks(texts: Sequence[str]) -> Blocks:
     step = max(1, _PIECE // dtype.itemsize)
     blocks = (np.array(texts[first : first + step], dtype) for first in range(0, len(texts), step))
     return Blocks((len(texts),), dtype, blocks)
+
+
+class Archive:
+    """An archive whose arrays are read whole, or a few rows at a time; use it in a `with`."""
+
+    def __init__(self, path: Path) -> None:
+        """Open an archive.
+
+        Raises:
+            OSError: it can't be read.
+            zipfile.BadZipFile: it is none.
+        """
+        self._zip = zipfile.ZipFile(path)
+        self.names = [name.removesuffix(".npy") for name in self._zip.namelist()]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._zip.close()
+
+    def shape(self, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """Return shape and dtype of an array."""
+        with self._zip.open(f"{name}.npy") as member:
+            return _header(member)
+
+    def whole(self, name: str) -> NDArray[Any]:
+        """Return one array."""
+        with self._zip.open(f"{name}.npy") as member:
+            array: NDArray[Any] = np.lib.format.read_array(member, allow_pickle=False)
+            return array
+
+    def blocks(self, names: Sequence[str], rows: int) -> Iterator[dict[str, NDArray[Any]]]:
+        """Yield `rows` rows at a time of arrays that have as many rows as each other.
+
+        Raises:
+            ValueError: they have not, or the archive is damaged.
+        """
+        with ExitStack() as opened:
+            members = {name: opened.enter_context(self._zip.open(f"{name}.npy")) for name in names}
+            headers = {name: _header(member) for name, member in members.items()}
+            lengths = {shape[0] for shape, _ in headers.values()}
+            if len(lengths) != 1:
+                raise ValueError(f"arrays of different lengths: {', '.join(names)}")
+            (left,) = lengths
+            while left > 0:
+                count = min(rows, left)
+                yield {name: _rows(members[name], *headers[name], count) for name in names}
+                left -= count
+
+
+def _header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    np.lib.format.read_magic(member)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(member)
+    return shape, dtype
+
+
+def _rows(member: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any], count: int) -> NDArray[Any]:
+    data = member.read(count * dtype.itemsize * math.prod(shape[1:]))
+    return np.frombuffer(data, dtype).reshape(count, *shape[1:])

@@ -17,6 +17,9 @@ _COLOURS = (
 )  # fmt: skip
 
 
+_GAP_PX, _TEXT_PX = 6, 24  # of a contact sheet
+
+
 def draw_boxes(
     rgb: NDArray[np.uint8],
     boxes: NDArray[np.float32],
@@ -45,6 +48,32 @@ def draw_boxes(
         draw.rectangle(tag, fill=colour)
         draw.text((x1 + stroke - left, y + stroke - top), label, fill=_ink(colour), font=font)
     return picture
+
+
+def thumbnail(rgb: NDArray[np.uint8], width: int) -> tuple[NDArray[np.uint8], float]:
+    """A frame `[height, width, 3]` of `width` pixels at most, and its size relative to the frame's."""
+    scale = min(1.0, width / rgb.shape[1])
+    size = (max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale)))
+    return np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BOX)), scale
+
+
+def contact_sheet(tiles: Sequence[tuple[NDArray[np.uint8], str]], columns: int = 4) -> NDArray[np.uint8]:
+    """Small frames side by side, row by row, each with a text below it.
+
+    Args:
+        tiles: frames `[height, width, 3]` uint8, at least one, and their texts.
+        columns: most frames in a row.
+    """
+    columns = min(columns, len(tiles))
+    width = max(frame.shape[1] for frame, _ in tiles) + 2 * _GAP_PX
+    height = max(frame.shape[0] for frame, _ in tiles) + _GAP_PX + _TEXT_PX
+    sheet = Image.new("RGB", (columns * width, -(-len(tiles) // columns) * height + _GAP_PX), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=_TEXT_PX - 8)
+    for index, (frame, text) in enumerate(tiles):
+        x, y = index % columns * width + _GAP_PX, index // columns * height + _GAP_PX
+        sheet.paste(Image.fromarray(frame), (x, y))
+        draw.text((x, y + frame.shape[0] + 2), text, fill="black", font=font)
+    return np.asarray(sheet)
 
 
 def picture_bytes(picture: Image.Image, *, jpeg: bool = False) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,11 +38,7 @@ class Tracked:
 
     def labels(self) -> list[str]:
         """Return the label of each box: track, class name, score."""
-        found = self.found
-        return [
-            f"{'' if track < 0 else f'#{track} '}{name} {score:.2f}"
-            for track, name, score in zip(self.track_ids, found.names(), found.scores, strict=True)
-        ]
+        return track_labels(self.track_ids, self.found.names(), self.found.scores)
 
     def body(self, session_id: str | None = None) -> dict[str, Any]:
         """Return the JSON answer without its provenance; with the session that the frame belongs to, if any."""
@@ -55,6 +51,16 @@ class Tracked:
         """PNG or JPEG of the frame with boxes, track ids, class names and scores drawn."""
         drawn = draw_boxes(self.found.rgb, self.found.boxes, self.found.class_ids, self.labels())
         return picture_bytes(drawn, jpeg=jpeg)
+
+
+def track_labels(
+    track_ids: NDArray[np.int32], names: Sequence[str], scores: NDArray[np.float32]
+) -> list[str]:
+    """Return the label of each box: track, class name, score."""
+    return [
+        f"{'' if track < 0 else f'#{track} '}{name} {score:.2f}"
+        for track, name, score in zip(track_ids, names, scores, strict=True)
+    ]
 
 
 class VideoTracker:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 from app.deadline import Deadline
 from app.errors import DeadlineExceeded, GatewayError, InvalidVideo
@@ -84,15 +84,6 @@ class Progress:
 Report = Callable[[Progress], None]
 
 
-class Observer(Protocol):
-    """Sees every frame's pixels and what the components said, in order: makes the annotated video."""
-
-    def begin(self, facts: VideoFacts) -> None:
-        """Take the video's facts, before its first frame."""
-
-    def __call__(self, sample: Sample, rgb: Any, said: Mapping[str, Any]) -> None: ...
-
-
 @dataclass(slots=True)
 class _Run:
     """State of one run."""
@@ -132,14 +123,12 @@ class VideoAnalysis:
         output: Path,
         video_id: str,
         options: Options | None = None,
-        observer: Observer | None = None,
     ) -> None:
         self._pipelines = pipelines
         self._profile = profile
         self._output = output
         self._video_id = video_id
         self._options = options or Options()
-        self._observer = observer
         self._cancelled = threading.Event()
         self._deadline = Deadline.after(self._options.timeout_s)
 
@@ -191,8 +180,6 @@ class VideoAnalysis:
             run = self._prepared(video, reader.facts, report)
             resumed = run.checkpoint.frames
             self._begin(run)
-            if self._observer is not None:
-                self._observer.begin(run.facts)
             self._frames(reader, run)
             run.facts = reader.facts
             fault, decoded, damaged = reader.fault, reader.decoded, reader.damaged
@@ -217,7 +204,7 @@ class VideoAnalysis:
         components = self._components(self._frame_facts(facts.width, facts.height))
         expected = self._expected(components)
         key = manifests.run_key(video.sha256, self._profile, _signature(expected))
-        checkpoint = Checkpoint(self._output / ".partial", key, fresh=self._observer is not None)
+        checkpoint = Checkpoint(self._output / ".partial", key)
         tallies = checkpoint.tallies or expected
         return _Run(facts, components, checkpoint, tallies, report or (lambda _: None))
 
@@ -252,8 +239,6 @@ class VideoAnalysis:
         options = self._options
         patience = Patience(self._deadline, options.backend_s, options.frame_s, self._pipelines.metrics)
         steps: list[Step] = [_step(component, patience) for component in run.components]
-        if self._observer is not None:
-            steps.append(_pixels)
         threads = min(64, options.parallel * len(steps))
         try:
             with frames_in_order(
@@ -280,9 +265,6 @@ class VideoAnalysis:
                 raise failed
             counted.labels("job", "ok").inc()
             run.add(chunk, sample, results)
-            if self._observer is not None:
-                pairs = zip(run.components, results, strict=False)
-                self._observer(sample, results[-1], {c.name: c.seen(result) for c, result in pairs})
             run.report(self._progress(sample, reader.facts, resumed))
             if options.full(chunk, since, began):
                 run.keep(chunk)
@@ -304,11 +286,6 @@ def _step(component: Component, patience: Patience) -> Step:
         return component.run(frame, previous, patience.frame_deadline())
 
     return step
-
-
-def _pixels(frame: Frame, previous: Frame | None) -> Any:
-    del previous
-    return frame.rgb.copy()
 
 
 def _signature(tallies: Mapping[str, Tally]) -> str:

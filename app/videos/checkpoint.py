@@ -46,12 +46,9 @@ class Checkpoint:
     Args:
         folder: of its own.
         key: names all that the numbers depend on: input, configuration, models.
-        fresh: throw everything away.
     """
 
-    def __init__(self, folder: Path, key: str, *, fresh: bool = False) -> None:
-        if fresh:
-            shutil.rmtree(folder, ignore_errors=True)
+    def __init__(self, folder: Path, key: str) -> None:
         self._folder = folder
         self._key = key
         self._paths: list[Path] = []

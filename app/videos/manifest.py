@@ -75,6 +75,11 @@ def write(
         _write_artifact(output, component, checkpoint, tallies[component.name], manifest)
         for component in components
     ]
+    save(output, manifest)
+
+
+def save(output: Path, manifest: Mapping[str, Any]) -> None:
+    """Write `manifest.json` in one step."""
     with atomically(output / NAME) as file:
         file.write((json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
 
@@ -132,7 +137,7 @@ def remove_results(output: Path) -> None:
     """Take away what an earlier run left, manifest first: none of it may be taken for the new run's."""
     manifest = read(output)
     (output / NAME).unlink(missing_ok=True)
-    for row in manifest["artifacts"] if manifest else ():
+    for row in (*manifest["artifacts"], *manifest.get("derived", ())) if manifest else ():
         name = Path(row["name"])
         if ".." not in name.parts and not name.is_absolute():
             (output / name).unlink(missing_ok=True)

@@ -27,6 +27,8 @@ from routing.reachable import reachable
 
 Row = Mapping[str, NDArray[Any]]
 Arrays = dict[str, NDArray[Any] | Blocks]
+Frames = Mapping[str, NDArray[Any]]
+Texts = Mapping[str, Sequence[str]]
 _BLOCK_FRAMES = 1024
 
 
@@ -81,6 +83,27 @@ class Component(ABC):
     artifact: ClassVar[str]
     family: ClassVar[str]
     Config: ClassVar[type[Any]]
+    # The artefact's arrays that its table has (patterns), each with a row per frame; None: all numbers that have one.
+    table_arrays: ClassVar[tuple[str, ...] | None] = None
+    table_texts: ClassVar[
+        tuple[str, ...]
+    ] = ()  # arrays of texts that the table's rows or readers need (patterns)
+
+    @classmethod
+    def table_rows(cls, frames: Frames, texts: Texts) -> tuple[NDArray[np.intp], Frames]:
+        """Return the rows of a table for some frames.
+
+        Args:
+            frames: `frame_indices`, and the arrays of `table_arrays`, `n` frames of each.
+            texts: the arrays of `table_texts`, whole.
+
+        Returns:
+            For each row the frame that it belongs to, from 0 to `n - 1`, and the columns by name. A masked value is
+            null; an array with a second axis is a column of lists.
+        """
+        del texts
+        columns = {name: values for name, values in frames.items() if name != "frame_indices"}
+        return np.arange(len(frames["frame_indices"])), columns
 
     @classmethod
     def reachable(
@@ -128,10 +151,6 @@ class Component(ABC):
     @abstractmethod
     def row(self, sample: Sample, result: Any) -> Row:
         """Make the row of one result; called in the order of the frames."""
-
-    def seen(self, result: Any) -> Any:
-        """Return the part of a result that observers see, after `row` has used it."""
-        return result
 
     @abstractmethod
     def assemble(self, columns: Columns) -> Arrays:

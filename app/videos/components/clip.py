@@ -55,6 +55,8 @@ class ClipComponent(Component):
 
     name, artifact, family = "core_clip", "embeddings.npz", "clip_image"
     Config = ClipConfig
+    table_arrays = ("frame_embeddings", "consecutive_cosine_prev", "*_scores")
+    table_texts = ("*_prompts",)
 
     def __init__(self, scene: Scene, asked: ClipConfig) -> None:
         super().__init__(scene, asked)

@@ -43,6 +43,7 @@ class DepthComponent(Component):
 
     name, artifact, family = "core_depth_midas", "depth.npz", "depth"
     Config = DepthConfig
+    table_arrays = _KEYS  # maps stay in the npz
 
     def __init__(self, scene: Scene, asked: DepthConfig) -> None:
         super().__init__(scene, asked)

@@ -16,8 +16,8 @@ from app.media.npz import Blocks
 from app.pipelines.base import Served
 from app.pipelines.detect import Detections, DetectParameters, DetectPipeline, without_pixels
 from app.pipelines.frames import Frame, Sample
-from app.pipelines.tracking import Tracked, VideoTracker
-from app.videos.components.base import Arrays, Columns, Component, Row, Scene
+from app.pipelines.tracking import VideoTracker
+from app.videos.components.base import Arrays, Columns, Component, Frames, Row, Scene, Texts
 from app.videos.profile import STRICT, within
 from app.vision.tracks import TrackParameters
 
@@ -70,6 +70,24 @@ class DetectComponent(Component):
 
     name, artifact, family = "core_object_detections", "detections.npz", "detect"
     Config = DetectConfig
+    table_arrays = ("boxes", "scores", "class_ids", "track_ids", "valid_mask")
+    table_texts = ("class_names",)
+
+    @classmethod
+    def table_rows(cls, frames: Frames, texts: Texts) -> tuple[NDArray[np.intp], Frames]:
+        """A row per box."""
+        of_frame, place = np.nonzero(frames["valid_mask"])
+        box, class_ids, tracks = (
+            frames[name][of_frame, place] for name in ("boxes", "class_ids", "track_ids")
+        )
+        return of_frame, {
+            "box_index": place.astype(np.int32),
+            **{side: box[:, index] for index, side in enumerate(("x1", "y1", "x2", "y2"))},
+            "score": frames["scores"][of_frame, place],
+            "class_id": class_ids,
+            "class_name": names_of(class_ids, texts["class_names"]),
+            "track_id": np.ma.masked_less(tracks, 0),
+        }
 
     def __init__(self, scene: Scene, asked: DetectConfig) -> None:
         super().__init__(scene, asked)
@@ -79,7 +97,6 @@ class DetectComponent(Component):
         parameters = DetectParameters(asked.conf, asked.iou, asked.max_det, classes, asked.agnostic)
         rule = asked.tracking
         self._tracker = VideoTracker(parameters, None if rule is None else dataclasses.asdict(rule))
-        self._latest: Tracked | None = None
 
     def run(self, frame: Frame, previous: Frame | None, deadline: Deadline) -> Detections:
         del previous
@@ -92,8 +109,8 @@ class DetectComponent(Component):
         return result.served
 
     def row(self, sample: Sample, result: Detections) -> Row:
-        self._latest = self._tracker(result, sample.time_s)
-        found, track_ids = self._latest.found, self._latest.track_ids
+        tracked = self._tracker(result, sample.time_s)
+        found, track_ids = tracked.found, tracked.track_ids
         height, width = result.rgb.shape[:2]
         return {
             "count": np.array([len(found.scores)], np.int32),
@@ -103,10 +120,6 @@ class DetectComponent(Component):
             "class_ids": found.class_ids,
             "track_ids": track_ids,
         }
-
-    def seen(self, result: Detections) -> Tracked | None:
-        del result
-        return self._latest
 
     def assemble(self, columns: Columns) -> Arrays:
         return padded(columns, self.labels)
@@ -119,6 +132,13 @@ class DetectComponent(Component):
 
     def restore(self, state: bytes) -> None:
         self._tracker.restore(state)
+
+
+def names_of(class_ids: NDArray[np.int32], class_names: Sequence[str]) -> NDArray[np.str_]:
+    """Return the name of each class id; `class_names` as in the artefact: `id:name`."""
+    names = [name.partition(":")[2] for name in class_names]
+    known = len(names)
+    return np.array([names[one] if one < known else f"class {one}" for one in class_ids.tolist()], np.str_)
 
 
 def padded(columns: Columns, labels: Sequence[str]) -> Arrays:

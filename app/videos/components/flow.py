@@ -47,6 +47,7 @@ class FlowComponent(Component):
 
     name, artifact, family = "core_optical_flow", "flow.npz", "flow"
     Config = FlowConfig
+    table_arrays = ("dt_seconds", *_KEYS)
 
     def run(self, frame: Frame, previous: Frame | None, deadline: Deadline) -> Motion | None:
         if previous is None or previous.rgb.shape != frame.rgb.shape or frame.time_s <= previous.time_s:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.deadline import Deadline
 from app.pipelines.base import Served
 from app.pipelines.frames import Frame, Sample
 from app.pipelines.places import PlacesPipeline, Scenes
-from app.videos.components.base import Arrays, Columns, Component, Row, Scene
+from app.videos.components.base import Arrays, Columns, Component, Frames, Row, Scene, Texts
 from app.videos.profile import STRICT, added_later, within
 
 
@@ -35,6 +36,21 @@ class PlacesComponent(Component):
 
     name, artifact, family = "places365", "places.npz", "places"
     Config = PlacesConfig
+    table_arrays = ("top_category_ids", "top_probabilities")
+    table_texts = ("category_names",)
+
+    @classmethod
+    def table_rows(cls, frames: Frames, texts: Texts) -> tuple[NDArray[np.intp], Frames]:
+        """A row per frame and rank, from 1: the most probable category is first."""
+        ids = frames["top_category_ids"]
+        count, ranks = ids.shape
+        names = np.array([name.partition(":")[2] for name in texts["category_names"]], np.str_)
+        return np.repeat(np.arange(count), ranks), {
+            "rank": np.tile(np.arange(1, ranks + 1, dtype=np.int32), count),
+            "category_id": ids.ravel(),
+            "category_name": names[ids.ravel()],
+            "probability": frames["top_probabilities"].ravel(),
+        }
 
     def __init__(self, scene: Scene, asked: PlacesConfig) -> None:
         super().__init__(scene, asked)

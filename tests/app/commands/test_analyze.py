@@ -14,6 +14,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from PIL import Image
 from support import videos
 from support.analysis import ARTIFACTS, EVERYTHING, arrays, patches, same_numbers
 from support.paths import ROOT
@@ -158,6 +159,74 @@ def test_rendering_draws_boxes(boxes: list[str], tmp_path: Path) -> None:
     drawn = frames[0].to_ndarray(format="rgb24")[60:132, 60:132].astype(int)
     assert np.abs(drawn - np.array([255, 0, 0])).sum(2).min() < 120  # the patch
     assert (drawn[..., 2] > drawn[..., 0] + 40).any()  # a blue frame around it
+
+
+def test_formats_are_made_of_what_is_done(
+    boxes: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Later ones need no model and change no artefact; a file that is gone is made again, the others stay."""
+    source, done = patches(tmp_path / "v.mp4", 12), tmp_path / "out" / "v.mp4"
+    given = ["--video-path", source, "--output", tmp_path / "out", *boxes]
+    assert run(*given, "--format", "npz")[0] == 0
+    artifact = done / "core_object_detections" / "detections.npz"
+    before = artifact.read_bytes()
+
+    def no_engine(*_: object) -> None:
+        raise AssertionError("no model is needed")
+
+    monkeypatch.setattr("app.commands.analyze.create_engine", no_engine)
+    code, (row,), _ = run(*given, "--format", "parquet,coco", "--format", "sheet", "--render")
+    assert (code, row["status"]) == (0, "ok")
+    made = {
+        "core_object_detections/detections.parquet", "core_object_detections/detections.coco.json",
+        "contact_sheet.jpg", "annotated.mp4",
+    }  # fmt: skip
+    listed = json.loads((done / "manifest.json").read_text())["derived"]
+    assert {one["name"] for one in listed} == made
+    assert all((done / one["name"]).stat().st_size == one["bytes"] for one in listed)
+    assert artifact.read_bytes() == before
+    table = done / "core_object_detections" / "detections.parquet"
+    content = table.read_bytes()
+    table.unlink()
+    assert run(*given)[1][0]["status"] == "skipped"  # nobody asks for it
+    (row,) = run(*given, "--format", "parquet,coco,mp4")[1]
+    assert (row["status"], "made core_object_detections/detections.parquet of" in row["detail"]) == (
+        "ok",
+        True,
+    )
+    assert table.read_bytes() == content
+    assert run(*given, "--format", "parquet,coco,mp4,sheet")[1][0]["status"] == "skipped"
+    with Image.open(done / "contact_sheet.jpg") as sheet:
+        assert sheet.size == (4 * 332, 3 * 286 + 6)
+
+
+def test_formats_that_can_t_be_made_are_told(
+    boxes: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before a video is opened: unknown names, a missing package, boxes of a profile that has none."""
+    given = ["--video-path", patches(tmp_path / "v.mp4", 2), "--output", tmp_path / "out", *boxes]
+    code, _, said = run(*given, "--format", "npz,parket")
+    assert (code, "'parket' is none of npz, parquet, coco, mp4, sheet; did you mean 'parquet'?" in said) == (
+        2,
+        True,
+    )
+    monkeypatch.setattr("app.extras.importlib.util.find_spec", lambda _: None)
+    code, _, said = run(*given, "--format", "parquet")
+    assert (code, "tables need pyarrow: pip install" in said) == (2, True)
+    (tmp_path / "p.yaml").write_text("components: {places365: {}}")
+    code, _, said = run(*given, "--format", "coco")
+    assert (code, "the profile has no core_object_detections" in said) == (2, True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_forced_again_the_files_of_before_are_gone(boxes: list[str], tmp_path: Path) -> None:
+    """None of an earlier run's files stands beside the new numbers."""
+    given = ["--video-path", patches(tmp_path / "v.mp4", 2), "--output", tmp_path / "out", *boxes]
+    run(*given, "--format", "coco")
+    coco = tmp_path / "out" / "v.mp4" / "core_object_detections" / "detections.coco.json"
+    assert coco.exists()
+    run(*given, "--force")
+    assert not coco.exists()
 
 
 @pytest.mark.triton

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support.analysis import arrays
 
-from app.media.npz import Blocks, atomically, write_npz
+from app.media.npz import Archive, Blocks, atomically, write_npz
 
 
 def test_arrays_come_back_without_pickle(tmp_path: Path) -> None:
@@ -72,3 +72,23 @@ def test_a_file_appears_when_it_is_complete(tmp_path: Path) -> None:
         file.write(b"half")
         assert not path.exists()
     assert path.read_bytes() == b"half"
+
+
+def test_an_archive_is_read_a_few_rows_at_a_time(tmp_path: Path) -> None:
+    """The blocks are the array; arrays of different lengths are refused, and so is what is cut off."""
+    arrays = {
+        "a": np.arange(10, dtype=np.float32),
+        "b": np.arange(40).reshape(10, 2, 2),
+        "c": np.array(["x", "yy"]),
+    }
+    write_npz(tmp_path / "a.npz", arrays)
+    with Archive(tmp_path / "a.npz") as archive:
+        assert archive.names == ["a", "b", "c"]
+        assert archive.shape("b") == ((10, 2, 2), np.dtype(np.int64))
+        assert archive.whole("c").tolist() == ["x", "yy"]
+        blocks = list(archive.blocks(("a", "b"), 4))
+        assert [len(block["a"]) for block in blocks] == [4, 4, 2]
+        for name in ("a", "b"):
+            assert np.array_equal(np.concatenate([block[name] for block in blocks]), arrays[name])
+        with pytest.raises(ValueError, match="different lengths"):
+            next(archive.blocks(("a", "c"), 4))

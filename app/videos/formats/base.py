@@ -1,0 +1,80 @@
+"""A finished analysis, and one format of files that are made of it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar
+
+from app.media.npz import Archive
+from app.media.video.reader import VideoLimits
+from app.videos.components.base import Component
+from app.videos.profile import SamplingRule
+
+_BLOCK_BYTES = 4 << 20
+_BLOCK_FRAMES = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """One finished analysis: its folder, its manifest, and the video that it was made of."""
+
+    output: Path
+    manifest: Mapping[str, Any]
+    components: Mapping[str, type[Component]]
+    video: BinaryIO
+    sampling: SamplingRule
+    limits: VideoLimits
+
+    def artifacts(self) -> Iterator[tuple[type[Component], str]]:
+        """Yield each component that was run, and the name of its artefact."""
+        names = {row["name"] for row in self.manifest["artifacts"]}
+        for component in self.components.values():
+            name = f"{component.name}/{component.artifact}"
+            if name in names:
+                yield component, name
+
+    def artifact(self, component: type[Component]) -> Path | None:
+        """Return the artefact of a component; None if it was not run."""
+        return next((self.output / name for kind, name in self.artifacts() if kind is component), None)
+
+
+class Format(ABC):
+    """One format.
+
+    `name` on the command line; `version` of the files' layout: files of another one are made again; `extra`: the extra
+    of this project that it needs.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    extra: ClassVar[str | None] = None
+
+    @abstractmethod
+    def files(self, finished: Finished) -> Sequence[str]:
+        """Return the names of the files that `make` writes, below the output folder."""
+
+    @abstractmethod
+    def make(self, finished: Finished) -> None:
+        """Write the files, each of them completely or not at all.
+
+        Raises:
+            OSError: one can't be written.
+            GatewayError: the video can't be read.
+        """
+
+
+def frames_per_block(archive: Archive, names: Sequence[str]) -> int:
+    """Return the number of frames whose arrays take a few MB together."""
+    headers = [archive.shape(name) for name in names]
+    nbytes = sum(dtype.itemsize * _size(shape[1:]) for shape, dtype in headers)
+    return max(1, min(_BLOCK_FRAMES, _BLOCK_BYTES // max(1, nbytes)))
+
+
+def _size(shape: Sequence[int]) -> int:
+    size = 1
+    for side in shape:
+        size *= side
+    return size
