@@ -17,7 +17,8 @@ from types import TracebackType
 import psutil
 
 LAUNCHER = Path(__file__).with_name("triton.py")
-START_SECONDS = 120
+START_SECONDS = 300
+_ABORTS = 3
 
 
 class TritonServer:
@@ -68,7 +69,17 @@ class TritonServer:
         self.kill()
 
     def start(self) -> None:
-        """Return once the launcher says that it is ready."""
+        """Return once the launcher says that it is ready.
+
+        A server that aborts over a lock of its Python backend, as 2.51 does at times on a busy machine, is started again.
+        """
+        for _ in range(_ABORTS):
+            if self._begin():
+                return
+        raise RuntimeError(f"tritonserver didn't become ready:\n{self.log.read_text()[-4000:]}")
+
+    def _begin(self) -> bool:
+        """Start once; return False if the server aborted as `start` says."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("wb") as log:
             # The launcher stops when this pipe ends: with stop(), and with a parent that is killed.
@@ -79,8 +90,11 @@ class TritonServer:
         while b"triton: ready," not in self.log.read_bytes():
             if self._process.poll() is not None or time.monotonic() > limit:
                 self.kill()
+                if b"boost::interprocess::lock_exception" in self.log.read_bytes():
+                    return False
                 raise RuntimeError(f"tritonserver didn't become ready:\n{self.log.read_text()[-4000:]}")
             time.sleep(0.05)
+        return True
 
     def processes(self) -> list[psutil.Process]:
         """The launcher, the server and its stubs."""

@@ -6,6 +6,8 @@ import asyncio
 import time
 from collections.abc import Callable
 
+import psutil
+
 # More than anything takes that is going to happen, on a machine that is twenty times slower or stops for seconds. A
 # caller who must not run out of time has so much of it; what ends "at once" ends in half of it.
 PATIENCE_S = 120.0
@@ -25,3 +27,11 @@ async def eventually_on_loop(true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < limit, "it didn't happen in time"
         await asyncio.sleep(0.001)
+
+
+def ended(process: psutil.Process) -> bool:
+    """True if the process is over; an orphan is while it waits to be reaped."""
+    try:
+        return not process.is_running() or bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:  # between the two questions
+        return True

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from onnx import helper, numpy_helper
 from support.models import repository as test_repository
 from support.models.repository import CATALOGUE
 from support.servers.gateway import client
-from support.waiting import eventually
+from support.waiting import PATIENCE_S, eventually
 
 from app.deadline import Deadline
 from app.engine.embedded.engine import EmbeddedEngine, EmbeddedOptions
@@ -42,7 +42,7 @@ def start() -> Iterator[Start]:
     def build(models: Path, **options: float) -> EmbeddedEngine:
         settings = EmbeddedOptions(**{"threads": 1, "rescan_s": 0.02, **options})  # type: ignore[arg-type]  # numbers
         made.append(EmbeddedEngine(CATALOGUE, models, WeightsBook(models, None), settings))
-        assert made[-1].loaded.wait(60)
+        assert made[-1].loaded.wait(PATIENCE_S)
         return made[-1]
 
     yield build
@@ -78,30 +78,30 @@ def digest(engine: EmbeddedEngine) -> str:
 
 def answer(engine: EmbeddedEngine) -> tuple[float, str]:
     """One value of an answer, and the digest that it is signed with."""
-    with engine.lease(BRANCH, Deadline.after(10)) as lease:
-        lease.run(Deadline.after(10))
+    with engine.lease(BRANCH, Deadline.after(PATIENCE_S)) as lease:
+        lease.run(Deadline.after(PATIENCE_S))
         return float(lease.outputs["output0"].flat[0]), lease.model.weights.digest
 
 
 def test_a_model_that_appears_is_served(models: Path, start: Start) -> None:
     """A branch built while the gateway runs needs no restart."""
-    engine = start(models, warmup_s=20.0)
+    engine = start(models, warmup_s=PATIENCE_S)
     assert engine.ready()[OTHER.name].readiness is Readiness.WEIGHTS_MISSING
     test_repository.build(models, [OTHER.name], configs=False)
     eventually(lambda: engine.ready()[OTHER.name].ready)
-    with engine.lease(OTHER, Deadline.after(10)) as lease:
-        lease.run(Deadline.after(10))
+    with engine.lease(OTHER, Deadline.after(PATIENCE_S)) as lease:
+        lease.run(Deadline.after(PATIENCE_S))
 
 
 def test_a_model_that_vanishes_is_refused_and_may_come_back(models: Path, start: Start) -> None:
     """A caller that holds the model finishes; the next one is told that it is missing."""
     engine = start(models)
     graph = models / BRANCH.name / "1" / "model.onnx"
-    with engine.lease(BRANCH, Deadline.after(10)) as lease:
+    with engine.lease(BRANCH, Deadline.after(PATIENCE_S)) as lease:
         graph.rename(models / "aside")
         eventually(lambda: engine.ready()[BRANCH.name].readiness is Readiness.WEIGHTS_MISSING)
-        lease.run(Deadline.after(10))
-    with pytest.raises(WeightsMissing), engine.lease(BRANCH, Deadline.after(1)):
+        lease.run(Deadline.after(PATIENCE_S))
+    with pytest.raises(WeightsMissing), engine.lease(BRANCH, Deadline.after(PATIENCE_S)):
         pass
     (models / "aside").rename(graph)
     eventually(lambda: engine.ready()[BRANCH.name].ready)
@@ -111,7 +111,7 @@ def test_a_model_that_vanishes_is_refused_and_may_come_back(models: Path, start:
 def test_every_answer_is_signed_with_the_weights_that_gave_it(models: Path, start: Start) -> None:
     """Callers in a row while weights change five times: no error, no gap, and value and digest belong together."""
     values = {constant(models, 0.0): 0.0}
-    engine = start(models, warmup_s=20.0)
+    engine = start(models, warmup_s=PATIENCE_S)
     stop = threading.Event()
     seen: set[tuple[float, str]] = set()
     errors: list[GatewayError] = []
@@ -142,10 +142,10 @@ def test_a_lease_that_is_out_keeps_its_weights(models: Path, start: Start) -> No
     """Swapped in the middle of a request: it ends on the weights that it is signed with."""
     old = constant(models, 1.0)
     engine = start(models)
-    with engine.lease(BRANCH, Deadline.after(10)) as lease:
+    with engine.lease(BRANCH, Deadline.after(PATIENCE_S)) as lease:
         new = constant(models, 2.0)
         eventually(lambda: digest(engine) == new)
-        lease.run(Deadline.after(10))
+        lease.run(Deadline.after(PATIENCE_S))
         assert (float(lease.outputs["output0"].flat[0]), lease.model.weights.digest) == (1.0, old)
     assert answer(engine) == (2.0, new)
 
@@ -168,16 +168,19 @@ def test_a_file_that_is_being_written_is_waited_for(models: Path, start: Start) 
     constant(models, 1.0)
     whole = (models / BRANCH.name / "1" / "model.onnx").read_bytes()
     constant(models, 2.0)
-    engine = start(models, rescan_s=0.2)
+    engine = start(models, rescan_s=0)
+    look = functools.partial(engine._rescan, engine._in_order())
     reasons = set()
     with (models / BRANCH.name / "1" / "model.onnx").open("wb") as file:
         for start_at in range(0, len(whole), len(whole) // 20):
             file.write(whole[start_at : start_at + len(whole) // 20])
             file.flush()
+            look()
             reasons.add(engine.ready()[BRANCH.name].reason)
-            time.sleep(0.05)
-    eventually(lambda: answer(engine)[0] == 1.0)
     assert reasons == {None}
+    assert answer(engine)[0] == 2.0
+    look()
+    assert answer(engine)[0] == 1.0
 
 
 def test_a_note_that_changes_is_read(models: Path, start: Start) -> None:
@@ -192,7 +195,9 @@ def test_an_untouched_repository_is_left_alone(models: Path, start: Start) -> No
     """Looking loads nothing."""
     engine = start(models)
     pool = engine._pools[BRANCH.name]
-    time.sleep(0.3)
+    for _ in range(3):
+        look = engine._looks
+        eventually(lambda look=look: engine._looks is not look)  # type: ignore[misc]  # bound now
     assert engine._pools[BRANCH.name] is pool
 
 
@@ -200,7 +205,7 @@ def test_without_rescans_the_first_look_stays(models: Path, start: Start) -> Non
     """The switch: rescan_s 0."""
     engine = start(models, rescan_s=0)
     test_repository.build(models, [OTHER.name], configs=False)
-    engine._loader.join(10)
+    engine._loader.join(PATIENCE_S)
     assert not engine._loader.is_alive()
     assert not engine.ready()[OTHER.name].ready
 
@@ -216,10 +221,13 @@ def test_a_branch_whose_first_run_fails_is_not_served(models: Path, start: Start
     tensors = {"million": np.float32(1e6), "values": np.zeros((3, 1, 84, 2100), np.float32)}
     put(models, nodes, [numpy_helper.from_array(np.asarray(a), name) for name, a in tensors.items()])
     assert start(models).ready()[BRANCH.name].ready
-    engine = start(models, warmup_s=20.0)
+    engine = start(models, warmup_s=PATIENCE_S)
     assert engine.ready()[BRANCH.name].readiness is Readiness.UNAVAILABLE
     assert "first run failed: yolo11n_320" in (engine.ready()[BRANCH.name].reason or "")
-    with pytest.raises(ModelNotReady, match="first run failed"), engine.lease(BRANCH, Deadline.after(1)):
+    with (
+        pytest.raises(ModelNotReady, match="first run failed"),
+        engine.lease(BRANCH, Deadline.after(PATIENCE_S)),
+    ):
         pass
 
 

@@ -46,9 +46,11 @@ class Timed:
         fresh.rename(self._folder / "pause")
 
     @contextlib.contextmanager
-    def held(self, what: Literal["load", "run"]) -> Iterator[None]:
-        """Meanwhile it loads without an end, or no run of it ends."""
-        (self._folder / f"hold_{what}").touch()
+    def held(self, what: Literal["load", "run"], after: int = 0) -> Iterator[None]:
+        """Meanwhile it loads without an end, or no run of it ends but for the next `after`."""
+        fresh = self._folder / f".hold_{what}"
+        fresh.write_text(str(self.begun + after))
+        fresh.rename(self._folder / f"hold_{what}")
         try:
             yield
         finally:

@@ -1,8 +1,8 @@
 """A model for Triton's Python backend that answers the `timeout` it was given, in seconds, in every element.
 
-Each run takes as many seconds as the file `pause` in the model's folder says; without one none. As long as the file
-`hold_load` is there it is loading, and as long as `hold_run` is there no run ends. Every run begins by adding a byte to
-the file `begun`.
+Each run begins by adding a byte to the file `begun`, in the model's folder, and takes as many seconds as the file `pause`
+says. As long as `hold_load` is there the model is loading. As long as `hold_run` is there, runs after the number in it
+don't end.
 """
 
 from __future__ import annotations
@@ -34,9 +34,11 @@ class TritonPythonModel:
     def _answer(self, request: Any) -> Any:
         with self._begun.open("ab") as begun:
             begun.write(b".")
+            number = begun.tell()
         if self._pause.exists():
             time.sleep(float(self._pause.read_text()))
-        _wait_while(self._hold_run)
+        while self._holds(number):
+            time.sleep(0.02)
         seconds = request.timeout() / 1e6
         return pb_utils.InferenceResponse(
             [
@@ -44,6 +46,12 @@ class TritonPythonModel:
                 for row in self._outputs
             ]
         )
+
+    def _holds(self, number: int) -> bool:
+        try:
+            return number > int(self._hold_run.read_text() or 0)
+        except FileNotFoundError:
+            return False
 
 
 def _wait_while(path: Path) -> None:
