@@ -1,8 +1,8 @@
 """A model for Triton's Python backend that answers the `timeout` it was given, in seconds, in every element.
 
 Each run begins by adding a byte to the file `begun`, and takes as many seconds as the file `pause` says. As long as
-`hold_load` is there the model is loading. As long as `hold_run` is there, runs after the number in it don't end. All these
-files are in the model's folder.
+`hold_load` is there the model is loading. As long as `hold_run` is there, runs after the number in it don't end. All
+these files are in the model's folder.
 """
 
 from __future__ import annotations
