@@ -71,7 +71,7 @@ class TritonServer:
     def start(self) -> None:
         """Return once the launcher says that it is ready.
 
-        A server that aborts over a lock of its Python backend, as 2.51 does at times on a busy machine, is started again.
+        It is started again if it aborts over a lock of its Python backend, as 2.51 does at times on a busy machine.
         """
         for _ in range(_ABORTS):
             if self._begin():
