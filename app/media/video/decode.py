@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import av
@@ -18,8 +19,11 @@ from app.errors import ImageTooLarge, InvalidVideo, VideoTooLong
 from app.media.containers import AVI, missing_bytes
 from app.media.video.clock import Clock
 from app.media.video.open_file import Source, open_video, reason
-from app.media.video.sampling import Sampling
-from app.media.video.scan import PacketScan
+from app.media.video.packets.announced import Announced
+from app.media.video.packets.needed import NeededPackets, Unprovable
+from app.media.video.packets.roles import RoleOf, role_of, shows_nothing
+from app.media.video.packets.scan import PacketScan
+from app.media.video.sampling import Choice, Sampler, Sampling
 
 NO_MEMORY = "decoding it needs more memory than a decoder may have"
 # A lost keyframe makes every packet of its group fail, and groups of 600 frames are in use.
@@ -36,6 +40,10 @@ _LATE_S = 0.5
 _SHARE = 0.01
 # A higher frame rate over the longest duration only serves to keep a decoder busy, so it is refused.
 _MOST_RATE = 240
+# Errors that say that a file is damaged, or more than the decoder copes with.
+_DAMAGE = (FFmpegError, ValueError, EOFError, MemoryError)
+# An HEVC picture lists those that are to be kept, even where neither it nor any other refers to them.
+_TAKES_GAPS_FOR_DAMAGE = frozenset({"hevc"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +57,17 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """One decoded frame: its number in the order of presentation, and when it is shown, in seconds from the first."""
+    """One decoded frame: its number in the order of presentation, when it is shown, in seconds from the first, and
+    the decision about it.
+    """
 
     index: int
     time: Fraction
     frame: VideoFrame
+    choice: Choice
+
+
+_Chosen = tuple[int, Fraction, Choice]  # of a frame that isn't decoded yet
 
 
 class Video:
@@ -90,9 +104,11 @@ class Video:
         self._check_header()
 
     def _open(self, *, keyframes: bool) -> None:
-        self.decoded = self.damaged = self._packets_read = 0
+        self.decoded = self.damaged = self._packets_read = self._seen = 0
         self._jumped, self._keyframes = False, keyframes
         self._clock: Clock | None = None
+        self._fault: VideoTooLong | None = None
+        self._ended = False  # the range
         self._first: Fraction | None = None
         self._tick = -1  # of an AVI file's latest frame
         self._alive(0, 0)
@@ -100,6 +116,7 @@ class Video:
             self._source, self._container, self.limits.max_pixels, keyframes=keyframes
         )
         self.time_base = self._stream.time_base or Fraction(1, 1000)
+        self._sampler = Sampler(self._sampling, self.time_base)
 
     @property
     def _packets_ahead(self) -> PacketScan:
@@ -185,26 +202,46 @@ class Video:
         return self._clock.warnings() if self._clock else []
 
     def frames(self) -> Iterator[Timed]:
-        """All frames from the beginning of the range or before, in the order of presentation.
+        """The frames that are asked for, and some others before them, in the order of presentation.
 
         Frames that are passed over without decoding them are counted by their packets. Where these are out of order,
-        all frames are decoded from the beginning.
+        or something is damaged, all frames are decoded from the beginning.
 
         Raises:
             GatewayError: the fault that ended it; frames before it have been yielded.
         """
-        last = -1
-        if self._jump() or (self._keyframes and not self._lags):
-            for timed in self._passing_over():
-                last = timed.index
-                yield timed
-            if self._clock is not None:
+        last, quick = -1, self._quick_way()
+        if quick is not None:
+            try:
+                for timed in quick:
+                    last = timed.index
+                    yield timed
+            except Unprovable:
+                self._open(keyframes=False)
+            else:
                 return
-        if self._jumped or self._keyframes:
+        elif self._keyframes:
             self._open(keyframes=False)
         for timed in self._counting():
-            if timed.index > last and (timed.frame.key_frame or not self._sampling.keyframes):
+            if timed.index > last:
                 yield timed
+
+    def _quick_way(self) -> Iterator[Timed] | None:
+        """The frames that are asked for without decoding all, where that can be tried; it may raise Unprovable."""
+        role = role_of(self._codec.name, self._codec.extradata) if self._samples_some else None
+        if role is not None:
+            return self._needed(role)
+        if self._jump() or (self._keyframes and not self._lags):
+            return self._passing_over()
+        return None
+
+    @property
+    def _samples_some(self) -> bool:
+        """True if not all frames of the range are wanted, and which ones can be told by their packets."""
+        sampling, rate = self._sampling, self._rate
+        if sampling.keyframes or self._container == AVI:
+            return False
+        return (sampling.every or 1) > 1 or (sampling.fps is not None and (not rate or sampling.fps < rate))
 
     @property
     def _lags(self) -> bool:
@@ -222,9 +259,80 @@ class Video:
             self._jumped = True
         return self._jumped
 
+    def _needed(self, role: RoleOf) -> Iterator[Timed]:
+        """Yield the frames that are wanted, and the first one; decode only what these need.
+
+        Raises:
+            Unprovable: something is damaged, or frames don't come as their packets announced them.
+        """
+        codec, announced = self._codec, Announced[_Chosen]()
+        if codec.name not in _TAKES_GAPS_FOR_DAMAGE:
+            codec.options = {**codec.options, "err_detect": "explode"}  # no damage is concealed
+        packets = NeededPackets(
+            self._undamaged(),
+            role,
+            shows_nothing(codec.name),
+            partial(self._announce, announced),
+            self.time_base,
+            self.limits.max_duration_s,
+            codec.reorder_depth,
+        )
+        for needed in packets:
+            if needed.resume:
+                yield from self._matched(announced, None)
+                codec.flush_buffers()
+            announced.fed(needed.stamp)
+            yield from self._matched(announced, needed.packet)
+        yield from self._matched(announced, None)
+        if self._fault is not None:
+            raise self._fault
+        if not self._ended:
+            self._check_end()
+            self._settle()
+
+    def _announce(self, announced: Announced[_Chosen], index: int, stamp: int, duration: int) -> bool | None:
+        """Decide about a frame before it is decoded; see `needed.Choose`."""
+        clock = self._clock or self._started(stamp)
+        time = clock.at(stamp)
+        try:
+            self._note(time, duration)
+        except VideoTooLong as fault:  # told after the frames before it
+            self._fault = fault
+            return None
+        choice = self._sampler.choose(time, index)
+        self._ended = choice is Choice.END
+        if choice is Choice.TAKE or not index:
+            announced.want(stamp, (index, time, choice))
+        return None if self._ended else choice is Choice.TAKE
+
+    def _matched(self, announced: Announced[_Chosen], packet: Packet[VideoStream] | None) -> Iterator[Timed]:
+        """Decode a packet, or with None what the decoder still holds."""
+        self._alive(self.decoded, self.damaged)
+        try:
+            frames = self._codec.decode(packet)
+        except _DAMAGE as error:
+            raise Unprovable from error
+        for frame, chosen in announced.matched(frames):
+            self.decoded += 1
+            self._check_pixels(frame.width, frame.height)
+            if chosen is not None:
+                index, time, choice = chosen
+                yield Timed(index, time, frame, choice)
+        if packet is None:
+            announced.check_empty()
+
+    def _undamaged(self) -> Iterator[Packet[VideoStream]]:
+        for packet in self._packets():
+            if self.damaged:
+                raise Unprovable
+            self._alive(self.decoded, self.damaged)
+            yield packet
+
     def _passing_over(self) -> Iterator[Timed]:
-        """Yield frames while others between them are skipped undecoded. If those can't be counted, stop, and leave no
-        clock.
+        """Yield frames while others between them are skipped undecoded.
+
+        Raises:
+            Unprovable: those can't be counted.
         """
         index = -1
         for frame in self._decoded():
@@ -232,23 +340,33 @@ class Video:
             passed = self._keyframes or index < 0
             number = self._packets_ahead.number(timestamp) if passed else index + 1
             if number is None or number <= index:
-                self._clock = None
-                return
+                raise Unprovable
             clock = self._clock or self._started(timestamp, number)
             time = clock.at(timestamp)
             if index < 0 and self._jumped and time > self._sampling.start_s:
-                self._clock = None  # the file's index led behind the range
-                return
+                raise Unprovable  # the file's index led behind the range
             index = number
             yield self._timed(frame, index, time)
 
     def _counting(self) -> Iterator[Timed]:
-        """All frames from the beginning."""
-        for index, frame in enumerate(self._decoded()):
+        """All frames from the beginning, or the keyframes among them."""
+        index = -1
+        for frame in self._decoded():
             timestamp = self._timestamp(frame)
+            index = self._number(timestamp, index)
             clock = self._clock or self._started(timestamp)
-            yield self._timed(frame, index, clock.at(timestamp))
+            time = clock.at(timestamp)
+            if frame.key_frame or not self._sampling.keyframes:
+                yield self._timed(frame, index, time)
+            else:
+                self.decoded += 1
+                self._note(time, frame.duration)
         self._settle()
+
+    def _number(self, timestamp: int | None, before: int) -> int:
+        """The number of the next frame, which follows `before`; damage may have taken some between them."""
+        number = self._packets_ahead.number(timestamp) if self.damaged and not self._lags else None
+        return before + 1 if number is None or number <= before else number
 
     def _started(self, first: int | None, number: int = 0) -> Clock:
         rate = self._stream.average_rate or _NOMINAL_RATE
@@ -259,15 +377,25 @@ class Video:
         return self._clock
 
     def _timed(self, frame: VideoFrame, index: int, time: Fraction) -> Timed:
-        self._first = time if self._first is None else self._first
         self.decoded += 1
-        self._check_frame(frame, time, self._first)
-        duration, clock = self._duration, self._clock
-        late = duration is not None and time > duration + _LATE_S
+        self._check_pixels(frame.width, frame.height)
+        self._note(time, frame.duration)
+        return Timed(index, time, frame, self._sampler.choose(time, index))
+
+    def _note(self, time: Fraction, duration: int | None) -> None:
+        """Take note of the time of the next frame, and of its duration in ticks.
+
+        Raises:
+            VideoTooLong: it is over the limits.
+        """
+        self._seen += 1
+        self._first = time if self._first is None else self._first
+        self._check_time(time, self._first)
+        said, clock = self._duration, self._clock
+        late = said is not None and time > said + _LATE_S
         if not self._measured and (late or (clock is not None and clock.bridged)):
             self._measure()
-        self._end = time + (frame.duration * self.time_base if frame.duration else self._interval)
-        return Timed(index, time, frame)
+        self._end = time + (duration * self.time_base if duration else self._interval)
 
     @property
     def _interval(self) -> Fraction:
@@ -279,8 +407,8 @@ class Video:
             return
         said, seconds = self._duration, float(self._end)
         wrong = said is None or abs(said - seconds) > max(_LATE_S, _SHARE * seconds)
-        if wrong or self.facts()["frames"] != self.decoded:
-            self._length = (self.decoded, seconds if wrong or said is None else said)
+        if wrong or self.facts()["frames"] != self._seen:
+            self._length = (self._seen, seconds if wrong or said is None else said)
             self._measured |= wrong and seconds > 0
             self.news += 1
 
@@ -302,12 +430,11 @@ class Video:
         lags = self._container == AVI and not self._jumped
         return first or 0 if lags or start is None else start
 
-    def _check_frame(self, frame: VideoFrame, time: Fraction, first: Fraction) -> None:
-        self._check_pixels(frame.width, frame.height)
+    def _check_time(self, time: Fraction, first: Fraction) -> None:
         longest = self.limits.max_duration_s
         # What has to be decoded on the way to the range may be as long again.
         long = time - self._sampling.start_s > longest or time - first > 2 * longest
-        if long or self.decoded > max(2 * longest * _MOST_RATE, self.limits.max_frames):
+        if long or self._seen > max(2 * longest * _MOST_RATE, self.limits.max_frames):
             raise VideoTooLong(f"at most {longest:g} s of video are read")
 
     def _decoded(self) -> Iterator[VideoFrame]:

@@ -27,7 +27,7 @@ from app.media.video.channel import Channel
 from app.media.video.decode import Limits, Video
 from app.media.video.open_file import Source
 from app.media.video.picture import RGB, Compass, Orientation, Painter
-from app.media.video.sampling import Choice, Sampler, Sampling
+from app.media.video.sampling import Choice, Sampling
 from app.media.video.swscale import Swscale
 
 _PR_SET_PDEATHSIG = 1
@@ -97,7 +97,7 @@ def _serve(task: dict[str, Any], source: Source, painter: Painter, channel: Chan
     try:
         video = Video(source, task["container"], sampling, limits, channel.alive)
         try:
-            _deliver(video, sampling, painter, channel)
+            _deliver(video, painter, channel)
         finally:
             channel.send("alive", decoded=video.decoded, damaged=video.damaged, warnings=video.warnings())
     except GatewayError as fault:
@@ -109,9 +109,9 @@ def _serve(task: dict[str, Any], source: Source, painter: Painter, channel: Chan
     return None
 
 
-def _deliver(video: Video, sampling: Sampling, painter: Painter, channel: Channel) -> None:
+def _deliver(video: Video, painter: Painter, channel: Channel) -> None:
     """Announce the video with its first frame, and send the frames that are wanted."""
-    sampler, compass = Sampler(sampling, video.time_base), Compass()
+    compass = Compass()
     shown: dict[str, Any] | None = None
     taken, worked_s, news = 0, _worked(channel), 0
     for timed in video.frames():
@@ -119,10 +119,9 @@ def _deliver(video: Video, sampling: Sampling, painter: Painter, channel: Channe
             news = video.news
             shown = shown or _shown(video, timed.frame, compass.of(timed.frame))
             channel.send("facts", facts=shown | video.facts())
-        choice = sampler.choose(timed.time)
-        if choice is Choice.END:
+        if timed.choice is Choice.END:
             break
-        if choice is Choice.TAKE:
+        if timed.choice is Choice.TAKE:
             if taken == video.limits.max_frames:
                 raise VideoTooLong(f"more than {taken} frames are asked for")
             taken += 1

@@ -29,7 +29,8 @@ class Sampling:
 
     `fps`: at most so many a second of video time. The range is cut into cells of 1/fps seconds from `start_s` on, and
     the first frame of each cell is taken; so a variable frame rate is sampled by time and no frame comes twice.
-    `every`: every n-th frame in the order of presentation, the first of the range included.
+    `every`: every n-th frame in the order of presentation, the first of the range included. Where damage took the
+    frame whose turn it is, the next one is taken, and the ones after that are the same as without the damage.
     `keyframes`: only frames that stand for themselves; `fps` and `every` then choose among those.
 
     Times are seconds from the stream's first frame. A frame counts as shown at a time when its timestamp is less than
@@ -94,11 +95,13 @@ class Sampler:
         self._end = None if sampling.end_s is None else _exact(sampling.end_s)
         self._fps = None if sampling.fps is None else _exact(sampling.fps)
         self._every = sampling.every or 1
+        self._of_keyframes = sampling.keyframes
         self._seen = 0
+        self._first: int | None = None
         self._cell: int | None = None
 
-    def choose(self, time: Fraction) -> Choice:
-        """Decide about the next frame, shown at `time` (seconds from the stream's first frame)."""
+    def choose(self, time: Fraction, index: int) -> Choice:
+        """Decide about the next frame, shown at `time` (seconds from the stream's first frame), by its number."""
         reached = time + self._early
         # Nothing comes before the beginning, even where a frame's time is negative.
         if reached < self._start and self._start > 0:
@@ -106,13 +109,13 @@ class Sampler:
         if self._end is not None and reached >= self._end:
             return Choice.END
         if self._fps is not None:
-            return self._first_of_cell(reached)
+            return self._first_of_cell(math.floor((reached - self._start) * self._fps))
+        number = self._seen if self._of_keyframes else index
         self._seen += 1
-        return Choice.TAKE if (self._seen - 1) % self._every == 0 else Choice.SKIP
+        self._first = number if self._first is None else self._first
+        return self._first_of_cell((number - self._first) // self._every)
 
-    def _first_of_cell(self, reached: Fraction) -> Choice:
-        assert self._fps is not None  # noqa: S101  # for the type checker; the caller looked
-        cell = math.floor((reached - self._start) * self._fps)
+    def _first_of_cell(self, cell: int) -> Choice:
         if self._cell is not None and cell <= self._cell:
             return Choice.SKIP
         self._cell = cell

@@ -20,7 +20,7 @@ def chosen(sampling: Sampling, times: list[Fraction], tick: Fraction = MP4) -> l
     sampler = Sampler(sampling, tick)
     taken = []
     for number, time in enumerate(times):
-        choice = sampler.choose(time)
+        choice = sampler.choose(time, number)
         if choice is Choice.END:
             break
         if choice is Choice.TAKE:

@@ -16,6 +16,7 @@ from av.packet import Packet
 from app.errors import GatewayError
 from app.media.containers import AVI
 from app.media.video.open_file import Source, open_video
+from app.media.video.packets.roles import shows_nothing
 
 # Packets come as far from where they are shown as decoders reorder them: 16 frames, and as many of another field.
 _REORDERED = 32
@@ -24,7 +25,6 @@ _MOST_PACKETS = 1 << 22  # 38 hours at 30 frames per second
 _AHEAD = 4096  # so many packets are looked at for timestamps that contradict one
 _BEFORE = 64
 _GAP_S = 2
-_SHOWN_VP8 = 0x10  # show_frame, RFC 6386 section 9.1
 
 
 class PacketScan:
@@ -52,7 +52,7 @@ class PacketScan:
         except GatewayError:
             return
         self.complete = False
-        self._hides = codec.name == "vp8"
+        self._shows_nothing = shows_nothing(codec.name)
         self.time_base = stream.time_base or Fraction(1, 1000)
         self._packets = self._file.demux(stream)
 
@@ -123,7 +123,7 @@ class PacketScan:
         self.complete = True
 
     def _add(self, packet: Packet) -> None:  # type: ignore[type-arg]  # of any stream
-        if self._hides and not memoryview(packet)[0] & _SHOWN_VP8:
+        if self._shows_nothing(bytes(memoryview(packet)[:1])):
             return
         # AVI stores no times of presentation, and FFmpeg's guess is wrong.
         stamp = packet.dts if self._container == AVI or packet.pts is None else packet.pts
