@@ -227,12 +227,13 @@ class LeasePool(Generic[P]):
 
     @contextmanager
     def lease(self, deadline: Deadline) -> Iterator[P]:
-        item = self._acquire(deadline)
+        """`acquire`, and `release` in the end."""
+        item = self.acquire(deadline)
         started = time.monotonic()
         try:
             yield item
         finally:
-            self._release(item, time.monotonic() - started)
+            self.release(item, time.monotonic() - started)
 
     def usage(self) -> PoolUsage:
         """Return the current usage."""
@@ -247,7 +248,12 @@ class LeasePool(Generic[P]):
         for item in free:
             item.close()
 
-    def _acquire(self, deadline: Deadline) -> P:
+    def acquire(self, deadline: Deadline) -> P:
+        """Take an item, which the caller releases.
+
+        Raises:
+            Overloaded, DeadlineExceeded: see `Engine.lease`.
+        """
         deadline.check("queue")
         with self._lock:
             while self._free:
@@ -289,10 +295,14 @@ class LeasePool(Generic[P]):
             self._pass_on(None)
             raise
 
-    def _release(self, item: P, held_s: float) -> None:
+    def release(self, item: P, held_s: float) -> None:
+        """Return an item after so many seconds."""
         with self._lock:
             self._service_s += _NEWEST * (held_s - self._service_s)
             dead = item.broken or self._closed
+            if not dead and not self._waiting:
+                self._free.append(item)
+                return
         if dead:
             item.close()
         self._pass_on(None if dead else item)

@@ -12,8 +12,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -82,6 +81,7 @@ class Quarantine:
         self._changed = changed
         self._pause_s, self._longest_s = pause_s, longest_s
         self._cases: dict[str, _Case] = {}
+        self.cases: Mapping[str, object] = self._cases  # by branch; to be looked at before each run
         self._failures: Counter[str] = Counter()
         self._attempts: Counter[tuple[str, str]] = Counter()
         self._wake = threading.Condition()
@@ -89,22 +89,16 @@ class Quarantine:
         self._thread = threading.Thread(target=self._work, name="quarantine", daemon=True)
         self._thread.start()
 
-    @contextmanager
-    def watching(self, branch: Branch) -> Iterator[None]:
-        """Context manager around a run.
+    def note_failure(self, branch: Branch, error: InsufficientGpuMemory | ModelNotReady) -> None:
+        """Take the branch out if its run had no memory.
 
         Raises:
-            InsufficientGpuMemory: the branch is in quarantine, or is from now on because this run had no memory.
+            InsufficientGpuMemory: the branch was unloaded, to be recovered, under this run.
         """
-        self._refuse(branch.name)
-        try:
-            yield
-        except InsufficientGpuMemory as error:
+        if isinstance(error, InsufficientGpuMemory):
             error.retry_after = self.add(branch, error)
-            raise
-        except ModelNotReady as error:  # it was unloaded, to be recovered, under this run
-            self._refuse(branch.name, error)
-            raise
+        else:
+            self.refuse(branch.name, error)
 
     def add(self, branch: Branch, error: InsufficientGpuMemory) -> float:
         """Quarantine a branch whose run lacked memory; return the seconds until it may serve again."""
@@ -147,7 +141,7 @@ class Quarantine:
 
     def verdicts(self, states: Mapping[str, ModelState]) -> Mapping[str, ModelState]:
         """`verdict` of each."""
-        return {name: self.verdict(state) for name, state in states.items()} if self._cases else states
+        return {name: self.verdict(state) for name, state in states.items()} if self.cases else states
 
     def counts(self) -> tuple[Mapping[str, int], frozenset[str], Mapping[tuple[str, str], int]]:
         """Failed runs by branch, the branches in quarantine, and attempts by branch and outcome."""
@@ -171,7 +165,12 @@ class Quarantine:
     def join(self, timeout_s: float | None = None) -> None:
         self._thread.join(timeout_s)
 
-    def _refuse(self, name: str, cause: Exception | None = None) -> None:
+    def refuse(self, name: str, cause: Exception | None = None) -> None:
+        """Refuse a run while the branch is in quarantine.
+
+        Raises:
+            InsufficientGpuMemory: it is.
+        """
         case = self._cases.get(name)
         if case is not None:
             raise InsufficientGpuMemory(

@@ -10,10 +10,13 @@ from typing import Generic, TypeVar
 from fastapi import Request
 from pydantic import BaseModel
 
-from app.api.request.requests import FrameForms, deadline_of, negotiate_frames, receive_whole, timeout_of
+from app.api.request.headers import accept_of, comes_whole, headers_of
+from app.api.request.requests import LEFT, NDJSON, VIDEO_FORMS, best, read_body, timeout_of
 from app.api.request.sampling_query import SamplingQuery
 from app.api.request.text_bodies import with_pictures
-from app.api.request.uploads import Upload, comes_whole, one_picture, read_upload
+from app.api.request.uploads import Upload, read_upload
+from app.api.response.problems import NotAcceptable
+from app.api.server.connections import CYCLE
 from app.api.server.direct_route import with_fields
 from app.deadline import Deadline
 from app.errors import InvalidParameter
@@ -21,6 +24,45 @@ from app.media.image import is_picture
 from app.settings import Settings
 
 Q = TypeVar("Q", bound=BaseModel)
+# Most callers repeat the same `Accept`; what is longer is read each time.
+_REMEMBERED, _LONGEST = 1024, 256
+
+
+@dataclass(frozen=True, slots=True)
+class FrameForms:
+    """Media types to answer a frame route in, by what the body turns out to be; empty: none is acceptable."""
+
+    pictures: tuple[str, ...]
+    picture: str
+    video: str
+
+    def of_picture(self) -> str:
+        """The form of a picture's answer.
+
+        Raises:
+            NotAcceptable: the caller takes none.
+        """
+        if not self.picture:
+            raise NotAcceptable(self.pictures)
+        return self.picture
+
+    def of_video(self) -> str:
+        """The form of a video's answer.
+
+        Raises:
+            NotAcceptable: the caller takes none.
+        """
+        if not self.video:
+            raise NotAcceptable(VIDEO_FORMS)
+        return self.video
+
+
+@functools.lru_cache(_REMEMBERED)
+def _forms(accept: str, pictures: tuple[str, ...], videos: bool) -> FrameForms:  # of a cache
+    forms = FrameForms(pictures, best(accept, pictures), best(accept, VIDEO_FORMS))
+    if not (forms.picture or (videos and forms.video)):
+        raise NotAcceptable((*pictures, NDJSON) if videos else pictures)
+    return forms
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +87,12 @@ def begin(
         NotAcceptable: no form that the caller takes.
         InvalidParameter: `X-Request-Timeout` is no positive number.
     """
-    return negotiate_frames(request, forms, videos=videos), deadline_of(request, settings)
+    headers, limit = headers_of(request.scope), settings.request_timeout_s
+    if b"x-request-timeout" in headers:
+        limit = timeout_of(request, limit)
+    accept = accept_of(request.scope)
+    known = _forms if len(accept) <= _LONGEST else _forms.__wrapped__
+    return known(accept, forms, videos), Deadline.after(limit)
 
 
 async def read_frames(
@@ -74,13 +121,14 @@ async def read_frames(
         InvalidParameter: parameters of videos with a picture.
         GatewayError: see `read_upload`, `with_pictures` and `with_fields`.
     """
-    accepted, deadline = begun or begin(request, settings, forms, videos=videos)
+    offered, deadline = begun or begin(request, settings, forms, videos=videos)
     whole = None
-    if comes_whole(request, settings.max_body_bytes):
-        whole = await receive_whole(request, settings.max_body_bytes, deadline)
+    if comes_whole(headers_of(request.scope), settings.max_body_bytes):
+        whole = await _whole(request, settings.max_body_bytes, deadline)
         if is_picture(whole):  # most bodies are, and need nothing of what follows
             _refuse_sampling(query)
-            return FrameRequest(one_picture(whole), query, accepted.of_picture(), deadline)
+            upload = Upload(None, {"file": [whole]}, form=False)
+            return FrameRequest(upload, query, offered.of_picture(), deadline)
     video_deadline = Deadline.after(timeout_of(request, settings.video_timeout_s)) if videos else None
     most, fields = most or {"file": settings.max_parts}, _fields_of(type(query))
     upload = await read_upload(request, settings, deadline, video_deadline, most, fields=fields, whole=whole)
@@ -89,9 +137,25 @@ async def read_frames(
     with upload.closed_on_error():
         query = with_fields(request, query, upload.fields)
         if upload.video is not None:
-            return FrameRequest(upload, query, accepted.of_video(), deadline)
+            return FrameRequest(upload, query, offered.of_video(), deadline)
     _refuse_sampling(query)
-    return FrameRequest(upload, query, accepted.of_picture(), deadline)
+    return FrameRequest(upload, query, offered.of_picture(), deadline)
+
+
+async def _whole(request: Request, limit: int, deadline: Deadline) -> bytes:
+    """A short body without a coding, see `comes_whole`: in one step where it has come already.
+
+    Raises:
+        GatewayError: see `read_body`.
+    """
+    cycle = request.scope.get(CYCLE)
+    if cycle is None or cycle.more_body:
+        return await read_body(request, limit, deadline)
+    message = await request.receive()
+    if message["type"] == "http.disconnect":
+        raise InvalidParameter(LEFT)
+    body: bytes = message.get("body", b"")
+    return bytes(body)
 
 
 def _refuse_sampling(query: BaseModel) -> None:
@@ -110,8 +174,9 @@ def only_frame(upload: Upload) -> bytes:
     Raises:
         InvalidParameter: there are several, or none.
     """
-    if not upload.frames:
+    frames = upload.parts["file"]
+    if not frames:
         raise InvalidParameter("the form has no part named 'file'")
-    if len(upload.frames) != 1:
-        raise InvalidParameter(f"this route takes one frame per request, not {len(upload.frames)}")
-    return upload.frames[0]
+    if len(frames) != 1:
+        raise InvalidParameter(f"this route takes one frame per request, not {len(frames)}")
+    return frames[0]

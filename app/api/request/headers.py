@@ -18,6 +18,9 @@ MAX_LENGTH_DIGITS = 20  # of Content-Length: 2**64 has as many
 _HOST = re.compile(
     rb"(?:\[[0-9A-Za-z:._~%-]+\]|(?:[0-9A-Za-z._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})*)(?::[0-9]{0,5})?"
 )
+# A body that is announced as no longer is given to the application in one piece.
+WHOLE_BYTES = 1 << 20
+_MULTIPART = re.compile(rb"\s*multipart/form-data\s*(;|$)", re.IGNORECASE).match
 _LEAST_HEADERS = frozenset({b"host", b"content-length", b"transfer-encoding"})
 
 
@@ -29,11 +32,29 @@ def headers_of(scope: Scope) -> Mapping[bytes, bytes]:
     return found
 
 
+def accept_of(scope: Scope) -> str:
+    """Return the whole of `Accept`; anything is accepted where there is none."""
+    headers = headers_of(scope)
+    first = headers.get(b"accept", b"")
+    if first and len(headers) < len(scope["headers"]):  # some come several times
+        first = b",".join(value for name, value in scope["headers"] if name == b"accept")
+    return first.decode("latin-1") or "*/*"
+
+
 def length_of(value: bytes | None) -> float:
     """Return the body's Content-Length; infinity if it is missing or has too many digits."""
     if value is None or len(value) > MAX_LENGTH_DIGITS or not value.isdigit():
         return math.inf
     return int(value)
+
+
+def comes_whole(headers: Mapping[bytes, bytes], limit: int) -> bool:
+    """True if the server delivers a short body in one piece; see `app.api.server.connections`."""
+    return (
+        length_of(headers.get(b"content-length")) <= min(WHOLE_BYTES, limit)
+        and b"content-encoding" not in headers
+        and not _MULTIPART(headers.get(b"content-type", b""))
+    )
 
 
 def fault_of(version: str, headers: Sequence[tuple[bytes, bytes]]) -> str | None:

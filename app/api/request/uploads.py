@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import hashlib
 import io
-import re
 import tempfile
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -20,10 +19,9 @@ from typing import BinaryIO
 from fastapi import Request
 
 from app.api.request.content_encoding import chunks_of
-from app.api.request.headers import headers_of, length_of
+from app.api.request.headers import comes_whole, headers_of
 from app.api.request.multipart import FormReader, boundary_of
 from app.api.request.requests import check_announced, read_body, receiving
-from app.api.server.connections import WHOLE_BYTES
 from app.deadline import Deadline
 from app.errors import GatewayError, InvalidParameter, PayloadTooLarge, VideosUnavailable
 from app.media.containers import sniff_container
@@ -61,10 +59,6 @@ class Upload:
     form: bool
     fields: Mapping[str, list[str]] = field(default_factory=dict)
     names: tuple[str | None, ...] = ()
-
-    @property
-    def frames(self) -> list[bytes]:
-        return self.parts["file"]
 
     @contextlib.contextmanager
     def closed_on_error(self) -> Iterator[None]:
@@ -260,7 +254,7 @@ async def read_upload(
 async def _read_raw(
     request: Request, receiver: _Receiver, deadline: Deadline, video_deadline: Deadline | None
 ) -> Upload:
-    if not comes_whole(request, receiver.limit):
+    if not comes_whole(headers_of(request.scope), receiver.limit):
         body = receiver.part("file")
         await _receive(request, receiver, body.write, deadline, video_deadline)
         return await _upload({"file": [body]}, form=False)
@@ -269,29 +263,10 @@ async def _read_raw(
 
 async def _read_whole(whole: bytes, receiver: _Receiver, video_deadline: Deadline | None) -> Upload:
     if video_deadline is None or is_picture(whole):
-        return one_picture(whole)
+        return Upload(None, {"file": [whole]}, form=False)
     body = receiver.part("file")
     body.write(whole)
     return await _upload({"file": [body]}, form=False)
-
-
-def one_picture(body: bytes) -> Upload:
-    """The upload of a raw body."""
-    return Upload(None, {"file": [body]}, form=False)
-
-
-_MULTIPART = re.compile(rb"\s*multipart/form-data\s*(;|$)", re.IGNORECASE).match
-
-
-def comes_whole(request: Request, limit: int) -> bool:
-    """True if the server delivers a short body in one piece; see `app.api.server.connections`."""
-    headers = headers_of(request.scope)
-    length = length_of(headers.get(b"content-length"))
-    return (
-        length <= min(WHOLE_BYTES, limit)
-        and b"content-encoding" not in headers
-        and not _MULTIPART(headers.get(b"content-type", b""))
-    )
 
 
 async def _receive(

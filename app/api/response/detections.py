@@ -40,8 +40,8 @@ def _item(frame: Detections | Tracked | GatewayError, session_id: str | None) ->
 
 def names_of(upload: Upload) -> list[str]:
     """Return a file name for each frame: that of the part, or one of ours."""
-    sent = upload.names or (None,) * len(upload.frames)
-    pairs = enumerate(zip(sent, upload.frames, strict=True), 1)
+    sent = upload.names or (None,) * len(upload.parts["file"])
+    pairs = enumerate(zip(sent, upload.parts["file"], strict=True), 1)
     return [file_name(name) or f"image-{number}{_ending(data)}" for number, (name, data) in pairs]
 
 

@@ -135,10 +135,10 @@ async def detect(
     if upload.fields:
         wished = _each(gateway, query) if several else [_wished(gateway, query)]
     if several:
-        return await _answer_several(request, gateway, upload.frames, wished, read.deadline)
+        return await _answer_several(request, gateway, upload.parts["file"], wished, read.deadline)
     names = names_of(upload) if read.form in WRITERS else []
     asked = _Asked(*wished[0], read.form, read.deadline, names)
-    frames, batch = _batched(upload.frames, asked)
+    frames, batch = _batched(upload.parts["file"], asked)
     if not batch:
         one = functools.partial(_one, gateway, frames[0], asked)
         return await gateway.run(
@@ -369,7 +369,7 @@ async def _tracked(
     parameters, wishes = _wished(gateway, read.query)
     names = names_of(read.upload) if read.form in WRITERS else []
     asked = _Asked(call.detector(parameters), wishes, read.form, read.deadline, names)
-    frames, batch = _batched(read.upload.frames, asked)
+    frames, batch = _batched(read.upload.parts["file"], asked)
 
     def finish(tracked: list[Tracked | GatewayError]) -> Response:
         if batch:

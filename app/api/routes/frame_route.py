@@ -93,10 +93,10 @@ class FrameRoute(Generic[R, Q]):
             streamed = functools.partial(self._streamed, gateway, query)
             return await stream(request, gateway, upload.video, query, streamed)
         nbytes = self.answer_bytes(query)
-        if len(upload.frames) > 1:
+        if len(upload.parts["file"]) > 1:
             item = functools.partial(self._item, gateway, query)
             return await answer_batch(
-                request, gateway, self.family, item, upload.frames, deadline, read.form, nbytes
+                request, gateway, self.family, item, upload.parts["file"], deadline, read.form, nbytes
             )
         data = only_frame(upload)
         one = functools.partial(self._one, gateway, query, data, read.form)

@@ -17,7 +17,7 @@ import asyncio
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from app.api.request.headers import length_of
+from app.api.request.headers import WHOLE_BYTES, length_of
 from app.api.response import raw_problems
 from app.api.server.sockets import Sent, sent
 from app.process.drain import Drain
@@ -26,7 +26,6 @@ from app.process.drain import Drain
 MAX_HEAD_BYTES = 65_536
 _OVERHEAD = 8  # times the body: its chunks' own bytes, down to a chunk a byte
 _LEAST_BYTES_S = 1024  # an answer that is taken more slowly is worth less than the memory that it holds
-WHOLE_BYTES = 1 << 20  # a body that is announced as no longer is given to the application in one piece
 # Key of the scope: a future that is done when the caller's connection has ended.
 GONE = "gateway.gone"
 # Key of the scope: what is known of the request and its answer; its `more_body` is False once the body is complete.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -34,7 +35,7 @@ from app.engine.model_files import Stamp, stamps
 from app.engine.quarantine import Quarantine, Recovery
 from app.engine.warmup import PATIENCE_S, Warmer, failed
 from app.engine.weights import WeightsBook
-from app.errors import GatewayError, InsufficientGpuMemory
+from app.errors import GatewayError, InsufficientGpuMemory, ModelNotReady
 from routing.catalogue import Branch, Catalogue
 from routing.policy import Readiness
 
@@ -138,7 +139,7 @@ class EmbeddedEngine:
         self._loader.start()
 
     def ready(self) -> Mapping[str, ModelState]:
-        return self._quarantine.verdicts(self._states)
+        return self._quarantine.verdicts(self._states) if self._quarantine.cases else self._states
 
     def usage(self) -> EngineUsage:
         pools = {name: pool.usage() for name, pool in self._pools.copy().items()}
@@ -149,8 +150,17 @@ class EmbeddedEngine:
         pool = self._pools.get(branch.name)
         if pool is None:
             raise not_served(self._quarantine.verdict(self._states[branch.name]))
-        with pool.lease(deadline) as lease, self._quarantine.watching(branch):
-            yield lease
+        lease, began = pool.acquire(deadline), time.monotonic()
+        try:
+            if self._quarantine.cases:
+                self._quarantine.refuse(branch.name)
+            try:
+                yield lease
+            except (InsufficientGpuMemory, ModelNotReady) as error:
+                self._quarantine.note_failure(branch, error)
+                raise
+        finally:
+            pool.release(lease, time.monotonic() - began)
 
     def abandon(self) -> None:
         """Nothing outlives this process."""

@@ -18,7 +18,7 @@ from app.deadline import Deadline
 from app.engine.base import NUMPY_DTYPES, ModelState, Weights, allocate, is_out_of_memory
 from app.engine.contracts import difference
 from app.engine.embedded.graph_cache import GraphCache, Source
-from app.errors import DeadlineExceeded, InferenceFailed, InsufficientGpuMemory
+from app.errors import DeadlineExceeded, GatewayError, InferenceFailed, InsufficientGpuMemory
 from routing.catalogue import Branch, ModelSpec, TensorSpec
 
 # Its own types, and RuntimeError: what the binding's C++ throws without a type (a device that fails, for one).
@@ -41,9 +41,12 @@ def translated_errors(name: str) -> Iterator[None]:
     try:
         yield
     except _ORT_ERRORS as error:
-        if is_out_of_memory(str(error)):
-            raise InsufficientGpuMemory(f"{name}: {error}") from error
-        raise InferenceFailed(f"{name}: {error}") from error
+        raise _translated(name, error) from error
+
+
+def _translated(name: str, error: Exception) -> GatewayError:
+    kind = InsufficientGpuMemory if is_out_of_memory(str(error)) else InferenceFailed
+    return kind(f"{name}: {error}")
 
 
 class ContractError(Exception):
@@ -94,8 +97,10 @@ class EmbeddedLease:
     def run(self, deadline: Deadline) -> None:
         for session, binding in self._steps:
             deadline.check("infer")
-            with translated_errors(self._name):
+            try:
                 session.run_with_iobinding(binding)
+            except _ORT_ERRORS as error:
+                raise _translated(self._name, error) from error
 
     def first_run(self, limit_s: float, options: ort.RunOptions) -> None:
         """Run what the arrays hold, to pay the first run's price; ended after `limit_s`, or through `options`.

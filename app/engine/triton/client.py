@@ -66,10 +66,14 @@ def translated_errors(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except grpc.RpcError as error:
-        raise _translate(what, error.code(), error.details() or "") from error
-    except ValueError as error:  # "Cannot invoke RPC on closed channel!"
-        raise TritonUnavailable(f"{what}: {error}") from error
+    except (grpc.RpcError, ValueError) as error:
+        raise _translated(what, error) from error
+
+
+def _translated(what: str, error: grpc.RpcError | ValueError) -> Exception:
+    if isinstance(error, ValueError):  # "Cannot invoke RPC on closed channel!"
+        return TritonUnavailable(f"{what}: {error}")
+    return _translate(what, error.code(), error.details() or "")
 
 
 @contextmanager
@@ -221,14 +225,14 @@ class TritonClient:
 
     def infer(self, model: str, request: bytes, timeout_s: float) -> bytes:
         try:
-            with translated_errors(model):
-                response: bytes = self._infer(request, timeout=timeout_s, metadata=_trace_metadata())
-        except TritonUnavailable:
-            self.doubts += 1
-            raise
-        except RegionLost:
-            self.doubt()
-            raise
+            response: bytes = self._infer(request, timeout=timeout_s, metadata=_trace_metadata())
+        except (grpc.RpcError, ValueError) as caught:
+            error = _translated(model, caught)
+            if isinstance(error, TritonUnavailable):
+                self.doubts += 1
+            elif isinstance(error, RegionLost):
+                self.doubt()
+            raise error from caught
         return response
 
     def health(self) -> tuple[bool, bool]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ from app.errors import (
     GatewayError,
     InferenceFailed,
     InsufficientGpuMemory,
+    ModelNotReady,
     TritonUnavailable,
 )
 from routing.catalogue import Branch, Catalogue, ModelSpec, TensorSpec
@@ -96,7 +98,9 @@ class TritonEngine:
         poll = self._poll_now.set
         self._client = TritonClient(url, self._options.control_timeout_s, self._options.tls, poll)
         self._files = WeightsFiles(book, poll, limit_s=self._options.file_timeout_s)
-        self._view = ServerView(self._client, catalogue, self._files, self._poll_s)
+        self._runs: Counter[str] = Counter()  # successful ones, by model
+        self._runs_lock = threading.Lock()
+        self._view = ServerView(self._client, catalogue, self._files, self._poll_s, self._own_runs)
         self._breaker = Breaker()
         self._retries = Retries(self._breaker, retry_reason)
         self._instance = _claim(self._options.transport)
@@ -141,11 +145,20 @@ class TritonEngine:
         state = self._states[branch.name]
         if not state.ready:
             raise not_served(state)
+        pool = self._pools.get(branch.name) or self._pool(branch)
         try:
-            with self._pool(branch).lease(deadline) as lease:
+            lease, began = pool.acquire(deadline), time.monotonic()
+            try:
                 lease.model = self._states[branch.name]
-                with self._quarantine.watching(branch):
+                if self._quarantine.cases:
+                    self._quarantine.refuse(branch.name)
+                try:
                     yield lease
+                except (InsufficientGpuMemory, ModelNotReady) as error:
+                    self._quarantine.note_failure(branch, error)
+                    raise
+            finally:
+                pool.release(lease, time.monotonic() - began)
         except TritonUnavailable:
             self._poll_now.set()
             raise
@@ -351,10 +364,15 @@ class TritonEngine:
                 raise TritonUnavailable("it is silent: no answer to a new region", retry_after=1) from error
         return BytesLease(self._client, self._retries, self._attribute, branch, state)
 
+    def _own_runs(self) -> Mapping[str, int]:
+        with self._runs_lock:
+            return dict(self._runs)
+
     def _attribute(self, before: ModelState, version: str) -> ModelState:
         """The model that has just answered: as it was known before the run, if nothing has changed since."""
         view, now = self._view, self._states[before.name]
-        view.ran(before.name)
+        with self._runs_lock:
+            self._runs[before.name] += 1
         if version == before.version and now is before and self._client.doubts == view.doubts:
             return before
         if version != before.version:

@@ -7,6 +7,7 @@ lease can be used again. Later steps of the request aren't started.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -54,7 +55,7 @@ class BytesLease:
         self._request = by_value_request(branch)
 
     def run(self, deadline: Deadline) -> None:
-        self._retries.run(lambda: self._attempt(deadline), deadline)
+        self._retries.run(functools.partial(self._attempt, deadline), deadline)
 
     def _attempt(self, deadline: Deadline) -> None:
         left = deadline.remaining()
@@ -102,7 +103,7 @@ class SharedMemoryLease:
         self._unsure = False  # whether Triton may still write into the region
 
     def run(self, deadline: Deadline) -> None:
-        self._retries.run(lambda: self._attempt(deadline), deadline)
+        self._retries.run(functools.partial(self._attempt, deadline), deadline)
 
     def close(self) -> None:
         self._region.unlink()

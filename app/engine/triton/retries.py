@@ -85,7 +85,8 @@ class Retries:
             GatewayError: the last attempt's; TritonUnavailable without any, if the breaker is open.
         """
         deadline.check("infer")
-        self.breaker.check()
+        if self.breaker.open:
+            self.breaker.check()
         self._budget.note_request()
         for pause in _PAUSES_S:
             try:

@@ -6,10 +6,9 @@ One thread looks; any thread may report what an answer said.
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections import Counter, deque
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Protocol
 
@@ -49,28 +48,30 @@ class ServerView:
         catalogue: the models that matter.
         files: of the models, if they can be seen.
         timeout_s: of a call that concerns the whole server.
+        own: returns the successful runs of this process, by model.
     """
 
-    def __init__(self, server: Server, catalogue: Catalogue, files: WeightsFiles, timeout_s: float) -> None:
+    def __init__(
+        self,
+        server: Server,
+        catalogue: Catalogue,
+        files: WeightsFiles,
+        timeout_s: float,
+        own: Callable[[], Mapping[str, int]],
+    ) -> None:
         self._server = server
         self._catalogue = catalogue
         self._weights = ServedWeights(files)
         self._checks = ModelChecks(server, catalogue)
         self._identity = Identity()
         self._timeout_s = timeout_s
-        self._own: Counter[str] = Counter()
-        self._own_lock = threading.Lock()
+        self._own = own
         self._answers: deque[tuple[str, str, float]] = deque()  # any thread adds, the looking one takes
         self._connections = self._doubts = 0
         self._ask_at, self._failures = 0.0, 0
         self._reloaded: set[str] = set()
         self.index: Index = {}
         self.doubts = 0  # of the server's, when the last look began
-
-    def ran(self, model: str) -> None:
-        """Count a successful run of this process."""
-        with self._own_lock:
-            self._own[model] += 1
 
     def answered(self, model: str, version: str) -> None:
         """Note an answer from another version than the known one."""
@@ -155,9 +156,7 @@ class ServerView:
         ready = {
             name: pair for name, pair in counters.items() if name in self.index and self.index[name].ready
         }
-        with self._own_lock:
-            own = dict(self._own)
-        again = self._identity.look(now, ready, own)
+        again = self._identity.look(now, ready, self._own())
         for model in again:
             self._checks.forget(model)
         self._weights.forget(again)

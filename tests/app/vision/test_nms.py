@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.vision import nms as module
-from app.vision.nms import nms
+from app.vision import yolo as module
+from app.vision.yolo import nms
 
 Boxes = NDArray[np.float32]
 

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.types import Message
 
-from app.api.request.requests import deadline_of, listening, negotiate
+from app.api.gateway import listening
+from app.api.request.requests import deadline_of, negotiate
 from app.api.request.uploads import read_upload
 from app.api.response.problems import CallerGone, NotAcceptable
 from app.api.server.connections import GONE
@@ -49,7 +50,7 @@ def frames(body: bytes, kind: str = FORM) -> list[bytes]:
 
 
 def read(asked: Request, seconds: float = 5) -> list[bytes]:
-    return asyncio.run(read_upload(asked, SETTINGS, Deadline.after(seconds))).frames
+    return asyncio.run(read_upload(asked, SETTINGS, Deadline.after(seconds))).parts["file"]
 
 
 def form(*bodies: bytes, name: bytes = b"file") -> bytes:

@@ -106,32 +106,23 @@ def test_whatever_goes_wrong_the_next_attempt_comes(start: Start) -> None:
 def test_only_what_has_no_memory_is_taken_out(start: Start) -> None:
     """Around a run: memory that runs out begins a quarantine, in which no run begins; another error doesn't."""
     quarantine = start(lambda *_: "ran", pause_s=3600.0, longest_s=3600.0)
-    with pytest.raises(ModelNotReady), quarantine.watching(DETECT):
-        raise ModelNotReady("unloaded by somebody")
+    quarantine.refuse(DETECT.name)
+    quarantine.note_failure(DETECT, ModelNotReady("unloaded by somebody"))
     assert not quarantine.holds(DETECT.name)
-    with pytest.raises(InsufficientGpuMemory) as failure, quarantine.watching(DETECT):
-        raise InsufficientGpuMemory("out of memory")
-    assert 2700 <= (failure.value.retry_after or 0) <= 4500
-    ran = False
-    with pytest.raises(InsufficientGpuMemory, match="a run was out of memory"), quarantine.watching(DETECT):
-        ran = True
-    assert not ran
-    with quarantine.watching(DEPTH):
-        ran = True
-    assert ran
+    failure = InsufficientGpuMemory("out of memory")
+    quarantine.note_failure(DETECT, failure)
+    assert 2700 <= (failure.retry_after or 0) <= 4500
+    with pytest.raises(InsufficientGpuMemory, match="a run was out of memory"):
+        quarantine.refuse(DETECT.name)
+    quarantine.refuse(DEPTH.name)
 
 
 def test_a_run_that_is_under_way_while_the_branch_is_unloaded_is_told_why(start: Start) -> None:
     """Not `model_not_ready`, which would be no reason to fall back."""
     quarantine = start(lambda *_: "ran", pause_s=3600.0, longest_s=3600.0)
-
-    def run() -> None:
-        with quarantine.watching(DETECT):
-            quarantine.add(DETECT, NO_MEMORY)
-            raise ModelNotReady("not at ready state")
-
+    quarantine.add(DETECT, NO_MEMORY)
     with pytest.raises(InsufficientGpuMemory, match="a run was out of memory"):
-        run()
+        quarantine.note_failure(DETECT, ModelNotReady("not at ready state"))
 
 
 def test_who_comes_back_is_tried_at_once(start: Start) -> None:
