@@ -135,9 +135,12 @@ def family(served: psutil.Process) -> list[psutil.Process]:
     return [served, *served.children(recursive=True)]
 
 
-def resident(served: psutil.Process) -> dict[str, float]:
-    """Memory in MB: resident; the same without the tensors in regions that Triton maps, too; nobody else's at all."""
-    processes = family(served)
+def resident(served: psutil.Process, *, below: bool = True) -> dict[str, float]:
+    """Memory in MB: resident; the same without the tensors in regions that Triton maps, too; nobody else's at all.
+
+    `below`: with the processes that it has started.
+    """
+    processes = family(served) if below else [served]
     infos = [one.memory_full_info() for one in processes]
     rss = sum(info.rss for info in infos) / 1e6
     return {
