@@ -26,7 +26,7 @@ from app.api.gateway import Gateway
 from app.api.openapi import security
 from app.api.response import problems
 from app.api.response.ndjson import video_limits
-from app.api.routes import docs_page, sessions, status, videos
+from app.api.routes import docs_page, embeddings, sessions, status, videos
 from app.api.server import operate_port, uvicorn_options
 from app.api.server.access import Guard, rules_of
 from app.api.server.admission import Admission, AdmissionLimits
@@ -321,7 +321,7 @@ def create_app(
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     of_families = [row.routes.router for row in families]
-    routers = [*of_families, *(room.router for room in (sessions, videos, status, docs_page))]
+    routers = [*of_families, *(room.router for room in (embeddings, sessions, videos, status, docs_page))]
     templates = Templates(
         route.path for part in (app, *routers) for route in part.routes if isinstance(route, Route)
     )

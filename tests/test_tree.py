@@ -18,6 +18,7 @@ DOCUMENTS = [
     "docs/install.md",
     "docs/release.md",
     "docs/cli.md",
+    "docs/embeddings.md",
     "docs/outputs.md",
     "docs/videos.md",
     "docs/pictures.md",

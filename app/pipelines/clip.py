@@ -57,12 +57,16 @@ def embedding_bytes(vectors: NDArray[np.float32]) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """`vector` `[D]` float32, not normalised; `cached`: no model was called for it."""
+    """`vector` `[D]` float32, not normalised; `cached`: no model was called for it.
+
+    `tokens` of a prompt, with the two that mark its start and end.
+    """
 
     vector: NDArray[np.float32]
     served: Served
     truncated: bool = False
     cached: bool = False
+    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +226,10 @@ async def embed_all(
     for _ in range(_TRIES):
         found = await _embed(pipeline, distinct, work, run, variant)
         if len({embedding.served.model.used for embedding in found.values()}) == 1:
-            return [replace(found[one.ids.tobytes()], truncated=one.truncated) for one in tokens]
+            return [
+                replace(found[one.ids.tobytes()], truncated=one.truncated, tokens=one.end + 1)
+                for one in tokens
+            ]
     raise ModelNotReady("the weights changed while the prompts were embedded", retry_after=1)
 
 

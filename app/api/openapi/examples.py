@@ -164,6 +164,13 @@ BRANCHES: dict[str, Any] = {
     ],
 }  # fmt: skip
 
+EMBEDDINGS: dict[str, Any] = {
+    "object": "list",
+    "data": [{"object": "embedding", "index": 0, "embedding": [0.0123, -0.0456, 0.0789]}],
+    "model": "clip_text",
+    "usage": {"prompt_tokens": 7, "total_tokens": 7},
+}
+
 # The answers in JSON by operation id and status; those of the families' routes are in `app.api.openapi.families`.
 _ANSWERS: Mapping[tuple[str, str], dict[str, Any]] = {
     ("get_session", "200"): SESSION,
@@ -176,6 +183,7 @@ _ANSWERS: Mapping[tuple[str, str], dict[str, Any]] = {
     ("get_video", "200"): VIDEO,
     ("list_videos", "200"): VIDEOS,
     ("video_artifact", "200"): MANIFEST,
+    ("embeddings", "200"): EMBEDDINGS,
 }
 
 

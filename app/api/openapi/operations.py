@@ -108,6 +108,11 @@ FRAME_PROBLEMS = problems_of(*(status for status in _PROBLEMS if status != 409))
 SESSION_PROBLEMS = problems_of(*_PROBLEMS)  # of a route whose frames may belong to a session
 
 
+def headers_of_other_forms() -> dict[str, Any]:
+    """Return the headers of an answer that has no fields for its provenance."""
+    return {**_TIMING, **_PROVENANCE}
+
+
 def _shell(source: str) -> dict[str, Any]:
     return {"lang": "Shell", "source": source}
 

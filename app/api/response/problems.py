@@ -15,11 +15,13 @@ from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from app import errors
+from app.api.response import openai_errors
 from app.api.server.security_headers import SECURITY
 from app.context import note_problem
 from app.documents import clipped
 
 _log = logging.getLogger(__name__)
+_JSON = "application/json"
 _MOST_FAULTS = 10  # that one answer lists
 
 STATUS: Mapping[type[errors.GatewayError], int] = {
@@ -92,7 +94,12 @@ def problem(error: errors.GatewayError, request_id: str) -> dict[str, Any]:
     return body
 
 
-def answer(body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
+def answer(request: Request, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
+    """Answer a problem; on the route of OpenAI's clients, in their form."""
+    if request.scope["path"] == openai_errors.PATH:
+        return Response(
+            orjson.dumps(openai_errors.openai_error(body)), body["status"], headers, media_type=_JSON
+        )
     return Response(
         orjson.dumps(body, default=str), body["status"], headers, media_type="application/problem+json"
     )
@@ -128,7 +135,7 @@ async def _gateway_error(request: Request, error: Exception) -> Response:
     headers = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
-    return answer(problem(error, request_id_of(request)), headers)
+    return answer(request, problem(error, request_id_of(request)), headers)
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:
@@ -143,7 +150,7 @@ async def _validation_error(request: Request, error: Exception) -> Response:
     body["detail"] = "; ".join([*(f"{fault['where']}: {fault['what']}" for fault in faults), *more])
     body["errors"] = faults
     body["what_to_do"] = "GET /docs says what each parameter takes."
-    return answer(body)
+    return answer(request, body)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -151,7 +158,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     code, title, hint = _HTTP.get(error.status_code, ("http_error", "The request failed", ""))
     body = _problem(request, error.status_code, code, title)
     body |= {"detail": str(error.detail), "what_to_do": hint}
-    return answer(body, error.headers)
+    return answer(request, body, error.headers)
 
 
 async def _bug(request: Request, error: Exception) -> Response:
@@ -165,7 +172,7 @@ async def _bug(request: Request, error: Exception) -> Response:
     body = _problem(request, 500, "internal_error", "The gateway has a defect")
     body |= {"detail": type(error).__name__, "what_to_do": "Report it with the request_id and the log."}
     # Starlette sends this answer outside the middleware that adds the headers.
-    return answer(body, {"X-Request-Id": body["request_id"], **SECURITY})
+    return answer(request, body, {"X-Request-Id": body["request_id"], **SECURITY})
 
 
 def _problem(request: Request, status: int, code: str, title: str) -> dict[str, Any]:

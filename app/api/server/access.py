@@ -28,6 +28,7 @@ _OWN_RULES: Rules = {
     "/v1/videos/{id}/events": _ANY,
     "/v1/videos/{id}/artifacts/{name:path}": _ANY,
     "/v1/sessions/{id}": _ANY,
+    "/v1/embeddings": _INFER,
     "/v1/branches": _ANY,  # who sends frames has to know what is served
     "/v1/repository": _OPERATE,
     "/metrics": _OPERATE,

@@ -30,6 +30,7 @@ OPERATIONS = {
     "GET /v1/videos/{id}/artifacts/{name}": "video_artifact",
     "GET /v1/sessions/{id}": "get_session",
     "DELETE /v1/sessions/{id}": "delete_session",
+    "POST /v1/embeddings": "embeddings",
     "GET /v1/branches": "branches",
     "GET /v1/repository": "repository",
     "GET /livez": "livez",
