@@ -7,8 +7,10 @@ import re
 from dataclasses import dataclass
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 HTTP_PORT, GRPC_PORT = 8000, 8001
 _MASK = "***"
+_HOST = re.compile(r"\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[?[0-9a-f:.]*:[0-9a-f:.]+\]?")
 _WANTED = (
     "is host:port or grpc://host:port of Triton's gRPC service (grpcs:// with TLS), "
     "or http://host:port of its HTTP service"
@@ -99,6 +101,43 @@ def origins(text: str) -> str:
         if not re.fullmatch(r"https?://[A-Za-z0-9._-]+(:[0-9]{1,5})?", part):
             raise ValueError("is a list of origins such as https://app.example,http://localhost:3000, or *")
     return text.strip()
+
+
+def hosts(text: str) -> tuple[str, ...]:
+    """Read hosts with commas between them: names, `*.` and a domain for the names below it, addresses, `*` for all.
+
+    Raises:
+        ValueError: one is none of these.
+    """
+    patterns = tuple(part.strip().lower().rstrip(".") for part in text.split(",") if part.strip())
+    for pattern in patterns:
+        if not _HOST.fullmatch(pattern):
+            raise ValueError(
+                "is a list of hosts such as hooks.example.com,*.example.org (no scheme, port or path)"
+            )
+    return tuple(plain_address(pattern.strip("[]")) for pattern in patterns)
+
+
+def networks(text: str) -> tuple[Network, ...]:
+    """Read addresses and networks with commas between them.
+
+    Raises:
+        ValueError: one is neither.
+    """
+    try:
+        return tuple(ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise ValueError(
+            "is a list of addresses and networks such as 10.0.0.7,10.1.0.0/16,fd00::/8"
+        ) from None
+
+
+def plain_address(host: str) -> str:
+    """Return the usual spelling of an address; a name is returned as it is."""
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return host
 
 
 def masked(url: str) -> str:

@@ -5,6 +5,7 @@ GatewayError
 │   ├── InvalidImage            invalid_image
 │   ├── InvalidVideo            invalid_video
 │   ├── InvalidParameter        invalid_parameter
+│   ├── UrlRefused              url_refused
 │   ├── PromptTooLong           prompt_too_long
 │   └── UnsupportedMediaType    unsupported_media_type
 ├── TooLarge
@@ -83,6 +84,12 @@ class InvalidParameter(InvalidInput):
     code = "invalid_parameter"
     title = "A parameter can't be used"
     hint = "See /docs for the parameters and GET /v1/branches for the available branches."
+
+
+class UrlRefused(InvalidInput):
+    code = "url_refused"
+    title = "The gateway may not call this URL"
+    hint = "Ask the operator of the gateway which hosts it may call."
 
 
 class PromptTooLong(InvalidInput):

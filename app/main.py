@@ -21,7 +21,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
-from app import __version__
+from app import __version__, addresses
 from app.api.gateway import Gateway
 from app.api.openapi import security
 from app.api.response import problems
@@ -41,10 +41,12 @@ from app.engine.base import Engine
 from app.engine.weights import WeightsBook
 from app.families import FAMILIES, Families
 from app.installation import INSTALLED, PICTURE, how_to_build, package
+from app.keys import signing
 from app.keys.access import Access
 from app.keys.rate_limit import OwnBuckets, SharedBuckets
 from app.media.image import ImageLimits
 from app.metrics import Metrics
+from app.outgoing import UrlGuard
 from app.pipelines import inventory
 from app.pipelines.base import Router
 from app.pipelines.embedding_cache import EmbeddingCache
@@ -61,6 +63,7 @@ from app.videos.analysis import Options
 from app.videos.gauges import Gauges
 from app.videos.jobs import JobOptions, VideoJobs
 from app.videos.profile_documents import ProfileReader
+from app.videos.webhooks import WebhookOptions
 from routing import overlay, reachable
 from routing.catalogue import CATALOGUE_PATH, Catalogue
 from routing.policy import Readiness
@@ -419,10 +422,29 @@ def create_jobs(settings: Settings, pipelines: PipelineSet, profiles: ProfileRea
         settings.videos_waiting_bytes,
         settings.videos_keep_s,
         settings.videos_keep_bytes,
+        webhook_options(settings),
     )
     jobs = VideoJobs(settings.videos_folder, pipelines, profiles.restored, options)
     jobs.start()
     return jobs
+
+
+def webhook_options(settings: Settings) -> WebhookOptions | None:
+    """Return how callers hear of the end of jobs; None if the settings list no host."""
+    if not settings.webhook_hosts or settings.webhook_secret is None:
+        return None
+    guard = UrlGuard(
+        addresses.hosts(settings.webhook_hosts),
+        addresses.networks(settings.allowed_networks),
+        setting="GATEWAY_WEBHOOK_HOSTS",
+    )
+    return WebhookOptions(
+        guard,
+        signing.secrets(settings.webhook_secret.get_secret_value()),
+        settings.webhook_timeout_s,
+        settings.webhook_retry_s,
+        settings.webhook_give_up_s,
+    )
 
 
 def _gateway(

@@ -13,8 +13,8 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from app.addresses import TritonAddress, origins, proxies, session_store_url
-from app.keys import access
+from app.addresses import TritonAddress, hosts, networks, origins, proxies, session_store_url
+from app.keys import access, signing
 
 PREFIX = "GATEWAY_"
 _KEY = "GATEWAY_KEY"  # a caller's own, for the commands that ask a gateway
@@ -34,6 +34,7 @@ HEADINGS: Mapping[str, str] = {
     "session_store": "Tracking sessions",
     "video_max_bytes": "Videos",
     "videos_folder": "Video jobs",
+    "webhook_hosts": "Webhooks",
     "host": "Server",
     "log_level": "Logs and traces",
     "api_keys": "Access",
@@ -54,6 +55,22 @@ def _collector(url: str | None) -> str | None:
 def _entries(text: SecretStr | None) -> SecretStr | None:
     if text is not None:
         access.parse(text.get_secret_value())
+    return text
+
+
+def _hosts(text: str) -> str:
+    hosts(text)
+    return text.strip()
+
+
+def _networks(text: str) -> str:
+    networks(text)
+    return text.strip()
+
+
+def _secrets(text: SecretStr | None) -> SecretStr | None:
+    if text is not None:
+        signing.secrets(text.get_secret_value())
     return text
 
 
@@ -290,6 +307,36 @@ class Settings(BaseSettings):
     profiles_folder: OptionalPath = Field(
         Path("profiles"), description="Folder of the profiles that POST /v1/videos accepts by name."
     )
+    webhook_hosts: Annotated[str, AfterValidator(_hosts)] = Field(
+        "",
+        description="Hosts that `callback_url` of POST /v1/videos may name, separated by commas: names, *.example.com "
+        "for all names below a domain, addresses, or * for all; empty: none. See docs/webhooks.md.",
+    )
+    webhook_secret: Annotated[OptionalSecret, AfterValidator(_secrets)] = Field(
+        None,
+        description="Secret that signs webhooks: whsec_ and 24 to 64 bytes in Base64. With several, separated by "
+        "spaces, every message has a signature for each.",
+    )
+    webhook_timeout_s: float = Field(
+        10.0,
+        gt=0,
+        le=60,
+        description="Time limit in seconds of one delivery, from the connection to the head of the answer.",
+    )
+    webhook_retry_s: float = Field(
+        5.0,
+        gt=0,
+        description="Pause in seconds after the first failed delivery. Each further pause is four times as long, 6 "
+        "hours at most.",
+    )
+    webhook_give_up_s: float = Field(
+        86400.0, ge=0, description="Seconds after the end of a job within which its webhook is retried."
+    )
+    allowed_networks: Annotated[str, AfterValidator(_networks)] = Field(
+        "",
+        description="Networks and addresses, separated by commas, that the gateway may call at a caller's request "
+        "although they are private, loopback, link-local or otherwise special.",
+    )
     host: str = Field(
         "127.0.0.1",
         min_length=1,
@@ -394,6 +441,8 @@ class Settings(BaseSettings):
                 "GATEWAY_TRITON_GRPC_PORT: goes with a GATEWAY_TRITON_URL that begins with http://; "
                 "else the port stands in GATEWAY_TRITON_URL"
             )
+        if self.webhook_hosts and self.webhook_secret is None:
+            raise ValueError("GATEWAY_WEBHOOK_SECRET: webhooks are signed; GATEWAY_WEBHOOK_HOSTS needs it")
         _tls_together(self)
         if self.operate_port is not None and self.operate_port == self.port:
             raise ValueError("GATEWAY_OPERATE_PORT: is another port than GATEWAY_PORT")

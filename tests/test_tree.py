@@ -21,6 +21,7 @@ DOCUMENTS = [
     "docs/embeddings.md",
     "docs/outputs.md",
     "docs/videos.md",
+    "docs/webhooks.md",
     "docs/pictures.md",
     "docs/access.md",
     "SECURITY.md",

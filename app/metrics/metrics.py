@@ -112,6 +112,12 @@ class Metrics:
             "frame waited), job_postponed (a video job is retried later).",
             ("reason",),
         )
+        self.webhook_attempts = made.counter(
+            "gateway_webhook_attempts",
+            "Deliveries of webhooks that were attempted, by outcome: delivered, retried (it failed and is attempted "
+            "again), given_up.",
+            ("outcome",),
+        )
         self.retries_refused = made.counter(
             "gateway_retries_refused",
             "Inferences that were not retried, because retries are limited to a tenth of all inferences; "

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from app.errors import VideosUnavailable
+from app.state import callbacks
+from app.state.callbacks import Callbacks
 from app.state.sqlite_file import RETRY_S, SqliteFile
 
 FINISHED = ("done", "failed")
@@ -74,6 +76,11 @@ class Job:
     kept_bytes: int = 0
     made_by: str | None = None
 
+    @property
+    def partial(self) -> bool:
+        """The part of the video that could be read is done; `code` and `detail` give the reason for the end."""
+        return self.state == "done" and self.code is not None
+
 
 _COLUMNS = ", ".join(entry.name for entry in fields(Job))
 
@@ -98,6 +105,7 @@ class JobIndex:
             raise VideosUnavailable(
                 "the folder of the video jobs can't be written", retry_after=RETRY_S
             ) from error
+        self.callbacks = Callbacks(self._file, self.owner, self._is_dead)
         try:
             self._migrate()
         except BaseException:
@@ -106,7 +114,7 @@ class JobIndex:
 
     def _migrate(self) -> None:
         with self._file.writing() as connection:
-            for statement in _SCHEMA.split(";"):
+            for statement in (*_SCHEMA.split(";"), callbacks.SCHEMA):
                 connection.execute(statement)
             present = {row[1] for row in connection.execute("PRAGMA table_info(jobs)")}
             for name, kind in _ADDED.items():
@@ -123,8 +131,8 @@ class JobIndex:
         self._lock.close()
         self._file.close()
 
-    def add(self, job: Job, most_waiting: int) -> bool:
-        """Add a new job; False if the queue is full."""
+    def add(self, job: Job, most_waiting: int, callback_url: str | None = None) -> bool:
+        """Add a new job, and the URL that hears of its end; False if the queue is full."""
         with self._file.writing() as connection:
             (waiting,) = connection.execute("SELECT count(*) FROM jobs WHERE state = 'queued'").fetchone()
             if waiting >= most_waiting:
@@ -132,6 +140,8 @@ class JobIndex:
             marks = ", ".join("?" for _ in fields(Job))
             values = [getattr(job, entry.name) for entry in fields(Job)]
             connection.execute(f"INSERT INTO jobs ({_COLUMNS}) VALUES ({marks})", values)  # noqa: S608  # our own names
+            if callback_url is not None:
+                callbacks.insert(connection, job.id, callback_url)
             return True
 
     def get(self, job_id: str) -> Job | None:
@@ -240,6 +250,7 @@ class JobIndex:
         """The job's files are gone; forget it."""
         with self._file.writing() as connection:
             connection.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
+            callbacks.delete(connection, job_id)
 
     def expired(self, now: float, keep_s: float, keep_bytes: int) -> list[str]:
         """Finished jobs that are too old, or too much: the oldest first."""

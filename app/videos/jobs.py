@@ -11,14 +11,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from app.errors import ModelNotReady, Overloaded, PayloadTooLarge, VideoNotFound, VideosUnavailable
+from app.errors import (
+    ModelNotReady,
+    Overloaded,
+    PayloadTooLarge,
+    UrlRefused,
+    VideoNotFound,
+    VideosUnavailable,
+)
 from app.pipelines.pipeline_set import PipelineSet
+from app.state.callbacks import Callback
 from app.state.jobs import FINISHED, Job, JobIndex
 from app.videos import manifest as manifests
 from app.videos.analysis import Options, VideoAnalysis
 from app.videos.job_files import JobFiles
 from app.videos.job_runner import LOOK_S, PASSING, JobRunner, ReadProfile
 from app.videos.profile import Profile
+from app.videos.webhooks import WebhookOptions, Webhooks
 
 _log = logging.getLogger(__name__)
 _RETENTION_S = 30.0
@@ -31,7 +40,7 @@ _RETRY_AFTER_S = 10.0
 class JobOptions:
     """`concurrency` jobs run at once; `most_waiting` may wait, and inputs may have `most_input_bytes` together.
 
-    Finished ones are kept `keep_s`, up to `keep_bytes`.
+    Finished ones are kept `keep_s`, up to `keep_bytes`. Without `webhooks`, no caller's URL hears of them.
     """
 
     analysis: Options
@@ -40,6 +49,7 @@ class JobOptions:
     most_input_bytes: int = 20 << 30
     keep_s: float = 7 * 86400.0
     keep_bytes: int = 20 << 30
+    webhooks: WebhookOptions | None = None
 
 
 class VideoJobs:
@@ -69,6 +79,11 @@ class VideoJobs:
         self._runner = JobRunner(
             self._open, self._files, read_profile, self._analysis, options.concurrency, pipelines.metrics
         )
+        count = pipelines.metrics.webhook_attempts
+        webhooks = options.webhooks
+        self._webhooks = (
+            Webhooks(self._open, webhooks, lambda outcome: count.labels(outcome).inc()) if webhooks else None
+        )
         self._keeper = threading.Thread(target=self._keep_house, name="video-keeper", daemon=True)
 
     @property
@@ -83,10 +98,14 @@ class VideoJobs:
                 self._files.remove_uploads()
         self._runner.start()
         self._keeper.start()
+        if self._webhooks is not None:
+            self._webhooks.start()
 
     def close(self) -> None:
         """Stop; what runs waits on disk for the next start."""
         self._closing.set()
+        if self._webhooks is not None:
+            self._webhooks.close()
         self._runner.close()
         if self._keeper.ident is not None:
             self._keeper.join()
@@ -106,6 +125,17 @@ class VideoJobs:
                 isinstance(error, ModelNotReady) and error.retry_after is None  # nobody is loading it
             ):
                 raise
+
+    def check_callback(self, url: str) -> None:
+        """Check that `url` may hear of the end of a job. Resolves its host.
+
+        Raises:
+            InvalidParameter: it is no URL that can be called.
+            UrlRefused: the service may not call it.
+        """
+        if self._webhooks is None:
+            raise UrlRefused("this service calls no URLs: GATEWAY_WEBHOOK_HOSTS is empty")
+        self._webhooks.check(url)
 
     def admit(self, nbytes: int) -> None:
         """Refuse `nbytes` more of uploads where the inputs on disk would become too many.
@@ -128,8 +158,9 @@ class VideoJobs:
         sha256: str,
         profile: Profile,
         made_by: str | None = None,
+        callback_url: str | None = None,
     ) -> Job:
-        """A new job; `file` is a named one in `incoming` and becomes the job's.
+        """A new job; `file` is a named one in `incoming` and becomes the job's. `callback_url` has been checked.
 
         Raises:
             Overloaded: too many wait.
@@ -140,7 +171,7 @@ class VideoJobs:
         )
         self._submitting.add(job.id)
         try:
-            taken = self._keep(job, file, profile)
+            taken = self._keep(job, file, profile, callback_url)
         finally:
             self._submitting.discard(job.id)
         if not taken:
@@ -148,12 +179,12 @@ class VideoJobs:
         self._runner.wake()
         return job
 
-    def _keep(self, job: Job, file: BinaryIO, profile: Profile) -> bool:
+    def _keep(self, job: Job, file: BinaryIO, profile: Profile, callback_url: str | None) -> bool:
         """Store the job's files and its row, or neither."""
         taken = False
         try:
             self._files.keep(job.id, file, profile)
-            taken = self._index.add(job, self._options.most_waiting)
+            taken = self._index.add(job, self._options.most_waiting, callback_url)
         except OSError as error:
             words = f"the video can't be kept: {error.strerror or 'no room'}"
             raise VideosUnavailable(words, retry_after=_RETRY_AFTER_S) from error
@@ -173,17 +204,18 @@ class VideoJobs:
         for hidden in ("not_before", "kept_bytes", "code", "detail", "made_by"):
             del view[hidden]
         view["owner"] = job.made_by
-        view["partial"] = _partial(job)
+        view["partial"] = job.partial
         view["error"] = None if job.code is None else {"code": job.code, "detail": job.detail}
         view["position"] = self._index.waiting_before(job) if job.state == "queued" else None
         view["manifest"] = self._manifest(job_id) if job.state == "done" else None
+        view["callback"] = _callback_view(self._index.callbacks.get(job_id), job)
         return view
 
     def newest(self, most: int, only: str | None = None) -> list[dict[str, Any]]:
         """The newest jobs, in short."""
         return [
             {
-                "id": job.id, "state": job.state, "partial": _partial(job), "name": job.name,
+                "id": job.id, "state": job.state, "partial": job.partial, "name": job.name,
                 "owner": job.made_by, "created": job.created,
             }
             for job in self._index.newest(most, only)
@@ -288,6 +320,13 @@ class VideoJobs:
                 _log.info("video %s is removed: no job belongs to this folder", job_id)
 
 
-def _partial(job: Job) -> bool:
-    """The part of the video that could be read is done; `code` and `detail` give the reason for the end."""
-    return job.state == "done" and job.code is not None
+def _callback_view(callback: Callback | None, job: Job) -> dict[str, Any] | None:
+    """Return a callback as the caller sees it; times in seconds since 1970."""
+    if callback is None:
+        return None
+    view = asdict(callback)
+    for hidden in ("job_id", "owner", "due"):
+        del view[hidden]
+    waits = callback.state == "waiting" and job.state in FINISHED
+    view["next_attempt"] = max(callback.due, job.finished or 0.0) if waits else None
+    return view

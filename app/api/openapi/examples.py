@@ -112,6 +112,7 @@ VIDEO: dict[str, Any] = {
     "error": None,
     "position": None,
     "manifest": None,
+    "callback": None,
     "links": {"self": f"/v1/videos/{_ID}", "events": f"/v1/videos/{_ID}/events", "artifacts": []},
 }
 VIDEOS: dict[str, Any] = {

@@ -18,6 +18,20 @@ class JobError(Schema):
     detail: str
 
 
+class CallbackState(Schema):
+    """The delivery of the job's end to `callback_url`."""
+
+    url: str
+    state: Literal["waiting", "delivered", "failed"] = Field(
+        description="`waiting` until the receiver has answered 2xx; `failed` once there will be no further attempt."
+    )
+    attempts: int
+    attempted: str | None = Field(description="Time of the last attempt.")
+    status: int | None = Field(description="HTTP status of the last attempt; null if there was no answer.")
+    error: str | None = Field(description="Why the last attempt failed.", examples=["no answer in time"])
+    next_attempt: str | None = Field(description="Time of the next attempt; null before the job's end.")
+
+
 class Links(Schema):
     self: str
     events: str
@@ -51,6 +65,7 @@ class Video(Schema):
         "fps, frames, codec, container and pixel_aspect (width of a pixel by its height); `warnings` describe "
         "irregular timestamps."
     )
+    callback: CallbackState | None = Field(description="Null if the job has no `callback_url`.")
     links: Links
 
 

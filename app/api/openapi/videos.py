@@ -35,6 +35,10 @@ _FORM = {
         "file": {"type": "string", "format": "binary"},
         "profile": {"type": "string", "description": "Name of a profile, or a profile in YAML."},
         "name": {"type": "string"},
+        "callback_url": {
+            "type": "string",
+            "description": "URL that receives a signed POST when the job is over.",
+        },
     },
 }
 SUBMIT = _route(
@@ -43,7 +47,11 @@ SUBMIT = _route(
     (400, 404, 413, 415, 422, 429, 503, 504),
     f"curl --data-binary @docs/astronaut.mp4 '{_HERE}?profile=detect_embedded'",
     f"curl -F file=@docs/astronaut.mp4 -F profile=detect_embedded -F name=astronaut.mp4 '{_HERE}'",
+    f"curl --data-binary @docs/astronaut.mp4 '{_HERE}?profile=detect_embedded&callback_url=https://hooks.example.com/videos'",
 )
+SUBMIT["responses"][422] = SUBMIT["responses"][422] | {
+    "description": "validation_failed; url_refused: the service may not call the host of callback_url"
+}
 SUBMIT["openapi_extra"]["requestBody"] = {
     "required": True,
     "content": {

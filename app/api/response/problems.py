@@ -28,6 +28,7 @@ STATUS: Mapping[type[errors.GatewayError], int] = {
     errors.InvalidImage: 400,
     errors.InvalidVideo: 400,
     errors.InvalidParameter: 400,
+    errors.UrlRefused: 422,
     errors.PromptTooLong: 400,
     errors.Unauthorized: 401,
     errors.Forbidden: 403,

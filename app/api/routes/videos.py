@@ -30,6 +30,7 @@ from app.api.server.direct_route import DirectRoute
 from app.deadline import Deadline
 from app.errors import InvalidParameter, UnsupportedMediaType, VideoNotFound, VideosUnavailable
 from app.media.containers import sniff_container
+from app.outgoing import LONGEST_URL
 from app.settings import environment
 from app.videos import profile_documents
 from app.videos.jobs import VideoJobs
@@ -57,6 +58,13 @@ class VideoQuery(BaseModel):
         examples=["baseline_gpu_local"],
     )
     name: str | None = Field(None, max_length=200, description="Name of the video in its manifest.")
+    callback_url: str | None = Field(
+        None,
+        max_length=LONGEST_URL,
+        description="URL that receives a signed POST when the job is over; its host must be in GATEWAY_WEBHOOK_HOSTS. "
+        "A multipart part `callback_url` is the same.",
+        examples=["https://hooks.example.com/videos"],
+    )
 
 
 class ListQuery(BaseModel):
@@ -77,13 +85,15 @@ async def submit(request: Request, query: Annotated[VideoQuery, Query()], gatewa
     length = length_of(headers_of(request.scope).get(b"content-length"))
     with _stored():
         await gateway.work(lambda: jobs.admit(int(length) if length < math.inf else 0))
+    if query.callback_url is not None:  # before the video is read, which may take long
+        await _check_callback(jobs, query.callback_url)
     deadline = Deadline.after(timeout_of(request, settings.video_timeout_s))
     upload = await read_upload(
         request,
         settings,
         deadline_of(request, settings),
         deadline,
-        {"file": 1, "profile": 1, "name": 1},
+        {"file": 1, "profile": 1, "name": 1, "callback_url": 1},
         lambda: named_file(jobs.incoming, jobs.admit),
     )
     video = upload.video
@@ -96,9 +106,12 @@ async def submit(request: Request, query: Annotated[VideoQuery, Query()], gatewa
         with _stored():
             profile = await gateway.work(lambda: _profile(upload, query, gateway))
             name = _name(upload, query, video)
+            callback_url = await _callback_url(upload, query, jobs)
             await gateway.work(lambda: jobs.check(video.file, profile))
             job = await gateway.work(
-                lambda: jobs.submit(video.file, name, video.nbytes, video.sha256, profile, caller.name)
+                lambda: jobs.submit(
+                    video.file, name, video.nbytes, video.sha256, profile, caller.name, callback_url
+                )
             )
     finally:
         with contextlib.suppress(OSError):  # what is buffered finds no room
@@ -186,6 +199,22 @@ def _profile(upload: Upload, query: VideoQuery, gateway: Gateway) -> Profile:
     return gateway.profiles.parse(asked, settings.max_prompts)
 
 
+async def _callback_url(upload: Upload, query: VideoQuery, jobs: VideoJobs) -> str | None:
+    """Return the URL of the query, or that of the form once it is checked."""
+    text = _text(upload, "callback_url", LONGEST_URL)
+    if text is None:
+        return query.callback_url
+    if query.callback_url is not None:
+        raise InvalidParameter("callback_url: given in the query and in the form; send it once")
+    await _check_callback(jobs, text)
+    return text
+
+
+async def _check_callback(jobs: VideoJobs, url: str) -> None:
+    """Check a URL; a name server that doesn't answer delays no thread of the service's own pool."""
+    await asyncio.to_thread(jobs.check_callback, url)
+
+
 def _name(upload: Upload, query: VideoQuery, video: Spooled) -> str:
     """Return the caller's name for the video, or the name of the uploaded file."""
     text = _text(upload, "name", _NAME_BYTES)
@@ -200,6 +229,9 @@ async def _view(jobs: VideoJobs, video_id: str, only: str | None = None) -> dict
     view = await asyncio.to_thread(jobs.get, video_id, only)
     for moment in ("created", "started", "finished"):
         view[moment] = _moment(view[moment])
+    if view["callback"] is not None:
+        for moment in ("attempted", "next_attempt"):
+            view["callback"][moment] = _moment(view["callback"][moment])
     here = f"/v1/videos/{view['id']}"
     view["links"] = {"self": here, "events": f"{here}/events", "artifacts": []}
     if view["manifest"] is not None:

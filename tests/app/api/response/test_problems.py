@@ -21,12 +21,13 @@ from app.api.response.problems import STATUS, problem
 from app.engine.fake import FakeEngine, Function
 
 BODY = png(scene(320, 320))
-# API.md; beyond it: 403, 429 rate_limited, 502 ("no failure of the backend is ever a 500") and two services that can
-# be switched off.
+# API.md; beyond it: 403, 422 url_refused, 429 rate_limited, 502 ("no failure of the backend is ever a 500") and two
+# services that can be switched off.
 STATUS_OF_CODE = {
     "invalid_image": 400,
     "invalid_video": 400,
     "prompt_too_long": 400,
+    "url_refused": 422,
     "unauthorized": 401,
     "forbidden": 403,
     "session_not_found": 404,

@@ -106,6 +106,14 @@ def test_a_video_becomes_artefacts(gateway: TestClient, folder: Path, video: byt
     assert gateway.get("/v1/videos?limit=1").json()["videos"][0]["id"] == job["id"]
 
 
+def test_a_service_that_calls_nobody_refuses_callbacks(gateway: TestClient, video: bytes) -> None:
+    """Without hosts in the settings; the hint names who can change that."""
+    form = {"profile": BOXES, "callback_url": "https://hooks.example.com/"}
+    response = gateway.post("/v1/videos", files={"file": ("v.mp4", video)}, data=form)
+    assert problem(response) == (422, "url_refused")
+    assert "GATEWAY_WEBHOOK_HOSTS" in response.json()["detail"]
+
+
 def test_a_named_profile_and_a_raw_body(gateway: TestClient, video: bytes) -> None:
     """The operator's profiles are known by name, and curl's --data-binary is enough."""
     response = gateway.post("/v1/videos?profile=detect_embedded&name=x", content=video)
