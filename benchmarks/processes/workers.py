@@ -144,6 +144,7 @@ def measure(cases: Sequence[str], rounds: int, seconds: float, py_spy: str | Non
                 bench.lay_out(count, cores)
                 taken[place].append(bench.load(count, case, seconds))
             print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)
+        bench.lay_out(1, 2)
         return {
             "command": "python -m benchmarks.processes.workers",
             "environment": environment(bench.triton_url, "http://127.0.0.1:9", {}),

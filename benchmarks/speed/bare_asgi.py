@@ -18,6 +18,7 @@ from typing import Any
 import cv2
 import uvicorn
 
+from app.process import malloc
 from benchmarks.common.cases import BOUNDARY, CASES, Case
 from benchmarks.speed.limit import Key, Lane, Rig, key_of
 
@@ -89,6 +90,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     options = parser.parse_args()
     cv2.setNumThreads(1)
+    malloc.keep_pages()  # or every frame would be mapped again
     app = App(options.triton_url)
     try:
         uvicorn.run(

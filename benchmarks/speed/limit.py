@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from app.engine.triton import shared_memory
 from app.engine.triton.client import TritonClient
 from app.engine.triton.messages import by_reference_request
+from app.process import malloc
 from app.vision.letterbox import Letterbox
 from benchmarks.common.cases import CASES, MAIN, Case, select
 from benchmarks.common.squares import Squares
@@ -324,6 +325,7 @@ def _drive(lane: Lane, frames: Sequence[Sequence[bytes]], limit: float, samples:
 def main() -> None:
     """Measure once, or serve orders."""
     cv2.setNumThreads(1)
+    malloc.keep_pages()  # or every frame would be mapped again
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

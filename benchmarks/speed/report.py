@@ -24,9 +24,10 @@ Requests/s and CPU time are measured with four requests in flight, p50 with one.
 computed per round and given as median (least to greatest). Absolute figures depend on the machine.
 
 The limit and the bare app process pixels and boxes with the filter of the family's reference processor, as the gateway
-does, by the fastest code that we know (`common/squares.py`), but have no routing, limits, metrics, provenance or error
-handling. Both are one process, as the gateway is by default. Pictures are JPEGs of quality 85. Maps are answered in the
-branch's size (`size=branch`), as the peers do, except in the cases whose names end in `_source`.
+does, by the fastest code that we know (`common/squares.py`), and keep the pages of freed memory, but have no routing,
+limits, metrics, provenance or error handling. Both are one process, as the gateway is by default. Pictures are JPEGs of
+quality 85. Maps are answered in the branch's size (`size=branch`), as the peers do, except in the cases whose names end
+in `_source`.
 """
 HEADS = {
     "speed": f"""\
