@@ -52,11 +52,8 @@ class Timings:
         self.ms: dict[str, float] = dict.fromkeys(STAGES, 0.0)
         self.ms["decode"] = decode_s * 1000
         self.transport = ""  # of the lease
-        self._spans = context.spans()
-
-    def stage(self, name: str) -> _Stage:
-        """Time a block as a stage of the frame."""
-        return _Stage(self.ms, self._spans, name)
+        # Called with a name, times a block as that stage of the frame: the class itself, without a call between.
+        self.stage = functools.partial(_Stage, self.ms, context.spans())
 
     def add(self, other: Timings) -> None:
         for name, ms in other.ms.items():

@@ -239,7 +239,7 @@ class JobIndex:
     def is_deleted(self, job_id: str) -> bool:
         return not self._select("id = ? AND state != 'deleted'", job_id)
 
-    def let_go(self, job_id: str) -> None:
+    def disown(self, job_id: str) -> None:
         """This owner no longer runs a deleted job."""
         with self._file.writing() as connection:
             connection.execute(

@@ -153,7 +153,7 @@ class JobRunner:
         except VideosUnavailable as error:
             self._wait_for_room(job, error)
         except (*PASSING, DeadlineExceeded) as error:
-            self._come_back(job, error)
+            self._postpone(job, error)
         except GatewayError as error:
             self._over(job, "failed", (error.code, error.detail))
         except OSError as error:
@@ -203,7 +203,7 @@ class JobRunner:
         """Let the files of a job go that was deleted while it ran."""
         if self._settled(lambda: self._index.is_deleted(job.id)):
             self._short.pop(job.id, None)
-            self._settled(lambda: self._index.let_go(job.id))
+            self._settled(lambda: self._index.disown(job.id))
             self._settled(self.remove_deleted)
 
     def _not_stored(self, job: Job, error: OSError) -> None:
@@ -213,7 +213,7 @@ class JobRunner:
             self._over(job, "failed", (VideosUnavailable.code, "the job's files are gone"))
         else:
             _log.warning("video %s: %s", job.id, error)
-            self._come_back(job, VideosUnavailable("the job's files can't be read or written"))
+            self._postpone(job, VideosUnavailable("the job's files can't be read or written"))
 
     def _wait_for_room(self, job: Job, error: Exception) -> None:
         """Put the job back into the queue with its input and its results so far, any number of times."""
@@ -223,7 +223,7 @@ class JobRunner:
         pause = min(_ROOM_S * times, _ROOM_LONGEST_S)
         self._put_back(job, pause, VideosUnavailable(_NO_ROOM), counts=False)
 
-    def _come_back(self, job: Job, error: GatewayError) -> None:
+    def _postpone(self, job: Job, error: GatewayError) -> None:
         """Put the job back into the queue; the obstacle may pass, even a backend or decoder that was too slow.
 
         A decoder that hangs again and again does so because of its file.

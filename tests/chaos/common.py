@@ -123,9 +123,9 @@ class Load:
         if seconds > self._limit_s:
             tally.hangs.append(f"{kind.name}: {seconds:.1f} s")
         if response is not None:
-            self._judge(kind, response, seconds)
+            self._count_answer(kind, response, seconds)
 
-    def _judge(self, kind: Kind, response: httpx2.Response, seconds: float) -> None:
+    def _count_answer(self, kind: Kind, response: httpx2.Response, seconds: float) -> None:
         tally = self.tally
         if response.status_code != 200:
             known = response.headers.get("content-type") == "application/problem+json"

@@ -67,7 +67,7 @@ def zeros(nbytes: int) -> bytes:
 
 def saved(kind: str, image: Image.Image, **how: object) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, kind, **how)  # type: ignore[arg-type]  # options differ by kind
+    image.save(buffer, kind, **how)
     return buffer.getvalue()
 
 

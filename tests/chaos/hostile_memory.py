@@ -134,7 +134,7 @@ def run(result: Path, times: int) -> int:
             http.timeout = httpx2.Timeout(120)
             process, probe, made = psutil.Process(pid), Probe(str(http.base_url)), bodies()
             try:
-                good = [("/v1/detect?branch=320", GOOD, {})]
+                good: list[Body] = [("/v1/detect?branch=320", GOOD, {})]
                 rows = {"good frames": measured(probe, process, lambda: attack(http, good, 50))}
                 for number in (1, 2):
                     rows[f"round {number}"] = measured(probe, process, lambda: attack(http, made, times))

@@ -201,7 +201,7 @@ async def run(kills: int) -> int:
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         with triton(folder) as server, RedisServer(folder / "redis") as redis:
-            service = Service(server, folder, session_store=redis.url)
+            service = Service(server.grpc_url, folder, session_store=redis.url)
             service.start()
             try:
                 await service.until_ready()

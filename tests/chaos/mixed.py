@@ -169,7 +169,7 @@ async def run(minutes: float) -> int:
 
 
 def report(load: Load, monkey: Monkey, left: list[str], minutes: float) -> int:
-    first = {}
+    first: dict[str, list[float | None]] = {}
     for what, ready in monkey.ready_at:
         later = [at for at in load.tally.good_at if at >= ready]
         first.setdefault(what, []).append(round(later[0] - ready, 3) if later else None)

@@ -22,7 +22,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 
 from support.models import repository as test_repository
 from support.models.timed import Timed
@@ -49,7 +48,7 @@ def gateway(engine: str, folder: Path) -> Iterator[Service]:
             repository = test_repository.build(folder / "models", [MODEL])
             Timed(repository, MODEL).takes(RUN_S)
             server = stack.enter_context(TritonServer(repository, folder / "triton.log", load=[MODEL]))
-            service = Service(server, folder, **settings)
+            service = Service(server.grpc_url, folder, **settings)
         else:
             own = {
                 "engine": "embedded",
@@ -57,7 +56,7 @@ def gateway(engine: str, folder: Path) -> Iterator[Service]:
                 "models": MODEL,
                 "embedded_threads": 1,
             }
-            service = Service(SimpleNamespace(grpc_url="127.0.0.1:1"), folder, **settings, **own)
+            service = Service("127.0.0.1:1", folder, **settings, **own)
         service.start()
         try:
             asyncio.run(service.until_ready())

@@ -33,12 +33,12 @@ def triton(folder: Path) -> Iterator[TritonServer]:
 class Service:
     """`gateway serve`, on the same port at every start."""
 
-    def __init__(self, server: TritonServer, folder: Path, **settings: object) -> None:
+    def __init__(self, triton_url: str, folder: Path, **settings: object) -> None:
         self.port = free_ports(1)[0]
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / "gateway.log"
         given = {
-            "engine": "triton", "triton_url": server.grpc_url, "repository": folder / "models", "port": self.port,
+            "engine": "triton", "triton_url": triton_url, "repository": folder / "models", "port": self.port,
             "triton_transport": "shared_memory", "variant": "n", "videos_folder": folder / "videos", **settings,
         }  # fmt: skip
         self._environment = {name: value for name, value in os.environ.items() if name[:8] != "GATEWAY_"}

@@ -150,7 +150,7 @@ def run(minutes: float, every: float) -> int:
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         with triton(folder) as server:
-            service = Service(server, folder, **SETTINGS)
+            service = Service(server.grpc_url, folder, **SETTINGS)
             service.start()
             try:
                 wait(service)

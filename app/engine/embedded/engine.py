@@ -342,7 +342,7 @@ class EmbeddedEngine:
             if readiness in NOT_THERE and self._pools.pop(branch.name, None) is not None:
                 _log.info("%s is gone: %s", branch.name, reason)
             if branch.name not in self._pools:
-                self._let_go(branch)
+                self._forget_models(branch)
             elif old is self._pools[branch.name]:
                 old = None  # it serves on
             self._note_loaded()
@@ -365,7 +365,7 @@ class EmbeddedEngine:
                 if old is not None:
                     old.close()
                 del old  # the last that holds the sessions, but for runs that are under way
-                self._let_go(one)
+                self._forget_models(one)
             for one in both:
                 self._publish(self._tried(self._load(one)))
             if self._states[branch.name].readiness in NOT_THERE:
@@ -385,7 +385,7 @@ class EmbeddedEngine:
             return candidate.with_state(failed(candidate.state, error, limit_s))
         return candidate
 
-    def _let_go(self, branch: Branch) -> None:
+    def _forget_models(self, branch: Branch) -> None:
         """Forget the branch's models that no other branch needs; their memory goes with their last lease."""
         for name in {model.name for model in branch.models} - self._needed_beside(branch):
             self._sessions.forget(name)

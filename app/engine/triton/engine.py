@@ -117,7 +117,7 @@ class TritonEngine:
         self._warmer = Warmer(self._first_run, limit_s, self._poll_now.set, order) if limit_s else None
         self._reload = Reloader(self._client, self._run_once, self._closing, limit_s or _RUN_S)
         pauses = self._options.reload_pause_s, self._options.reload_longest_s
-        self._quarantine = Quarantine(self._recover, self._judge, *pauses)
+        self._quarantine = Quarantine(self._recover, self._refresh_state, *pauses)
         self.refresh()
         self._files.wait(_FIRST_FILES_S)
         self._watch_states()
@@ -332,7 +332,7 @@ class TritonEngine:
             self._warmer.passed(branch, self._states[branch.name].version)
         return done
 
-    def _judge(self, name: str) -> None:
+    def _refresh_state(self, name: str) -> None:
         """Recompute the branch's state now instead of at the next poll, because its quarantine has changed."""
         if self._warmer is not None and self._quarantine.holds(name):
             self._warmer.forget(name)

@@ -142,7 +142,7 @@ def test_deleted_jobs_are_seen_by_nobody_and_go_when_nobody_runs_them(tmp_path: 
     assert index.get("a") is None
     assert index.is_deleted("a")
     assert index.removable() == []
-    index.let_go("a")
+    index.disown("a")
     assert index.removable() == ["a"]
     index.remove("a")
     assert index.counts() == {}

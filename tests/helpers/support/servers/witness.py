@@ -97,7 +97,7 @@ class Witness:
         """Make one request."""
         answer = self.gateway.post(f"/v1/detect?branch={STEADY}", content=_BODY)
         if answer.status_code == 200:
-            self._judge(answer.json())
+            self._check_answer(answer.json())
             self.red += self.gateway.get("/readyz").status_code != 200
             self.answers += 1
         else:
@@ -107,7 +107,7 @@ class Witness:
         while not self._stop.is_set():
             self.ask()
 
-    def _judge(self, answer: dict[str, object]) -> None:
+    def _check_answer(self, answer: dict[str, object]) -> None:
         found = [box["class_id"] for box in answer["detections"]]  # type: ignore[attr-defined]  # JSON
         used = answer["models_used"][0]  # type: ignore[index]  # JSON
         if len(found) != 1 or found[0] not in self.truth:
