@@ -45,12 +45,13 @@ from app.keys import signing
 from app.keys.access import Access
 from app.keys.rate_limit import OwnBuckets, SharedBuckets
 from app.media.image import ImageLimits
+from app.media.resizers.choice import resizer_named
 from app.metrics import Metrics
 from app.outgoing import UrlGuard
 from app.pipelines import inventory
 from app.pipelines.base import Router
 from app.pipelines.embedding_cache import EmbeddingCache
-from app.pipelines.pipeline_set import PipelineParts, PipelineSet
+from app.pipelines.pipeline_set import PipelineParts, PipelineSet, Resizing
 from app.pipelines.readiness import ReadyProbe
 from app.process import logs, malloc, shutdown
 from app.process.drain import Drain
@@ -391,8 +392,23 @@ def create_pipelines(
         raise RuntimeError(f"GATEWAY_VARIANT {fault}")
     router = Router(catalogue, engine, settings.variant, settings.detect_input)
     cache = EmbeddingCache(settings.text_cache_bytes, settings.text_cache_folder)
-    parts = PipelineParts(router, metrics, ImageLimits(settings.max_pixels), cache)
+    parts = PipelineParts(router, metrics, ImageLimits(settings.max_pixels), cache, create_resizing(settings))
     return PipelineSet(parts, families.pipelines)
+
+
+def create_resizing(settings: Settings) -> Resizing:
+    """Create what brings frames to a branch's size.
+
+    Raises:
+        RuntimeError: the package of the resizer is missing.
+    """
+    try:
+        return Resizing(resizer_named(settings.resizer), settings.scaled_jpeg)
+    except ImportError as error:
+        raise RuntimeError(
+            f"GATEWAY_RESIZER={settings.resizer} needs the package cykooz-resizer, which has no wheel for every "
+            "platform; auto takes Pillow where it is missing"
+        ) from error
 
 
 def _running(settings: Settings) -> int:

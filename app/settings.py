@@ -112,6 +112,19 @@ class Settings(BaseSettings):
         "the bytes) to an ensemble that prepares them. The boxes are the same. auto uses UINT8 if "
         "tensors are sent as bytes and the ensemble is READY.",
     )
+    resizer: Literal["auto", "fast", "pillow"] = Field(
+        "auto",
+        description="Library that brings frames to a branch's size (all families but detection, whose letterbox is "
+        "OpenCV's): fast is cykooz-resizer, which takes about a fifth of Pillow's time; the two differ by a level of "
+        "255 in a few pixels. auto is fast where it is installed: Linux on x86-64, macOS on Apple silicon. Answers "
+        "name it in models_used, as prepare, so two machines with two resizers give two signatures.",
+    )
+    scaled_jpeg: bool = Field(
+        False,
+        description="Decode a JPEG at 1/2, 1/4 or 1/8 of its size if its sides remain as long as the branch needs "
+        "(all families but detection). Faster for large pictures, and the pixels differ, see "
+        "docs/benchmarks/resize.md. Answers say so in models_used, as prepare.scaled_decode.",
+    )
     triton_tls_ca: OptionalPath = Field(
         None,
         description="CA certificates that verify Triton's certificate (PEM, with grpcs://); unset: the system's "

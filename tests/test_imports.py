@@ -13,7 +13,7 @@ from support.paths import ROOT
 ROOMS = ("app", "routing", "export", "triton_vision_gateway")
 SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 STDLIB = set(sys.stdlib_module_names)
-CODECS = {"cv2", "simplejpeg", "PIL", "av"}
+CODECS = {"cv2", "simplejpeg", "PIL", "av", "cykooz_resizer"}
 WEB = {
     "fastapi",
     "starlette",
@@ -52,6 +52,7 @@ ONLY_IN = {
     "app.engine.embedded": ("app.engine.embedded", "app.main"),
     "app.engine.fake": (),
     "av": ("app.media",),
+    "cykooz_resizer": ("app.media.resizers.fast",),
     "redis": ("app.state.redis",),
     "opentelemetry": ("app.process.tracing",),
     "app.process.tracing": ("app.main",),

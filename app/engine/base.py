@@ -67,8 +67,8 @@ class ModelState:
         return _LOADING_S if loading and self.retry_after is None else self.retry_after
 
     @cached_property
-    def derived(self) -> dict[int, tuple[object, Any]]:
-        """Objects derived from this state and another object: by the `id` of that, which stands beside it."""
+    def derived(self) -> dict[int, tuple[object, ...]]:
+        """Objects derived from this state and another object: by the `id` of that, which stands beside them."""
         return {}
 
     @cached_property

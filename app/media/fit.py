@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from app.vision.letterbox import Letterbox
 
 PAD = 114
+# What resizes here, as an answer's provenance names it.
+LIBRARY, VERSION, FILTER = "opencv", cv2.__version__, "linear"
 _UNCHANGED = (1.0, 1.0, 1.0)
 
 

@@ -67,12 +67,14 @@ def is_picture(head: bytes) -> bool:
     return True
 
 
-def decode_image(data: bytes, limits: ImageLimits | None = None) -> Pixels:
+def decode_image(data: bytes, limits: ImageLimits | None = None, least_side: int = 0) -> Pixels:
     """Decode one still picture.
 
     Args:
         data: a complete JPEG, PNG, WebP or BMP file.
         limits: pixels are counted from the header before decoding.
+        least_side: of a JPEG, decode a fraction of the size (at most half of it) that has this many rows and columns,
+            where there is one; 0: decode all of it.
 
     Returns:
         `[height, width, 3]` uint8 RGB, C-contiguous, as a viewer shows it (EXIF orientation applied).
@@ -87,11 +89,32 @@ def decode_image(data: bytes, limits: ImageLimits | None = None) -> Pixels:
     try:
         header = codec.read(data)
         _check_size(header, limits or ImageLimits())
-        pixels, turned = codec.decode(data, header)
+        pixels, turned = (
+            jpeg.decode(data, header, least_side) if codec is jpeg else codec.decode(data, header)
+        )
         return pixels if turned == UPRIGHT else upright(pixels, turned)
     except GatewayError:
         raise
     except Exception as error:  # what a parser meets in damaged bytes: the words are ours
+        raise damaged(name, "it can't be decoded") from error
+
+
+def size_of_scalable(data: bytes, limits: ImageLimits) -> tuple[int, int] | None:
+    """Return width and height of a picture as shown, if it is of a kind that can be decoded at a fraction of its size.
+
+    Raises:
+        InvalidImage, ImageTooLarge, UnsupportedMediaType: as `decode_image`.
+    """
+    name = sniff(data)
+    if name != "JPEG":
+        return None
+    try:
+        header = jpeg.read(data)
+        _check_size(header, limits)
+        return jpeg.size_shown(data, header)
+    except GatewayError:
+        raise
+    except Exception as error:  # as above
         raise damaged(name, "it can't be decoded") from error
 
 

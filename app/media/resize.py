@@ -1,61 +1,66 @@
-"""A frame into a branch's square of raw pixels: stretched, or its middle cut out.
-
-Pillow's resampling, which the reference processors (torchvision, transformers) use: its filters grow with the scale,
-so that shrinking doesn't alias.
-"""
+"""A frame into a branch's square of raw pixels: stretched, or its middle cut out; and maps back to a frame's size."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "linear": Image.Resampling.BILINEAR}
-# Of longer frames only what the square shows is resized: the rest would only cost memory.
-_LONGEST_ASPECT = 8
-_SUPPORT = 2  # of the widest filter (bicubic), in pixels of the smaller scale
+from app.media.resizers.base import Axis, Resizer
+
+Fit = Literal["crop", "stretch"]
 
 
-def fit_square(
+def square_into(
+    resizer: Resizer,
     rgb: NDArray[np.uint8],
-    size: int,
-    fit: Literal["crop", "stretch"],
+    target: NDArray[np.uint8],
+    fit: Fit,
     interpolation: str,
     crop_ratio: float = 1.0,
-) -> NDArray[np.uint8]:
-    """The frame at `size` x `size`.
+) -> None:
+    """Write the frame into a square.
 
     Args:
+        resizer: of the service.
         rgb: `[height, width, 3]` uint8.
-        size: side of the square in pixels.
+        target: `[size, size, 3]` uint8, C-contiguous, such as a lease's input; every element is written.
         fit: `stretch` resizes each axis on its own; `crop` brings the shorter side to `size / crop_ratio`, keeps the
             aspect ratio (the longer side cut to whole pixels), and takes the middle.
-        interpolation: `bicubic` or `linear`.
+        interpolation: `bicubic` or `linear`, see `resizers.base.FILTERS`.
         crop_ratio: the part of the shorter side that the square shows.
-
-    Returns:
-        `[size, size, 3]` uint8; the frame itself where it has that size already.
     """
-    resample = _FILTERS[interpolation]
-    if rgb.shape[:2] == (size, size) and (fit == "stretch" or crop_ratio == 1):
-        return rgb
-    if fit == "stretch":
-        return np.asarray(Image.fromarray(rgb).resize((size, size), resample))
     height, width = rgb.shape[:2]
-    short = round(size / crop_ratio)
-    target = (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
-    if max(width, height) > _LONGEST_ASPECT * min(width, height):
-        return _middle(rgb, target, size, resample)
-    resized = Image.fromarray(rgb)
-    if target != (width, height):
-        resized = resized.resize(target, resample)
-    left, top = round((target[0] - size) / 2), round((target[1] - size) / 2)
-    return np.asarray(resized.crop((left, top, left + size, top + size)))
+    columns, rows = shown(width, height, len(target), fit, crop_ratio)
+    if columns.copied and rows.copied:
+        target[:] = rgb[rows.pixels, columns.pixels]
+    else:
+        resizer.resize_into(rgb, columns, rows, interpolation, target)
+
+
+def shown(width: int, height: int, size: int, fit: Fit, crop_ratio: float = 1.0) -> tuple[Axis, Axis]:
+    """The columns and rows of a frame that its square shows; see `square_into`."""
+    if fit == "stretch":
+        return Axis(width, 0.0, float(width), size), Axis(height, 0.0, float(height), size)
+    short = shortest_side(size, fit, crop_ratio)
+    across, down = (
+        (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
+    )
+    return _middle(width, across, size), _middle(height, down, size)
+
+
+def shortest_side(size: int, fit: Fit, crop_ratio: float = 1.0) -> int:
+    """Length of the shorter side of the frame of which a square of `size` is cut, or of the square itself."""
+    return size if fit == "stretch" else round(size / crop_ratio)
+
+
+def _middle(length: int, resized: int, size: int) -> Axis:
+    """The part of an axis of `length` pixels that the middle `size` of its `resized` pixels show."""
+    first, scale = round((resized - size) / 2), length / resized
+    return Axis(length, first * scale, min(length, (first + size) * scale), size)
 
 
 def normalized_into(
@@ -78,34 +83,6 @@ def normalized_into(
         np.divide(square[..., channel], np.float32(scale), out=planes[channel])
         planes[channel] -= np.float32(m)
         planes[channel] /= np.float32(s)
-
-
-def _middle(
-    rgb: NDArray[np.uint8], target: tuple[int, int], size: int, resample: Image.Resampling
-) -> NDArray[np.uint8]:
-    """The middle square of the frame at `target` size, without resizing what lies beyond it.
-
-    Pixels are those of resizing all of it and cutting, within 2 levels of 255: Pillow keeps the corners of the part in
-    single precision. Its passes come in the order in which it would take them for the whole frame.
-    """
-    height, width = rgb.shape[:2]
-    columns, (left, right) = _shown(width, target[0], size)
-    rows, (top, bottom) = _shown(height, target[1], size)
-    image = Image.fromarray(np.ascontiguousarray(rgb[rows, columns]))
-    if target[1] < height and height > width:
-        image = image.resize((image.width, size), resample, (0, top, image.width, bottom))
-        return np.asarray(image.resize((size, size), resample, (left, 0, right, size)))
-    image = image.resize((size, image.height), resample, (left, 0, right, image.height))
-    return np.asarray(image.resize((size, size), resample, (0, top, size, bottom)))
-
-
-def _shown(length: int, target: int, size: int) -> tuple[slice, tuple[float, float]]:
-    """The source pixels that an axis of the square needs, and where among them it begins and ends."""
-    first, scale = round((target - size) / 2), length / target
-    begin, end = first * scale, min(length, (first + size) * scale)
-    margin = math.ceil(_SUPPORT * max(1.0, scale)) + 1
-    low, high = max(0, math.floor(begin) - margin), min(length, math.ceil(end) + margin)
-    return slice(low, high), (begin - low, end - low)
 
 
 def resize_map(

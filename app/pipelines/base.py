@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from app import context
 from app.deadline import Deadline
@@ -17,7 +17,13 @@ from app.hints import did_you_mean
 from app.metrics import Metrics
 from routing.catalogue import TIERS, Branch, Catalogue, Family, TensorSpec
 from routing.policy import Decision, FrameFacts, Readiness, RoutingError, Wishes, instead, route, variant_of
-from routing.provenance import ModelUsed, model_signature, models_used, resolved_model_mapping
+from routing.provenance import (
+    ModelUsed,
+    ResizedBy,
+    model_signature,
+    models_used,
+    resolved_model_mapping,
+)
 
 DetectInput = Literal["auto", "fp32", "uint8"]
 STAGES = ("decode", "queue", "prepare", "infer", "finish", "encode")
@@ -86,12 +92,18 @@ class leased:  # noqa: N801  # used like the function that it would be, in a qua
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """The branch that served a frame, the decision behind it, and the model."""
+    """The branch that served a frame, the decision behind it, the model, and what resized the frame for it."""
 
     family: Family
     decision: Decision
     model: ModelState
     timings: Timings
+    resized: ResizedBy | None = None
+
+    @property
+    def used(self) -> ModelUsed:
+        """The entry of `models_used[]`."""
+        return used_with(self.model.used, self.resized)
 
     @property
     def warnings(self) -> list[str]:
@@ -123,12 +135,11 @@ class Served:
         context.note_served(self.family.name, self.decision.branch.name)
         derived = self.model.derived
         known = derived.get(id(self.decision))
-        if known is None or known[0] is not self.decision:
+        if known is None or known[0] is not self.decision or known[1] != self.resized:
             if len(derived) >= _MOST_REMEMBERED:
                 derived.clear()
-            known = derived[id(self.decision)] = (self.decision, self._describe())
-        description: Mapping[str, Any] = known[1]
-        return description
+            known = derived[id(self.decision)] = (self.decision, self.resized, self._describe())
+        return cast("Mapping[str, Any]", known[2])
 
     def _describe(self) -> Mapping[str, Any]:
         return {
@@ -137,6 +148,12 @@ class Served:
             "degraded": self.decision.degraded,
             "warnings": self.warnings,
         }
+
+
+@functools.lru_cache(maxsize=_MOST_REMEMBERED)
+def used_with(used: ModelUsed, resized: ResizedBy | None) -> ModelUsed:
+    """The entry of `models_used[]` of a model whose input was resized so."""
+    return replace(used, prepare=resized)
 
 
 @functools.lru_cache(maxsize=_MOST_REMEMBERED)
@@ -161,7 +178,7 @@ def provenance(served: Iterable[Served]) -> dict[str, Any]:
     served = list(served)
     for frame in served:
         context.note_served(frame.family.name, frame.decision.branch.name)
-    made_by = {(s.family.component, s.decision.branch.name, s.model.used) for s in served}
+    made_by = {(s.family.component, s.decision.branch.name, s.used) for s in served}
     return dict(_provenance(frozenset(made_by)))
 
 
@@ -301,6 +318,7 @@ class Framed:
     """Context of a decoded frame: its size, the caller's wishes, its deadline and its timings.
 
     `decision` is that of the whole video, where the frame belongs to one; otherwise the frame is routed by itself.
+    `resized`: what resized the frame, where more than the service's resizer did; its size in `facts` is the source's.
     """
 
     facts: FrameFacts
@@ -308,6 +326,7 @@ class Framed:
     deadline: Deadline
     timings: Timings
     decision: Decision | None = None
+    resized: ResizedBy | None = None
 
     def decide(self, router: Router, family: str) -> Decision:
         """See `Router.decide`."""

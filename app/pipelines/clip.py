@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from app.deadline import Deadline
 from app.errors import InferenceFailed, InvalidParameter, ModelNotReady, PromptTooLong
 from app.media.encodings import npy_bytes
+from app.media.resize import Fit
 from app.media.vocabulary import clip_merges
 from app.metrics import Metrics
 from app.pipelines.base import Framed, Router, Served, Timings, leased, observe
-from app.pipelines.dense import Analysis, DensePipeline, Fit
+from app.pipelines.dense import Analysis, DensePipeline
 from app.pipelines.embedding_cache import EmbeddingCache
 from app.pipelines.pipeline_set import PipelineParts
 from app.vision.embeddings import l2_normalized, softmax

@@ -3,45 +3,69 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal, Self
+from dataclasses import dataclass, field
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.deadline import Deadline
+from app.engine.base import Lease
 from app.errors import InferenceFailed, InvalidParameter
-from app.media.image import ImageLimits, decode_image
-from app.media.resize import fit_square, normalized_into
+from app.media.image import ImageLimits, decode_image, size_of_scalable
+from app.media.resize import Fit, normalized_into, shortest_side, square_into
 from app.metrics import Metrics
 from app.pipelines.base import Framed, Router, Served, Timings, leased, observe, on_branch
-from app.pipelines.pipeline_set import PipelineParts
+from app.pipelines.pipeline_set import PipelineParts, Resizing
+from routing.catalogue import Branch
 from routing.policy import Decision, FrameFacts, Wishes
 
-Fit = Literal["crop", "stretch"]
 Analysis = tuple[int | None, int | None]
 
 
 @dataclass(frozen=True, slots=True)
 class DensePipeline:
-    """decode -> route -> fit into the square -> run; `fit` None is the catalogue's rule."""
+    """decode -> route -> fit into the lease's square -> run; `fit` None is the catalogue's rule."""
 
     family: ClassVar[str]
     router: Router
     metrics: Metrics
     limits: ImageLimits
+    resizing: Resizing = field(default_factory=Resizing)
 
     @classmethod
     def made_from(cls, parts: PipelineParts) -> Self:
-        return cls(parts.router, parts.metrics, parts.limits)
+        return cls(parts.router, parts.metrics, parts.limits, parts.resizing)
 
-    def decode(self, data: bytes, deadline: Deadline, timings: Timings) -> NDArray[np.uint8]:
-        """`[height, width, 3]` uint8 RGB of one encoded picture."""
+    def decode(
+        self,
+        data: bytes,
+        wishes: Wishes,
+        deadline: Deadline,
+        timings: Timings,
+        analysis: Analysis = (None, None),
+        fit: Fit | None = None,
+    ) -> tuple[NDArray[np.uint8], Framed]:
+        """One encoded picture: `[height, width, 3]` uint8 RGB, and its context.
+
+        With `scaled_jpeg`, the pixels of a large JPEG are those of a smaller picture; `Framed.facts` has its true size.
+        """
         deadline.check("queue")
         with timings.stage("decode"):
-            rgb = decode_image(data, self.limits)
+            size = size_of_scalable(data, self.limits) if self.resizing.scaled_jpeg else None
+        if size is None:
+            with timings.stage("decode"):
+                rgb = decode_image(data, self.limits)
+            size, resized = (rgb.shape[1], rgb.shape[0]), None
+            facts = FrameFacts(*size, *analysis)
+        else:
+            facts = FrameFacts(*size, *analysis)
+            branch = self.router.decide(self.family, facts, wishes).branch
+            with timings.stage("decode"):
+                rgb = decode_image(data, self.limits, _least_side(branch, fit))
+            resized = self.resizing.of(branch, picture=True)
         deadline.check("decode")
-        return rgb
+        return rgb, Framed(facts, wishes, deadline, timings, resized=resized)
 
     def run_picture(
         self,
@@ -52,12 +76,9 @@ class DensePipeline:
         fit: Fit | None = None,
     ) -> tuple[NDArray[np.float32], tuple[int, int], Served]:
         """`run_frames` on one encoded picture: the output, the picture's `(width, height)`, and what served."""
-        timings = Timings()
-        rgb = self.decode(data, deadline, timings)
-        height, width = rgb.shape[:2]
-        frame = Framed(FrameFacts(width, height, *analysis), wishes, deadline, timings)
-        values, served = self.run_frames([rgb], frame, fit)
-        return values, (width, height), served
+        rgb, framed = self.decode(data, wishes, deadline, Timings(), analysis, fit)
+        values, served = self.run_frames([rgb], framed, fit)
+        return values, (framed.facts.width, framed.facts.height), served
 
     def observe(self, served: Served) -> None:
         """See `base.observe`."""
@@ -83,23 +104,11 @@ class DensePipeline:
     ) -> tuple[NDArray[np.float32], Served]:
         described = self.router.catalogue.families[decision.branch.family]
         deadline, timings = framed.deadline, framed.timings
-        branch, prepare = decision.branch, decision.branch.prepare
-        if prepare is None or branch.size is None or prepare.fit == "letterbox":
-            raise InvalidParameter(f"{described.name} takes no raw frames")
-        with timings.stage("prepare"):
-            squares = [
-                fit_square(frame, branch.size, fit or prepare.fit, prepare.interpolation, prepare.crop_ratio)
-                for frame in frames
-            ]
-        deadline.check("prepare")
+        branch = decision.branch
+        resized = framed.resized or self.resizing.of(branch)
         with leased(self.router.engine, branch, deadline, timings) as lease:
             with timings.stage("prepare"):
-                for spec, square in zip(branch.inputs, squares, strict=True):
-                    if spec.datatype == "UINT8":
-                        lease.inputs[spec.name][0] = square
-                    else:
-                        planes = lease.inputs[spec.name][0]
-                        normalized_into(square, planes, prepare.scale, prepare.mean, prepare.std)
+                self._place(frames, lease, branch, fit)
             deadline.check("prepare")
             with timings.stage("infer"):
                 lease.run(deadline)
@@ -110,4 +119,31 @@ class DensePipeline:
         if not (np.isfinite(values.min()) and np.isfinite(values.max())):  # a NaN anywhere is the least
             raise InferenceFailed(f"{branch.name} answered numbers that are not finite")
         deadline.check("finish")
-        return values, Served(described, decision, model, timings)
+        return values, Served(described, decision, model, timings, resized)
+
+    def _place(
+        self, frames: Sequence[NDArray[np.uint8]], lease: Lease, branch: Branch, fit: Fit | None
+    ) -> None:
+        """Write each frame into the input that is its own, as the branch wants it."""
+        prepare = branch.prepare
+        if prepare is None or branch.size is None or prepare.fit == "letterbox":
+            raise InvalidParameter(f"{branch.family} takes no raw frames")
+        how = fit or prepare.fit, prepare.interpolation, prepare.crop_ratio
+        for spec, frame in zip(branch.inputs, frames, strict=True):
+            target = lease.inputs[spec.name][0]
+            if spec.datatype == "UINT8":
+                square_into(self.resizing.resizer, frame, target, *how)
+            else:
+                square = lease.workspace.get("square")
+                if square is None:
+                    square = lease.workspace["square"] = np.empty((branch.size, branch.size, 3), np.uint8)
+                square_into(self.resizing.resizer, frame, square, *how)
+                normalized_into(square, target, prepare.scale, prepare.mean, prepare.std)
+
+
+def _least_side(branch: Branch, fit: Fit | None) -> int:
+    """Pixels that each side of a picture must have for this branch; 0: all that it has."""
+    prepare = branch.prepare
+    if prepare is None or branch.size is None or prepare.fit == "letterbox":
+        return 0
+    return shortest_side(branch.size, fit or prepare.fit, prepare.crop_ratio)

@@ -14,7 +14,7 @@ from app.media.resize import resize_map
 from app.pipelines.base import Framed, Served, Timings
 from app.pipelines.dense import Analysis, DensePipeline
 from app.vision import depth as depths
-from routing.policy import FrameFacts, Wishes
+from routing.policy import Wishes
 
 Size = Literal["source", "branch"]
 
@@ -62,17 +62,13 @@ class DepthPipeline(DensePipeline):
         Raises:
             GatewayError: see `decode_image`, `Router.decide`, `Engine.lease` and `Lease.run`.
         """
-        timings = Timings()
-        rgb = self.decode(data, deadline, timings)
-        height, width = rgb.shape[:2]
-        return self.on_frame(
-            rgb, Framed(FrameFacts(width, height, *analysis), wishes, deadline, timings), size
-        )
+        rgb, framed = self.decode(data, wishes, deadline, Timings(), analysis)
+        return self.on_frame(rgb, framed, size)
 
     def on_frame(self, rgb: NDArray[np.uint8], framed: Framed, size: Size = "source") -> DepthMap:
         """Depth of one decoded frame `[height, width, 3]` uint8 RGB."""
         values, served = self.run_frames([rgb], framed)
-        height, width = rgb.shape[:2]
+        width, height = framed.facts.width, framed.facts.height
         with served.timings.stage("finish"):
             if size == "source":
                 values = resize_map(values, width, height)

@@ -17,7 +17,7 @@ from app.media.image import ImageLimits, decode_image
 from app.media.overlays import draw_boxes, picture_bytes
 from app.metrics import Metrics
 from app.pipelines.base import Framed, Router, Served, Timings, leased, observe, on_branch
-from app.pipelines.pipeline_set import PipelineParts
+from app.pipelines.pipeline_set import LETTERBOX, PipelineParts
 from app.vision.letterbox import Letterbox
 from app.vision.yolo import detect
 from routing.catalogue import Branch
@@ -197,7 +197,7 @@ class DetectPipeline:
                 boxes = geometry.undo(found.boxes)
             deadline.check("finish")
             model = lease.model
-        served = Served(family, decision, model, timings)
+        served = Served(family, decision, model, timings, LETTERBOX)
         observe(self.metrics, served)
         labels = model.weights.labels or branch.labels
         return Detections(boxes, found.scores, found.class_ids, labels, rgb, served)

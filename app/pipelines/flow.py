@@ -15,7 +15,7 @@ from app.media.resize import resize_map
 from app.pipelines.base import Framed, Served, Timings
 from app.pipelines.dense import Analysis, DensePipeline
 from app.vision import flow as flows
-from routing.policy import FrameFacts, Wishes
+from routing.policy import Wishes
 
 _STRIP = 64  # rows of a picture that are coloured at once
 
@@ -81,20 +81,19 @@ class FlowPipeline(DensePipeline):
             GatewayError: see `decode_image`, `Router.decide`, `Engine.lease` and `Lease.run`.
         """
         timings = Timings()
-        frames = [self.decode(data, deadline, timings) for data in (first, second)]
-        height, width = frames[0].shape[:2]
-        if frames[1].shape != frames[0].shape:
-            other = f"{frames[1].shape[1]}x{frames[1].shape[0]}"
-            raise InvalidParameter(f"the frames differ in size: {width}x{height} and {other}")
-        framed = Framed(FrameFacts(width, height, *analysis), wishes, deadline, timings)
-        return self.on_frames(frames[0], frames[1], framed, size)
+        rgb, framed = self.decode(first, wishes, deadline, timings, analysis)
+        other, others = self.decode(second, wishes, deadline, timings, analysis)
+        if framed.facts != others.facts:
+            sizes = " and ".join(f"{facts.width}x{facts.height}" for facts in (framed.facts, others.facts))
+            raise InvalidParameter(f"the frames differ in size: {sizes}")
+        return self.on_frames(rgb, other, framed, size)
 
     def on_frames(
         self, first: NDArray[np.uint8], second: NDArray[np.uint8], framed: Framed, size: str = "source"
     ) -> FlowField:
         """Flow between two decoded frames `[height, width, 3]` uint8 RGB of one size."""
         values, served = self.run_frames([first, second], framed)
-        height, width = first.shape[:2]
+        width, height = framed.facts.width, framed.facts.height
         with served.timings.stage("finish"):
             values = flows.scale_to(values, width, height)
             if size == "source":

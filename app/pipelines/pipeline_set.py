@@ -3,18 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, Self, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.deadline import Deadline
+from app.media import fit
 from app.media.image import ImageLimits
+from app.media.pictures.jpeg import SCALED_DECODE
+from app.media.resizers.base import FILTERS, Resizer
+from app.media.resizers.choice import resizer_named
 from app.metrics import Metrics
 from app.pipelines.base import Framed, Router, Served
 from app.pipelines.embedding_cache import EmbeddingCache
+from routing.catalogue import Branch
 from routing.policy import Wishes
+from routing.provenance import ResizedBy
+
+# Of detection's letterbox, see `app.media.fit`.
+LETTERBOX = ResizedBy(fit.LIBRARY, fit.VERSION, fit.FILTER)
+
+
+@dataclass(frozen=True, slots=True)
+class Resizing:
+    """The way of frames to a branch's size.
+
+    `scaled_jpeg`: decode a JPEG whose sides are at least twice as long as the branch needs at a fraction of its size.
+    """
+
+    resizer: Resizer = field(default_factory=lambda: resizer_named("auto"))
+    scaled_jpeg: bool = False
+
+    def of(self, branch: Branch, *, picture: bool = False) -> ResizedBy | None:
+        """Return what resizes the frames of a branch, as it stands in provenance; None: it takes none.
+
+        Args:
+            branch: to be run.
+            picture: the frame is an encoded picture, so that `scaled_jpeg` counts.
+        """
+        if branch.prepare is None:
+            return None
+        if branch.prepare.fit == "letterbox":
+            return LETTERBOX
+        scaled = SCALED_DECODE if picture and self.scaled_jpeg else None
+        filter_ = FILTERS[branch.prepare.interpolation]
+        return ResizedBy(self.resizer.library, self.resizer.version, filter_, scaled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +60,7 @@ class PipelineParts:
     metrics: Metrics
     limits: ImageLimits
     text_cache: EmbeddingCache
+    resizing: Resizing = field(default_factory=Resizing)
 
 
 class Pipeline(Protocol):
@@ -98,6 +134,7 @@ class PipelineSet:
     def __init__(self, parts: PipelineParts, kinds: Iterable[type[Pipeline]]) -> None:
         self.router = parts.router
         self.metrics = parts.metrics
+        self.resizing = parts.resizing
         made = {kind: kind.made_from(parts) for kind in kinds}
         self.of: PipelineOf = cast(
             "PipelineOf", made.__getitem__

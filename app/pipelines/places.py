@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.deadline import Deadline
+from app.media.resize import Fit
 from app.pipelines.base import Framed, Served
-from app.pipelines.dense import Analysis, DensePipeline, Fit
+from app.pipelines.dense import Analysis, DensePipeline
 from app.vision.embeddings import softmax, top_k
 from routing.policy import Wishes
 
@@ -60,7 +61,7 @@ class PlacesPipeline(DensePipeline):
     def on_frame(self, rgb: NDArray[np.uint8], framed: Framed, fit: Fit | None = None) -> Scenes:
         """Scene of one decoded frame `[height, width, 3]` uint8 RGB."""
         logits, served = self.run_frames([rgb], framed, fit)
-        return self._finish(logits, rgb.shape[1], rgb.shape[0], served)
+        return self._finish(logits, framed.facts.width, framed.facts.height, served)
 
     def _finish(self, logits: NDArray[np.float32], width: int, height: int, served: Served) -> Scenes:
         with served.timings.stage("finish"):

@@ -11,6 +11,7 @@ from app.pipelines.base import Served, Timings
 from routing import provenance
 from routing.catalogue import Family
 from routing.policy import Decision
+from routing.provenance import ModelUsed, ResizedBy
 
 
 @dataclass(slots=True)
@@ -20,23 +21,24 @@ class Tally:
     timings: Timings = field(default_factory=Timings)
     warnings: set[str] = field(default_factory=set)
     degraded: bool = False
-    used: list[dict[str, str]] = field(default_factory=list)
+    used: list[provenance.Entry] = field(default_factory=list)
     chosen: set[tuple[str, str]] = field(default_factory=set)  # component, branch
-    _latest: ModelState | None = None
+    _latest: tuple[ModelState, ResizedBy | None] | None = None
 
     def add(self, served: Served) -> None:
         """Count one answer."""
         self.timings.add(served.timings)
-        if served.model is not self._latest:  # a model's state is one object until the engine looks again
-            self.expect(served.family, served.decision, served.model)
+        latest = self._latest  # a model's state is one object until the engine looks again
+        if latest is None or served.model is not latest[0] or served.resized != latest[1]:
+            self.expect(served.family, served.decision, served.used)
             self.warnings.update(served.warnings)
-            self._latest = served.model
+            self._latest = served.model, served.resized
 
-    def expect(self, family: Family, decision: Decision, model: ModelState) -> None:
+    def expect(self, family: Family, decision: Decision, used: ModelUsed) -> None:
         """Count a model that will answer."""
         self.degraded = self.degraded or decision.degraded
         self.warnings.update(decision.warnings)
-        self.used = provenance.merged([self.used, [model.used.to_dict()]])
+        self.used = provenance.merged([self.used, [used.to_dict()]])
         self.chosen.add((family.component, decision.branch.name))
 
     def merge(self, other: Tally) -> None:

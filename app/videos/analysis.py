@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 from app.deadline import Deadline
 from app.errors import DeadlineExceeded, GatewayError, InvalidVideo
 from app.media.video.reader import VideoFacts, VideoLimits, VideoReader
+from app.pipelines.base import used_with
 from app.pipelines.frames import Frame, FramesInOrder, Patience, Sample, Step, frames_in_order
 from app.pipelines.pipeline_set import PipelineSet
 from app.pipelines.tally import Tally, merged
@@ -231,8 +232,9 @@ class VideoAnalysis:
         tallies = {component.name: Tally() for component in components}
         for component in components:
             for family, decision in component.decisions():
-                model = states[decision.branch.name]
-                tallies[component.name].expect(router.catalogue[family], decision, model)
+                branch = decision.branch
+                used = used_with(states[branch.name].used, self._pipelines.resizing.of(branch))
+                tallies[component.name].expect(router.catalogue[family], decision, used)
         return tallies
 
     def _frames(self, reader: VideoReader, run: _Run) -> None:

@@ -2,6 +2,9 @@
 
 The golden answers are those of transformers (DPT, CLIP, with their own processors) and torchvision (RAFT, ResNet50),
 with the weights that the exporters call random, seed 0: see `tests/helpers/golden/make_{dense,clip,places}.py`.
+
+These answers are those to Pillow's pixels, so Pillow resizes here. The other resizer gives those of torchvision, bit by
+bit (`tests/app/media/test_resize.py`); with random weights the two official processors differ by up to 2 % of a depth.
 """
 
 from __future__ import annotations
@@ -69,7 +72,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     folder = tmp_path_factory.mktemp("exported")
     command = [EXPORT_PYTHON, "-P", "-c", _EXPORT, str(folder), *BRANCHES]
     subprocess.run(command, cwd=folder, check=True, timeout=1800)
-    settings = {"require_ready": ",".join(BRANCHES), "embedded_threads": 2, "leases": 1}
+    settings = {"require_ready": ",".join(BRANCHES), "embedded_threads": 2, "leases": 1, "resizer": "pillow"}
     with client(folder / "models", **settings) as running:
         yield running
 

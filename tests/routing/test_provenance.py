@@ -8,11 +8,12 @@ import hashlib
 import pytest
 
 from routing import catalogue as catalogues
-from routing.provenance import ModelUsed, model_signature, models_used, resolved_model_mapping
+from routing.provenance import ModelUsed, ResizedBy, model_signature, models_used, resolved_model_mapping
 
 CATALOGUE = catalogues.load()
 YOLO = ModelUsed("yolo11x_640", "1", "sha256:aa", "pretrained", "triton", "onnx", "fp32", "cuda:0")
 DEPTH = ModelUsed("midas_384", "1", "sha256:bb", "random", "triton", "onnx", "fp32", "cuda:0", "sha256:cc")
+RESIZED = dataclasses.replace(DEPTH, prepare=ResizedBy("pillow", "13.0.0", "bicubic, antialiased"))
 
 
 def test_the_signature_of_a_known_list_never_changes() -> None:
@@ -35,11 +36,22 @@ def test_order_and_repetition_don_t_matter() -> None:
     assert model_signature(list(reversed(once))) == model_signature(once)
 
 
-@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(ModelUsed)])
+@pytest.mark.parametrize(
+    "name", [field.name for field in dataclasses.fields(ModelUsed) if field.name != "prepare"]
+)
 def test_every_field_changes_the_signature(name: str) -> None:
     """Another engine, precision, device, version or digest is another signature."""
     other = dataclasses.replace(DEPTH, **{name: "different"})
     assert model_signature(models_used([other])) != model_signature(models_used([DEPTH]))
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(ResizedBy)])
+def test_every_field_of_what_resized_the_input_changes_the_signature(name: str) -> None:
+    """Another library, version or filter gives other pixels, and so does decoding at a fraction of the size."""
+    assert RESIZED.prepare is not None
+    other = dataclasses.replace(RESIZED, prepare=dataclasses.replace(RESIZED.prepare, **{name: "different"}))
+    assert model_signature(models_used([other])) != model_signature(models_used([RESIZED]))
+    assert model_signature(models_used([RESIZED])) != model_signature(models_used([DEPTH]))
 
 
 def test_a_model_without_a_preprocess_graph_has_the_contract_s_keys_and_no_other() -> None:
@@ -48,6 +60,10 @@ def test_a_model_without_a_preprocess_graph_has_the_contract_s_keys_and_no_other
         "model_name", "model_version", "weights_digest", "weights", "runtime", "engine", "precision", "device",
     }  # fmt: skip
     assert set(DEPTH.to_dict()) - set(YOLO.to_dict()) == {"preprocess_digest"}
+    assert RESIZED.to_dict() == {
+        **DEPTH.to_dict(),
+        "prepare": {"library": "pillow", "version": "13.0.0", "filter": "bicubic, antialiased"},
+    }
 
 
 def test_the_mapping_goes_from_component_to_branch() -> None:

@@ -10,6 +10,12 @@ from typing import Any
 
 _DIGEST = "sha256:6b5a5dfcb1b5e2f5ab8ee0d1f1cd21d1e8f6ee8b0ac1e5a0d7dd1f5f7d2a9c11"
 _SIGNATURE = "1f0c8c4a0f8be9d5b2d5a2c1d4c9b7c0e6f9a3b8d7c6e5f4a3b2c1d0e9f8a7b6"
+_LINEAR = {"library": "cykooz-resizer", "version": "4.0.1", "filter": "linear, antialiased"}
+_BICUBIC = {**_LINEAR, "filter": "bicubic, antialiased"}
+_PREPARE: Mapping[str, Mapping[str, str]] = {
+    "detect": {"library": "opencv", "version": "5.0.0", "filter": "linear"},
+    "depth": _BICUBIC, "clip_image": _BICUBIC, "flow": _LINEAR, "places": _LINEAR,
+}  # fmt: skip
 _MOMENT = "2026-11-29T12:00:00.000+00:00"
 
 
@@ -22,13 +28,15 @@ def branch(name: str, family: str, size: int | None, variant: str | None = None)
     }  # fmt: skip
 
 
-def provenance(component: str, name: str) -> dict[str, Any]:
+def provenance(component: str, name: str, family: str) -> dict[str, Any]:
+    prepare = _PREPARE.get(family)
     return {
         "resolved_model_mapping": {component: name},
         "models_used": [
             {
                 "model_name": name, "model_version": "1", "weights_digest": _DIGEST, "weights": "pretrained",
                 "runtime": "triton", "engine": "onnx", "precision": "fp32", "device": "cuda:0",
+                **({} if prepare is None else {"prepare": prepare}),
             }
         ],
         "model_signature": _SIGNATURE,
@@ -39,7 +47,7 @@ def provenance(component: str, name: str) -> dict[str, Any]:
 def served(component: str, name: str, family: str, size: int | None, variant: str | None = None) -> Any:
     return {
         "branch": branch(name, family, size, variant),
-        **provenance(component, name),
+        **provenance(component, name, family),
         "warnings": [],
     }
 

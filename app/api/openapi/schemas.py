@@ -67,6 +67,19 @@ class BranchChosen(Schema):
     passed_over: list[PassedOver]
 
 
+class ResizedBy(Schema):
+    """The library that brought frames to the branch's size. Other libraries, versions and filters give other pixels."""
+
+    library: str = Field(examples=["cykooz-resizer", "pillow", "opencv"])
+    version: str = Field(examples=["4.0.1"])
+    filter: str = Field(examples=["bicubic, antialiased"])
+    scaled_decode: str | None = Field(
+        None,
+        description="The library that decodes large JPEGs at a fraction of their size (GATEWAY_SCALED_JPEG); absent: "
+        "pictures are decoded whole.",
+    )
+
+
 class ModelUsed(Schema):
     """The model that produced the numbers."""
 
@@ -79,6 +92,9 @@ class ModelUsed(Schema):
     precision: str
     device: str = Field(examples=["cuda:0", "cpu"])
     preprocess_digest: str | None = None
+    prepare: ResizedBy | None = Field(
+        None, description="What resized its input; a model that takes no frames has no such key."
+    )
 
 
 class Provenance(Schema):

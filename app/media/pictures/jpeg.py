@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import struct
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import simplejpeg
 
@@ -29,9 +30,11 @@ _EXIF = (
     b"Exif\0\0MM\0*",
 )  # with the head of its TIFF block: others may follow a broken one
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+SCALED_DECODE = f"libjpeg-turbo (simplejpeg {version('simplejpeg')})"
 _HEAD = struct.Struct(">BBH").unpack_from  # of a segment: 0xFF, marker, length
 _FRAME = struct.Struct(">BxxBHHB").unpack_from  # of a frame: marker, precision, height, width, components
 _LAST_COEFFICIENT = 63
+_ACROSS = 5  # orientations from this one on show columns as rows
 
 
 @dataclass(slots=True)
@@ -149,8 +152,18 @@ def _late_height(data: bytes, scan_at: int) -> int:
     return int.from_bytes(data[at + 4 : at + 6]) if at >= 0 else 0
 
 
-def decode(data: bytes, header: Jpeg) -> tuple[Pixels, int]:
-    """Pixels as stored, and their orientation.
+def size_shown(data: bytes, header: Jpeg) -> tuple[int, int]:
+    """Width and height, orientation applied."""
+    across = _orientation(data, header) >= _ACROSS
+    return (header.height, header.width) if across else (header.width, header.height)
+
+
+def _orientation(data: bytes, header: Jpeg) -> int:
+    return UPRIGHT if header.exif is None else orientation(data[slice(*header.exif)])
+
+
+def decode(data: bytes, header: Jpeg, least_side: int = 0) -> tuple[Pixels, int]:
+    """Pixels as stored, and their orientation; `least_side` as for `decode_image`.
 
     Raises:
         InvalidImage: damaged, cut off, or too many scans.
@@ -159,17 +172,21 @@ def decode(data: bytes, header: Jpeg) -> tuple[Pixels, int]:
     # Two bytes that look like a scan's marker may also stand in a table: counting them is the cheap upper bound.
     if header.several and data.count(b"\xff\xda", header.scan_at) > MOST_SCANS:
         scans(data, header.scan_at)
-    turned = UPRIGHT if header.exif is None else orientation(data[slice(*header.exif)])
+    turned = _orientation(data, header)
     if header.late_height:
         at = header.frame_at + 5
         data = data[:at] + header.height.to_bytes(2) + data[at + 2 :]
-    return _pixels(data, header), turned
+    return _pixels(data, header, least_side), turned
 
 
-def _pixels(data: bytes, header: Jpeg) -> Pixels:
+def _pixels(data: bytes, header: Jpeg, least_side: int) -> Pixels:
     if header.components in (1, 3):
         try:
-            rgb: Pixels = simplejpeg.decode_jpeg(data, "RGB")
+            rgb: Pixels = (
+                simplejpeg.decode_jpeg(data, "RGB", min_height=least_side, min_width=least_side, min_factor=2)
+                if least_side
+                else simplejpeg.decode_jpeg(data, "RGB")
+            )
         except ValueError:
             pass  # damaged, or harmless faults; see below
         else:

@@ -127,6 +127,20 @@ def test_pictures_with_harmless_faults_are_read_without_a_word(tmp_path: Path) -
     assert result.stdout.splitlines() == ["(43, 61, 3)"] * 3
 
 
+@pytest.mark.parametrize(
+    ("least", "size"),
+    [(0, (1000, 600)), (301, (1000, 600)), (300, (500, 300)), (100, (250, 150)), (75, (125, 75))],
+)
+def test_a_jpeg_is_decoded_at_a_fraction_of_its_size_if_asked(least: int, size: tuple[int, int]) -> None:
+    """At the least half, quarter or eighth of it with so long sides; the pixels are those of a smaller picture."""
+    large = PICTURE.resize((1000, 600), Image.Resampling.BICUBIC)
+    found = decode_image(encode(large, "JPEG", quality=95), None, least)
+    assert found.shape == (*size[::-1], 3)
+    expected = np.asarray(large.resize(size, Image.Resampling.BOX)).astype(int)
+    assert np.abs(found - expected).mean() < 3
+    assert decode_image(encode(large, "PNG"), None, least).shape == (600, 1000, 3)
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(orientation: int, kind: str) -> None:

@@ -24,7 +24,11 @@ from support.analysis import (
 )
 
 from app.errors import GatewayError, InvalidVideo, WeightsMissing
-from app.pipelines.pipeline_set import PipelineSet
+from app.families import FAMILIES
+from app.media.image import ImageLimits
+from app.media.resizers.pillow import PillowResizer
+from app.pipelines.embedding_cache import EmbeddingCache
+from app.pipelines.pipeline_set import PipelineParts, PipelineSet, Resizing
 from app.videos.analysis import Cancelled, Input, Options, Progress, VideoAnalysis
 from app.videos.components.depth import preview_stride
 from app.videos.profile import Profile
@@ -220,6 +224,34 @@ def test_what_another_profile_began_is_not_gone_on_with(
     with pytest.raises(Dies):
         analyse(embedded, video, tmp_path, report=report)
     assert analyse(embedded, video, tmp_path, profile("every: 2"))["frames"]["resumed"] == 0
+
+
+def test_a_run_never_mixes_two_resizers(embedded: PipelineSet, video: Path, tmp_path: Path) -> None:
+    """A run that another resizer began is begun again, and one that it ended doesn't pass for done."""
+    resizing = Resizing(_Other())
+    others = PipelineSet(
+        PipelineParts(embedded.router, embedded.metrics, ImageLimits(), EmbeddingCache(0), resizing),
+        FAMILIES.pipelines,
+    )
+
+    def report(progress: Progress) -> None:
+        if progress.frames == 8:
+            raise Dies
+
+    with pytest.raises(Dies):
+        analyse(embedded, video, tmp_path, report=report)
+    manifest = analyse(others, video, tmp_path)
+    assert manifest["frames"]["resumed"] == 0
+    prepared = {used["model_name"]: used.get("prepare") for used in manifest["models_used"]}
+    assert prepared["midas_256"] == {"library": "other", "version": "1", "filter": "bicubic, antialiased"}
+    assert prepared["clip_text"] is None
+    with opened(video) as given:
+        assert VideoAnalysis(others, profile(), tmp_path, "x").done(given) is not None
+        assert VideoAnalysis(embedded, profile(), tmp_path, "x").done(given) is None
+
+
+class _Other(PillowResizer):
+    library, version = "other", "1"
 
 
 def test_a_video_that_is_done_is_known(embedded: PipelineSet, video: Path, tmp_path: Path) -> None:

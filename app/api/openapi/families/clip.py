@@ -69,7 +69,7 @@ SIMILARITY: dict[str, Any] = {
     "softmax": [[0.999, 0.001]],
     "logit_scale": 100.0,
     "truncated": [False, False],
-    **provenance("core_clip", "clip_image_224"),
+    **provenance("core_clip", "clip_image_224", "clip_image"),
     "warnings": [],
     "branches": [branch("clip_image_224", "clip_image", 224), branch("clip_text", "clip_text", None)],
 }

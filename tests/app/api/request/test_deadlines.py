@@ -125,7 +125,7 @@ STAGES = [
     ("detect", "prepare", "app.pipelines.detect.letterbox_into", 0),
     ("detect", "finish", "app.pipelines.detect.detect", 1),
     ("depth", "decode", "app.pipelines.dense.decode_image", 0),
-    ("depth", "prepare", "app.pipelines.dense.fit_square", 0),
+    ("depth", "prepare", "app.pipelines.dense.square_into", 0),
     ("depth", "finish", "app.pipelines.depth.resize_map", 1),
 ]
 

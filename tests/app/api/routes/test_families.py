@@ -22,9 +22,11 @@ from app.api.openapi.families.clip import EmbeddingAnswer, SimilarityAnswer, Tex
 from app.api.openapi.families.depth import DepthAnswer
 from app.api.openapi.families.flow import FlowAnswer
 from app.api.openapi.families.places import PlacesAnswer
+from app.media.resizers.choice import resizer_named
 from app.media.vocabulary import clip_merges
 from app.vision.prompts import Tokenizer
 
+RESIZER = resizer_named("auto")
 TOKENIZER = Tokenizer(clip_merges())
 RNG = np.random.default_rng(3)
 FRAME = cv2.resize(RNG.integers(0, 256, (6, 8, 3), np.uint8), (300, 200), interpolation=cv2.INTER_CUBIC)
@@ -65,6 +67,8 @@ def expected_depth() -> np.ndarray:
     return normalized(square, "depth").mean(axis=2)
 
 
+# The resizer of this machine may round to the next level on either axis (`tests/app/media/test_resize.py`).
+LEVEL = 1 / 255 / 0.5
 NPY = {"accept": "application/x-npy"}
 PNG = {"accept": "image/png"}
 
@@ -73,7 +77,14 @@ def test_depth_at_the_branch_s_size_is_the_model_s_answer(gateway: TestClient) -
     """The whole frame squeezed into the square, bicubic with antialiasing, normalised in the repository."""
     depth = array(gateway.post("/v1/depth?size=branch", content=BODY, headers=NPY))
     assert depth.dtype == np.float32
-    np.testing.assert_allclose(depth, expected_depth(), atol=1e-5)
+    np.testing.assert_allclose(depth, expected_depth(), atol=LEVEL)
+    assert np.abs(depth - expected_depth()).mean() < LEVEL / 100
+    (used,) = gateway.post("/v1/depth", content=BODY).json()["models_used"]
+    assert used["prepare"] == {
+        "library": RESIZER.library,
+        "version": RESIZER.version,
+        "filter": "bicubic, antialiased",
+    }
 
 
 def test_depth_comes_at_the_source_s_size(gateway: TestClient) -> None:
@@ -81,7 +92,7 @@ def test_depth_comes_at_the_source_s_size(gateway: TestClient) -> None:
     depth = array(gateway.post("/v1/depth", content=BODY, headers=NPY))
     assert depth.shape == (200, 300)
     np.testing.assert_allclose(
-        depth, cv2.resize(expected_depth(), (300, 200), interpolation=cv2.INTER_CUBIC), atol=1e-4
+        depth, cv2.resize(expected_depth(), (300, 200), interpolation=cv2.INTER_CUBIC), atol=LEVEL
     )
     document = answer(gateway.post("/v1/depth", content=BODY), DepthAnswer)
     assert document["depth"]["mean"] == pytest.approx(float(depth.mean()), abs=1e-6)
@@ -128,7 +139,8 @@ def expected_flow() -> np.ndarray:
 def test_flow_is_in_source_pixels_on_each_axis(gateway: TestClient) -> None:
     """The branch's field is scaled by W/S and H/S."""
     flow = array(gateway.post("/v1/flow?size=branch", files=_pair(FRAME, BRIGHTER), headers=NPY))
-    np.testing.assert_allclose(flow, expected_flow(), atol=1e-5)
+    np.testing.assert_allclose(flow, expected_flow(), atol=2 * LEVEL)
+    assert np.abs(flow - expected_flow()).mean() < LEVEL / 100
     source = array(gateway.post("/v1/flow", files=_pair(FRAME, BRIGHTER), headers=NPY))
     assert source.shape == (2, 200, 300)
     document = answer(gateway.post("/v1/flow", files=_pair(FRAME, BRIGHTER)), FlowAnswer)

@@ -1,0 +1,1 @@
+"""Libraries that bring a frame to a branch's size: one module per library."""

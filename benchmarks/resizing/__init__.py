@@ -1,0 +1,1 @@
+"""Resizers and scaled JPEG decoding, compared."""
