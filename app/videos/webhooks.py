@@ -32,7 +32,7 @@ from app.state.jobs import Job, JobIndex
 _log = logging.getLogger(__name__)
 _LOOK_S = 0.5
 _AT_ONCE = 4  # attempts of one worker; each ends within its time limit
-_GROWTH, _LONGEST_PAUSE_S = 4, 6 * 3600.0
+_GROWTH, _LONGEST_PAUSE_S = 4.0, 6 * 3600.0
 _LONGEST_WAIT_S = 24 * 3600.0  # that a receiver may ask for in Retry-After
 _CLOSE_S = 1.0
 _NO_SUCH_NAME = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
@@ -141,7 +141,11 @@ class Webhooks:
         thread = threading.Thread(target=self._attempt, args=(callback,), name="webhook", daemon=True)
         with self._lock:
             self._attempts.add(thread)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # no thread can be started now
+            self._over(thread)
+            self._again(callback, "the gateway has no thread for it now")
         return True
 
     def _attempt(self, callback: Callback) -> None:
@@ -149,12 +153,18 @@ class Webhooks:
             job = self._open().get(callback.job_id)
             if job is not None:
                 self._settle(callback, job, *self._deliver(callback, job))
+        except VideosUnavailable:
+            self._again(callback, "the gateway can't read the job now")
         except Exception:  # noqa: BLE001  # a defect costs this attempt, not those of others
             _log.exception("the webhook of video %s failed", callback.job_id)
+            self._again(callback, "the attempt failed inside the gateway")
         finally:
-            with self._lock:
-                self._attempts.discard(threading.current_thread())
-            self._free.release()
+            self._over(threading.current_thread())
+
+    def _over(self, attempt: threading.Thread) -> None:
+        with self._lock:
+            self._attempts.discard(attempt)
+        self._free.release()
 
     def _deliver(self, callback: Callback, job: Job) -> tuple[int | None, str | None, float]:
         """Send the message; return the status, why it failed, and the pause that the receiver asks for (s)."""
@@ -211,8 +221,7 @@ class Webhooks:
         if self._closing.is_set():
             self._store(callback, "waiting", status, "the service stopped during the attempt", now)
             return
-        pause = min(self._options.retry_s * _GROWTH ** min(callback.attempts - 1, 20), _LONGEST_PAUSE_S)
-        due = now + max(pause * random.uniform(0.75, 1.25), wait_s)  # noqa: S311  # no secret
+        due = now + max(self._pause_s(callback), wait_s)
         last = (job.finished or now) + self._options.give_up_s
         if status == _GONE or now >= last:
             _log.warning("the webhook of video %s is given up: %s", callback.job_id, error)
@@ -221,6 +230,14 @@ class Webhooks:
         else:
             self._store(callback, "waiting", status, error, min(due, last))
             self._observe("retried")
+
+    def _again(self, callback: Callback, reason: str) -> None:
+        """Put a delivery back that this process couldn't attempt."""
+        self._store(callback, "waiting", None, reason, time.time() + self._pause_s(callback))
+
+    def _pause_s(self, callback: Callback) -> float:
+        pause = min(self._options.retry_s * _GROWTH ** min(callback.attempts - 1, 20), _LONGEST_PAUSE_S)
+        return pause * random.uniform(0.75, 1.25)  # noqa: S311  # no secret
 
     def _store(
         self, callback: Callback, state: State, status: int | None, error: str | None, due: float = 0.0

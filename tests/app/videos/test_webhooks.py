@@ -16,7 +16,7 @@ from support.servers.receiver import Receiver, receiving
 from support.waiting import eventually
 
 from app.addresses import networks
-from app.errors import InvalidParameter, UrlRefused
+from app.errors import InvalidParameter, UrlRefused, VideosUnavailable
 from app.keys import signing
 from app.outgoing import SocketAddress, UrlGuard, resolve
 from app.state.callbacks import Callback
@@ -264,6 +264,33 @@ def test_answers_that_are_no_http(index: JobIndex, start: Start) -> None:
         for name, scheme in (("b", "http"), ("c", "https")):
             finished(index, f"{scheme}://127.0.0.1:{bound.getsockname()[1]}/", name)
             eventually(lambda name=name: callback(index, name).error == "the connection was refused")
+
+
+def test_a_trouble_of_ours_costs_an_attempt_at_most(
+    index: JobIndex, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index can't be read, a defect, no thread: the delivery is made later, and none is lost."""
+    troubles = [VideosUnavailable("busy"), ZeroDivisionError(), RuntimeError("can't start new thread")]
+    get, start = JobIndex.get, threading.Thread.start
+
+    def flaky_get(self: JobIndex, job_id: str) -> Job | None:
+        if len(troubles) > 1:
+            raise troubles.pop(0)
+        return get(self, job_id)
+
+    def flaky_start(thread: threading.Thread) -> None:
+        if thread.name == "webhook" and len(troubles) == 1:
+            raise troubles.pop()
+        start(thread)
+
+    monkeypatch.setattr(JobIndex, "get", flaky_get)
+    monkeypatch.setattr(threading.Thread, "start", flaky_start)
+    finished(index, receiver.url)
+    webhooks = Webhooks(lambda: index, OPTIONS, lambda _: None)
+    webhooks.start()
+    eventually(lambda: callback(index).state == "delivered")
+    webhooks.close()
+    assert (callback(index).attempts, len(receiver.seen), troubles) == (4, 1, [])
 
 
 def test_an_address_is_judged_at_every_attempt(index: JobIndex, receiver: Receiver, start: Start) -> None:
