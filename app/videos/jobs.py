@@ -7,11 +7,13 @@ import logging
 import threading
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from app.errors import (
+    InvalidParameter,
     ModelNotReady,
     Overloaded,
     PayloadTooLarge,
@@ -24,6 +26,8 @@ from app.state.callbacks import Callback
 from app.state.jobs import FINISHED, Job, JobIndex
 from app.videos import manifest as manifests
 from app.videos.analysis import Options, VideoAnalysis
+from app.videos.formats import on_demand
+from app.videos.formats.base import Finished
 from app.videos.job_files import JobFiles
 from app.videos.job_runner import LOOK_S, PASSING, JobRunner, ReadProfile
 from app.videos.profile import Profile
@@ -71,6 +75,7 @@ class VideoJobs:
         self._folder = folder
         self._files = JobFiles(folder)
         self._pipelines = pipelines
+        self._read_profile = read_profile
         self._options = options
         self._opening = threading.Lock()
         self._opened: JobIndex | None = None
@@ -194,7 +199,7 @@ class VideoJobs:
         return taken
 
     def get(self, job_id: str, only: str | None = None) -> dict[str, Any]:
-        """A job as the caller sees it.
+        """A job as the caller sees it; `further` names files that `artifact` makes.
 
         Raises:
             VideoNotFound: there is none.
@@ -209,6 +214,7 @@ class VideoJobs:
         view["position"] = self._index.waiting_before(job) if job.state == "queued" else None
         view["manifest"] = self._manifest(job_id) if job.state == "done" else None
         view["callback"] = _callback_view(self._index.callbacks.get(job_id), job)
+        view["further"] = sorted(on_demand.offered(found)) if (found := self._finished(job_id, view)) else []
         return view
 
     def newest(self, most: int, only: str | None = None) -> list[dict[str, Any]]:
@@ -222,19 +228,38 @@ class VideoJobs:
         ]  # fmt: skip
 
     def artifact(self, job_id: str, name: str, only: str | None = None) -> Path:
-        """A file that the job's manifest lists, or the manifest.
+        """A file that the job's manifest lists, the manifest, or a file that is made of those now.
 
         Raises:
             VideoNotFound: there is no such job or file.
+            VideosUnavailable: there is no room to make it.
         """
         self._job(job_id, only)
         manifest = self._manifest(job_id)
+        finished = self._finished(job_id, {"manifest": manifest})
+        form = None if finished is None else on_demand.offered(finished).get(name)
+        if finished is not None and form is not None:
+            try:
+                return on_demand.made(finished, name, form)
+            except OSError as error:
+                words = f"the file can't be made: {error.strerror or 'no room'}"
+                raise VideosUnavailable(words, retry_after=_RETRY_AFTER_S) from error
         known = {row["name"] for row in manifest["artifacts"]} | {manifests.NAME} if manifest else set()
         if name not in known:
             raise VideoNotFound(
                 f"video {job_id} has no artefact {name[:100]!r}; it has {', '.join(sorted(known)) or 'none'}"
             )
         return self._files.output(job_id) / name
+
+    def _finished(self, job_id: str, view: Mapping[str, Any]) -> Finished | None:
+        """Return the finished job for the files that can be made of it; None if it isn't done."""
+        if view["manifest"] is None:
+            return None
+        try:
+            profile = self._read_profile(self._files.profile(job_id).read_text(encoding="utf-8"))
+        except (OSError, InvalidParameter):  # deleted meanwhile, or of another version
+            return None
+        return on_demand.finished_job(self._files.output(job_id), view["manifest"], profile)
 
     def delete(self, job_id: str, only: str | None = None) -> None:
         """Cancel the job if it isn't over, and remove all that belongs to it.

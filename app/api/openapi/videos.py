@@ -90,6 +90,7 @@ ARTIFACT = _route(
             "description": "The file",
             "content": {
                 "application/zip": _BINARY,
+                "application/vnd.apache.parquet": _BINARY,
                 "video/mp4": _BINARY,
                 "application/json": {"schema": {"type": "object"}},
             },

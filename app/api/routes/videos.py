@@ -39,7 +39,8 @@ from app.videos.profile import Profile
 router = APIRouter(tags=["videos"], route_class=DirectRoute)
 Parts = Annotated[Gateway, Depends(gateway_of)]
 VideoId = Annotated[str, PathParameter(description="Id that `POST /v1/videos` returned.", alias="id")]
-_TYPES = {".npz": "application/zip", ".json": JSON, ".mp4": "video/mp4"}
+_PARQUET = "application/vnd.apache.parquet"
+_TYPES = {".npz": "application/zip", ".json": JSON, ".parquet": _PARQUET, ".mp4": "video/mp4"}
 _LOOK_S = 0.3
 _NAME_BYTES = 1000
 _SEND_A_VIDEO = (
@@ -144,7 +145,11 @@ async def events(request: Request, video_id: VideoId, gateway: Parts) -> Respons
 
 @router.get("/v1/videos/{id}/artifacts/{name:path}", summary="One artefact", **openapi.ARTIFACT)
 async def artifact(request: Request, video_id: VideoId, name: str, gateway: Parts) -> Response:
-    """A file that the manifest lists, such as `core_clip/embeddings.npz`, or `manifest.json`."""
+    """A file that the manifest lists, such as `core_clip/embeddings.npz`, or `manifest.json`.
+
+    `core_object_detections/detections.coco.json`, and with the extra `tables` a `.parquet` beside each `.npz`, are made
+    when they are first asked for.
+    """
     path = await asyncio.to_thread(_jobs(gateway).artifact, video_id, name, caller_of(request).only)
     filename = f"{video_id[:12]}-{name.replace('/', '-')}"
     kind = _TYPES.get(path.suffix, "application/octet-stream")
@@ -233,10 +238,13 @@ async def _view(jobs: VideoJobs, video_id: str, only: str | None = None) -> dict
         for moment in ("attempted", "next_attempt"):
             view["callback"][moment] = _moment(view["callback"][moment])
     here = f"/v1/videos/{view['id']}"
+    further = view.pop("further")
     view["links"] = {"self": here, "events": f"{here}/events", "artifacts": []}
     if view["manifest"] is not None:
         names = [row["name"] for row in view["manifest"]["artifacts"]]
-        view["links"]["artifacts"] = [f"{here}/artifacts/{name}" for name in (*names, "manifest.json")]
+        view["links"]["artifacts"] = [
+            f"{here}/artifacts/{name}" for name in (*names, *further, "manifest.json")
+        ]
     return view
 
 

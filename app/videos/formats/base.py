@@ -19,12 +19,12 @@ _BLOCK_FRAMES = 1024
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """One finished analysis: its folder, its manifest, and the video that it was made of."""
+    """One finished analysis: its folder, its manifest, and the video that it was made of; None: that is gone."""
 
     output: Path
     manifest: Mapping[str, Any]
     components: Mapping[str, type[Component]]
-    video: BinaryIO
+    video: BinaryIO | None
     sampling: SamplingRule
     limits: VideoLimits
 
@@ -51,6 +51,11 @@ class Format(ABC):
     name: ClassVar[str]
     version: ClassVar[int] = 1
     extra: ClassVar[str | None] = None
+    needs_video: ClassVar[bool] = False
+
+    def available(self) -> bool:
+        """Return False if a package is missing."""
+        return True
 
     @abstractmethod
     def files(self, finished: Finished) -> Sequence[str]:

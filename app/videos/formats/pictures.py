@@ -29,6 +29,7 @@ class AnnotatedVideo(Format):
     """Every sampled frame at its time, with boxes, track ids and class names; the colour is the track's."""
 
     name = "mp4"
+    needs_video = True
 
     def files(self, finished: Finished) -> Sequence[str]:
         del finished
@@ -50,6 +51,7 @@ class ContactSheet(Format):
     """Up to twenty frames of the whole video on one picture, with their boxes and times."""
 
     name = "sheet"
+    needs_video = True
 
     def files(self, finished: Finished) -> Sequence[str]:
         del finished
@@ -74,6 +76,8 @@ class ContactSheet(Format):
 
 
 def _reader(finished: Finished) -> VideoReader:
+    if finished.video is None:
+        raise InvalidVideo("the video is gone; run gateway analyze over it")
     return VideoReader(finished.video, finished.sampling, finished.limits, _SLOTS)
 
 

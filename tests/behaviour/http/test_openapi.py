@@ -38,7 +38,14 @@ OPERATIONS = {
     "GET /metrics": "metrics",
 }
 # Bytes have no example in JSON.
-BYTES = ("image/", "video/", "application/x-npy", "application/x-flo", "application/zip")
+BYTES = (
+    "image/",
+    "video/",
+    "application/x-npy",
+    "application/x-flo",
+    "application/zip",
+    "application/vnd.apache",
+)
 
 
 @pytest.fixture(scope="module")

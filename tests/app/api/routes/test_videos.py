@@ -103,6 +103,16 @@ def test_a_video_becomes_artefacts(gateway: TestClient, folder: Path, video: byt
         assert len(arrays(fetched.content)["frame_indices"]) == 12
     assert gateway.get(view["links"]["artifacts"][-1]).json()["run_id"] == manifest["run_id"]
     assert not (folder / job["id"] / "input").exists()
+    further = {link for link in view["links"]["artifacts"] if link.endswith((".parquet", ".coco.json"))}
+    assert len(further) == len(ARTIFACTS) + 1
+    for link in further:  # made when they are asked for, and the same the second time
+        first, again = gateway.get(link), gateway.get(link)
+        assert (first.status_code, first.content) == (200, again.content)
+        table = link.endswith(".parquet")
+        assert first.headers["content-type"] == (
+            "application/vnd.apache.parquet" if table else "application/json"
+        )
+        assert first.content[:4] == b"PAR1" if table else len(first.json()["images"]) == 12
     assert gateway.get("/v1/videos?limit=1").json()["videos"][0]["id"] == job["id"]
 
 
