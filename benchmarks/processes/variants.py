@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import json
 import shlex
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -101,6 +102,7 @@ def report(found: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measure, print, and write what was asked for."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from typing import Any
 
@@ -30,6 +31,7 @@ JSON_CALLS = 5
 
 def main() -> int:
     """Measure, print, and write what was asked for."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
     options = _options()
     if options.redraw:
         found = json.loads((FOLDER / f"{options.write}.json").read_text(encoding="utf-8"))

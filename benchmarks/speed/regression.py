@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -31,6 +32,7 @@ EFFORT, SHORT_EFFORT = Effort(1.0, 0.5, 0.4), Effort(0.6, 0.3, 0.3)
 
 def main() -> int:
     """Measure, compare, and say."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
