@@ -279,5 +279,8 @@ def _detections(
 def _best_first(detections: NDArray[np.float64], low: float) -> NDArray[np.intp]:
     """Rows with a score above `low` in descending order; what is equal, by box and class, so that no order matters."""
     x1, y1, x2, y2, score, class_id = detections
-    order = np.lexsort((class_id, y2, x2, y1, x1, -score))
+    order = np.argsort(-score)
+    ordered = score[order]
+    if (ordered[1:] == ordered[:-1]).any():
+        order = np.lexsort((class_id, y2, x2, y1, x1, -score))
     return order[: np.count_nonzero(score > np.float32(low))]

@@ -33,7 +33,10 @@ def pace_of(intervals: Sequence[float]) -> Pace:
     A frame that comes much too early was sent late: it counts as one unit after the frame before it, and the wait that
     follows is shortened by as much, to no less than a unit.
     """
-    median = sorted(intervals)[(len(intervals) - 1) // 2]
+    ordered = sorted(intervals)
+    median = ordered[(len(ordered) - 1) // 2]
+    if ordered[0] >= SHORT_S:  # none is short
+        return Pace(median, intervals[-1], burst=False)
     bursts = (_burst_unit(intervals[-window:]) for window in WINDOWS)
     mean = next((unit for unit in bursts if unit is not None), None)
     unit, last = median if mean is None else mean, intervals[-1]

@@ -1,6 +1,6 @@
 """Detection in videos through the gateway, beside the fastest decoding and the fastest inference, in one run.
 
-    python -m benchmarks.video [--rounds 3] [--json FILE]
+    python -m benchmarks.video [--rounds 3] [--short] [--json FILE]
 
 Four ways in turn, with models that compute next to nothing on a real Triton, so that what lies around them shows:
 
@@ -16,6 +16,12 @@ all share, `cpu_bound` says what they allow at most: cores / (decode + model + T
 first two ways), and `of_cpu_bound` the share of it (of the lesser of that and of the first two). `cpu_share` is that
 sum over the sum of all that was used here, client included: what of that bound could be reached if nothing ever waited,
 and the one ratio that other work on the machine hardly moves.
+
+Cases of all five components have two ways: `straight`, the loop of `components.py` over the same frames of the same
+file, decoded by the bare loop in the same process; and `job`. There `ratio` compares their frames a second, starts
+included, and `cpu_share` their CPU time, Triton's included.
+
+`--short` takes a third of the seconds and one round: below four minutes, also on a machine that has other work.
 """
 
 from __future__ import annotations
@@ -32,7 +38,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +52,7 @@ from benchmarks.common import null_models, services, test_videos
 from benchmarks.common.environment import environment
 from benchmarks.common.http_calls import asked, lines
 from benchmarks.speed.limit import Planes, Rig, Tensors, suppress
-from benchmarks.video import decode
+from benchmarks.video import components, decode
 from routing import catalogue as catalogues
 from routing.catalogue import Branch, Family
 
@@ -61,13 +67,29 @@ components: {{core_object_detections: {{variant: n, branch: {branch}}}}}
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A film, and which of its frames are looked at."""
+    """A film, and which of its frames are looked at; with `fps` by all five components."""
 
     name: str
     width: int
     height: int
     seconds: float
-    every: int
+    every: int | None = None
+    fps: float | None = None
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(fps=self.fps, every=self.every)
+
+    @property
+    def profile(self) -> str:
+        """The profile of the job."""
+        if self.fps is not None:
+            return components.PROFILE.format(fps=self.fps)
+        return PROFILE.format(every=self.every, branch=BRANCH)
+
+    @property
+    def ways(self) -> tuple[str, ...]:
+        return WAYS if self.fps is None else ("straight", "job")
 
 
 CASES = (
@@ -75,7 +97,11 @@ CASES = (
     Case("640x480, every=10", 640, 480, 80, 10),
     Case("1080p", 1920, 1080, 16, 1),
     Case("1080p, every=10", 1920, 1080, 16, 10),
+    Case("640x480, five components at 2 fps", 640, 480, 80, fps=2),
+    Case("1080p, five components at 2 fps", 1920, 1080, 40, fps=2),
 )
+# What `--short` leaves out, and the share of each film that it takes.
+_LONG, _SHORT_SHARE = ("640x480, every=10",), 1 / 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +149,11 @@ class Stand:
         catalogue = catalogues.load()
         branch = catalogue.branches[BRANCH]
         self._lanes = [Lane(self.rig, branch, catalogue["detect"]) for _ in range(LEASES)]
+        self._component_lanes = [components.ComponentsLane(self.rig, catalogue) for _ in range(LEASES)]
 
     def decode(self, case: Case, path: Path) -> Run:
         before = self._clocks.read()
-        frames = decode.bare(path, Sampling(every=case.every))
+        frames = decode.bare(path, case.sampling)
         next(frames)
         began = time.perf_counter()
         count = sum(1 for _ in frames)
@@ -146,6 +173,12 @@ class Stand:
         seconds = time.perf_counter() - began
         return Run(count / seconds, self._clocks.used(before, count), count)
 
+    def straight(self, case: Case, path: Path) -> Run:
+        before, began = self._clocks.read(), time.perf_counter()
+        count = components.straight(self._component_lanes, decode.bare(path, case.sampling))
+        seconds = time.perf_counter() - began
+        return Run(count / seconds, self._clocks.used(before, count), count)
+
     def ndjson(self, case: Case, path: Path) -> Run:
         before = self._clocks.read()
         times: list[float] = []
@@ -160,7 +193,7 @@ class Stand:
 
     def job(self, case: Case, path: Path) -> Run:
         before = self._clocks.read()
-        view = submit(self._port, PROFILE.format(every=case.every, branch=BRANCH), path)
+        view = submit(self._port, case.profile, path)
         while view["state"] not in ("done", "failed"):
             time.sleep(0.05)
             view = asked(self._port, "GET", view["links"]["self"])
@@ -222,17 +255,26 @@ WAYS = ("decode", "model", "ndjson", "job")
 
 def measure(ways: Stand, case: Case, path: Path, rounds: int) -> dict[str, Any]:
     """All ways by turns; of each its median, and the ratios of each round's."""
-    runs: dict[str, list[Run]] = {way: [] for way in WAYS}
+    runs: dict[str, list[Run]] = {way: [] for way in case.ways}
     for turn in range(rounds + 1):  # the first doesn't count
-        for way in WAYS:
+        for way in case.ways:
             run = getattr(ways, way)(case, path)
             if turn:
                 runs[way].append(run)
-    row: dict[str, Any] = {"frames": runs["ndjson"][0].frames, "every": case.every}
+    row: dict[str, Any] = {"frames": runs["job"][0].frames, "every": case.every, "fps": case.fps}
     for way, of in runs.items():
         parts = {part: _median(run.cpu_ms[part] for run in of) for part in of[0].cpu_ms}
         row[way] = {"fps": _median(run.fps for run in of), "cpu_ms": parts}
-    return row | _ratios(row, runs)
+    return row | (_ratios(row, runs) if case.fps is None else _component_ratios(row, runs))
+
+
+def _component_ratios(row: Mapping[str, Any], runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
+    pairs = zip(runs["job"], runs["straight"], strict=True)
+    used, straight = (sum(row[way]["cpu_ms"].values()) for way in ("job", "straight"))
+    return {
+        "job_ratio": _median(job.fps / limit.fps for job, limit in pairs),
+        "job_cpu_share": round(straight / used, 3),
+    }
 
 
 def _ratios(row: Mapping[str, Any], runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
@@ -255,22 +297,21 @@ def _median(values: Iterator[float]) -> float:
 
 def show(name: str, row: Mapping[str, Any]) -> None:
     """A case in a few lines."""
-    print(f"{name} ({row['frames']} frames)   at most {row['cpu_bound_fps']:.0f} frames/s by CPU")
-    for way in WAYS:
+    bound = f"   at most {row['cpu_bound_fps']:.0f} frames/s by CPU" if "cpu_bound_fps" in row else ""
+    print(f"{name} ({row['frames']} frames){bound}")
+    for way in (way for way in (*WAYS, "straight") if way in row):
         parts = " ".join(f"{part} {ms:.2f}" for part, ms in row[way]["cpu_ms"].items())
-        ratio = (
-            f"ratio {row[f'{way}_ratio']:.2f}   of what CPU allows {row[f'{way}_of_cpu_bound']:.2f}"
-            f"   CPU share {row[f'{way}_cpu_share']:.2f}"
-            if way in WAYS[2:]
-            else ""
+        said = {"ratio": "ratio", "of_cpu_bound": "of what CPU allows", "cpu_share": "CPU share"}
+        ratio = "   ".join(
+            f"{words} {row[f'{way}_{key}']:.2f}" for key, words in said.items() if f"{way}_{key}" in row
         )
-        print(f"  {way:8}{row[way]['fps']:8.1f} frames/s   CPU ms: {parts}   {ratio}", flush=True)
+        print(f"  {way:9}{row[way]['fps']:8.1f} frames/s   CPU ms: {parts}   {ratio}", flush=True)
 
 
 @contextlib.contextmanager
 def standing(folder: Path) -> Iterator[Stand]:
     """A null Triton with YOLO11n and a gateway over it."""
-    models = null_models.build(folder / "models", [BRANCH])
+    models = null_models.build(folder / "models", components.BRANCHES)
     videos = {"GATEWAY_VIDEOS_FOLDER": str(folder / "videos"), "GATEWAY_LEASES": str(LEASES)}
     with (
         services.triton(models, folder / "triton.log") as triton,
@@ -291,16 +332,23 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--short", action="store_true", help="a third of the seconds, one round")
     parser.add_argument("--cases", default="", help="only those whose names contain this")
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
+    cases, rounds = [case for case in CASES if options.cases in case.name], options.rounds
+    if options.short:
+        cases = [
+            replace(case, seconds=case.seconds * _SHORT_SHARE) for case in cases if case.name not in _LONG
+        ]
+        rounds = 1
     rows: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name, standing(Path(name)) as ways:
-        for case in (case for case in CASES if options.cases in case.name):
+        for case in cases:
             path = test_videos.make(
                 Path(name) / f"{case.width}-{case.seconds}.mp4", case.width, case.height, case.seconds
             )
-            rows[case.name] = measure(ways, case, path, options.rounds)
+            rows[case.name] = measure(ways, case, path, rounds)
             show(case.name, rows[case.name])
             if options.json:
                 document = {"rows": rows, "environment": environment(*ways.addresses, {})}

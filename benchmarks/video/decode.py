@@ -31,6 +31,7 @@ import cv2
 from av.video.stream import VideoStream
 
 from app.media.video.reader import Sampling, VideoReader
+from app.media.video.sampling import Choice, Sampler
 from benchmarks.common.test_videos import film, pictures
 
 WIDTH, HEIGHT, TIMES_OVER = 1920, 1080, 3
@@ -88,8 +89,10 @@ def bare(path: Path, sampling: Sampling) -> Iterator[object]:
     with path.open("rb") as source, av.open(source) as file:
         stream = file.streams.video[0]
         stream.codec_context.thread_count = 1
+        sampler = Sampler(sampling, stream.time_base or Fraction(1, 1000))
         for number, frame in enumerate(file.decode(stream)):
-            if number % (sampling.every or 1) == 0:
+            time = (frame.pts or 0) * (stream.time_base or 0)
+            if sampler.choose(Fraction(time), number) is Choice.TAKE:
                 rgb = frame.to_ndarray(format="rgb24", threads=1)
                 yield cv2.rotate(rgb, cv2.ROTATE_90_CLOCKWISE) if frame.rotation == -90 else rgb
 
