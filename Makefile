@@ -12,8 +12,9 @@ CHAOS_ARGS ?=
 GUARD_ARGS ?=
 PARITY ?= short
 TEST_PROCESSES ?= 4
-# Tests of whole services (restarts, full disks, several Tritons, dashboards, benchmarks): `make test-system` runs them.
-SYSTEM_TESTS = tests/behaviour/operation tests/deploy tests/benchmarks
+# Tests of whole services (restarts, full disks, several Tritons, dashboards, benchmarks, pages in a
+# browser): `make test-system` runs them.
+SYSTEM_TESTS = tests/behaviour/operation tests/deploy tests/benchmarks tests/page
 PYTEST = .venv/bin/pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder \
   -m 'not export and not reference and not containers and not wheel'
 EXTRAS ?= embedded,redis
@@ -143,7 +144,7 @@ test: .venv/.dev .venv-triton .venv-clients redis-server chromium ## the test su
 	$(SAY) 'tests (TEST_PROCESSES=$(TEST_PROCESSES) side by side; a file stays in one process)'
 	@$(PYTEST) $(SYSTEM_TESTS:%=--ignore=%)
 
-test-system: .venv/.dev .venv-triton redis-server haproxy prometheus ## whole services: restarts, full disks, several Tritons, dashboards, benchmarks (about 5 minutes)
+test-system: .venv/.dev .venv-triton redis-server haproxy prometheus chromium ## whole services: restarts, full disks, several Tritons, dashboards, benchmarks, the pages in a browser (about 6 minutes)
 	$(SAY) 'tests of whole services (TEST_PROCESSES=$(TEST_PROCESSES) side by side)'
 	@$(PYTEST) $(SYSTEM_TESTS)
 

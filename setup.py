@@ -19,8 +19,20 @@ from setuptools.command.sdist import sdist
 ROOT = Path(__file__).resolve().parent
 NAME = "triton_vision_gateway"
 ROOMS = ("app", "routing", "export")
-# What of these is no Python: the catalogue, labels, the vocabulary of CLIP, Swagger UI with its licence.
-SUFFIXES = ("py.typed", "*.toml", "*.txt", "*.gz", "*.js", "*.md", "LICENSE", "NOTICE")
+# What of these is no Python: the catalogue, labels, the vocabulary of CLIP, the pages, Swagger UI with its licence.
+SUFFIXES = (
+    "py.typed",
+    "*.toml",
+    "*.txt",
+    "*.gz",
+    "*.html",
+    "*.css",
+    "*.js",
+    "*.svg",
+    "*.md",
+    "LICENSE",
+    "NOTICE",
+)
 DATA = {
     "profiles": ("*.yaml", "prompts/*.txt"),
     "triton/models": ("*/config.pbtxt",),

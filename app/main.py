@@ -26,7 +26,7 @@ from app.api.gateway import Gateway
 from app.api.openapi import security
 from app.api.response import problems
 from app.api.response.ndjson import video_limits
-from app.api.routes import docs_page, embeddings, sessions, status, videos
+from app.api.routes import docs_page, embeddings, sessions, status, try_page, videos
 from app.api.server import operate_port, uvicorn_options
 from app.api.server.access import Guard, rules_of
 from app.api.server.admission import Admission, AdmissionLimits
@@ -325,7 +325,8 @@ def create_app(
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     of_families = [row.routes.router for row in families]
-    routers = [*of_families, *(room.router for room in (embeddings, sessions, videos, status, docs_page))]
+    own = (room.router for room in (embeddings, sessions, videos, status, docs_page))
+    routers = [*of_families, *own, try_page.routes(PICTURE)]
     templates = Templates(
         route.path for part in (app, *routers) for route in part.routes if isinstance(route, Route)
     )
@@ -535,11 +536,11 @@ async def _announce(gateway: Gateway) -> None:
     if not served:
         _log.warning("no branch is ready; `%s` builds some, GET /readyz lists what fails", how_to_build())
         return
+    address = f"{'http' if settings.tls_cert is None else 'https'}://{settings.host}:{settings.port}"
     _log.info(
-        "try it: curl %s--data-binary @%s '%s://%s:%d/v1/detect'",
+        "try it: curl %s--data-binary @%s '%s/v1/detect'",
         "-H 'X-API-Key: …' " if uvicorn_options.asks_for_keys(settings) else "",
         shlex.quote(str(PICTURE)) if INSTALLED else "docs/astronaut.jpg",
-        "http" if settings.tls_cert is None else "https",
-        settings.host,
-        settings.port,
+        address,
     )
+    _log.info("or open %s/ in a browser", address)

@@ -24,6 +24,7 @@ DOCUMENTS = [
     "docs/webhooks.md",
     "docs/pictures.md",
     "docs/access.md",
+    "docs/page.md",
     "SECURITY.md",
 ]
 

@@ -142,6 +142,9 @@ def test_up_builds_serves_and_is_quick_the_second_time(installed: Environment) -
         refusal = httpx2.post(f"{url}/v1/videos", files={"file": video}, data={"profile": "nope"}, timeout=60)
         assert "detect_embedded" in refusal.text
         assert "swagger-ui" in httpx2.get(f"{url}/docs", timeout=60).text
+        assert "page/start.js" in httpx2.get(f"{url}/", timeout=60).text
+        assert httpx2.get(f"{url}/page/start.js", timeout=60).status_code == 200
+        assert httpx2.get(f"{url}/page/example.jpg", timeout=60).content == picture
     assert "RANDOM WEIGHTS" in printed[0]
     assert printed[0].count(" exported ") == 3
     line = next(line for line in printed[0].splitlines() if "try it: curl" in line)

@@ -36,6 +36,8 @@ _OWN_RULES: Rules = {
     "/livez": OPEN,
     "/readyz": OPEN,
     # A browser that opens a page can't send a key either; these pages contain only what is in the public source.
+    "/": OPEN,
+    "/page/{name}": OPEN,
     "/docs": OPEN,
     "/docs/{name}": OPEN,
     "/openapi.json": OPEN,
