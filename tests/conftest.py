@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import suppress
@@ -47,7 +48,14 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Hold `--fast` to its word: a test that starts a program all the same is cut off there and skipped."""
+    """Let tests be interrupted, and hold `--fast` to its word.
+
+    With `--fast` a test that starts a program all the same is cut off there and skipped.
+    """
+    if (
+        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    ):  # as in the background of a shell; programs would inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not config.getoption("--fast"):
         return
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import os
 import random
 import signal
@@ -10,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -19,6 +21,7 @@ import psutil
 LAUNCHER = Path(__file__).with_name("triton.py")
 START_SECONDS = 300
 _ABORTS = 3
+_PORTS = 2_000
 
 
 class TritonServer:
@@ -180,12 +183,12 @@ def free_ports(count: int) -> list[int]:
     """Ports that nothing listens on at this moment.
 
     They lie below the range from which the kernel takes the ports of outgoing connections. Each parallel test process
-    draws from a part of its own.
+    draws from a part of its own, and draws none twice before it has drawn all: a server may take seconds to listen.
     """
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    first = 10_000 + worker % 10 * 2_000
+    ports = _ports(10_000 + worker % 10 * 2_000)
     free: list[int] = []
-    for port in random.sample(range(first, first + 2_000), 2_000):
+    for port in itertools.islice(ports, _PORTS):
         with contextlib.suppress(OSError), socket.socket() as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(("127.0.0.1", port))
@@ -193,3 +196,9 @@ def free_ports(count: int) -> list[int]:
         if len(free) == count:
             return free
     raise RuntimeError("no free ports")
+
+
+@functools.cache
+def _ports(first: int) -> Iterator[int]:
+    """The ports of one part, in any order, again and again."""
+    return itertools.cycle(random.sample(range(first, first + _PORTS), _PORTS))

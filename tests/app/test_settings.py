@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from support.models.repository import CATALOGUE
 from support.paths import ROOT
 from support.servers.gateway import client
+from support.waiting import PATIENCE_S
 
 from app.addresses import TritonAddress, masked
 from app.process import preflight
@@ -26,7 +27,7 @@ def gateway(*arguments: str, **variables: str) -> subprocess.CompletedProcess[st
     return subprocess.run(
         [sys.executable, "-m", "app.cli", *arguments],
         cwd=ROOT, env=kept | {f"GATEWAY_{name}": value for name, value in variables.items()},
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=PATIENCE_S, check=False,
     )  # fmt: skip
 
 

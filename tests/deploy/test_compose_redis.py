@@ -14,6 +14,7 @@ import redis
 import yaml
 from support.paths import ROOT
 from support.servers.programs import program
+from support.waiting import PATIENCE_S
 
 from deploy.local.triton_server import free_ports
 
@@ -41,7 +42,7 @@ def server(tmp_path: Path) -> Iterator[int]:
         yield port
     finally:
         process.terminate()
-        process.communicate(timeout=30)
+        process.communicate(timeout=PATIENCE_S)
 
 
 def test_redis_wants_its_password_and_keeps_what_it_has(server: int) -> None:

@@ -24,6 +24,7 @@ import yaml
 from support.models import repository as test_repository
 from support.paths import ROOT
 from support.servers.gateway import png, scene, wait_ready
+from support.waiting import PATIENCE_S
 
 from app.settings import Settings
 from deploy.local.triton_server import free_ports
@@ -210,7 +211,7 @@ class Container:
         self.process: subprocess.Popen[str] | None = None
 
     def run(self) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(self.command, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(self.command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
     def __enter__(self) -> Container:
         self.process = subprocess.Popen(
@@ -235,7 +236,7 @@ class Container:
         assert self.process is not None
         started = time.monotonic()
         self.inside.send_signal(signal.SIGTERM)
-        return self.process.wait(30), time.monotonic() - started
+        return self.process.wait(PATIENCE_S), time.monotonic() - started
 
 
 @contextlib.contextmanager
@@ -246,9 +247,9 @@ def serving(image: Path, models: Path, **environment: str) -> Iterator[tuple[Con
     settings = {"PORT": str(port), "HOST": "127.0.0.1", "VARIANT": "n", "EMBEDDED_THREADS": "1"} | environment
     with (
         Container(image, volumes=mounted, **settings) as container,
-        httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http,
+        httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as http,
     ):
-        limit = time.monotonic() + 60
+        limit = time.monotonic() + PATIENCE_S
         while time.monotonic() < limit:
             with contextlib.suppress(httpx2.TransportError):
                 http.get("/livez")

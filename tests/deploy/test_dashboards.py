@@ -7,7 +7,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +18,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from support.paths import ROOT
 from support.servers.observed import Observed
 from support.servers.prometheus_server import CONFIG
+from support.waiting import eventually
 
 from deploy.grafana.queries import (
     FOLDER,
@@ -205,20 +205,27 @@ def test_variables_have_values(observed: Observed) -> None:
 @pytest.mark.triton
 def test_both_sides_count_the_same_inferences(observed: Observed) -> None:
     """The gateway and Triton count the same inferences, apart from one warm-up per branch."""
-    time.sleep(max(0.0, observed.at + 3 - time.time()))  # the last scrapes are over
-    ours, tritons = (
-        {
-            one["metric"][label]: float(one["value"][1])
-            for one in observed.prometheus.query(f"sum by ({label}) ({name})")
-        }
-        for label, name in (("branch", "gateway_inferences_total"), ("model", "nv_inference_request_success"))
-    )
-    assert len(ours) > 5
-    assert {
-        branch: tritons[branch] - count
-        for branch, count in ours.items()
-        if tritons[branch] - count not in (0, 1)
-    } == {}
+
+    def counted() -> tuple[dict[str, float], dict[str, float]]:
+        ours, tritons = (
+            {
+                one["metric"][label]: float(one["value"][1])
+                for one in observed.prometheus.query(f"sum by ({label}) ({name})")
+            }
+            for label, name in (
+                ("branch", "gateway_inferences_total"),
+                ("model", "nv_inference_request_success"),
+            )
+        )
+        return ours, tritons
+
+    def agree() -> bool:
+        """Both have been scraped after the last inference."""
+        ours, tritons = counted()
+        return all(tritons.get(branch, 0) - count in (0, 1) for branch, count in ours.items())
+
+    eventually(agree)
+    assert len(counted()[0]) > 5
 
 
 @pytest.mark.parametrize("name", BOARDS)

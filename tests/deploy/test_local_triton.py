@@ -19,6 +19,7 @@ import pytest
 import tritonclient.grpc as grpcclient
 from onnx import TensorProto, helper
 from support.paths import ROOT
+from support.waiting import PATIENCE_S
 
 from deploy.local.triton_server import LAUNCHER, TritonServer, free_ports
 
@@ -142,7 +143,7 @@ def test_nothing_outlives_a_launcher_that_is_killed(repository: Path, tmp_path: 
     prefix = next(part for part in _command_line(first) if "shm-region-prefix-name" in part).split("=")[-1]
     below = first.kill_launcher()
     assert below
-    _, alive = psutil.wait_procs(below, timeout=30)
+    _, alive = psutil.wait_procs(below, timeout=PATIENCE_S)
     assert alive == []
     with TritonServer(repository, tmp_path / "second.log", load=["mean"]):
         assert list(SHM.glob(f"{prefix}*")) == []
@@ -168,7 +169,7 @@ def test_nothing_outlives_a_launcher_that_is_killed_while_models_load(repository
         below = psutil.Process(launcher.pid).children(recursive=True)
         launcher.kill()
         launcher.wait()
-        _, alive = psutil.wait_procs(below, timeout=10)
+        _, alive = psutil.wait_procs(below, timeout=PATIENCE_S)
     assert alive == []
 
 
@@ -191,7 +192,7 @@ def test_nothing_outlives_a_test_process_that_is_killed(repository: Path, tmp_pa
         finally:
             holder.kill()
     assert len(below) >= 3  # launcher, server, stub
-    _, alive = psutil.wait_procs(below, timeout=30)
+    _, alive = psutil.wait_procs(below, timeout=PATIENCE_S)
     assert alive == []
 
 
@@ -203,7 +204,7 @@ def test_a_launcher_whose_ports_are_taken_never_says_ready(server: TritonServer,
         [*_launch(repository, ports), "--load", "mean"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode not in (0, 2)
@@ -250,7 +251,7 @@ def test_sigterm_while_models_load_ends_everything(repository: Path) -> None:
     with _launcher(repository) as launcher:
         below = _below(launcher, "tritonserver")
         launcher.send_signal(signal.SIGTERM)
-        assert launcher.wait(60) == 0
+        assert launcher.wait(PATIENCE_S) == 0
     assert below
     assert [process for process in below if process.is_running()] == []
 
@@ -275,7 +276,7 @@ def _launch(repository: Path, ports: list[str] | None = None) -> list[str]:
 
 def _below(launcher: subprocess.Popen[bytes], name: str) -> list[psutil.Process]:
     """The processes of that name below the launcher, as soon as there are any."""
-    limit = time.monotonic() + 30
+    limit = time.monotonic() + PATIENCE_S
     found: list[psutil.Process] = []
     while not found and time.monotonic() < limit:
         for process in psutil.Process(launcher.pid).children(recursive=True):

@@ -16,6 +16,7 @@ import pytest
 from support.paths import ROOT
 from support.servers.gateway import png, scene
 from support.servers.programs import program
+from support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.triton
 STACK = ROOT / "deploy" / "local" / "stack.py"
@@ -43,17 +44,17 @@ def stack(repository: Path, tmp_path: Path) -> Iterator[Running]:
         yield process, json.loads(ready.removeprefix("stack: ready "))
     finally:
         process.terminate()
-        process.wait(90)
+        process.wait(PATIENCE_S)
         assert process.stdout is not None
         process.stdout.close()
 
 
 def _get(url: str) -> httpx2.Response:
-    return httpx2.get(url, timeout=30)
+    return httpx2.get(url, timeout=PATIENCE_S)
 
 
 def _until_up(prometheus: str) -> dict[str, str]:
-    limit = time.monotonic() + 30
+    limit = time.monotonic() + PATIENCE_S
     while True:
         targets = _get(f"{prometheus}/api/v1/targets").json()["data"]["activeTargets"]
         health = {target["labels"]["job"]: target["health"] for target in targets}
@@ -70,13 +71,13 @@ def test_everything_comes_up_and_goes_away(stack: Running, number: signal.Signal
     for at in (1, 2, 3, 4):
         body = png(scene(320, 320, (0, 64, 64, 64)))
         answer = httpx2.post(
-            f"{addresses['gateway']}/v1/detect?session=s&timestamp={at}", content=body, timeout=30
+            f"{addresses['gateway']}/v1/detect?session=s&timestamp={at}", content=body, timeout=PATIENCE_S
         )
         assert (answer.status_code, answer.json()["session"]["frame"]) == (200, at)
     assert _until_up(addresses["prometheus"]) == {"gateway": "up", "triton": "up"}
     process.send_signal(number)
-    assert process.wait(90) == (0 if number == signal.SIGINT else -number)
-    _, alive = psutil.wait_procs(family, timeout=40)
+    assert process.wait(PATIENCE_S) == (0 if number == signal.SIGINT else -number)
+    _, alive = psutil.wait_procs(family, timeout=PATIENCE_S)
     assert alive == []
 
 
@@ -85,8 +86,8 @@ def test_a_part_that_is_lost_ends_the_rest(stack: Running) -> None:
     process, _ = stack
     family = psutil.Process(process.pid).children(recursive=True)
     next(one for one in family if one.name() == "prometheus").kill()
-    assert process.wait(90) == 1
-    _, alive = psutil.wait_procs(family, timeout=40)
+    assert process.wait(PATIENCE_S) == 1
+    _, alive = psutil.wait_procs(family, timeout=PATIENCE_S)
     assert alive == []
 
 
@@ -117,4 +118,4 @@ def test_what_cannot_start_is_named(
             time.sleep(0.1)
         assert process.stderr is not None
         assert (process.returncode, words in process.stderr.read()) == (1, True)
-    assert psutil.wait_procs(seen, timeout=40)[1] == []
+    assert psutil.wait_procs(seen, timeout=PATIENCE_S)[1] == []

@@ -13,12 +13,13 @@ from typing import Any
 
 import av
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 from support import videos
 from support.analysis import ARTIFACTS, EVERYTHING, arrays, patches, same_numbers
 from support.paths import ROOT
-from support.waiting import eventually
+from support.waiting import PATIENCE_S, eventually
 
 from app.cli import main
 from deploy.local.triton_server import TritonServer
@@ -115,18 +116,33 @@ def test_exit_codes_tell(setup: list[str], tmp_path: Path) -> None:
     assert (code, "core_depth: unknown key" in said) == (2, True)
 
 
+# `gateway analyze`, which stops when the first chunk is there.
+STOPS = """
+import os, signal, sys
+from app.cli import main
+from app.videos.checkpoint import Checkpoint
+write = Checkpoint.write
+def write_and_stop(*arguments):
+    write(*arguments)
+    os.kill(os.getpid(), signal.SIGSTOP)
+Checkpoint.write = write_and_stop
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 def test_interrupted_it_goes_on(boxes: list[str], tmp_path: Path) -> None:
     """Ctrl-C in the middle: exit 130 with a line that says so; run again it resumes and ends as undisturbed."""
     long = patches(tmp_path / "long.mp4", 300)
     out, whole = tmp_path / "out", tmp_path / "whole"
     assert run("--video-path", long, "--output", whole, *boxes)[0] == 0
     with subprocess.Popen(
-        command("--video-path", long, "--output", out, "--json", *boxes),
+        [sys.executable, "-c", STOPS, *command("--video-path", long, "--output", out, "--json", *boxes)[3:]],
         cwd=ROOT, stdout=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
-        eventually(lambda: any(out.glob("long.mp4/.partial/chunk-*")))
+        eventually(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
         process.send_signal(signal.SIGINT)
-        said, _ = process.communicate(timeout=60)
+        process.send_signal(signal.SIGCONT)
+        said, _ = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, json.loads(said)["status"]) == (130, "interrupted")
     assert run("--video-path", long, "--output", out, *boxes)[0] == 0
     assert json.loads((out / "long.mp4" / "manifest.json").read_text())["frames"]["resumed"] > 0

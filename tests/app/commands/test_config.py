@@ -10,6 +10,7 @@ import sys
 
 import pytest
 from support.paths import ROOT
+from support.waiting import PATIENCE_S
 
 from app import cli
 from app.commands.config import markdown, shown
@@ -104,7 +105,7 @@ def test_a_reader_who_has_seen_enough_is_no_error(command: str) -> None:
     """`gateway config | head -1`: one line, no traceback, and the code that the shell gives for it."""
     script = f"{shlex.quote(sys.executable)} -m app.cli {command} | (read -r line; echo $line); echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(
-        ["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+        ["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=True
     )
     assert done.stderr == ""
     first, code = done.stdout.splitlines()

@@ -23,6 +23,7 @@ from support.models import repository as test_repository
 from support.models.repository import CATALOGUE
 from support.paths import ROOT
 from support.servers.gateway import server
+from support.waiting import PATIENCE_S
 
 from app.cli import main
 from app.commands.smoke.inputs import fault_of, tensors
@@ -83,7 +84,7 @@ def well(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tri
 
 def control(triton: TritonServer, name: str, verb: str) -> None:
     """Load or unload a model, as an operator does."""
-    connection = http.client.HTTPConnection(triton.http_url.removeprefix("http://"), timeout=30)
+    connection = http.client.HTTPConnection(triton.http_url.removeprefix("http://"), timeout=PATIENCE_S)
     connection.request("POST", f"/v2/repository/models/{name}/{verb}", b"{}")
     assert connection.getresponse().status == 200
     connection.close()
@@ -259,7 +260,7 @@ def test_triton_is_down() -> None:
         assert (code, out) == (2, "")
         assert f"127.0.0.1:{port}" in err
         assert "doesn't answer" in err
-        assert time.monotonic() - started < 20
+        assert time.monotonic() - started < PATIENCE_S
 
 
 @pytest.mark.triton
@@ -272,7 +273,7 @@ def test_triton_hangs(models: Path, tmp_path: Path) -> None:
             document = as_json("--triton-url", address, "--timeout", "1")
             assert document["exit_code"] == 2
             assert "doesn't answer" in document["error"]
-            assert time.monotonic() - started < 20
+            assert time.monotonic() - started < PATIENCE_S
         running.resume()
 
 
@@ -341,7 +342,7 @@ def test_a_gateway_with_keys_and_a_port_for_operation(sick: Path, tmp_path: Path
     """The key in the file opens what a stranger is told nothing of; probes are asked where --operate-url says."""
     made = subprocess.run(
         [sys.executable, "-m", "app.cli", "keys", "new", "smoke", "--scopes", "infer,operate", "--json"],
-        check=True, cwd=ROOT, capture_output=True, timeout=60,
+        check=True, cwd=ROOT, capture_output=True, timeout=PATIENCE_S,
     )  # fmt: skip
     key = json.loads(made.stdout)
     (tmp_path / "key").write_text(key["key"] + "\n")
@@ -370,7 +371,7 @@ def test_a_gateway_whose_backend_is_away(tmp_path: Path) -> None:
         document = as_json("--url", f"http://127.0.0.1:{port}")
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(PATIENCE_S)
     assert document["exit_code"] == 1
     assert row(document, "server", "live")["status"] == "ok"
     assert row(document, "server", "ready")["status"] == "failed"
@@ -378,7 +379,7 @@ def test_a_gateway_whose_backend_is_away(tmp_path: Path) -> None:
     assert inferred(document) == {}
 
 
-def _until(true: Any, seconds: float = 60) -> None:
+def _until(true: Any, seconds: float = PATIENCE_S) -> None:
     limit = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < limit

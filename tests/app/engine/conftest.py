@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support.models.engines import FUNCTIONS, Make
 from support.models.repository import CATALOGUE
+from support.waiting import PATIENCE_S
 
 from app.engine.base import Engine
 from app.engine.embedded.engine import EmbeddedEngine, EmbeddedOptions
@@ -34,7 +35,7 @@ def make(request: pytest.FixtureRequest, repository: Path) -> Iterator[Make]:
             embedded = EmbeddedEngine(
                 CATALOGUE, repository, book, EmbeddedOptions(leases, max_waiting, threads=1)
             )
-            assert embedded.loaded.wait(60)
+            assert embedded.loaded.wait(PATIENCE_S)
             engine = embedded
         else:
             server: TritonServer = request.getfixturevalue("triton")

@@ -10,6 +10,7 @@ import pytest
 from support.models import repository as test_repository
 from support.models.repository import CATALOGUE, DEPTH, DETECTORS, OTHERS
 from support.servers.gateway import client, png, scene
+from support.waiting import PATIENCE_S
 
 from app.deadline import Deadline
 from app.engine.base import Engine
@@ -33,7 +34,7 @@ def engines(all_families: Path, server: TritonServer) -> Iterator[dict[str, Engi
     """Three ways to the same models."""
     book = WeightsBook(all_families, None)
     embedded = EmbeddedEngine(CATALOGUE, all_families, book, EmbeddedOptions(threads=1))
-    assert embedded.loaded.wait(60)
+    assert embedded.loaded.wait(PATIENCE_S)
     ways: dict[str, Engine] = {
         "embedded": embedded,
         "shared_memory": TritonEngine(
@@ -59,10 +60,10 @@ def test_tensors_are_equal_to_the_bit(engines: dict[str, Engine], name: str) -> 
     }
     answers = {}
     for way, engine in engines.items():
-        with engine.lease(branch, Deadline.after(20)) as lease:
+        with engine.lease(branch, Deadline.after(PATIENCE_S)) as lease:
             for tensor, values in data.items():
                 lease.inputs[tensor][...] = values
-            lease.run(Deadline.after(20))
+            lease.run(Deadline.after(PATIENCE_S))
             answers[way] = lease.outputs[branch.outputs[0].name].tobytes()
             assert np.ptp(lease.outputs[branch.outputs[0].name]) > 0
     assert answers["shared_memory"] == answers["bytes"]

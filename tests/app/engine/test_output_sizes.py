@@ -9,6 +9,7 @@ import pytest
 from support.models import repository as test_repository
 from support.models.repository import CATALOGUE
 from support.models.shaped import Shaped
+from support.waiting import PATIENCE_S
 
 from app.deadline import Deadline
 from app.engine.triton.engine import TritonEngine, TritonOptions
@@ -66,8 +67,8 @@ def test_an_output_of_another_shape_is_an_error(
 
 def run(engine: TritonEngine) -> float:
     """One run: the value of every element."""
-    with engine.lease(BRANCH, Deadline.after(20)) as lease:
-        lease.run(Deadline.after(20))
+    with engine.lease(BRANCH, Deadline.after(PATIENCE_S)) as lease:
+        lease.run(Deadline.after(PATIENCE_S))
         values = np.unique(lease.outputs["output0"])
         assert len(values) == 1
         return float(values[0])

@@ -15,7 +15,7 @@ from support.models import repository as test_repository
 from support.models.exhausted import Memory
 from support.models.repository import CATALOGUE
 from support.paths import ROOT
-from support.waiting import eventually
+from support.waiting import PATIENCE_S, eventually
 
 from app.deadline import Deadline
 from app.engine.base import Engine
@@ -68,7 +68,7 @@ def engine(request: pytest.FixtureRequest, models: Path) -> Iterator[Engine]:
     made: Engine
     if request.param == "embedded":
         made = EmbeddedEngine(CATALOGUE, models, book, EmbeddedOptions(threads=1))
-        assert made.loaded.wait(60)
+        assert made.loaded.wait(PATIENCE_S)
     else:
         server: TritonServer = request.getfixturevalue("triton")
         made = TritonEngine(CATALOGUE, server.grpc_url, book, TritonOptions(transport=request.param))
@@ -80,9 +80,9 @@ def answer(engine: Engine, branch: Branch, rgb: np.ndarray) -> bytes:
     """The output's bits for a frame that is letterboxed straight into the lease."""
     geometry = Letterbox.fit(rgb.shape[1], rgb.shape[0], branch.size or 0)
     place = letterbox_into if branch.twin_of is None else letterbox_pixels_into
-    with engine.lease(branch, Deadline.after(20)) as lease:
+    with engine.lease(branch, Deadline.after(PATIENCE_S)) as lease:
         place(rgb, geometry, lease.inputs[branch.inputs[0].name], lease.workspace)
-        lease.run(Deadline.after(20))
+        lease.run(Deadline.after(PATIENCE_S))
         return lease.outputs[branch.outputs[0].name].tobytes()
 
 
@@ -110,9 +110,9 @@ def test_a_real_triton_makes_the_very_tensor_that_the_gateway_would_send(engine:
             np.empty((1, 3, 320, 320), np.float32),
         )
         letterbox_into(rgb, geometry, images, {})
-        with engine.lease(alone, Deadline.after(20)) as lease:
+        with engine.lease(alone, Deadline.after(PATIENCE_S)) as lease:
             letterbox_pixels_into(rgb, geometry, lease.inputs["INPUT__0"], lease.workspace)
-            lease.run(Deadline.after(20))
+            lease.run(Deadline.after(PATIENCE_S))
             assert lease.outputs["OUTPUT__0"].tobytes() == images.tobytes()
 
 
@@ -144,7 +144,7 @@ def test_an_engine_tells_how_tensors_travel(request: pytest.FixtureRequest, mode
 
 def embedded(models: Path, **options: float) -> EmbeddedEngine:
     made = EmbeddedEngine(CATALOGUE, models, WeightsBook(models, None), EmbeddedOptions(threads=1, **options))  # type: ignore[arg-type]  # numbers
-    assert made.loaded.wait(60)
+    assert made.loaded.wait(PATIENCE_S)
     return made
 
 

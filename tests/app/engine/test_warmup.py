@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from support.models.repository import CATALOGUE
-from support.waiting import eventually
+from support.waiting import PATIENCE_S, eventually
 
 from app.deadline import Deadline
 from app.engine import warmup
@@ -38,7 +38,7 @@ class Runs:
             self.most = max(self.most, self.under_way)
         gate = self.gates.get(branch.name)
         if gate is not None:
-            gate.wait(60)
+            gate.wait(PATIENCE_S)
         with self._lock:
             self.under_way -= 1
         if branch.name in self.errors:
@@ -67,7 +67,7 @@ def make(runs: Runs) -> Iterator[Make]:
         gate.set()
     for warmer in made:
         warmer.close()
-        warmer.join(10)
+        warmer.join(PATIENCE_S)
 
 
 def verdict(warmer: Warmer, branch: Branch, version: str = "1") -> ModelState:
@@ -122,7 +122,7 @@ def test_a_run_that_hangs_is_no_longer_awaited(
     warmer = make(changed=told.set)
     assert verdict(warmer, branch).settling
     monkeypatch.setattr(warmup, "PATIENCE_S", 0.0)
-    assert told.wait(60)
+    assert told.wait(PATIENCE_S)
     assert not verdict(warmer, branch).settling
     state = verdict(warmer, branch)
     assert state.readiness is Readiness.LOADING
@@ -193,9 +193,10 @@ def test_a_defect_of_ours_ends_in_the_branch_s_state(runs: Runs, make: Make) -> 
 
 
 def test_a_branch_that_is_loaded_all_the_time_gets_few_lines(
-    runs: Runs, make: Make, caplog: pytest.LogCaptureFixture
+    runs: Runs, make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fifty loads, every other run of which fails: at most four lines."""
+    """Fifty loads in a minute, every other run of which fails: at most four lines."""
+    monkeypatch.setattr(warmup, "_MINUTE_S", 10 * PATIENCE_S)
     caplog.set_level(logging.INFO, "app.engine.warmup")
     branch = BRANCHES[0]
     warmer = make()

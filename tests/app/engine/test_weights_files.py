@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.waiting import eventually
+from support.waiting import PATIENCE_S, eventually
 
 from app.engine import weights_files
 from app.engine.base import Weights
@@ -58,7 +58,7 @@ def known(reader: WeightsFiles, model: str = "m") -> str:
     """The digest after a look that began now, and after what is to be hashed."""
     since = time.monotonic()
     eventually(lambda: reader.of(model, "1", since) is not None)
-    reader.wait(5)
+    reader.wait(PATIENCE_S)
     eventually(lambda: not reader._to_hash and reader._hands[1].at is None)
     since = time.monotonic()
     eventually(lambda: reader.of(model, "1", since) is not None)
@@ -178,9 +178,7 @@ def test_a_file_that_hangs_costs_only_its_own_model(
 
     monkeypatch.setattr(weights_files, "_stamp", hangs)
     eventually(lambda: reader.tend() is None and reader.of("m", "1") is None)
-    started = time.monotonic()
-    assert reader.of("m", "1") is None
-    assert time.monotonic() - started < 0.1
+    assert reader.of("m", "1") is None  # while the file hangs, until `answer` below
     fresh = graph(tmp_path, b"fresh", "other")
     note(tmp_path, fresh, "other")
     assert known(reader, "other") == fresh
@@ -206,7 +204,7 @@ def test_what_was_queued_behind_a_hash_that_hangs_is_hashed(
     for name in digests:
         reader._to_hash.append(((name, "1"), weights_files._stamp(tmp_path / name / "1")[0]))
     reader._wake_hash.set()
-    assert began.wait(60)
+    assert began.wait(PATIENCE_S)
     eventually(lambda: reader.tend() is None and ("other", "1") in reader._digests)
     answer.set()
 

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.paths import ROOT
+from support.waiting import PATIENCE_S
 
 from app.errors import Forbidden, RateLimited, Unauthorized
 from app.keys import access
@@ -289,7 +290,7 @@ def _command(*arguments: str) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
     return subprocess.run(
         [sys.executable, "-m", "app.cli", "keys", "new", *arguments],
-        cwd=ROOT, env=kept, capture_output=True, text=True, timeout=60, check=False,
+        cwd=ROOT, env=kept, capture_output=True, text=True, timeout=PATIENCE_S, check=False,
     )  # fmt: skip
 
 
@@ -335,7 +336,7 @@ def test_a_configuration_with_keys_shows_none_of_them() -> None:
     for form in ([], ["--json"]):
         done = subprocess.run(
             [sys.executable, "-m", "app.cli", "config", *form], cwd=ROOT, env={**kept, **variables},
-            capture_output=True, text=True, timeout=60, check=False,
+            capture_output=True, text=True, timeout=PATIENCE_S, check=False,
         )  # fmt: skip
         assert done.returncode == 0
         assert DIGEST.hex() not in done.stdout + done.stderr

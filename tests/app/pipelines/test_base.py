@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from support.models.engines import colour_detector
 from support.models.repository import CATALOGUE
+from support.waiting import PATIENCE_S
 
 from app import errors
 from app.deadline import Deadline
@@ -145,10 +146,10 @@ def test_waiting_for_a_lease_is_counted_and_holding_it_is_not() -> None:
     """Stage `queue` ends where the lease begins."""
     engine = FakeEngine(CATALOGUE, {"yolo11n_320": colour_detector})
     timings = Timings()
-    with leased(engine, BRANCH, Deadline.after(10), timings) as lease:
+    with leased(engine, BRANCH, Deadline.after(PATIENCE_S), timings) as lease:
         waited = timings.ms["queue"]
         assert waited > 0
-        lease.run(Deadline.after(10))
+        lease.run(Deadline.after(PATIENCE_S))
     assert timings.ms["queue"] == waited
     assert timings.ms["infer"] == 0
 
@@ -157,7 +158,7 @@ def test_an_overloaded_engine_is_not_hidden() -> None:
     """The lease's refusal goes through as it is."""
     with (
         pytest.raises(errors.Overloaded),
-        leased(Stuck(Readiness.READY), BRANCH, Deadline.after(1), Timings()),
+        leased(Stuck(Readiness.READY), BRANCH, Deadline.after(PATIENCE_S), Timings()),
     ):
         pytest.fail("there is no lease")
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from support.models.repository import CATALOGUE
+from support.waiting import PATIENCE_S
 
 from app.deadline import Deadline
 from app.engine.fake import Arrays, FakeEngine
@@ -48,7 +49,7 @@ def router(family: str, **functions: Callable[[Arrays, Arrays], None]) -> Router
 
 def framed(wishes: Wishes) -> Framed:
     facts = FrameFacts(RGB.shape[1], RGB.shape[0])
-    return Framed(facts, wishes, Deadline.after(10), Timings())
+    return Framed(facts, wishes, Deadline.after(PATIENCE_S), Timings())
 
 
 def rest() -> tuple[Metrics, ImageLimits]:

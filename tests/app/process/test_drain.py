@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+from support.waiting import PATIENCE_S
 
 from app.process.drain import Drain
 
@@ -99,5 +100,5 @@ def test_it_can_be_cut() -> None:
     waiting.start()
     assert not drain.ended
     drain.cut()
-    waiting.join(60)
+    waiting.join(PATIENCE_S)
     assert not waiting.is_alive()

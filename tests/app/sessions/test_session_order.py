@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.waiting import PATIENCE_S
 
 from app.deadline import Deadline
 from app.errors import DeadlineExceeded, Overloaded
@@ -84,7 +85,7 @@ def test_one_that_fails_lets_the_next_go() -> None:
                     if failing == 2.0:
                         await turn.come(SOON)
                     raise RuntimeError
-            await third.come(Deadline.after(5))
+            await third.come(Deadline.after(PATIENCE_S))
 
     asyncio.run(scenario())
 
@@ -109,7 +110,7 @@ def test_sessions_don_t_wait_for_each_other() -> None:
     async def scenario() -> None:
         session_order = SessionOrder(100)
         with session_order.join("a", 1.0), session_order.join("b", 2.0) as other:
-            await other.come(Deadline.after(5))
+            await other.come(Deadline.after(PATIENCE_S))
         assert not session_order._lines
 
     asyncio.run(scenario())

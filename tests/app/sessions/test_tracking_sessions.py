@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from support.models.engines import colour_detector
 from support.models.repository import CATALOGUE
 from support.servers.gateway import png, scene
+from support.waiting import PATIENCE_S
 
 from app.deadline import Deadline
 from app.engine.fake import FakeEngine
@@ -111,12 +112,19 @@ def test_an_update_that_lost_to_a_later_frame_is_out_of_order(found: Detections)
 def test_an_update_that_always_loses_ends_with_its_time(found: Detections) -> None:
     """The deadline bounds the attempts, and the session has the rival's frames alone."""
     metrics = Metrics()
-    store = Contested(lambda: rival.update(_call(), [found], SOON), times=math.inf)
+    deadline = Deadline.after(PATIENCE_S)
+
+    def win() -> None:
+        rival.update(_call(), [found], SOON)
+        if rival.export("cam1")["frames"] == 3:
+            deadline.cancel()
+
+    store = Contested(win, times=math.inf)
     sessions = rival = Sessions(store, metrics)
     with pytest.raises(DeadlineExceeded):
-        sessions.update(_call(), [found], Deadline.after(0.2))
+        sessions.update(_call(), [found], deadline)
     retries = _counted(metrics, "gateway_session_retries_total")
-    assert retries > 1
+    assert retries == 3
     assert sessions.export("cam1")["frames"] == retries
 
 

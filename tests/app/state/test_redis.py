@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import redis
 from support.servers.redis_server import RedisServer
+from support.waiting import PATIENCE_S
 
 from app.errors import SessionsUnavailable
 from app.state.redis import RedisStore, masked
@@ -42,13 +43,13 @@ def test_a_session_is_one_small_key_that_redis_ends_itself(store: RedisStore, be
     assert store.save("cam:1", b"value", None)
     assert beside.keys() == [b"gateway:session:cam:1"]
     assert beside.strlen("gateway:session:cam:1") == 8 + len(b"value")
-    assert 59_000 < beside.pttl("gateway:session:cam:1") <= 60_000
-    beside.pexpire("gateway:session:cam:1", 5_000)
+    assert 30_000 < beside.pttl("gateway:session:cam:1") <= 60_000
+    beside.pexpire("gateway:session:cam:1", 30_000)
     snapshot = store.load("cam:1")
     assert snapshot is not None
-    assert beside.pttl("gateway:session:cam:1") <= 5_000
+    assert beside.pttl("gateway:session:cam:1") <= 30_000
     assert store.save("cam:1", b"next", snapshot.token)
-    assert beside.pttl("gateway:session:cam:1") > 59_000
+    assert beside.pttl("gateway:session:cam:1") > 30_000
 
 
 def test_an_idle_session_ends_in_redis(redis_server: RedisServer) -> None:
@@ -82,7 +83,7 @@ def test_a_restart_is_survived_on_the_same_store(store: RedisStore, redis_server
     redis_server.kill()
     started = time.monotonic()
     error = _unavailable(store)
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < PATIENCE_S / 2
     assert f"redis://127.0.0.1:{redis_server.port}/0" in error.detail
     redis_server.start()
     assert store.load("a") is None
@@ -111,7 +112,7 @@ def test_a_server_that_hangs_is_given_up(store: RedisStore, redis_server: RedisS
     ):
         with pytest.raises(SessionsUnavailable, match=r"(?i)timeout"):
             call()
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < PATIENCE_S / 2
     redis_server.resume()
     assert store.load("a") is not None
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from support.analysis import patches
 from support.servers.gateway import server
+from support.waiting import PATIENCE_S
 
 PROFILE_QUERY = "/v1/videos?profile=detect_embedded"
 CALLERS = 56
@@ -27,10 +28,10 @@ def _ask(
     port: int, paths: dict[str, str], video: bytes, together: threading.Barrier, seen: Counter[object]
 ) -> None:
     """One caller: connects, waits for the others, then asks everything over that connection."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
     with contextlib.suppress(OSError):
         connection.connect()
-    together.wait(60)
+    together.wait(PATIENCE_S)
     for method, name in ALLOWED:
         try:
             connection.request(method, paths.get(name, name), video if method == "POST" else None)

@@ -99,7 +99,7 @@ def test_every_fill_level_is_survived(repository: Path, disk: Path, tmp_path: Pa
 
 def test_a_running_job_resumes_when_there_is_room(repository: Path, disk: Path, tmp_path: Path) -> None:
     """A job that runs while the disk fills up waits with its input, and says for what; with room it is done."""
-    video = patches(tmp_path / "v.mp4", 200).read_bytes()
+    video = patches(tmp_path / "v.mp4", 600).read_bytes()
     with server(repository, tmp_path / "log", videos_folder=disk / "videos") as (http, _):
         job = submit(http, video).json()["id"]
         until(lambda: state(http, job) == "running")
@@ -110,12 +110,12 @@ def test_a_running_job_resumes_when_there_is_room(repository: Path, disk: Path, 
         assert (disk / "videos" / job / "input").stat().st_size == len(video)
         (disk / "ballast").unlink()
         until(lambda: state(http, job) == "done")
-        assert http.get(f"/v1/videos/{job}").json()["frames"] == 200
+        assert http.get(f"/v1/videos/{job}").json()["frames"] == 600
 
 
 def test_a_job_waits_for_room_under_a_file_size_limit(repository: Path, tmp_path: Path) -> None:
     """The same with a limit of the process in place of a full disk, which needs no root; SQLite can't write either."""
-    video = patches(tmp_path / "v.mp4", 300).read_bytes()
+    video = patches(tmp_path / "v.mp4", 900).read_bytes()
     with server(repository, tmp_path / "log", videos_folder=tmp_path / "videos") as (http, pid):
         job = submit(http, video).json()["id"]
         until(lambda: http.get(f"/v1/videos/{job}").json()["frames"] > 0)
@@ -127,7 +127,7 @@ def test_a_job_waits_for_room_under_a_file_size_limit(repository: Path, tmp_path
         assert (state(http, job), (tmp_path / "videos" / job / "input").exists()) == ("running", True)
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
         until(lambda: state(http, job) == "done")
-        assert http.get(f"/v1/videos/{job}").json()["frames"] == 300
+        assert http.get(f"/v1/videos/{job}").json()["frames"] == 900
 
 
 def _children(pid: int) -> list[str]:
@@ -165,7 +165,7 @@ def test_folders_that_belong_to_no_job_are_swept(repository: Path, tmp_path: Pat
 
 def test_uploads_that_wait_have_a_quota(repository: Path, tmp_path: Path) -> None:
     """Inputs on disk together stay under the quota: 429 with Retry-After; one that can never fit is a 413."""
-    video = patches(tmp_path / "v.mp4", 200).read_bytes()
+    video = patches(tmp_path / "v.mp4", 600).read_bytes()
     small = patches(tmp_path / "s.mp4", 4).read_bytes()
     quota = len(video) + len(small) // 2
     with server(

@@ -15,7 +15,7 @@ from support import videos
 from support.paths import ROOT
 from support.servers import gateway as gateways
 from support.servers.listening import gateway
-from support.waiting import eventually
+from support.waiting import PATIENCE_S, eventually
 
 from deploy.local.triton_server import free_ports
 
@@ -26,7 +26,7 @@ HIDES = ROOT / "tests" / "helpers" / "other_system"
 def http(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx2.Client]:
     """A gateway that has no epoll, no memfd, no /proc, no /dev/shm, no packets, no prctl, no glibc."""
     folder, (port,) = tmp_path_factory.mktemp("other"), free_ports(1)
-    with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+    with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as client:
         ready = lambda: client.get("/readyz").status_code == 200  # noqa: E731
         more = {"PYTHONPATH": HIDES, "port": port, "videos_folder": folder / "videos"}
         with gateway(repository, folder / "log", ready, **more):

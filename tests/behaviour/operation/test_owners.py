@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 from support.analysis import patches
 from support.servers.gateway import client, png, scene
 from support.servers.redis_server import RedisServer
+from support.waiting import PATIENCE_S
 
 from app.keys.access import ApiKey, Scope, digest_of, entry, new_key
 
@@ -52,7 +53,7 @@ def submit(http: TestClient, video: bytes, headers: Mapping[str, str]) -> str:
     answer = http.post("/v1/videos", headers=headers, **form)  # type: ignore[arg-type]  # as the client takes them
     assert answer.status_code == 202, answer.text
     job: str = answer.json()["id"]
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + PATIENCE_S
     while http.get(f"/v1/videos/{job}", headers=headers).json()["state"] != "done":
         assert time.monotonic() < limit
         time.sleep(0.02)
@@ -148,7 +149,7 @@ def test_a_rotated_key_keeps_what_it_made(all_families: Path, tmp_path: Path, vi
         track(http, "cam1", by("north"))
         fresh = {**KEYS, "north": new_key()}
         file.write_text(entries(fresh).replace(";", "\n"))
-        limit = time.monotonic() + 30
+        limit = time.monotonic() + PATIENCE_S
         while http.get(f"/v1/videos/{job}", headers=by("north", fresh)).status_code == 401:
             assert time.monotonic() < limit
             time.sleep(0.1)

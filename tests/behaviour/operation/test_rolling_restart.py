@@ -18,6 +18,7 @@ import pytest
 from support.servers.gateway import png, scene
 from support.servers.haproxy_server import HAProxy
 from support.servers.listening import gateway
+from support.waiting import PATIENCE_S
 
 from deploy.local.triton_server import free_ports
 
@@ -57,7 +58,9 @@ class Callers:
         while not self._over.is_set():
             began = time.monotonic()
             try:
-                connection = connection or http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
+                connection = connection or http.client.HTTPConnection(
+                    "127.0.0.1", self._port, timeout=PATIENCE_S
+                )
                 connection.request("POST", "/v1/detect?branch=320", FRAME)
                 answer = connection.getresponse()
                 text = answer.read()
@@ -72,7 +75,7 @@ class Callers:
 
 
 def _ready(port: int) -> Callable[[], bool]:
-    return lambda: httpx2.get(f"http://127.0.0.1:{port}/readyz", timeout=10).status_code == 200
+    return lambda: httpx2.get(f"http://127.0.0.1:{port}/readyz", timeout=PATIENCE_S).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -100,7 +103,7 @@ def test_a_rolling_restart_fails_no_request(
                 callers.until_served(port)
             for port, pid in zip(ports, running, strict=True):
                 os.kill(pid, signal.SIGTERM)
-                assert psutil.Process(pid).wait(60) == 0
+                assert psutil.Process(pid).wait(PATIENCE_S) == 0
                 stack.enter_context(start(port, f"{port}-again.log"))
                 callers.until_served(port)
     assert set(callers.seen) == {"200"}, callers.seen

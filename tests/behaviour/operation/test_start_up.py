@@ -19,7 +19,7 @@ from support.models import repository as test_repository
 from support.models.endless import endless
 from support.paths import ROOT
 from support.servers.gateway import png, scene
-from support.waiting import eventually
+from support.waiting import PATIENCE_S, eventually
 
 from deploy.local.triton_server import free_ports
 
@@ -56,7 +56,7 @@ class Process:
         return words in self.log.read_text()
 
     def get(self, path: str) -> httpx2.Response:
-        return httpx2.get(f"http://127.0.0.1:{self.port}{path}", timeout=30)
+        return httpx2.get(f"http://127.0.0.1:{self.port}{path}", timeout=PATIENCE_S)
 
     def end(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -110,7 +110,7 @@ def test_sigterm_ends_it_at_every_moment_of_its_start(make: Make, moment: str, p
     gateway = make(prefix)
     eventually(lambda: MOMENTS[moment](gateway))
     gateway.inner().terminate()
-    assert gateway.process.wait(60) == 0, gateway.log.read_text()
+    assert gateway.process.wait(PATIENCE_S) == 0, gateway.log.read_text()
     assert "Traceback" not in gateway.log.read_text()
 
 
@@ -123,8 +123,8 @@ def test_sigterm_ends_workers_at_every_moment_of_their_start(make: Make, moment:
     eventually(lambda: MOMENTS[moment](gateway))
     family = [gateway.inner(), *gateway.inner().children(recursive=True)]
     gateway.process.terminate()
-    assert gateway.process.wait(60) == 0, gateway.log.read_text()
-    assert psutil.wait_procs(family, timeout=30)[1] == []
+    assert gateway.process.wait(PATIENCE_S) == 0, gateway.log.read_text()
+    assert psutil.wait_procs(family, timeout=PATIENCE_S)[1] == []
     assert not folders_of(family)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", gateway.port), 5)
@@ -147,7 +147,7 @@ def test_while_models_load_everything_is_answered(make: Make) -> None:
     assert readyz.status_code == 503
     assert [(row["name"], row["readiness"]) for row in readyz.json()["failing"]] == [(ENDLESS, "loading")]
     url = f"http://127.0.0.1:{gateway.port}/v1/detect"
-    refused = httpx2.post(url, content=png(scene(640, 640)), timeout=60)
+    refused = httpx2.post(url, content=png(scene(640, 640)), timeout=PATIENCE_S)
     assert (refused.status_code, refused.json()["code"]) == (503, "model_not_ready")
     assert refused.headers["retry-after"] == "2"
 
@@ -158,7 +158,7 @@ def test_a_busy_port_is_one_line(make: Make, which: str, workers: int) -> None:
     """Before any model is loaded: the setting, the address and why, and exit code 2."""
     with socket.create_server(("127.0.0.1", 0)) as busy:
         gateway = make(**{which: busy.getsockname()[1], "workers": workers})
-        assert gateway.process.wait(60) == 2
+        assert gateway.process.wait(PATIENCE_S) == 2
         (line,) = gateway.log.read_text().splitlines()
         assert line.startswith(f"gateway: GATEWAY_{which.upper()}: ")
         assert str(busy.getsockname()[1]) in line
@@ -171,7 +171,7 @@ def test_a_busy_port_is_one_line(make: Make, which: str, workers: int) -> None:
 def test_an_address_that_is_not_this_host_s_is_one_line(make: Make, host: str, variable: str) -> None:
     """The setting and the address, and exit code 2."""
     gateway = make(host=host)
-    assert gateway.process.wait(60) == 2
+    assert gateway.process.wait(PATIENCE_S) == 2
     (line,) = gateway.log.read_text().splitlines()
     assert line.startswith(f"gateway: {variable}: {host}")
 
@@ -182,7 +182,7 @@ def test_workers_without_a_folder_for_their_metrics_are_one_line(
     """The setting that names another folder, and exit code 2."""
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "/proc")
     gateway = make(workers=2)
-    assert gateway.process.wait(60) == 2
+    assert gateway.process.wait(PATIENCE_S) == 2
     assert gateway.log.read_text().splitlines()[-1].startswith("gateway: GATEWAY_WORKERS: ")
     assert "PROMETHEUS_MULTIPROC_DIR" in gateway.log.read_text()
 
@@ -197,7 +197,7 @@ def test_workers_keep_their_metrics_in_memory(make: Make) -> None:
     with (folder / ".lock").open("rb") as lock, pytest.raises(BlockingIOError):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     gateway.end()
-    psutil.wait_procs(family, timeout=30)
+    psutil.wait_procs(family, timeout=PATIENCE_S)
     assert folder.is_dir()
     following = make(workers=2, models=STEADY)
     eventually(lambda: following.said("Started parent process"))

@@ -12,6 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 from support.servers.gateway import client
 from support.videos import count
+from support.waiting import PATIENCE_S
 
 from app.api.request.file_names import clean_name
 
@@ -53,7 +54,7 @@ def test_a_file_s_name_is_the_job_s(gateway: TestClient, video: bytes, filename:
 def test_the_name_stands_in_the_manifest(gateway: TestClient, video: bytes) -> None:
     """The manifest has the name as `input.name`."""
     job = submit(gateway, video, "holiday 7.mp4").json()
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + PATIENCE_S
     while (view := gateway.get(f"/v1/videos/{job['id']}").json())["state"] not in ("done", "failed"):
         assert time.monotonic() < limit, view
         time.sleep(0.02)

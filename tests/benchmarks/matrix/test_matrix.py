@@ -21,6 +21,7 @@ from support.models import repository as test_repository
 from support.models.repository import CATALOGUE
 from support.paths import ROOT
 from support.servers.gateway import server
+from support.waiting import PATIENCE_S
 
 from app.deadline import Deadline
 from app.errors import InsufficientGpuMemory
@@ -292,7 +293,7 @@ def test_gateway_bench_is_this_module(command: list[str], tmp_path: Path) -> Non
     """`gateway bench` hands everything on, options and exit code too, in any folder."""
     done = subprocess.run(
         [sys.executable, *command, "--policies", "sequential"],
-        check=False, cwd=tmp_path, env=_environment(), capture_output=True, text=True, timeout=60,
+        check=False, cwd=tmp_path, env=_environment(), capture_output=True, text=True, timeout=PATIENCE_S,
     )  # fmt: skip
     assert done.returncode == 2
     assert done.stderr.startswith("bench: 'sequential' is no policy")
@@ -331,4 +332,4 @@ def test_the_plot(tmp_path: Path) -> None:
 
 
 def _soon() -> Deadline:
-    return Deadline.after(30)
+    return Deadline.after(PATIENCE_S)

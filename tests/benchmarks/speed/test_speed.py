@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.waiting import PATIENCE_S
 
 from benchmarks.common import null_models
 from benchmarks.common.cases import CASES, MAIN, select
@@ -117,6 +118,6 @@ def test_the_guard_needs_something_to_compare_with(tmp_path: Path) -> None:
         "--committed",
         str(tmp_path / "none.json"),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 2
     assert "nothing to compare with" in done.stderr

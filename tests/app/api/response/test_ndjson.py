@@ -16,6 +16,7 @@ from support import videos
 from support.analysis import patches
 from support.models.engines import colour_detector
 from support.servers.gateway import client, server
+from support.waiting import PATIENCE_S, eventually
 
 from app.api.openapi import schemas
 from app.api.openapi.families.clip import EmbeddingAnswer
@@ -365,8 +366,8 @@ def test_times_are_those_of_the_stream(everything: TestClient, damaged: dict[str
 
 
 def _decoders(process: psutil.Process) -> list[int]:
-    """Decoders that still run below a process, after they have had a second to go."""
-    limit = time.monotonic() + 1
+    """Decoders that still run below a process, after they have had the time to go."""
+    limit = time.monotonic() + PATIENCE_S
     while True:
         running = [c.pid for c in process.children(recursive=True) if "video_process" in " ".join(_words(c))]
         if not running or time.monotonic() > limit:
@@ -382,7 +383,9 @@ def _words(process: psutil.Process) -> list[str]:
 
 
 def test_work_stops_when_the_listener_goes(all_families: Path, tmp_path: Path) -> None:
-    """A second after the connection is closed no decoder runs, and the next video is served."""
+    """The first line is there while the video is decoded; once the connection is closed no decoder runs, and the next
+    video is served.
+    """
     long = patches(tmp_path / "long.mp4", 600).read_bytes()
     with server(all_families, tmp_path / "log", video_decoders=1) as (http, pid):
         with http.stream("POST", "/v1/clip/image", content=long) as response:
@@ -390,22 +393,9 @@ def test_work_stops_when_the_listener_goes(all_families: Path, tmp_path: Path) -
             assert json.loads(next(reading))["frame"]["index"] == 0
             assert problem(http.post("/v1/detect", content=long)) == (429, "overloaded")
         assert _decoders(psutil.Process(pid)) == []
-        time.sleep(0.3)
+        free = "gateway_video_streams_in_progress 0.0"
+        eventually(lambda: free in http.get("/metrics").text)
         assert len(lines(http.post("/v1/clip/image?every=100", content=long))) == 7
-
-
-def test_lines_come_while_the_video_is_decoded(all_families: Path, tmp_path: Path) -> None:
-    """The first line is there long before the last frame: nothing waits for the whole video."""
-    long = patches(tmp_path / "long.mp4", 200).read_bytes()
-    with (
-        server(all_families, tmp_path / "log") as (http, _),
-        http.stream("POST", "/v1/depth?branch=256", content=long) as response,
-    ):
-        arrived = [(time.monotonic(), line) for line in response.iter_lines()]
-    assert len(arrived) == 201
-    spread = arrived[-1][0] - arrived[0][0]
-    middle = arrived[100][0] - arrived[0][0]
-    assert 0.2 < middle / spread < 0.8
 
 
 def test_memory_is_bounded_by_the_window(all_families: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 from support.models.engines import Arrays
 from support.models.repository import CATALOGUE
 from support.servers.gateway import client, png, scene
+from support.waiting import PATIENCE_S
 
 from app import errors
 from app.api.openapi.schemas import Problem
@@ -114,7 +115,7 @@ def test_a_full_queue_says_when_to_come_again(repository: Path) -> None:
 
     def hold(inputs: Arrays, outputs: Arrays) -> None:
         inside.set()
-        assert leave.wait(20)
+        assert leave.wait(PATIENCE_S)
         outputs["output0"].fill(0)
 
     with (
@@ -123,11 +124,11 @@ def test_a_full_queue_says_when_to_come_again(repository: Path) -> None:
     ):
         first = other.submit(gateway.post, "/v1/detect", content=BODY)
         try:
-            assert inside.wait(20)
+            assert inside.wait(PATIENCE_S)
             refused = gateway.post("/v1/detect", content=BODY)
         finally:
             leave.set()
-        assert first.result(20).status_code == 200
+        assert first.result(PATIENCE_S).status_code == 200
     assert (refused.status_code, refused.json()["code"]) == (429, "overloaded")
     assert int(refused.headers["retry-after"]) >= 1
 

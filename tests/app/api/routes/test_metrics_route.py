@@ -21,6 +21,7 @@ from support.analysis import patches
 from support.models.engines import colour_detector
 from support.models.repository import CATALOGUE
 from support.servers.gateway import client, png, scene, server
+from support.waiting import PATIENCE_S
 
 from app import __version__
 from app.engine.fake import FakeEngine
@@ -195,7 +196,7 @@ def held(repository: Path, leases: int) -> Iterator[tuple[TestClient, threading.
     let_go = threading.Event()
 
     def wait(inputs: Any, outputs: Any) -> None:
-        assert let_go.wait(30)
+        assert let_go.wait(PATIENCE_S)
         colour_detector(inputs, outputs)
 
     def fake(settings: Any, catalogue: Any) -> FakeEngine:
@@ -248,7 +249,7 @@ def test_videos_are_counted_frame_by_frame(repository: Path, tmp_path: Path) -> 
         assert found("gateway_video_frames_total", route="/v1/detect", result="ok") == 12
         assert found("gateway_video_lag_seconds_count") == 12
         assert 0 < found("gateway_video_lag_seconds_sum") / 12 < 10
-        assert found("gateway_video_streams_in_progress") == 0
+        until(gateway, lambda s: s("gateway_video_streams_in_progress") == 0)
         assert found("gateway_inferences_total", transport="inprocess") == 12
         assert found("gateway_requests_total", route="/v1/detect", family="detect", status="200") == 1
         assert found("gateway_video_jobs", state="done") == 0

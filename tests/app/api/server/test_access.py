@@ -20,6 +20,7 @@ from support.models.engines import Arrays
 from support.models.repository import CATALOGUE
 from support.servers.gateway import client, png, scene
 from support.servers.listening import gateway as running
+from support.waiting import PATIENCE_S
 
 from app.api.server import uvicorn_options
 from app.api.server.access import OPEN, PROBES, rule_of, rules_of
@@ -378,7 +379,7 @@ def test_a_real_server_refuses_before_the_body_and_writes_no_key_down(
     """
     port, log = free_ports(1)[0], tmp_path / "log"
     with (
-        httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http,
+        httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as http,
         running(repository, log, lambda: _ready(http), port=port, api_keys=ENTRIES, log_level="debug"),
     ):
         wrong = new_key()
@@ -422,9 +423,10 @@ def test_workers_share_keys_limits_and_the_port_for_operation(repository: Path, 
     port, own = free_ports(2)
     keys = tmp_path / "keys"
     keys.write_text(ENTRIES.replace(";", "\n"))
+    closing = {"Connection": "close"}
     with (
-        httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, headers={"Connection": "close"}) as public,
-        httpx2.Client(base_url=f"http://127.0.0.1:{own}", timeout=30, headers={"Connection": "close"}) as operate,
+        httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S, headers=closing) as public,
+        httpx2.Client(base_url=f"http://127.0.0.1:{own}", timeout=PATIENCE_S, headers=closing) as operate,
         running(
             repository, tmp_path / "log", lambda: all(_ready(operate) for _ in range(20)),
             port=port, operate_port=own, workers=2, api_keys_file=keys,
@@ -443,7 +445,7 @@ def test_workers_share_keys_limits_and_the_port_for_operation(repository: Path, 
         assert operate.get("/v1/branches").status_code == 404
         assert public.get("/v1/branches", headers=bearer("old")).status_code == 200
         keys.write_text(_entry("both"))
-        limit = time.monotonic() + 5
+        limit = time.monotonic() + PATIENCE_S
         while {public.get("/v1/branches", headers=bearer("old")).status_code for _ in range(10)} != {401}:
             assert time.monotonic() < limit
             time.sleep(0.2)
@@ -454,8 +456,8 @@ def test_one_process_has_two_ports(repository: Path, tmp_path: Path) -> None:
     """The port for operation opens with the service and ends with it; one that is taken is refused at the start."""
     port, own = free_ports(2)
     with (
-        httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as public,
-        httpx2.Client(base_url=f"http://127.0.0.1:{own}", timeout=30) as operate,
+        httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as public,
+        httpx2.Client(base_url=f"http://127.0.0.1:{own}", timeout=PATIENCE_S) as operate,
         running(
             repository,
             tmp_path / "log",

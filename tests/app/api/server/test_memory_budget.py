@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from support.waiting import PATIENCE_S
 
 from app.api.server import memory_budget
 from app.api.server.admission import Admission, AdmissionLimits
@@ -52,17 +53,17 @@ class Work:
             self.running += self.nbytes
             self.most = max(self.most, self.running)
         self.began.release()
-        assert self.go.wait(30)
+        assert self.go.wait(PATIENCE_S)
         with self._lock:
             self.running -= self.nbytes
         return "done"
 
     async def until_running(self, count: int) -> None:
         for _ in range(count):
-            assert await asyncio.to_thread(self.began.acquire, timeout=30)
+            assert await asyncio.to_thread(self.began.acquire, timeout=PATIENCE_S)
 
 
-def soon(seconds: float = 30) -> Deadline:
+def soon(seconds: float = PATIENCE_S) -> Deadline:
     return Deadline.after(seconds)
 
 
@@ -180,7 +181,7 @@ def test_memory_goes_back_once_after_a_pause(monkeypatch: pytest.MonkeyPatch) ->
         for _ in range(5):
             await memory.take(LIMIT, soon())
             memory.release(LIMIT)
-        assert await asyncio.to_thread(returned.acquire, timeout=30)
+        assert await asyncio.to_thread(returned.acquire, timeout=PATIENCE_S)
         await asyncio.sleep(0.2)
         return memory.used
 

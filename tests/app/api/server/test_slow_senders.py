@@ -192,7 +192,7 @@ def test_a_head_without_end_is_refused(running: Server, what: str) -> None:
 def test_a_large_body_may_follow_a_larger_one(running: Server) -> None:
     """Bodies of earlier requests on the same connection count for nothing, however the data is cut into pieces."""
     http, _ = running
-    with httpx2.Client(base_url=http.base_url) as one:
+    with httpx2.Client(base_url=http.base_url, timeout=PATIENCE_S) as one:
         statuses = [one.post("/v1/detect", content=bytes(size)).status_code for size in (4 << 20, 1 << 20)]
     assert statuses == [415, 415]
 

@@ -17,6 +17,7 @@ from support.paths import ROOT
 from support.servers.authority import Authority
 from support.servers.gateway import client, png, scene
 from support.servers.listening import gateway as running
+from support.waiting import PATIENCE_S
 
 from app.api.server import uvicorn_options
 from app.engine.triton.client import Tls
@@ -59,7 +60,7 @@ def test_the_service_speaks_https(
     port, (cert, key) = free_ports(1)[0], authority.signed(f"server{workers}")
     base = f"https://localhost:{port}"
     with (
-        httpx2.Client(base_url=base, verify=_context(authority), timeout=30) as http,
+        httpx2.Client(base_url=base, verify=_context(authority), timeout=PATIENCE_S) as http,
         running(
             repository, tmp_path / "log", lambda: _live(http),
             port=port, tls_cert=cert, tls_key=key, workers=workers,
@@ -88,7 +89,7 @@ def test_callers_may_have_to_show_a_certificate(
     base = f"https://localhost:{ports[0]}"
     mine = _context(authority, authority.signed("caller"))
     with (
-        httpx2.Client(base_url=base, verify=mine, timeout=30) as http,
+        httpx2.Client(base_url=base, verify=mine, timeout=PATIENCE_S) as http,
         running(
             repository, tmp_path / "log",
             lambda: httpx2.get(f"http://localhost:{ports[1]}/readyz").status_code == 200,
@@ -206,7 +207,7 @@ def test_a_real_triton_may_ask_for_the_gateway_s_certificate(
             tls = Tls(authority.ca, *own)
             engine = TritonEngine(CATALOGUE, url, WeightsBook(None, None), TritonOptions(tls=tls))
             try:
-                limit = time.monotonic() + 20
+                limit = time.monotonic() + PATIENCE_S
                 while not (settled := _settled(engine, welcome)) and time.monotonic() < limit:
                     time.sleep(0.05)
                 assert settled, engine.ready()["yolo11n_320"]

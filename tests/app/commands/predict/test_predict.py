@@ -26,7 +26,7 @@ from support.commands import run_command
 from support.models import repository as test_repository
 from support.paths import ROOT
 from support.servers.gateway import png, scene, server
-from support.waiting import eventually
+from support.waiting import PATIENCE_S, eventually
 
 from deploy.local.triton_server import free_ports
 from routing import overlay
@@ -342,7 +342,7 @@ def test_output_that_is_full_or_closed_is_no_traceback(tmp_path: Path, redirecti
     """One line says that the output can't be written; a closed one is as the null device."""
     line = f"{shlex.quote(sys.executable)} -m triton_vision_gateway {redirection}"
     done = subprocess.run(["sh", "-c", line], env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path,
-                          capture_output=True, timeout=60, check=False)  # fmt: skip
+                          capture_output=True, timeout=PATIENCE_S, check=False)  # fmt: skip
     assert done.returncode == code, done.stderr
     assert done.stderr == (
         b"gateway: the output can't be written: No space left on device\n" if code else b""
@@ -403,13 +403,13 @@ def test_the_boxes_of_the_readme_are_those_of_curl(gateway: httpx2.Client, tmp_p
     here = program(
         "detect", str(ROOT / "docs/astronaut.jpg"), "--json", "--url", str(gateway.base_url), folder=tmp_path
     )
-    out, err = here.communicate(timeout=60)
+    out, err = here.communicate(timeout=PATIENCE_S)
     assert here.returncode == 0, err
     assert without_input(json.loads(out)) == curl
     piped = program(
         "detect", "-", "--json", "--url", str(gateway.base_url), folder=tmp_path, stdin=subprocess.PIPE
     )
-    assert without_input(json.loads(piped.communicate(data, timeout=60)[0])) == curl
+    assert without_input(json.loads(piped.communicate(data, timeout=PATIENCE_S)[0])) == curl
 
 
 def examples(document: str) -> list[list[str]]:
@@ -458,7 +458,7 @@ def test_ctrl_c_ends_it_at_once(all_families: Path, tmp_path: Path) -> None:
     process.stdout.readline()  # the first frame
     os.killpg(process.pid, signal.SIGINT)
     began = time.monotonic()
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, err
     assert time.monotonic() - began < 30
     assert b"Traceback" not in err

@@ -15,6 +15,7 @@ import pytest
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 from support.models import repository as test_repository
 from support.models.repository import CATALOGUE
+from support.waiting import PATIENCE_S
 
 from app.deadline import Deadline
 from app.engine.base import ModelState
@@ -45,7 +46,7 @@ def load() -> Iterator[Load]:
             CATALOGUE, repository, WeightsBook(repository, None), EmbeddedOptions(**options)
         )
         made.append(engine)
-        assert engine.loaded.wait(60)
+        assert engine.loaded.wait(PATIENCE_S)
         return engine
 
     yield build
@@ -113,8 +114,8 @@ def test_a_damaged_model_keeps_no_other_from_serving(
     engine = load(models)
     assert state(engine).readiness is readiness
     assert state(engine).reason
-    with engine.lease(CATALOGUE.branches["yolo11n_640"], Deadline.after(10)) as lease:
-        lease.run(Deadline.after(10))
+    with engine.lease(CATALOGUE.branches["yolo11n_640"], Deadline.after(PATIENCE_S)) as lease:
+        lease.run(Deadline.after(PATIENCE_S))
 
 
 def test_a_graph_with_other_tensors_is_not_served(models: Path, load: Load) -> None:
@@ -133,7 +134,7 @@ def test_only_what_is_asked_for_is_loaded(models: Path, load: Load) -> None:
     assert state(engine).readiness is Readiness.UNAVAILABLE
     with (
         pytest.raises(ModelNotReady, match="loaded"),
-        engine.lease(CATALOGUE.branches["yolo11n_320"], Deadline.after(1)),
+        engine.lease(CATALOGUE.branches["yolo11n_320"], Deadline.after(PATIENCE_S)),
     ):
         pass
 
@@ -168,7 +169,10 @@ def test_a_branch_is_ready_once_it_can_be_leased(
 
     def watched(engine: EmbeddedEngine, branch: Branch, graphs: Any) -> Any:
         seen.append(state(engine, branch.name).readiness)
-        with pytest.raises(Exception, match=branch.name) as failure, engine.lease(branch, Deadline.after(1)):
+        with (
+            pytest.raises(Exception, match=branch.name) as failure,
+            engine.lease(branch, Deadline.after(PATIENCE_S)),
+        ):
             pass
         refused.append(failure.type)
         return leases(engine, branch, graphs)
@@ -184,9 +188,9 @@ def test_an_engine_closes_while_it_loads(models: Path) -> None:
     engine = EmbeddedEngine(CATALOGUE, models, WeightsBook(models, None))
     closing = threading.Thread(target=engine.close, daemon=True)
     closing.start()
-    closing.join(60)
+    closing.join(PATIENCE_S)
     assert not closing.is_alive()
-    engine._loader.join(60)  # the model at hand is read to its end
+    engine._loader.join(PATIENCE_S)  # the model at hand is read to its end
     assert not engine._loader.is_alive()
     assert not any(model.ready for model in engine.ready().values())
 
@@ -196,16 +200,16 @@ def test_a_closed_engine_serves_nobody(models: Path, load: Load) -> None:
     engine = load(models)
     assert state(engine).ready
     engine.close()
-    with pytest.raises(ModelNotReady, match="closed"), engine.lease(BRANCH, Deadline.after(1)):
+    with pytest.raises(ModelNotReady, match="closed"), engine.lease(BRANCH, Deadline.after(PATIENCE_S)):
         pass
 
 
 def test_a_lease_outlives_the_closing_of_its_engine(models: Path, load: Load) -> None:
     """A caller that holds tensors when the engine is closed finishes its run."""
     engine = load(models)
-    with engine.lease(BRANCH, Deadline.after(10)) as lease:
+    with engine.lease(BRANCH, Deadline.after(PATIENCE_S)) as lease:
         engine.close()
-        lease.run(Deadline.after(10))
+        lease.run(Deadline.after(PATIENCE_S))
         assert lease.outputs["output0"].any()
 
 

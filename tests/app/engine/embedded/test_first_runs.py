@@ -13,6 +13,7 @@ import pytest
 from onnx import helper, numpy_helper
 from support.models import repository as test_repository
 from support.models.repository import CATALOGUE
+from support.waiting import PATIENCE_S
 
 from app.engine.base import ModelState
 from app.engine.embedded import first_runs
@@ -59,7 +60,7 @@ def start(models: Path, folder: Path) -> Iterator[Start]:
         cache = (folder, 1 << 30) if cached else None
         options = EmbeddedOptions(threads=1, branches=NAMES, warmup_s=60.0, cache=cache)
         made.append(EmbeddedEngine(CATALOGUE, models, WeightsBook(models, None), options))
-        assert made[-1].loaded.wait(60)
+        assert made[-1].loaded.wait(PATIENCE_S)
         return {name: made[-1].ready()[name] for name in NAMES}
 
     yield build

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from support.models import repository as test_repository
 from support.models.repository import CATALOGUE
-from support.waiting import eventually
+from support.waiting import PATIENCE_S, eventually
 
 from app.deadline import Deadline
 from app.engine.embedded.engine import EmbeddedEngine, EmbeddedOptions
@@ -57,13 +57,13 @@ def models(tmp_path: Path) -> Path:
 def engine(models: Path, request: pytest.FixtureRequest) -> Iterator[EmbeddedEngine]:
     options = EmbeddedOptions(threads=1, warmup_s=request.param, reload_pause_s=0.3, reload_longest_s=0.3)
     made = EmbeddedEngine(CATALOGUE, models, WeightsBook(None, None), options)
-    assert made.loaded.wait(60)
+    assert made.loaded.wait(PATIENCE_S)
     yield made
     made.close()
 
 
 def ask(engine: EmbeddedEngine, value: float, branch: Branch = BRANCH) -> float:
-    deadline = Deadline.after(10)
+    deadline = Deadline.after(PATIENCE_S)
     with engine.lease(branch, deadline) as lease:
         (array,) = lease.inputs.values()
         array.fill(255 * value if array.dtype == np.uint8 else value)
@@ -85,8 +85,8 @@ def test_a_session_that_ran_out_of_memory_is_made_anew(engine: EmbeddedEngine) -
     assert "a run was out of memory at" in (state.reason or "")
     with pytest.raises(InsufficientGpuMemory, match="a run was out of memory at"):
         ask(engine, 0.0)
-    with engine.lease(OTHER, Deadline.after(10)) as lease:
-        lease.run(Deadline.after(10))
+    with engine.lease(OTHER, Deadline.after(PATIENCE_S)) as lease:
+        lease.run(Deadline.after(PATIENCE_S))
     del first
     eventually(lambda: engine.ready()[BRANCH.name].ready)
     assert ask(engine, 0.0) == 0.0
@@ -103,7 +103,7 @@ def test_a_branch_and_its_twin_are_made_anew_together(models: Path, first: str) 
     (models / BRANCH.name / "1" / "model.onnx").write_bytes(hungry())
     options = EmbeddedOptions(threads=1, reload_pause_s=0.3, reload_longest_s=0.3)
     engine = EmbeddedEngine(CATALOGUE, models, WeightsBook(None, None), options)
-    assert engine.loaded.wait(60)
+    assert engine.loaded.wait(PATIENCE_S)
     try:
         full = weakref.ref(engine._sessions._loaded[BRANCH.name].session)
         for name in (first, *BRANCH.same_weights):

@@ -18,8 +18,9 @@ import tritonclient.grpc as grpcclient
 from onnx import helper, numpy_helper
 from support.models import repository as test_repository
 from support.models.repository import CATALOGUE
+from support.models.timed import Timed
 from deploy.local.triton_server import TritonServer
-from support.waiting import eventually
+from support.waiting import PATIENCE_S, eventually
 
 from app.engine.triton import shared_memory
 from app.deadline import Deadline
@@ -80,7 +81,8 @@ def connect(repository: Path) -> Iterator[Callable[..., TritonEngine]]:
 
     def build(server: TritonServer, **options: object) -> TritonEngine:
         book = WeightsBook(repository, None)
-        engine = TritonEngine(CATALOGUE, server.grpc_url, book, TritonOptions(**options))  # type: ignore[arg-type]  # named by the tests
+        patient = {"silence_s": 5.0, "control_timeout_s": PATIENCE_S}
+        engine = TritonEngine(CATALOGUE, server.grpc_url, book, TritonOptions(**{**patient, **options}))  # type: ignore[arg-type]  # named by the tests
         made.append(engine)
         return engine
 
@@ -92,7 +94,7 @@ def connect(repository: Path) -> Iterator[Callable[..., TritonEngine]]:
 Connect = Callable[..., TritonEngine]
 
 
-def ask(engine: Engine, seconds: float = 10) -> float:
+def ask(engine: Engine, seconds: float = PATIENCE_S) -> float:
     """One inference whose answer is known: raises unless it is right."""
     deadline = Deadline.after(seconds)
     with engine.lease(BRANCH, deadline) as lease:
@@ -106,7 +108,7 @@ def ask(engine: Engine, seconds: float = 10) -> float:
 
 def serves(engine: Engine) -> bool:
     try:
-        ask(engine, 2)
+        ask(engine)
     except GatewayError:
         return False
     return True
@@ -132,14 +134,14 @@ def held() -> set[str]:
 
 
 def ask_anything(engine: Engine) -> None:
-    with engine.lease(BRANCH, Deadline.after(20)) as lease:
-        lease.run(Deadline.after(20))
+    with engine.lease(BRANCH, Deadline.after(PATIENCE_S)) as lease:
+        lease.run(Deadline.after(PATIENCE_S))
 
 
 def give_up(engine: Engine) -> None:
     """Leave Triton with a run that nobody waits for."""
     ask_anything(engine)
-    with engine.lease(BRANCH, Deadline.after(20)) as lease:
+    with engine.lease(BRANCH, Deadline.after(PATIENCE_S)) as lease:
         lease.inputs["images"].fill(9)
         with pytest.raises(DeadlineExceeded) as failure:
             lease.run(Deadline.after(0.05))
@@ -176,7 +178,7 @@ def test_a_full_shared_memory_means_bytes(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with auto.lease(BRANCH, Deadline.after(5)) as lease:
+    with auto.lease(BRANCH, Deadline.after(PATIENCE_S)) as lease:
         assert lease.transport == "bytes"
     ask(auto)
     with pytest.raises(TritonUnavailable, match="No space"):
@@ -239,13 +241,13 @@ def test_the_engine_outlives_a_restart(server: TritonServer, connect: Connect) -
     started = time.monotonic()
     with pytest.raises(TritonUnavailable):
         ask(engine)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < PATIENCE_S / 2
     eventually(lambda: engine.ready()[BRANCH.name].readiness is Readiness.UNREACHABLE)
     with pytest.raises(TritonUnavailable):
         ask(engine)
     server.start()
     eventually(lambda: serves(engine))
-    with engine.lease(BRANCH, Deadline.after(5)) as lease:
+    with engine.lease(BRANCH, Deadline.after(PATIENCE_S)) as lease:
         assert lease.transport == "shared_memory"
 
 
@@ -254,15 +256,15 @@ def test_a_server_that_hangs_costs_the_deadline_and_no_more(server: TritonServer
 
     The bound is wide, but half the control timeout: the caller waits for no other call to the server either.
     """
-    engine = connect(server, poll_interval_s=3600.0, control_timeout_s=20.0, leases=1)
+    engine = connect(server, poll_interval_s=3600.0, leases=1)
     ask(engine)
     (region,) = regions(engine)
     server.suspend()
     started = time.monotonic()
-    with pytest.raises(DeadlineExceeded) as failure:
-        ask(engine, 0.5)
+    with engine.lease(BRANCH, Deadline.after(PATIENCE_S)) as lease, pytest.raises(DeadlineExceeded) as failure:
+        lease.run(Deadline.after(0.5))
     assert failure.value.stage == "infer"
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < PATIENCE_S / 2
     server.resume()
     eventually(lambda: server.revived() and serves(engine))
     assert len(regions(engine)) == 1
@@ -271,9 +273,9 @@ def test_a_server_that_hangs_costs_the_deadline_and_no_more(server: TritonServer
 
 def test_a_server_that_hangs_is_seen_to_hang(server: TritonServer, connect: Connect) -> None:
     """Suspended, it is unreachable in `ready`; resumed, it serves by new regions and keeps none of the old."""
-    engine = connect(server, poll_interval_s=0.1, control_timeout_s=0.5)
-    with engine.lease(BRANCH, Deadline.after(10)) as lease:
-        lease.run(Deadline.after(10))
+    engine = connect(server, poll_interval_s=0.1, silence_s=2.0)
+    with engine.lease(BRANCH, Deadline.after(PATIENCE_S)) as lease:
+        lease.run(Deadline.after(PATIENCE_S))
         server.suspend()
         with pytest.raises(DeadlineExceeded):
             lease.run(Deadline.after(0.1))
@@ -282,7 +284,7 @@ def test_a_server_that_hangs_is_seen_to_hang(server: TritonServer, connect: Conn
         ask(engine)
     server.resume()
     eventually(lambda: server.revived() and serves(engine))
-    with engine.lease(BRANCH, Deadline.after(5)) as lease:
+    with engine.lease(BRANCH, Deadline.after(PATIENCE_S)) as lease:
         assert lease.transport == "shared_memory"
     with grpcclient.InferenceServerClient(server.grpc_url) as client:
         eventually(lambda: registered(client, engine) == regions(engine))
@@ -293,9 +295,9 @@ def test_a_run_that_was_given_up_writes_into_nobody_s_tensors(slow: TritonServer
     engine = connect(slow, poll_interval_s=3600.0, leases=1)
     give_up(engine)
     for value in (2.0, 3.0):
-        with engine.lease(BRANCH, Deadline.after(20)) as lease:
+        with engine.lease(BRANCH, Deadline.after(PATIENCE_S)) as lease:
             lease.inputs["images"].fill(value)
-            lease.run(Deadline.after(20))
+            lease.run(Deadline.after(PATIENCE_S))
             output = lease.outputs["output0"]
             assert output.min() == output.max() == value
     assert len(regions(engine)) == 1
@@ -307,7 +309,7 @@ def test_the_region_of_a_run_that_was_given_up_is_unregistered(slow: TritonServe
     give_up(engine)
     ask_anything(engine)  # one instance: the run that was given up is over now
     with grpcclient.InferenceServerClient(slow.grpc_url) as client:
-        eventually(lambda: registered(client, engine) == regions(engine), 2)
+        eventually(lambda: registered(client, engine) == regions(engine))
 
 
 def test_a_closed_engine_serves_nobody(triton: TritonServer, connect: Connect) -> None:
@@ -347,20 +349,21 @@ def test_models_come_and_go(server: TritonServer, connect: Connect) -> None:
         eventually(lambda: serves(engine))
 
 
-def test_a_model_on_its_way_is_loading(server: TritonServer, connect: Connect) -> None:
+def test_a_model_on_its_way_is_loading(tmp_path: Path, connect: Connect) -> None:
     """Between `load` and READY the state is `loading`: an operator waits instead of searching."""
-    engine = connect(server, poll_interval_s=0.01)
-    seen = set()
-    with grpcclient.InferenceServerClient(server.grpc_url) as client:
-        client.unload_model(BRANCH.name)
-        eventually(lambda: engine.ready()[BRANCH.name].readiness is Readiness.UNAVAILABLE)
-        loading = threading.Thread(target=client.load_model, args=(BRANCH.name,))
-        loading.start()
-        while not engine.ready()[BRANCH.name].ready:
-            seen.add(engine.ready()[BRANCH.name].readiness)
-            time.sleep(0.002)
-        loading.join(30)
-    assert seen == {Readiness.UNAVAILABLE, Readiness.LOADING}
+    models = test_repository.build(tmp_path / "models", [BRANCH.name])
+    timed = Timed(models, BRANCH.name)
+    with TritonServer(models, tmp_path / "triton.log", load=[BRANCH.name]) as server:
+        engine = connect(server, poll_interval_s=0.01)
+        with grpcclient.InferenceServerClient(server.grpc_url) as client:
+            client.unload_model(BRANCH.name)
+            eventually(lambda: engine.ready()[BRANCH.name].readiness is Readiness.UNAVAILABLE)
+            with timed.held("load"):
+                loading = threading.Thread(target=client.load_model, args=(BRANCH.name,))
+                loading.start()
+                eventually(lambda: engine.ready()[BRANCH.name].readiness is Readiness.LOADING)
+            loading.join()
+            eventually(lambda: engine.ready()[BRANCH.name].ready)
 
 
 def test_a_model_unloaded_between_two_polls_is_an_error_of_the_contract(
@@ -409,6 +412,6 @@ def test_a_model_that_triton_does_not_know_is_missing(odd: TritonServer, connect
     assert engine.ready()["midas_512"].readiness is Readiness.MISSING
     with (
         pytest.raises(ModelNotFound, match="midas_512"),
-        engine.lease(CATALOGUE.branches["midas_512"], Deadline.after(5)),
+        engine.lease(CATALOGUE.branches["midas_512"], Deadline.after(PATIENCE_S)),
     ):
         pass

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 from support.models.repository import CATALOGUE
-from support.waiting import eventually
+from support.waiting import PATIENCE_S, eventually
 
 from app.deadline import Deadline
 from app.engine.base import ModelState
@@ -177,7 +177,7 @@ def test_closing_waits_for_no_pause(start: Start) -> None:
     started = time.monotonic()
     quarantine.close()
     quarantine.join()
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < PATIENCE_S
 
 
 class Server:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import grpc
 import pytest
+from support.waiting import PATIENCE_S
 
 from app.deadline import Deadline
 from app.engine.triton.breaker import Breaker
+from app.engine.triton import retries as retries_module
 from app.engine.triton.retries import Retries, RetryBudget
 from app.engine.triton.client import retry_reason, translated_errors
 from app.errors import DeadlineExceeded, GatewayError, ModelNotReady, Overloaded, TritonUnavailable
@@ -114,11 +117,11 @@ def test_an_attempt_is_repeated_twice_at_most(failures: int, attempts: int) -> N
     tried = retries()
     if failures >= attempts:
         with pytest.raises(TritonUnavailable):
-            tried.run(attempt, Deadline.after(10))
+            tried.run(attempt, Deadline.after(PATIENCE_S))
     else:
-        tried.run(attempt, Deadline.after(10))
+        tried.run(attempt, Deadline.after(PATIENCE_S))
     assert len(made) == attempts
-    assert all(0.014 < after - before < 2 for before, after in itertools.pairwise(made))
+    assert all(0.014 < after - before < PATIENCE_S for before, after in itertools.pairwise(made))
     done, refused = tried.counts()
     assert (done["unavailable"], sum(done.values()), sum(refused.values())) == (attempts - 1, attempts - 1, 0)
 
@@ -128,18 +131,19 @@ def test_what_is_not_worth_it_is_tried_once() -> None:
     for error in (ModelNotReady("unloaded"), DeadlineExceeded("infer"), Overloaded("full")):
         attempt, made = failing(1, error)
         with pytest.raises(type(error)):
-            retries().run(attempt, Deadline.after(10))
+            retries().run(attempt, Deadline.after(PATIENCE_S))
         assert len(made) == 1
 
 
-def test_nothing_is_repeated_once_the_time_is_over() -> None:
+def test_nothing_is_repeated_once_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """Be it that a pause doesn't fit in, or that the caller left while it was tried."""
     attempt, made = failing(9)
     tried = retries()
+    monkeypatch.setattr(retries_module, "_PAUSES_S", (10 * PATIENCE_S, 10 * PATIENCE_S))
     with pytest.raises(TritonUnavailable):
-        tried.run(attempt, Deadline.after(0.01))
+        tried.run(attempt, Deadline.after(PATIENCE_S))
     assert len(made) == 1
-    deadline = Deadline.after(10)
+    deadline = Deadline.after(PATIENCE_S)
 
     def leave() -> None:
         deadline.cancel()
@@ -164,9 +168,9 @@ def test_nothing_is_repeated_while_the_breaker_is_open() -> None:
         attempt()
 
     with pytest.raises(TritonUnavailable, match="fishing"):
-        tried.run(dies, Deadline.after(10))
+        tried.run(dies, Deadline.after(PATIENCE_S))
     with pytest.raises(TritonUnavailable, match="connection refused") as refusal:
-        tried.run(attempt, Deadline.after(10))
+        tried.run(attempt, Deadline.after(PATIENCE_S))
     assert len(made) == 1
     assert refusal.value.retry_after == 1
 
@@ -183,18 +187,20 @@ def test_the_budget_bounds_retries_to_a_share_of_the_requests() -> None:
 
     for _ in range(400):
         with pytest.raises(TritonUnavailable):
-            tried.run(attempt, Deadline.after(0.3))
+            tried.run(attempt, Deadline.after(PATIENCE_S))
     done, refused = tried.counts()
     assert 38 <= done["unavailable"] <= 42
     assert attempts == 400 + done["unavailable"]
     assert 400 <= done["unavailable"] + refused["unavailable"] <= 442
 
 
-def test_time_fills_the_budget_of_a_quiet_server() -> None:
+def test_time_fills_the_budget_of_a_quiet_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """Or its one request an hour would never be repeated; no further than up to the brim."""
+    now = 100.0
+    monkeypatch.setattr(retries_module, "time", SimpleNamespace(monotonic=lambda: now))
     budget = RetryBudget(share=0.0, per_second=20.0, most=2.0)
     assert [budget.take() for _ in range(3)] == [True, True, False]
-    time.sleep(0.3)
+    now += 0.3
     assert [budget.take() for _ in range(3)] == [True, True, False]
 
 

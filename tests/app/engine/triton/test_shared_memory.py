@@ -15,6 +15,7 @@ import pytest
 import tritonclient.grpc as grpcclient
 from support.models.repository import CATALOGUE
 from support.paths import ROOT
+from support.waiting import PATIENCE_S
 from deploy.local.triton_server import TritonServer
 
 from app.deadline import Deadline
@@ -50,7 +51,7 @@ def _hold(folder: Path) -> tuple[subprocess.Popen[str], str]:
 
 def _end(process: subprocess.Popen[str]) -> None:
     process.send_signal(signal.SIGKILL)
-    process.wait(20)
+    process.wait(PATIENCE_S)
     assert process.stdout is not None
     process.stdout.close()
 
@@ -173,8 +174,8 @@ from app.engine.weights import WeightsBook
 from routing import catalogue
 c = catalogue.load()
 engine = TritonEngine(c, sys.argv[1], WeightsBook(None, None))
-with engine.lease(c.branches["midas_256"], Deadline.after(20)) as lease:
-    lease.run(Deadline.after(20))
+with engine.lease(c.branches["midas_256"], Deadline.after(PATIENCE_S)) as lease:
+    lease.run(Deadline.after(PATIENCE_S))
     print(engine._instance.name, flush=True)
     time.sleep(600)
 """
@@ -207,17 +208,17 @@ def test_two_engines_on_one_host_keep_to_their_own(triton: TritonServer) -> None
     options = TritonOptions(leases=1)
     first = TritonEngine(CATALOGUE, triton.grpc_url, WeightsBook(None, None), options)
     try:
-        with first.lease(BRANCH, Deadline.after(20)) as lease:
+        with first.lease(BRANCH, Deadline.after(PATIENCE_S)) as lease:
             lease.inputs["INPUT__0"].fill(51)
             second = TritonEngine(CATALOGUE, triton.grpc_url, WeightsBook(None, None), options)
             try:
-                with second.lease(BRANCH, Deadline.after(20)) as other:
+                with second.lease(BRANCH, Deadline.after(PATIENCE_S)) as other:
                     other.inputs["INPUT__0"].fill(255)
-                    other.run(Deadline.after(20))
+                    other.run(Deadline.after(PATIENCE_S))
                     assert other.outputs["OUTPUT__0"].min() == 1
             finally:
                 second.close()
-            lease.run(Deadline.after(20))
+            lease.run(Deadline.after(PATIENCE_S))
             assert np.ptp(lease.outputs["OUTPUT__0"]) == 0
             assert lease.outputs["OUTPUT__0"][0, 0, 0] == pytest.approx(-0.6, abs=1e-5)
     finally:

@@ -89,7 +89,7 @@ class Collector:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._server.server_port}/v1/traces"
 
-    def wait(self, enough: Callable[[list[Seen]], bool], seconds: float = 30) -> list[Seen]:
+    def wait(self, enough: Callable[[list[Seen]], bool], seconds: float = 120) -> list[Seen]:
         """Spans arrive in batches."""
         limit = time.monotonic() + seconds
         while not enough(self.spans) and time.monotonic() < limit:

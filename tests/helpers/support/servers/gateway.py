@@ -21,12 +21,13 @@ from app.main import EngineFactory, create_app, create_engine
 from app.settings import Settings
 from deploy.local.triton_server import free_ports
 from support.paths import ROOT
+from support.waiting import PATIENCE_S
 
 GREY = 114
 COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
 
 
-def wait_ready(get: Any, seconds: float = 60) -> None:
+def wait_ready(get: Any, seconds: float = PATIENCE_S) -> None:
     """Until /readyz is green."""
     limit = time.monotonic() + seconds
     while get("/readyz").status_code != 200:
@@ -67,17 +68,17 @@ def server(repository: Path, log: Path, **settings: Any) -> Iterator[tuple[httpx
             cwd=ROOT, env=environment, stdout=out, stderr=subprocess.STDOUT,
         )  # fmt: skip
     try:
-        with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
+        with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as http:
             _wait_listening(http, process, log)
             wait_ready(http.get)
             yield http, process.pid
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(PATIENCE_S)
 
 
 def _wait_listening(http: httpx2.Client, process: subprocess.Popen[bytes], log: Path) -> None:
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + PATIENCE_S
     while True:
         with contextlib.suppress(httpx2.TransportError):
             http.get("/livez")

@@ -10,7 +10,7 @@ from types import TracebackType
 from deploy.local.triton_server import free_ports
 from support.servers.programs import program
 
-START_SECONDS = 30
+START_SECONDS = 120
 # No second try, no other server: what a gateway fails to answer, a caller sees.
 CONFIG = """defaults
   mode http

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx2
 
 from support.paths import ROOT
+from support.waiting import PATIENCE_S
 
 
 @contextlib.contextmanager
@@ -30,7 +31,7 @@ def gateway(repository: Path, log: Path, up: Callable[[], bool], **variables: ob
             cwd=ROOT, env=environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
     try:
-        limit = time.monotonic() + 90
+        limit = time.monotonic() + PATIENCE_S
         while not _is(up):
             if process.poll() is not None or time.monotonic() > limit:
                 raise RuntimeError(log.read_text())
@@ -39,7 +40,7 @@ def gateway(repository: Path, log: Path, up: Callable[[], bool], **variables: ob
     finally:
         process.terminate()
         try:
-            process.wait(30)
+            process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)  # its workers too
             process.wait()

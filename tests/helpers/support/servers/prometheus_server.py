@@ -17,7 +17,7 @@ from support.paths import ROOT
 from support.servers.programs import program
 
 CONFIG = ROOT / "deploy" / "prometheus"
-START_SECONDS = 30
+START_SECONDS = 120
 # The shell ends the server when its input ends: with stop(), and with a test process that is killed.
 _GUARD = '"$@" >&2 & echo $!; cat >/dev/null; kill $! 2>/dev/null; wait'
 
@@ -109,9 +109,9 @@ class PrometheusServer:
 
     def _get(self, path: str, parameters: dict[str, str]) -> Any:
         answer = (
-            httpx2.post(f"{self.url}{path}", data=parameters)
+            httpx2.post(f"{self.url}{path}", data=parameters, timeout=120)
             if parameters
-            else httpx2.get(f"{self.url}{path}")
+            else httpx2.get(f"{self.url}{path}", timeout=120)
         )
         document = answer.json()
         if document["status"] != "success":

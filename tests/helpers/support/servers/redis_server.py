@@ -14,7 +14,7 @@ from types import TracebackType
 from deploy.local.triton_server import free_ports
 from support.servers.programs import program
 
-START_SECONDS = 20
+START_SECONDS = 120
 # The shell ends the server when its input ends: with stop(), and with a test process that is killed.
 _GUARD = '"$@" >&2 & echo $!; cat >/dev/null; kill -9 $! 2>/dev/null; wait'
 
