@@ -38,6 +38,8 @@ PACKAGES = ("nvidia-pytriton==0.7.0", "onnxruntime>=1.19")
 SHM = Path("/dev/shm")  # noqa: S108  # where shm_open puts its files: Triton's Python backend opens the same
 PREFIX = "local-triton-"
 PR_SET_PDEATHSIG = 1
+ENVIRONMENTS = Path("/tmp")  # noqa: S108  # where Triton's Python backend makes a folder for each server
+UNUSED_SECONDS = 3600
 STOP_SECONDS = 30
 GONE_SECONDS = 5
 # The server is on this machine: a proxy named in the environment would only keep us from it.
@@ -315,7 +317,11 @@ def _plain(folder: Path, link: Path) -> Path:
 
 
 def sweep() -> None:
-    """Remove the shared memory of launchers that died."""
+    """Remove the shared memory of launchers that died, and empty folders of servers that were killed."""
+    for folder in ENVIRONMENTS.glob("python_env_*"):
+        with contextlib.suppress(OSError):  # it isn't empty, or another launcher was faster
+            if folder.stat().st_mtime < time.time() - UNUSED_SECONDS:
+                folder.rmdir()
     for lock in SHM.glob(f"{PREFIX}*.lock"):
         with contextlib.suppress(OSError):
             fd = os.open(lock, os.O_RDWR | os.O_CLOEXEC)

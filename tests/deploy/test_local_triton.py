@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,7 +138,9 @@ def test_a_model_without_files_is_named_and_skipped(server: TritonServer) -> Non
 
 
 def test_nothing_outlives_a_launcher_that_is_killed(repository: Path, tmp_path: Path) -> None:
-    """SIGKILL to the launcher ends server and stubs, and the next start removes the shared memory left behind."""
+    """SIGKILL to the launcher ends server and stubs, and the next start removes what was left behind."""
+    left = Path(tempfile.mkdtemp(prefix="python_env_", dir="/tmp"))  # as by the server of another one
+    os.utime(left, (0, 0))
     first = TritonServer(repository, tmp_path / "first.log", load=["mean"])
     first.start()
     prefix = next(part for part in _command_line(first) if "shm-region-prefix-name" in part).split("=")[-1]
@@ -147,6 +150,7 @@ def test_nothing_outlives_a_launcher_that_is_killed(repository: Path, tmp_path: 
     assert alive == []
     with TritonServer(repository, tmp_path / "second.log", load=["mean"]):
         assert list(SHM.glob(f"{prefix}*")) == []
+    assert not left.exists()
 
 
 def test_a_stopped_server_leaves_no_shared_memory(repository: Path, tmp_path: Path) -> None:
