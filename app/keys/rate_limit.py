@@ -16,6 +16,8 @@ from pathlib import Path
 from app.keys.access import Rate
 
 _MOMENT = struct.Struct("<d")
+# Sums of moments are rounded, by less than that: a clock of years has 1e-8 s between two numbers.
+_ROUNDING_S = 1e-7
 
 
 def after(full_at: float, rate: Rate, now: float) -> tuple[float, float]:
@@ -27,11 +29,11 @@ def after(full_at: float, rate: Rate, now: float) -> tuple[float, float]:
         now: in seconds, of the same clock.
     """
     span = rate.burst / rate.per_s  # seconds from empty to full
-    if not full_at <= now + span:  # of another boot's clock, or from before the rate was changed
+    if not full_at <= now + span + _ROUNDING_S:  # of another boot, or from before the rate was changed
         full_at = now
     full_then = max(full_at, now) + 1 / rate.per_s
     wait = full_then - now - span
-    return (full_then, 0.0) if wait <= 1e-9 else (full_at, wait)
+    return (full_then, 0.0) if wait <= _ROUNDING_S else (full_at, wait)
 
 
 class OwnBuckets:
