@@ -33,6 +33,17 @@ def test_a_damaged_file_is_refused_with_its_code_and_the_next_one_is_answered(
     expect(page.locator("#made")).to_contain_text("Signature sha256:")
 
 
+def test_something_missing_is_asked_for(page: Page, gateway: str) -> None:
+    """Nothing is sent."""
+    page.goto(gateway)
+    assert run(page) == "Choose a file first."
+    choose(page, "Motion", PICTURE)
+    assert run(page) == "Choose the second picture, too, or one video."
+    choose(page, "Prompts")
+    page.get_by_label("Prompts, one per line").fill(" \n")
+    assert run(page) == "Write at least one prompt."
+
+
 def test_keys_are_asked_for_and_kept_in_the_tab(page: Page, all_families: Path, tmp_path: Path) -> None:
     """Refused keys are asked for again; the right one stays in this tab only, and can be forgotten."""
     right = new_key()
