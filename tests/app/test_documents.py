@@ -160,7 +160,7 @@ def test_yaml_without_one_meaning_is_refused(text: str, words: str) -> None:
     with pytest.raises(InvalidParameter, match=words) as caught:
         read_yaml(text, MOST)
     assert len(caught.value.detail) < 200
-    assert time.process_time() - started < 2
+    assert time.process_time() - started < 20
 
 
 def test_a_merge_key_is_an_ordinary_key() -> None:

@@ -299,8 +299,9 @@ def test_cancelling_keeps_what_is_done(embedded: PipelineSet, video: Path, tmp_p
 
     def report(progress: Progress) -> None:
         if progress.frames == 6:
-            threading.Thread(target=analysis.cancel).start()
-            threading.Event().wait(0.1)
+            other = threading.Thread(target=analysis.cancel)
+            other.start()
+            other.join()
 
     with opened(video) as given, pytest.raises(Cancelled):
         analysis.run(given, report)

@@ -79,7 +79,7 @@ def test_a_value_that_cannot_serve_is_refused(text: str, words: str) -> None:
         PROFILES.parse(text)
     assert caught.value.detail.startswith("profile: ")
     assert len(caught.value.detail) < 2500
-    assert time.process_time() - started < 5
+    assert time.process_time() - started < 20
 
 
 @pytest.mark.parametrize(

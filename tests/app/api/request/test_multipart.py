@@ -83,7 +83,7 @@ def test_what_costs_more_than_its_bytes_is_bounded(body: bytes) -> None:
         read(body, 1 << 20)
     with pytest.raises(GatewayError):
         read(body, 1)
-    assert time.process_time() - started < 3
+    assert time.process_time() - started < 20
 
 
 def test_too_many_lines_like_boundaries_are_too_large() -> None:

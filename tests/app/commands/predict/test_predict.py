@@ -460,7 +460,7 @@ def test_ctrl_c_ends_it_at_once(all_families: Path, tmp_path: Path) -> None:
     began = time.monotonic()
     _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, err
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < PATIENCE_S / 2
     assert b"Traceback" not in err
     eventually(lambda: list((tmp_path / "out").iterdir()) == [])
 
