@@ -177,7 +177,7 @@ def test_a_query_has_something_to_show(query: PanelQuery, observed: Observed) ->
     """Run as Grafana would, on a Prometheus that watches a gateway under load, it returns data; the only exceptions are
     panels whose title says that their series exist on GPU hosts alone.
     """
-    found = observed.prometheus.query(substituted(query.expr, "10s"), observed.at)
+    found = observed.prometheus.query(substituted(query.expr, observed.interval), observed.at)
     values = [float(series["value"][1]) for series in found]
     assert query.panel.endswith(GPU_ONLY) or any(value == value for value in values), found  # noqa: PLR0124  # NaN is no data
 
@@ -196,7 +196,7 @@ def test_variables_have_values(observed: Observed) -> None:
         inside = re.fullmatch(r"label_values\((.*), (\w+)\)", definition)
         assert inside
         series = observed.prometheus.query(
-            f"group by ({inside[2]}) ({substituted(inside[1], '10s')})", observed.at
+            f"group by ({inside[2]}) ({substituted(inside[1], observed.interval)})", observed.at
         )
         assert len(series) > 1, definition
         assert all(one["metric"].get(inside[2]) is not None for one in series if inside[2] != "branch")

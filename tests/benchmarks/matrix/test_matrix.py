@@ -9,19 +9,19 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from support.models import repository as test_repository
 from support.models.repository import CATALOGUE
 from support.paths import ROOT
 from support.servers.gateway import server
-from support.waiting import PATIENCE_S
+from support.waiting import PATIENCE_S, eventually
 
 from app.deadline import Deadline
 from app.errors import InsufficientGpuMemory
@@ -212,6 +212,22 @@ def test_a_target_that_can_not_be_made_is_a_row(tmp_path: Path) -> None:
     assert results.rows[0]["code"] == "not_installed"
 
 
+# The benchmark, which stops once it has kept two rows.
+STOPS = """
+import os, signal, sys
+from benchmarks.matrix.__main__ import main
+from benchmarks.matrix.results import Results
+add = Results.add
+def add_and_stop(self, rows):
+    before = len(self.rows)
+    add(self, rows)
+    if before < 2 <= len(self.rows):
+        os.kill(os.getpid(), signal.SIGSTOP)
+Results.add = add_and_stop
+sys.exit(main())
+"""
+
+
 @pytest.mark.triton
 def test_an_interrupted_run_goes_on(stack: Stack, tmp_path: Path) -> None:
     """Measured cells stay on disk; --resume measures the rest, and nothing twice."""
@@ -219,13 +235,12 @@ def test_an_interrupted_run_goes_on(stack: Stack, tmp_path: Path) -> None:
     what = [*stack.options, "--out", tmp_path, *matrix]
     lines = tmp_path / "a" / "results.jsonl"
     process = subprocess.Popen(
-        command(*what, "--run-id", "a", "--warm-up", "1"), cwd=ROOT, env=_environment(),
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        [sys.executable, "-c", STOPS, *command(*what, "--run-id", "a", "--warm-up", "1")[3:]],
+        cwd=ROOT, env=_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    limit = time.monotonic() + 180
-    while not (lines.exists() and lines.read_bytes().count(b"\n") >= 2) and time.monotonic() < limit:
-        time.sleep(0.002)
+    eventually(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
     process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGCONT)
     _, err = process.communicate(timeout=180)
     before = lines.read_text()
     assert process.returncode == 130, err

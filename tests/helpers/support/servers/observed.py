@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,10 +21,11 @@ ROUNDS = 24  # the rarest request, the deletion of a job, comes with each fourth
 
 
 class Observed(NamedTuple):
-    """The Prometheus, and a moment under load."""
+    """The Prometheus, a moment under load, and an interval that holds all of the load until then."""
 
     prometheus: PrometheusServer
     at: float
+    interval: str
 
 
 @contextlib.contextmanager
@@ -41,11 +43,13 @@ def observed(repository: Path, folder: Path) -> Iterator[Observed]:
             folder / "prometheus", http.base_url.netloc.decode(), _host(triton.metrics_url)
         ) as prometheus,
     ):  # fmt: skip
+        began = time.time()
         traffic = Traffic(http, video)
         traffic.run(LOAD_SECONDS, at_least=ROUNDS)
         if traffic.failed:
             raise RuntimeError("\n".join(traffic.failed[:5]))
-        yield Observed(prometheus, time.time())
+        at = time.time()
+        yield Observed(prometheus, at, f"{math.ceil(at - began) + 4}s")
 
 
 def _host(url: str) -> str:
