@@ -174,8 +174,8 @@ from app.engine.weights import WeightsBook
 from routing import catalogue
 c = catalogue.load()
 engine = TritonEngine(c, sys.argv[1], WeightsBook(None, None))
-with engine.lease(c.branches["midas_256"], Deadline.after(PATIENCE_S)) as lease:
-    lease.run(Deadline.after(PATIENCE_S))
+with engine.lease(c.branches["midas_256"], Deadline.after(120)) as lease:
+    lease.run(Deadline.after(120))
     print(engine._instance.name, flush=True)
     time.sleep(600)
 """
