@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from support.models import exhausted
 from support.models import repository as test_repository
+from support.models.engines import recover_now
 from support.models.exhausted import Memory
 from support.models.repository import CATALOGUE
 from support.paths import ROOT
@@ -192,7 +193,12 @@ def test_memory_that_runs_out_takes_both_out_and_both_come_back(tmp_path: Path, 
     memory = Memory(root, SMALL.weights_model)
     with TritonServer(root, tmp_path / "triton.log") as server:
         options = TritonOptions(
-            transport="bytes", poll_interval_s=0.05, warmup_s=20, reload_pause_s=0.5, reload_longest_s=0.5
+            transport="bytes",
+            poll_interval_s=0.05,
+            silence_s=5.0,
+            warmup_s=PATIENCE_S,
+            reload_pause_s=3600.0,
+            reload_longest_s=3600.0,
         )
         engine = TritonEngine(CATALOGUE, server.grpc_url, WeightsBook(root, None), options)
         try:
@@ -205,6 +211,7 @@ def test_memory_that_runs_out_takes_both_out_and_both_come_back(tmp_path: Path, 
                     answer(engine, branch, PICTURE)
                 assert {engine.ready()[one.name].readiness for one in both} == {Readiness.OUT_OF_MEMORY}
             assert engine.usage().quarantined == {SMALL.name, TWIN.name}
+            recover_now(engine)
             eventually(lambda: all(engine.ready()[one.name].ready for one in both))
             assert answer(engine, TWIN, PICTURE) == answer(engine, SMALL, PICTURE) == right
             assert engine.usage().out_of_memory == {first.name: 1}

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from support.models import repository as test_repository
+from support.models.engines import recover_now
 from support.models.repository import CATALOGUE
 from support.waiting import PATIENCE_S, eventually
 
@@ -53,9 +54,11 @@ def models(tmp_path: Path) -> Path:
     return root
 
 
-@pytest.fixture(params=[0.0, 20.0], ids=["without warm-up", "with warm-up"])
+@pytest.fixture(params=[0.0, PATIENCE_S], ids=["without warm-up", "with warm-up"])
 def engine(models: Path, request: pytest.FixtureRequest) -> Iterator[EmbeddedEngine]:
-    options = EmbeddedOptions(threads=1, warmup_s=request.param, reload_pause_s=0.3, reload_longest_s=0.3)
+    options = EmbeddedOptions(
+        threads=1, warmup_s=request.param, reload_pause_s=3600.0, reload_longest_s=3600.0
+    )
     made = EmbeddedEngine(CATALOGUE, models, WeightsBook(None, None), options)
     assert made.loaded.wait(PATIENCE_S)
     yield made
@@ -88,6 +91,7 @@ def test_a_session_that_ran_out_of_memory_is_made_anew(engine: EmbeddedEngine) -
     with engine.lease(OTHER, Deadline.after(PATIENCE_S)) as lease:
         lease.run(Deadline.after(PATIENCE_S))
     del first
+    recover_now(engine)
     eventually(lambda: engine.ready()[BRANCH.name].ready)
     assert ask(engine, 0.0) == 0.0
     assert full() is None
@@ -101,7 +105,7 @@ def test_a_branch_and_its_twin_are_made_anew_together(models: Path, first: str) 
     """They run on one session: whichever runs out of memory, both are out until another one takes its place."""
     test_repository.build(models, [f"{BRANCH.name}_uint8"], configs=False)
     (models / BRANCH.name / "1" / "model.onnx").write_bytes(hungry())
-    options = EmbeddedOptions(threads=1, reload_pause_s=0.3, reload_longest_s=0.3)
+    options = EmbeddedOptions(threads=1, reload_pause_s=3600.0, reload_longest_s=3600.0)
     engine = EmbeddedEngine(CATALOGUE, models, WeightsBook(None, None), options)
     assert engine.loaded.wait(PATIENCE_S)
     try:
@@ -109,6 +113,7 @@ def test_a_branch_and_its_twin_are_made_anew_together(models: Path, first: str) 
         for name in (first, *BRANCH.same_weights):
             with pytest.raises(InsufficientGpuMemory):
                 ask(engine, 1.0, CATALOGUE.branches[name])
+        recover_now(engine)
         eventually(lambda: all(engine.ready()[name].ready for name in BRANCH.same_weights))
         assert ask(engine, 0.0) == 0.0
         assert full() is None
@@ -122,5 +127,6 @@ def test_a_branch_whose_files_are_gone_meanwhile_is_missing(engine: EmbeddedEngi
     with pytest.raises(InsufficientGpuMemory):
         ask(engine, 1.0)
     (models / BRANCH.name / "1" / "model.onnx").unlink()
+    recover_now(engine)
     eventually(lambda: engine.ready()[BRANCH.name].readiness is Readiness.WEIGHTS_MISSING)
     assert engine.usage().recovered == {(BRANCH.name, "gone"): 1}
