@@ -1,7 +1,8 @@
 """Circuit breaker of a server: while it is away or silent, callers are refused at once and only the watcher calls
 it.
 
-Only polls change the breaker. It opens after one refused poll, or after `silences` polls in a row without an answer.
+Only polls change the breaker. It opens after one refused poll, or after `silences` polls in a row without an answer. A
+poll whose connection breaks has none either: the next poll makes another connection.
 A time-out of a caller doesn't count, since it only shows that the caller had little time. While the breaker is open,
 callers are refused; an answer to the watcher's next poll (half open) closes it.
 """
@@ -46,7 +47,7 @@ class Breaker:
         self.open = False
 
     def failed(self, reason: str, *, silent: bool) -> bool:
-        """Count a failed poll, `silent` if it had no answer in time; return True if the breaker is open now."""
+        """Count a failed poll, `silent` if it had no answer; return True if the breaker is open now."""
         self._silent = self._silent + 1 if silent else 0
         if not self.open and silent and self._silent < self._silences:
             return False

@@ -46,6 +46,7 @@ _NOT_READY_WORDS = ("ready state", "unknown model", "no available versions", "is
 _REGION_WORDS = ("shared memory region", "shared-memory region")
 # These two come with UNAVAILABLE, from a model's queue policy.
 _LATE_WORDS = "request timeout expired"
+_NO_CONNECTION_WORDS = "failed to connect"
 _FULL_WORDS = "maximum queue size"
 # Of a model that is being reloaded: the second where, as in our requests, no version is named.
 _RELOAD_WORDS = ("ready state", "no available versions")
@@ -128,6 +129,15 @@ def retry_reason(error: GatewayError) -> str | None:
     if isinstance(error, ModelNotReady) and any(word in error.detail.lower() for word in _RELOAD_WORDS):
         return "not_ready"
     return None
+
+
+def connection_broke(error: Exception) -> bool:
+    """Return True if a connection that there was broke under a call; the server itself may be well."""
+    return (
+        isinstance(error, TritonUnavailable)
+        and retry_reason(error) == "unavailable"
+        and _NO_CONNECTION_WORDS not in error.detail.lower()
+    )
 
 
 @dataclass(frozen=True, slots=True)

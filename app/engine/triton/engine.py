@@ -27,6 +27,7 @@ from app.engine.triton.client import (
     RegionLost,
     Tls,
     TritonClient,
+    connection_broke,
     retry_reason,
 )
 from app.engine.triton.leases import BytesLease, SharedMemoryLease, TritonLease
@@ -213,7 +214,7 @@ class TritonEngine:
             self._poll_failed("it is silent: polls get no answer in time", silent=True)
             return
         except (GatewayError, RegionLost) as error:
-            self._poll_failed(str(error), silent=False)
+            self._poll_failed(str(error), silent=connection_broke(error))
             return
         self._breaker.answered()
         self._watch_states()

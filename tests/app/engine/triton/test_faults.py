@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 import pytest
 import tritonclient.grpc as grpcclient
 from support.models import repository as test_repository
@@ -21,6 +22,7 @@ from support.waiting import PATIENCE_S, eventually
 
 from app.engine.triton import retries
 from app.deadline import Deadline
+from app.engine.triton.client import translated_errors
 from app.engine.triton.engine import TritonEngine, TritonOptions
 from app.engine.triton.messages import timeout_parameter
 from app.engine.weights import WeightsBook
@@ -372,6 +374,39 @@ def test_one_poll_without_an_answer_opens_nothing(
     told(engine)
     eventually(lambda: silences == [True])
     assert engine.usage().breaker_openings == {"refused": 0, "silent": 0}
+
+
+def test_a_connection_that_breaks_under_a_poll_opens_nothing(
+    place: Place, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next poll makes another one, and callers go on."""
+    engine = connect(poll_s=3600.0)
+    told(engine)
+    look, failed = engine._view.look, threading.Event()
+
+    def breaks_once() -> set[str]:
+        if failed.is_set():
+            return look()
+        failed.set()
+        with translated_errors("repository index"):
+            raise Broken
+        raise AssertionError
+
+    monkeypatch.setattr(engine._view, "look", breaks_once)
+    engine.refresh()
+    assert failed.is_set()
+    told(engine)
+    assert engine.usage().breaker_openings == {"refused": 0, "silent": 0}
+
+
+class Broken(grpc.RpcError):  # type: ignore[misc]  # gRPC has no types
+    """The exception that gRPC raises where a connection breaks."""
+
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.UNAVAILABLE
+
+    def details(self) -> str:
+        return "Socket closed"
 
 
 def test_an_engine_over_a_triton_that_hangs_closes_soon(place: Place, connect: Connect) -> None:

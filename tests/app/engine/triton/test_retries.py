@@ -15,7 +15,7 @@ from app.deadline import Deadline
 from app.engine.triton.breaker import Breaker
 from app.engine.triton import retries as retries_module
 from app.engine.triton.retries import Retries, RetryBudget
-from app.engine.triton.client import retry_reason, translated_errors
+from app.engine.triton.client import connection_broke, retry_reason, translated_errors
 from app.errors import DeadlineExceeded, GatewayError, ModelNotReady, Overloaded, TritonUnavailable
 
 AWAY = TritonUnavailable("gone fishing")
@@ -64,6 +64,22 @@ REASONS = {
 def test_what_is_worth_another_attempt(said: tuple[grpc.StatusCode, str], reason: str | None) -> None:
     """A broken connection, a shutdown, a reload; never want of time, of room or of memory, nor a wrong request."""
     assert retry_reason(translated(*said)) == reason
+
+
+BROKEN = {
+    (grpc.StatusCode.UNAVAILABLE, "Socket closed"): True,
+    (grpc.StatusCode.UNAVAILABLE, "recvmsg:Connection reset by peer"): True,
+    (grpc.StatusCode.UNAVAILABLE, "failed to connect to all addresses; last error: Connection refused"): False,
+    (grpc.StatusCode.CANCELLED, "CANCELLED"): False,
+    (grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"): False,
+    (grpc.StatusCode.UNAVAILABLE, "'m' version 1 is not at ready state"): False,
+}
+
+
+@pytest.mark.parametrize(("said", "broke"), BROKEN.items(), ids=lambda value: str(value)[:60])
+def test_a_connection_that_breaks_is_no_refusal(said: tuple[grpc.StatusCode, str], broke: bool) -> None:
+    """One that can't be made is."""
+    assert connection_broke(translated(*said)) is broke
 
 
 def test_a_status_that_the_table_forgets_is_not_repeated() -> None:
