@@ -20,6 +20,7 @@ _DISTRIBUTIONS = {
     "tracing": ("opentelemetry-exporter-otlp-proto-http",),
     "repository": ("onnx",),
     "starter": ("platformdirs",),
+    "tables": ("pyarrow",),
     "bench": ("matplotlib",),
 }
 

@@ -42,8 +42,6 @@ _SHARE = 0.01
 _MOST_RATE = 240
 # Errors that say that a file is damaged, or more than the decoder copes with.
 _DAMAGE = (FFmpegError, ValueError, EOFError, MemoryError)
-# An HEVC picture lists those that are to be kept, even where neither it nor any other refers to them.
-_TAKES_GAPS_FOR_DAMAGE = frozenset({"hevc"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,8 +264,7 @@ class Video:
             Unprovable: something is damaged, or frames don't come as their packets announced them.
         """
         codec, announced = self._codec, Announced[_Chosen]()
-        if codec.name not in _TAKES_GAPS_FOR_DAMAGE:
-            codec.options = {**codec.options, "err_detect": "explode"}  # no damage is concealed
+        codec.options = {**codec.options, "err_detect": "explode"}  # no damage is concealed
         packets = NeededPackets(
             self._undamaged(),
             role,

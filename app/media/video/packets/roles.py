@@ -2,7 +2,8 @@
 
 `role_of` answers for what the codec's specification guarantees, and `PLAIN` for everything else: a frame that is taken
 for needed costs time, one that is taken for unneeded would cost pixels. Containers say such things too (keyframe,
-disposable), but nothing holds them to it.
+disposable), but nothing holds them to it. Of HEVC nothing is told: its decoder takes a picture that was passed over for
+damage, so that damage to others would go unseen.
 """
 
 from __future__ import annotations
@@ -42,20 +43,15 @@ def role_of(codec: str, extradata: bytes | None) -> RoleOf | None:
     """
     if codec in _INTRA:
         return lambda _: _ALONE
-    if codec in ("h264", "hevc"):
-        return _nal_roles(codec, extradata or b"")
+    if codec == "h264":
+        return _h264_roles(extradata or b"")
     return _BY_CODEC.get(codec)
 
 
-def _nal_roles(codec: str, extradata: bytes) -> RoleOf | None:
-    lengths = extradata[:1] == b"\1"  # avcC and hvcC; else start codes
-    if codec == "h264":
-        size = (extradata[4] & 3) + 1 if lengths and len(extradata) > 6 else 0
-        return None if lengths and not size else lambda data: _h264(_units(data, size))
-    if not lengths or len(extradata) < 23:
-        return None
-    size, layers = (extradata[21] & 3) + 1, extradata[21] >> 3 & 7
-    return lambda data: _hevc(_units(data, size), single_layer=layers == 1)
+def _h264_roles(extradata: bytes) -> RoleOf | None:
+    lengths = extradata[:1] == b"\1"  # avcC; else start codes
+    size = (extradata[4] & 3) + 1 if lengths and len(extradata) > 6 else 0
+    return None if lengths and not size else lambda data: _h264(_units(data, size))
 
 
 def _units(data: bytes, size: int) -> Iterator[bytes]:
@@ -95,32 +91,6 @@ def _h264(units: Iterator[bytes]) -> Role:
     if not (found and slices):
         return Role(headers=headers)
     return Role(leaf and not headers, closed, closed, headers)
-
-
-_HEVC_SETS, _HEVC_HARMLESS = frozenset({32, 33, 34}), frozenset({35, 38, 39, 40})
-_HEVC_IDR, _HEVC_CRA, _HEVC_PICTURES = frozenset({19, 20}), 21, 32
-
-
-def _hevc(units: Iterator[bytes], *, single_layer: bool) -> Role:
-    """ITU-T H.265, 7.4.2.2: types below 16 that are even are pictures that none of their temporal layer refers to."""
-    kinds: set[int] = set()
-    headers = False
-    for unit in units:
-        if len(unit) < 2:
-            return PLAIN
-        kind = unit[0] >> 1 & 63
-        if kind < _HEVC_PICTURES:
-            kinds.add(kind)
-        elif kind in _HEVC_SETS:
-            headers = True
-        elif kind not in _HEVC_HARMLESS:
-            return PLAIN
-    if len(kinds) != 1:
-        return Role(headers=headers)
-    (kind,) = kinds
-    closed = kind in _HEVC_IDR
-    leaf = single_layer and kind < 16 and not kind & 1 and not headers
-    return Role(leaf, closed or kind == _HEVC_CRA, closed, headers)
 
 
 _VOP = b"\0\0\1\xb6"

@@ -102,10 +102,10 @@ KINDS: dict[str, tuple[dict[str, Any], float]] = {
     "h264-fragments.mp4": ({"bframes": 2, "gop": 12, "muxer": {"movflags": "frag_keyframe+empty_moov"}}, 0.3),
     "vfr.mp4": ({"bframes": 2, "gop": 20, "times": VFR}, 0.4),
     "vfr.mkv": ({"bframes": 2, "gop": 20, "times": VFR}, 0.4),
-    "hevc.mp4": ({"codec": "libx265", "gop": 20, "bframes": 4, "x265-params": "log-level=0"}, 0.4),
+    "hevc.mp4": ({"codec": "libx265", "gop": 20, "bframes": 4, "x265-params": "log-level=0"}, 1),
     "hevc-open.mkv": (
         {"codec": "libx265", "gop": 10, "x265-params": "log-level=0:bframes=4:open-gop=1"},
-        0.4,
+        1,
     ),
     "mpeg4.mp4": ({"codec": "mpeg4", "bframes": 2, "gop": 12}, 0.3),
     "mpeg4.mkv": ({"codec": "mpeg4", "bframes": 0, "gop": 12}, 0.3),
