@@ -3,8 +3,8 @@
 The golden answers are those of transformers (DPT, CLIP, with their own processors) and torchvision (RAFT, ResNet50),
 with the weights that the exporters call random, seed 0: see `tests/helpers/golden/make_{dense,clip,places}.py`.
 
-These answers are those to Pillow's pixels, so Pillow resizes here. The other resizer gives those of torchvision, bit by
-bit (`tests/app/media/test_resize.py`); with random weights the two official processors differ by up to 2 % of a depth.
+The references resize in two ways, Pillow's and torchvision's; with random weights their answers differ by up to 2 % of
+a depth. The service is compared twice: with each of its resizers, to the reference that has the same pixels.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import io
 import json
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,16 +66,36 @@ def picture(name: str) -> Pixels:
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
-    """The service with the embedded engine over freshly exported models."""
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of freshly exported models."""
     if not EXPORT_PYTHON.is_file():
         pytest.skip("no .venv-export to make the models with")
     folder = tmp_path_factory.mktemp("exported")
     command = [EXPORT_PYTHON, "-P", "-c", _EXPORT, str(folder), *BRANCHES]
     subprocess.run(command, cwd=folder, check=True, timeout=1800)
-    settings = {"require_ready": ",".join(BRANCHES), "embedded_threads": 2, "leases": 1, "resizer": "pillow"}
-    with client(folder / "models", **settings) as running:
+    return folder / "models"
+
+
+@pytest.fixture(scope="module", params=["fast", "pillow"])
+def resizer(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    if name == "fast":
+        pytest.importorskip("cykooz.resizer", reason="no wheel of cykooz-resizer for this machine")
+    return name
+
+
+@pytest.fixture(scope="module")
+def gateway(models: Path, resizer: str) -> Iterator[TestClient]:
+    """The service with the embedded engine and one of its resizers."""
+    settings = {"require_ready": ",".join(BRANCHES), "embedded_threads": 2, "leases": 1, "resizer": resizer}
+    with client(models, **settings) as running:
         yield running
+
+
+@pytest.fixture
+def ending(resizer: str) -> str:
+    """Return the end of the golden keys that belong to the resizer's pixels."""
+    return "" if resizer == "pillow" else "_torchvision"
 
 
 def array(gateway: TestClient, path: str, **request: Any) -> np.ndarray:
@@ -108,20 +129,20 @@ def test_the_models_are_those_of_the_golden_data(gateway: TestClient) -> None:
 
 @pytest.mark.parametrize("branch_size", SIZES)
 @pytest.mark.parametrize("name", ["coffee", "chelsea"])
-def test_depth_is_the_reference_s(gateway: TestClient, name: str, branch_size: int) -> None:
+def test_depth_is_the_reference_s(gateway: TestClient, ending: str, name: str, branch_size: int) -> None:
     """DPTImageProcessor and DPTForDepthEstimation, at the branch's size and at the source's: within 1e-3."""
     facts, arrays = golden("dense")
     body = png(picture(name))
     for size, key, grid in (("branch", "depth", "depth"), ("source", "depth_source", "source")):
         start, step = facts["grids"][grid]
         whole = array(gateway, f"/v1/depth?branch={branch_size}&size={size}", content=body)
-        expected = arrays[f"{key}_{name}_{branch_size}"]
+        expected = arrays[f"{key}_{name}_{branch_size}{ending}"]
         assert np.abs(whole[start::step, start::step] - expected).max() / np.abs(expected).max() < 1e-3
 
 
 @pytest.mark.parametrize("branch", FLOWS)
 @pytest.mark.parametrize("name", ["coffee", "chelsea"])
-def test_flow_is_the_reference_s(gateway: TestClient, name: str, branch: str) -> None:
+def test_flow_is_the_reference_s(gateway: TestClient, ending: str, name: str, branch: str) -> None:
     """raft_small, raft_large and their transforms, with each axis in source pixels: within 1e-3."""
     facts, arrays = golden("dense")
     described = CATALOGUE.branches[branch]
@@ -135,7 +156,7 @@ def test_flow_is_the_reference_s(gateway: TestClient, name: str, branch: str) ->
     query = f"branch={side}&variant={described.variant}"
     ours = array(gateway, f"/v1/flow?{query}&size=branch", files=files)[:, start::step, start::step]
     scale = np.array([(width - shift) / side, height / side], np.float32)[:, None, None]
-    expected = arrays[f"flow_{described.variant}_{name}_{side}"] * scale
+    expected = arrays[f"flow_{described.variant}_{name}_{side}{ending}"] * scale
     assert np.abs(ours - expected).max() / np.abs(expected).max() < 1e-3
 
 
@@ -157,11 +178,11 @@ def test_prompts_are_the_reference_s(gateway: TestClient) -> None:
 
 @pytest.mark.parametrize("size", CROPS)
 @pytest.mark.parametrize("name", ["astronaut", "coffee", "coffee_odd_251x333", "chelsea_4k_4059x2700"])
-def test_places_are_the_reference_s(gateway: TestClient, name: str, size: int) -> None:
+def test_places_are_the_reference_s(gateway: TestClient, ending: str, name: str, size: int) -> None:
     """Torchvision's resnet50 and its transforms: the same five categories in the same order, as probable."""
     _, arrays = golden("places")
     response = gateway.post(f"/v1/places?branch={size}&k=5", content=png(picture(name)))
-    logits = arrays[f"{name}_{size}_shortest"].astype(np.float64)
+    logits = arrays[f"{name}_{size}_shortest{ending}"].astype(np.float64)
     expected = np.argsort(-logits, kind="stable")[:5]
     rows = response.json()["places"]
     assert [row["category_id"] for row in rows] == expected.tolist()

@@ -10,11 +10,12 @@ How the references resize, both stretching to the square, rounding to uint8, the
 
 - depth: bicubic, a = -0.5, with antialias. transformers has the rule twice, and both are official:
   `DPTImageProcessorPil` is Pillow's `resize(BICUBIC)`; `DPTImageProcessor` is torchvision's on uint8 tensors, which
-  rounds differently in less than 0.5 % of the values (by 1 level, at times 2). The answers here are Pillow's;
-  `other_backend` says how far torchvision's are from them, as a part of the largest value. OpenCV has no such rule:
-  INTER_CUBIC is a = -0.75 without antialias, and INTER_AREA is a box, off by 13 to 138 levels on these pictures.
+  rounds differently in less than 0.5 % of the values (by 1 level, at times 2). Both are here: the keys of
+  torchvision's answers end in `_torchvision`, and `other_backend` says how far they are from Pillow's, as a part of
+  the largest value. OpenCV has no such rule: INTER_CUBIC is a = -0.75 without antialias, and INTER_AREA is a box, off
+  by 13 to 138 levels on these pictures.
 - flow: torchvision's own transforms don't resize (its examples resize beforehand). Here: bilinear with antialias,
-  Pillow's `resize(BILINEAR)`; torchvision's differs from it by at most 1 level.
+  Pillow's `resize(BILINEAR)`, and torchvision's, which differs from it by at most 1 level.
 
 Depth at the source's size is `post_process_depth_estimation`: bicubic, a = -0.75, no antialias, half-pixel centres.
 """
@@ -53,6 +54,7 @@ TRANSFORMS = {
     "small": Raft_Small_Weights.DEFAULT.transforms(),
     "large": Raft_Large_Weights.DEFAULT.transforms(),
 }
+OTHER = "_torchvision"  # ends the keys of the answers to torchvision's pixels
 SHIFT = 4  # pixels of the source, to the right from the first frame to the second
 STEP = {"depth": slice(4, None, 8), "flow": slice(8, None, 16), "source": slice(8, None, 16)}
 
@@ -86,25 +88,30 @@ def main() -> None:
 
 
 def depth(rgb: Pixels, size: int, arrays: dict[str, Any], key: str) -> dict[str, Any]:
-    """The reference's depth `[size, size]`, and that at the source's size, on their grids."""
+    """The reference's depth `[size, size]`, and that at the source's size, on their grids, by both processors."""
     branch = catalogue.load().branches[f"midas_{size}"]
     net = midas.network(EXPORTERS["depth"].checkpoint_name(branch), random_weights())
     if net.config.is_hybrid:
         net.dpt.embeddings.image_size = (size, size)
     square = {"height": size, "width": size}
-    pillow = DPTImageProcessorPil(size=square)
-    answer = net(**pillow(rgb.copy(), return_tensors="pt"))
-    other = net(**DPTImageProcessor(size=square)(rgb.copy(), return_tensors="pt")).predicted_depth
-    (source,) = pillow.post_process_depth_estimation(answer, target_sizes=[rgb.shape[:2]])
-    values, large = answer.predicted_depth[0].numpy(), source["predicted_depth"].numpy()
-    arrays[f"depth_{key}"] = values[STEP["depth"], STEP["depth"]]
-    arrays[f"depth_source_{key}"] = large[STEP["source"], STEP["source"]]
+    maps = []
+    for ending, processor in (
+        ("", DPTImageProcessorPil(size=square)),
+        (OTHER, DPTImageProcessor(size=square)),
+    ):
+        answer = net(**processor(rgb.copy(), return_tensors="pt"))
+        (source,) = processor.post_process_depth_estimation(answer, target_sizes=[rgb.shape[:2]])
+        maps.append(answer.predicted_depth[0].numpy())
+        arrays[f"depth_{key}{ending}"] = maps[-1][STEP["depth"], STEP["depth"]]
+        arrays[f"depth_source_{key}{ending}"] = source["predicted_depth"].numpy()[
+            STEP["source"], STEP["source"]
+        ]
     resized = np.asarray(Image.fromarray(rgb).resize((size, size), Image.Resampling.BICUBIC))
-    return {"family": "depth", "square_sha256": digest(resized), **summary(values, other[0].numpy())}
+    return {"family": "depth", "square_sha256": digest(resized), **summary(*maps)}
 
 
 def flow(rgb: Pixels, size: int, variant: str, arrays: dict[str, Any], key: str) -> dict[str, Any]:
-    """The reference's flow `[2, size, size]` in pixels of the square, on its grid."""
+    """The reference's flow `[2, size, size]` in pixels of the square, on its grid, by both ways to resize."""
     height, width = rgb.shape[:2]
     first = np.ascontiguousarray(crop(SHIFT, 0, width - SHIFT, height)(rgb))
     second = np.ascontiguousarray(crop(0, 0, width - SHIFT, height)(rgb))
@@ -113,7 +120,8 @@ def flow(rgb: Pixels, size: int, variant: str, arrays: dict[str, Any], key: str)
     values = net(*(frame[None] for frame in transforms(*squares)))[-1][0].numpy()
     others = [torchvision_square(frame, size) for frame in (first, second)]
     other = net(*(frame[None] for frame in transforms(*others)))[-1][0].numpy()
-    arrays[f"flow_{variant}_{key}"] = values[:, STEP["flow"], STEP["flow"]]
+    for ending, field in (("", values), (OTHER, other)):
+        arrays[f"flow_{variant}_{key}{ending}"] = field[:, STEP["flow"], STEP["flow"]]
     hashes = [digest(np.asarray(square)) for square in squares]
     return {"family": "flow", "variant": variant, "square_sha256": hashes, **summary(values, other)}
 
