@@ -46,7 +46,8 @@ _NOT_READY_WORDS = ("ready state", "unknown model", "no available versions", "is
 _REGION_WORDS = ("shared memory region", "shared-memory region")
 # These two come with UNAVAILABLE, from a model's queue policy.
 _LATE_WORDS = "request timeout expired"
-_NO_CONNECTION_WORDS = "failed to connect"
+# There is no connection, or a server that is about to leave has answered.
+_UNBROKEN_WORDS = ("failed to connect", "server not ready")
 _FULL_WORDS = "maximum queue size"
 # Of a model that is being reloaded: the second where, as in our requests, no version is named.
 _RELOAD_WORDS = ("ready state", "no available versions")
@@ -136,7 +137,7 @@ def connection_broke(error: Exception) -> bool:
     return (
         isinstance(error, TritonUnavailable)
         and retry_reason(error) == "unavailable"
-        and _NO_CONNECTION_WORDS not in error.detail.lower()
+        and not any(words in error.detail.lower() for words in _UNBROKEN_WORDS)
     )
 
 

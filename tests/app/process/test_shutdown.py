@@ -119,11 +119,12 @@ def make(triton: TritonServer, repository: Path, tmp_path: Path) -> Iterator[Mak
         process.end()
 
 
-def _nothing_left(triton: TritonServer, regions: set[str]) -> None:
+def _nothing_left(triton: TritonServer, regions: set[str], cut_off: int = 0) -> None:
+    """Nothing is in shared memory; Triton has none of the regions, except those of so many runs that were cut off."""
     assert regions
     assert not [name for name in regions if (SHM / name).exists()]
     assert not [name for name in regions if (SHM / f"{name.rpartition('-')[0]}.lock").exists()]
-    assert not regions & _registered(triton)
+    assert len(regions & _registered(triton)) <= cut_off
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -201,7 +202,7 @@ def test_a_stop_ends_a_stream_and_hands_a_job_back(triton: TritonServer, make: M
         with contextlib.suppress(httpx2.TransportError):
             stream.read()
     assert gateway.process.wait(PATIENCE_S) == 0, gateway.log.read_text()
-    _nothing_left(triton, regions)
+    _nothing_left(triton, regions, cut_off=2)
     following = make(**settings).until_ready()
     _until(lambda: following.http.get(job).json()["state"] == "done", PATIENCE_S, following.log)
     view = following.http.get(job).json()

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -82,6 +83,7 @@ def test_provenance_is_that_of_the_file_that_served(gateway: TestClient, reposit
         "engine": "onnx",
         "precision": "fp32",
         "device": "cpu",
+        "prepare": {"library": "opencv", "version": cv2.__version__, "filter": "linear"},
     }
     canonical = json.dumps([used], sort_keys=True, separators=(",", ":"))
     assert document["model_signature"] == f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
