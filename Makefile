@@ -14,7 +14,8 @@ PARITY ?= short
 TEST_PROCESSES ?= 4
 # Tests of whole services (restarts, full disks, several Tritons, dashboards, benchmarks, pages in a
 # browser): `make test-system` runs them.
-SYSTEM_TESTS = tests/behaviour/operation tests/deploy tests/benchmarks tests/page
+SYSTEM_TESTS = tests/behaviour/operation tests/deploy tests/benchmarks tests/page \
+  tests/app/process/test_shutdown.py tests/app/api/routes/test_out_of_memory.py
 PYTEST = .venv/bin/pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder \
   -m 'not export and not reference and not containers and not wheel'
 EXTRAS ?= embedded,redis
