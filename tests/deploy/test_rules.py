@@ -12,6 +12,7 @@ import yaml
 from support.paths import ROOT
 from support.servers.observed import Observed
 from support.servers.prometheus_server import CONFIG, promtool
+from support.waiting import eventually
 
 RULES = sorted((CONFIG / "rules").glob("*.yml"))
 TESTS = sorted((CONFIG / "tests").glob("*.yml"))
@@ -104,9 +105,12 @@ def test_an_alert_looks_at_series_that_exist(name: str, observed: Observed) -> N
 @pytest.mark.triton
 def test_what_is_wrong_alerts_and_nothing_else(observed: Observed) -> None:
     """The test repository's weights are random in what is called production: those alerts are on their way."""
-    states = {
-        rule["name"]: rule["state"] for rule in observed.prometheus.rules() if rule["type"] == "alerting"
-    }
-    assert states["GatewayRandomWeights"] in ("pending", "firing")
-    for quiet in ("GatewayDown", "GatewayTritonAway", "TritonMetricsAway", "GatewayVideoJobsStuck"):
-        assert states[quiet] == "inactive"
+
+    def as_expected() -> bool:
+        states = {r["name"]: r["state"] for r in observed.prometheus.rules() if r["type"] == "alerting"}
+        return states["GatewayRandomWeights"] in ("pending", "firing") and all(
+            states[quiet] == "inactive"
+            for quiet in ("GatewayDown", "GatewayTritonAway", "TritonMetricsAway", "GatewayVideoJobsStuck")
+        )
+
+    eventually(as_expected)  # a scrape may be late on a busy machine

@@ -13,9 +13,9 @@ from support.servers.programs import program
 TIMEOUT_MS = 120_000  # for a machine that is busy with other tests
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One Chromium for all tests of this folder."""
+    """One Chromium for the tests of a module: while it runs, its event loop has the thread."""
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(
             executable_path=program("chromium"),
