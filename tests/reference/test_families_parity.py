@@ -80,7 +80,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def resizer(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     if name == "fast":
-        pytest.importorskip("cykooz.resizer", reason="no wheel of cykooz-resizer for this machine")
+        pytest.importorskip("cykooz_resizer", reason="no wheel of cykooz-resizer for this machine")
     return name
 
 
