@@ -9,8 +9,9 @@ It writes `places.json` and `places.npz` beside itself: numbers only, no pixels 
 Two ways of preparing a picture are official, both on Pillow images (so: bilinear with its antialias, on uint8):
 `shortest`, of the training script's validation and the first demo: `Resize(256)`, `CenterCrop(224)`; and `square`, of
 the demos since 2018: `Resize((256, 256))`, `CenterCrop(224)`. Other sizes keep that proportion: 384 for 336, 512 for
-448. `plain` is without the margin: `Resize(S)`, `CenterCrop(S)`. `shortest_torchvision` is `shortest` of the same
-transforms on uint8 tensors, which torchvision resizes itself, and rounds differently (by 1 level, at times 2).
+448. `plain` is without the margin: `Resize(S)`, `CenterCrop(S)`. `shortest_torchvision` is `shortest` of the
+transforms' second version on uint8 tensors, which torchvision resizes itself, and rounds differently (by 1 level, at
+times 2).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import torchvision
 from golden.exported import digests, rows, versions
 from golden.pictures import BY_NAME, Pixels, default_folders, digest
 from PIL import Image
-from torchvision.transforms import CenterCrop, Compose, Normalize, Resize, ToTensor
+from torchvision.transforms import CenterCrop, Compose, Normalize, Resize, ToTensor, v2
 from torchvision.transforms.functional import to_pil_image
 
 from export.families.places import load
@@ -78,7 +79,8 @@ def main() -> None:
     (HERE / "places.json").write_text(rows(facts, "cases", cases), encoding="utf-8")
 
 
-def prepared(rgb: Pixels, way: str, transform: Compose) -> Image.Image:
+def prepared(rgb: Pixels, way: str, transform: Any) -> Any:
+    """Return the square as a Pillow image."""
     if not way.endswith("_torchvision"):
         return transform(Image.fromarray(rgb))
     return to_pil_image(transform(torch.from_numpy(rgb.transpose(2, 0, 1).copy())))
@@ -88,7 +90,7 @@ def ways(size: int) -> dict[str, Any]:
     margin = size * 256 // 224
     return {
         "shortest": Compose([Resize(margin), CenterCrop(size)]),
-        "shortest_torchvision": Compose([Resize(margin), CenterCrop(size)]),
+        "shortest_torchvision": v2.Compose([v2.Resize(margin), v2.CenterCrop(size)]),
         "square": Compose([Resize((margin, margin)), CenterCrop(size)]),
         "plain": Compose([Resize(size), CenterCrop(size)]),
     }
