@@ -58,11 +58,11 @@ def message(job: Job) -> bytes:
     data = {
         "id": job.id, "state": job.state, "partial": job.partial, "name": job.name,
         "profile": job.profile, "bytes": job.bytes, "sha256": job.sha256, "frames": job.frames,
-        "created": _moment(job.created), "started": _moment(job.started), "finished": _moment(job.finished),
+        "created": moment_text(job.created), "started": moment_text(job.started), "finished": moment_text(job.finished),
         "error": None if job.code is None else {"code": job.code, "detail": job.detail},
         "links": {"self": here, "manifest": f"{here}/artifacts/manifest.json" if job.state == "done" else None},
     }  # fmt: skip
-    document = {"type": f"video.{job.state}", "timestamp": _moment(job.finished), "data": data}
+    document = {"type": f"video.{job.state}", "timestamp": moment_text(job.finished), "data": data}
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
 
@@ -269,7 +269,8 @@ _REASONS: tuple[tuple[type[Exception], str], ...] = (
 )
 
 
-def _moment(seconds: float | None) -> str | None:
+def moment_text(seconds: float | None) -> str | None:
+    """Return seconds since 1970 as ISO 8601 in UTC, as jobs and messages give them; None for None."""
     return (
         None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
     )

@@ -1,4 +1,4 @@
-// How an answer was made: stages, branch and reason, models with their weights, signature.
+// The making of an answer: stages, branch and reason, models with their weights, signature.
 
 import { bar, make, table, word } from "./dom.js";
 

@@ -31,7 +31,7 @@ function put(control, value) {
 
 export const values = () => new Map(controls().map((control) => [control.name, read(control)]));
 
-// What is to be sent: options that have a value other than the API's default, those of videos only with a video.
+// Options to send: those whose value is not the API's default, and those of videos only with a video.
 export function query(task, video) {
   const found = values();
   const wanted = task.options.filter((option) => {

@@ -89,5 +89,5 @@ export class Film {
   }
 }
 
-// What of a line is drawn; provenance would take most of the memory.
+// The parts of a line that are drawn; provenance would take most of the memory.
 const drawing = ({ frame, error, image, detections, places, depth, flow }) => ({ frame, error, image, detections, places, depth, flow });

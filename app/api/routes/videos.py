@@ -8,7 +8,6 @@ import json
 import math
 import re
 from collections.abc import AsyncIterator, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,6 +34,7 @@ from app.settings import environment
 from app.videos import profile_documents
 from app.videos.jobs import VideoJobs
 from app.videos.profile import Profile
+from app.videos.webhooks import moment_text
 
 router = APIRouter(tags=["videos"], route_class=DirectRoute)
 Parts = Annotated[Gateway, Depends(gateway_of)]
@@ -126,7 +126,7 @@ async def submit(request: Request, query: Annotated[VideoQuery, Query()], gatewa
 async def newest(request: Request, query: Annotated[ListQuery, Query()], gateway: Parts) -> Response:
     """Id, state, name and time of the newest jobs that the caller may see."""
     rows = await asyncio.to_thread(_jobs(gateway).newest, query.limit, caller_of(request).only)
-    return fresh_json({"videos": [row | {"created": _moment(row["created"])} for row in rows]})
+    return fresh_json({"videos": [row | {"created": moment_text(row["created"])} for row in rows]})
 
 
 @router.get("/v1/videos/{id}", summary="How far a video is", **openapi.GET)
@@ -233,10 +233,10 @@ async def _view(jobs: VideoJobs, video_id: str, only: str | None = None) -> dict
     """Return a job as the API shows it; `only` is the key to whose jobs the caller is limited."""
     view = await asyncio.to_thread(jobs.get, video_id, only)
     for moment in ("created", "started", "finished"):
-        view[moment] = _moment(view[moment])
+        view[moment] = moment_text(view[moment])
     if view["callback"] is not None:
         for moment in ("attempted", "next_attempt"):
-            view["callback"][moment] = _moment(view["callback"][moment])
+            view["callback"][moment] = moment_text(view["callback"][moment])
     here = f"/v1/videos/{view['id']}"
     further = view.pop("further")
     view["links"] = {"self": here, "events": f"{here}/events", "artifacts": []}
@@ -266,9 +266,3 @@ async def _events(jobs: VideoJobs, video_id: str) -> AsyncIterator[ServerSentEve
             before = now
             await asyncio.sleep(_LOOK_S)
     yield ServerSentEvent(json.dumps({"id": video_id}), event="removed")
-
-
-def _moment(seconds: float | None) -> str | None:
-    return (
-        None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
-    )

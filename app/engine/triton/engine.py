@@ -46,7 +46,7 @@ from routing.catalogue import Branch, Catalogue, ModelSpec, TensorSpec
 from routing.policy import Readiness
 
 _log = logging.getLogger(__name__)
-_ABANDON_S, _ABANDON_PAUSE_S = 1.0, 0.05
+_ABANDON_S = 1.0
 
 Transport = Literal["shared_memory", "bytes"]
 # Interval of polls while the server is away, so that callers are served within a second of its return.
@@ -190,24 +190,17 @@ class TritonEngine:
         if self._instance is None:
             return
         limit = time.monotonic() + _ABANDON_S
-        left = list(self._instance.regions())
         try:
-            while left and time.monotonic() < limit:
-                left = [name for name in left if time.monotonic() < limit and not self._unregistered(name)]
-                if left:
-                    time.sleep(_ABANDON_PAUSE_S)
+            for name in self._instance.regions():
+                if time.monotonic() > limit:
+                    break
+                # A run may use it: then the memory goes with the server's mapping.
+                with suppress(InferenceFailed, RegionLost):
+                    self._client.unregister(name, 0.3)
         except GatewayError as error:
             _log.warning("Triton at %s keeps regions until it ends: %s", self.url, error)
         finally:
             self._instance.close()
-
-    def _unregistered(self, name: str) -> bool:
-        """False if a run uses the region; if it goes on, the memory goes with the server's mapping."""
-        try:
-            self._client.unregister(name, 0.3)
-        except (InferenceFailed, RegionLost) as error:
-            return isinstance(error, RegionLost)
-        return True
 
     def refresh(self) -> None:
         """Ask the server now what is ready."""

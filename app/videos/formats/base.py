@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -74,12 +75,5 @@ class Format(ABC):
 def frames_per_block(archive: Archive, names: Sequence[str]) -> int:
     """Return the number of frames whose arrays take a few MB together."""
     headers = [archive.shape(name) for name in names]
-    nbytes = sum(dtype.itemsize * _size(shape[1:]) for shape, dtype in headers)
+    nbytes = sum(dtype.itemsize * math.prod(shape[1:]) for shape, dtype in headers)
     return max(1, min(_BLOCK_FRAMES, _BLOCK_BYTES // max(1, nbytes)))
-
-
-def _size(shape: Sequence[int]) -> int:
-    size = 1
-    for side in shape:
-        size *= side
-    return size

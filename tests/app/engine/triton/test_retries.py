@@ -70,6 +70,7 @@ BROKEN = {
     (grpc.StatusCode.UNAVAILABLE, "Socket closed"): True,
     (grpc.StatusCode.UNAVAILABLE, "recvmsg:Connection reset by peer"): True,
     (grpc.StatusCode.UNAVAILABLE, "failed to connect to all addresses; last error: Connection refused"): False,
+    (grpc.StatusCode.UNAVAILABLE, "repository index: Server not ready"): False,
     (grpc.StatusCode.CANCELLED, "CANCELLED"): False,
     (grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"): False,
     (grpc.StatusCode.UNAVAILABLE, "'m' version 1 is not at ready state"): False,
