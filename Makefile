@@ -83,6 +83,13 @@ help: ## this list
 .venv-triton:
 	@$(PYTHON) deploy/local/triton.py --setup
 
+.venv-docs/.complete: deploy/site/requirements.txt
+	$(SAY) 'installing Zensical and mkdocstrings into .venv-docs (about 20 seconds)'
+	@test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
+	@.venv-docs/bin/python $(PIP) -q -r deploy/site/requirements.txt
+	@.venv-docs/bin/python $(PIP) -q --no-deps --target .venv-docs/mermaid --upgrade mermaidx==0.10.1 # carries Mermaid's own script
+	@touch $@
+
 .venv-supply/.complete:
 	$(SAY) 'installing uv, pip-audit and cyclonedx-bom into .venv-supply'
 	@test -x .venv-supply/bin/python || $(PYTHON) -m venv .venv-supply
@@ -190,6 +197,15 @@ format: .venv/.dev ## fix what ruff can fix, and format
 settings: .venv/.dev ## write docs/settings.md
 	@.venv/bin/gateway config --markdown > docs/settings.md
 
+.PHONY: docs docs-serve
+docs: .venv/.serve .venv-docs/.complete ## the documentation site, strictly: out/site/html/index.html
+	$(SAY) 'the documentation site: out/site/html/index.html'
+	@.venv/bin/python -m deploy.site.assemble --mermaid .venv-docs/mermaid/mermaidx/assets/mermaid.js
+	@.venv-docs/bin/zensical build --strict --clean
+
+docs-serve: docs ## the documentation site on http://127.0.0.1:8000 (`make docs` in another shell brings changes)
+	@exec .venv-docs/bin/zensical serve --dev-addr 127.0.0.1:8000
+
 ## Measure it, break it
 
 bench: .venv/.dev .venv-triton ## one detect-shaped call on Triton: gRPC bytes beside shared memory
@@ -273,4 +289,4 @@ prometheus: ## Prometheus
 ## Tidy up
 
 clean: ## remove the virtual environments and caches, keep the models
-	rm -rf build dist .venv .venv-clients .venv-export .venv-triton .venv-fuzz .venv-peers .venv-supply .venv-release .build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf build dist .venv .venv-clients .venv-export .venv-triton .venv-fuzz .venv-peers .venv-supply .venv-release .venv-docs .build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,7 +1,7 @@
 """Runs the whole stack under mixed load, asks every panel's query, and draws each dashboard from the answers.
 
     pip install matplotlib
-    python -m benchmarks.dashboards [--seconds 300] [--output docs/dashboards]
+    python -m benchmarks.dashboards [--seconds 300] [--output out/dashboards]
 
 deploy/local/stack.py starts Triton, the gateway (2 workers), Redis and Prometheus over models that compute next to
 nothing; callers send a little of everything (benchmarks/common/traffic.py). Needs no Docker and no Grafana. The exit
@@ -53,7 +53,7 @@ def main() -> int:
         "--callers", type=int, default=3, help="that send rounds one after another, at the same time"
     )
     parser.add_argument("--draw", metavar="URL", help="only draw the last SECONDS of this Prometheus")
-    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "dashboards")
+    parser.add_argument("--output", type=Path, default=ROOT / "out" / "dashboards")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     if options.draw:
