@@ -11,7 +11,6 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 from app.deadline import Deadline
@@ -27,6 +26,7 @@ from app.pipelines.detect import Detections
 from app.pipelines.tracking import Tracked
 from app.sessions.session import Session, SessionCall, key_of
 from app.state.base import SessionStore, Snapshot
+from app.state.moments import moment_text
 
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 # About 4,000 tracks: what is more is no camera, but a buffer that is too long, and would slow every frame down.
@@ -134,8 +134,8 @@ class Sessions:
         return {
             "id": session_id,
             "owner": owner,
-            "created_at": _moment(session.head["created"]),
-            "updated_at": _moment(session.head["updated"]),
+            "created_at": moment_text(session.head["created"]),
+            "updated_at": moment_text(session.head["updated"]),
             "clock": session.head["clock"],
             "frames": session.tracker.frames,
             "last_timestamp": session.tracker.last_time_s,
@@ -220,7 +220,3 @@ def _one_size(frames: Sequence[Detections]) -> str:
 
 def _not_found(session_id: str) -> SessionNotFound:
     return SessionNotFound(f"there is no session {session_id}")
-
-
-def _moment(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

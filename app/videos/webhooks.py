@@ -20,7 +20,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from app import __version__
 from app.errors import GatewayError, UrlRefused, VideosUnavailable
@@ -28,6 +27,7 @@ from app.keys.signing import signature
 from app.outgoing import Connection, UrlGuard
 from app.state.callbacks import Callback, State
 from app.state.jobs import Job, JobIndex
+from app.state.moments import moment_text
 
 _log = logging.getLogger(__name__)
 _LOOK_S = 0.5
@@ -267,10 +267,3 @@ _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (http.client.HTTPException, "the receiver's answer is no HTTP"),
     (OSError, "the connection failed"),
 )
-
-
-def moment_text(seconds: float | None) -> str | None:
-    """Return seconds since 1970 as ISO 8601 in UTC, as jobs and messages give them; None for None."""
-    return (
-        None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
-    )

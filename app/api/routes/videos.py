@@ -31,10 +31,10 @@ from app.errors import InvalidParameter, UnsupportedMediaType, VideoNotFound, Vi
 from app.media.containers import sniff_container
 from app.outgoing import LONGEST_URL
 from app.settings import environment
+from app.state.moments import moment_text
 from app.videos import profile_documents
 from app.videos.jobs import VideoJobs
 from app.videos.profile import Profile
-from app.videos.webhooks import moment_text
 
 router = APIRouter(tags=["videos"], route_class=DirectRoute)
 Parts = Annotated[Gateway, Depends(gateway_of)]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 # The filters of the reference processors, as an answer's provenance names them. Both grow with the scale, so that
 # shrinking doesn't alias; bicubic is Catmull-Rom's (a = -0.5).
 FILTERS: Mapping[str, str] = {"bicubic": "bicubic, antialiased", "linear": "linear, antialiased"}
+Pixels = NDArray[np.uint8]
 _SUPPORT = 2  # of the widest filter (bicubic), in pixels of the smaller scale
 
 
@@ -56,14 +57,7 @@ class Resizer(Protocol):
     library: str
     version: str
 
-    def resize_into(
-        self,
-        rgb: NDArray[np.uint8],
-        columns: Axis,
-        rows: Axis,
-        interpolation: str,
-        target: NDArray[np.uint8],
-    ) -> None:
+    def resize_into(self, rgb: Pixels, columns: Axis, rows: Axis, interpolation: str, target: Pixels) -> None:
         """Write the part of the frame that `columns` and `rows` show.
 
         Args:

@@ -13,10 +13,9 @@ from importlib.metadata import version
 import cv2
 import numpy as np
 from cykooz_resizer import CropBox, FilterType, ResizeAlg, ResizeOptions, Resizer
-from numpy.typing import NDArray
 from PIL import Image
 
-from app.media.resizers.base import Axis
+from app.media.resizers.base import Axis, Pixels
 
 _ALGORITHMS = {
     "bicubic": ResizeAlg.convolution(FilterType.catmull_rom),
@@ -31,14 +30,7 @@ class FastResizer:
     library = "cykooz-resizer"
     version = version("cykooz-resizer")
 
-    def resize_into(
-        self,
-        rgb: NDArray[np.uint8],
-        columns: Axis,
-        rows: Axis,
-        interpolation: str,
-        target: NDArray[np.uint8],
-    ) -> None:
+    def resize_into(self, rgb: Pixels, columns: Axis, rows: Axis, interpolation: str, target: Pixels) -> None:
         rgb, algorithm = np.ascontiguousarray(rgb), _ALGORITHMS[interpolation]
         above, beside = rows.pixels, columns.pixels
         part = rgb[above, beside]
@@ -57,9 +49,7 @@ class FastResizer:
             _down_columns(between, slice(0, columns.size), rows, algorithm, target)
 
 
-def _down_columns(
-    rgb: NDArray[np.uint8], columns: slice, rows: Axis, algorithm: ResizeAlg, target: NDArray[np.uint8]
-) -> None:
+def _down_columns(rgb: Pixels, columns: slice, rows: Axis, algorithm: ResizeAlg, target: Pixels) -> None:
     """These columns of `[rows.length, width, 3]` at `[rows.size, columns, 3]`; both C-contiguous."""
     width = (columns.stop - columns.start) * _RGB
     box = CropBox(columns.start * _RGB, rows.begin, width, rows.end - rows.begin)
@@ -67,7 +57,7 @@ def _down_columns(
     Resizer().resize_pil(_levels(rgb), _levels(target), options)
 
 
-def _along_rows(rgb: NDArray[np.uint8], columns: Axis, algorithm: ResizeAlg) -> NDArray[np.uint8]:
+def _along_rows(rgb: Pixels, columns: Axis, algorithm: ResizeAlg) -> Pixels:
     """`[height, columns.length, 3]` at `[height, columns.size, 4]`."""
     wide = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2RGBA), np.uint8)
     found = np.empty((len(rgb), columns.size, 4), np.uint8)
@@ -77,16 +67,16 @@ def _along_rows(rgb: NDArray[np.uint8], columns: Axis, algorithm: ResizeAlg) -> 
     return found
 
 
-def _narrow(quads: NDArray[np.uint8], target: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+def _narrow(quads: Pixels, target: Pixels | None = None) -> Pixels:
     """Without the fourth channel, in `target` where one is given."""
     return np.asarray(cv2.cvtColor(quads, cv2.COLOR_RGBA2RGB, dst=target), np.uint8)
 
 
-def _levels(rgb: NDArray[np.uint8]) -> Image.Image:
+def _levels(rgb: Pixels) -> Image.Image:
     """A picture of single levels over this memory, three times as wide."""
     return Image.frombuffer("L", (rgb.shape[1] * _RGB, rgb.shape[0]), rgb, "raw", "L", 0, 1)
 
 
-def _quads(pixels: NDArray[np.uint8]) -> Image.Image:
+def _quads(pixels: Pixels) -> Image.Image:
     """A picture of four channels over this memory. Those of CMYK are alike, RGBA's aren't."""
     return Image.frombuffer("CMYK", (pixels.shape[1], pixels.shape[0]), pixels, "raw", "CMYK", 0, 1)

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 import PIL
-from numpy.typing import NDArray
 from PIL import Image
 
-from app.media.resizers.base import Axis
+from app.media.resizers.base import Axis, Pixels
 
 _TALL = 2  # frames taller than that, compared with their width, are shrunk along their height first
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "linear": Image.Resampling.BILINEAR}
@@ -23,14 +22,7 @@ class PillowResizer:
     library = "pillow"
     version = PIL.__version__
 
-    def resize_into(
-        self,
-        rgb: NDArray[np.uint8],
-        columns: Axis,
-        rows: Axis,
-        interpolation: str,
-        target: NDArray[np.uint8],
-    ) -> None:
+    def resize_into(self, rgb: Pixels, columns: Axis, rows: Axis, interpolation: str, target: Pixels) -> None:
         resample = _FILTERS[interpolation]
         if columns.whole and rows.whole:
             target[:] = np.asarray(Image.fromarray(rgb).resize((columns.size, rows.size), resample))

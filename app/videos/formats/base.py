@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
+from app import extras
 from app.media.npz import Archive
 from app.media.video.reader import VideoLimits
 from app.videos.components.base import Component
@@ -55,8 +56,8 @@ class Format(ABC):
     needs_video: ClassVar[bool] = False
 
     def available(self) -> bool:
-        """Return False if a package is missing."""
-        return True
+        """Return False if the package of its extra is missing."""
+        return self.extra is None or extras.missing(self.extra) is None
 
     @abstractmethod
     def files(self, finished: Finished) -> Sequence[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import importlib.util
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,9 +25,6 @@ class ParquetFormat(Format):
     """Tables that pandas, Polars and DuckDB open."""
 
     name, extra = "parquet", "tables"
-
-    def available(self) -> bool:
-        return importlib.util.find_spec("pyarrow") is not None
 
     def files(self, finished: Finished) -> Sequence[str]:
         return [_beside(name) for _, name in finished.artifacts()]
