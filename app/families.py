@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.api.routes import clip, depth, detect, flow, places
+from app.api.routes import clip, depth, flow, places
+from app.api.routes.detect import route as detect
 from app.api.routes.family_routes import FamilyRoutes
 from app.pipelines.clip import ImagePipeline, TextPipeline
 from app.pipelines.depth import DepthPipeline

@@ -1,37 +1,36 @@
-"""`POST /v1/detect`."""
+"""The route: pictures, batches, videos and frames of sessions."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import Field
 
 from app.api.gateway import Gateway, gateway_of
 from app.api.openapi.families import detect as openapi
 from app.api.openapi.operations import SESSION_PROBLEMS, frame_operation
 from app.api.request.frame_bodies import FrameRequest, begin, read_frames
-from app.api.request.frame_query import FrameQuery, words_of
+from app.api.request.frame_query import words_of
 from app.api.request.requests import negotiate
-from app.api.request.sampling_query import SamplingQuery
-from app.api.request.tracking import TrackQuery
 from app.api.response.answers import JPEG, JSON, PNG, binary_answer, describe, json_answer
 from app.api.response.detection_files import WRITERS, detection_file
 from app.api.response.detections import all_answers, names_of
-from app.api.response.ndjson import Record, Streamed, stream
+from app.api.response.ndjson import Streamed, stream
 from app.api.response.problems import request_id_of
+from app.api.routes.detect import variants
+from app.api.routes.detect.query import DetectQuery
+from app.api.routes.detect.video import streamed
 from app.api.routes.family_routes import FamilyRoutes
 from app.api.server.access import caller_of
 from app.api.server.direct_route import DirectRoute
 from app.deadline import Deadline
 from app.errors import GatewayError, InvalidParameter
-from app.pipelines.base import Framed, wishes_of
+from app.pipelines.base import wishes_of
 from app.pipelines.detect import Detections, DetectParameters, DetectPipeline, without_pixels
-from app.pipelines.frames import Frame, Sample
-from app.pipelines.tracking import Tracked, VideoTracker
+from app.pipelines.tracking import Tracked
 from app.sessions.session import SessionCall
 from app.sessions.session_order import Turn
 from app.sessions.track_frames import track_frames
@@ -46,33 +45,6 @@ _PICTURES: Mapping[str, Callable[[Detections | Tracked], bytes]] = {
     JPEG: lambda frame: frame.picture(jpeg=True),
 }
 _FORMS = (JSON, *_PICTURES, *WRITERS)
-
-
-class DetectQuery(FrameQuery, TrackQuery, SamplingQuery):
-    """Query parameters of `POST /v1/detect`; an unknown one is refused."""
-
-    conf: float = Field(0.25, ge=0, le=1, description="Keep only boxes with a higher score.")
-    iou: float = Field(
-        0.7, ge=0, le=1, description="Boxes of one class that overlap more than this count as one object."
-    )
-    max_det: int = Field(300, ge=1, le=3000, description="Most boxes per frame.")
-    classes: list[str] = Field(
-        [],
-        description="Classes to keep: names or ids, repeated or separated by commas (default: all).",
-        examples=[["person", "bus"], ["0,5"]],
-    )
-    agnostic: bool = Field(False, description="Boxes suppress each other regardless of their class.")
-    variant: str | None = Field(
-        None,
-        max_length=200,
-        description="Variant of the model: n s m l x or one of your own. With several, separated by commas, "
-        "`results` has the boxes and provenance of each variant.",
-        examples=["n"],
-    )
-
-    def variants(self) -> list[str | None]:
-        """The variants that are asked for, each once; None: the service's default."""
-        return [None] if self.variant is None else list(dict.fromkeys(words_of([self.variant])))
 
 
 @router.post(
@@ -117,7 +89,7 @@ async def detect(
     """
     several = query.variant is not None and len(query.variants()) > 1
     if several:
-        _refuse_several(query, negotiate(request, _FORMS))
+        query.refuse_several(negotiate(request, _FORMS))
     # Faults are told before the body is read.
     wished = _each(gateway, query) if several else [_wished(gateway, query)]
     if query.session is not None:
@@ -135,7 +107,7 @@ async def detect(
     if upload.fields:
         wished = _each(gateway, query) if several else [_wished(gateway, query)]
     if several:
-        return await _answer_several(request, gateway, upload.parts["file"], wished, read.deadline)
+        return await variants.answer(request, gateway, upload.parts["file"], wished, read.deadline)
     names = names_of(upload) if read.form in WRITERS else []
     asked = _Asked(*wished[0], read.form, read.deadline, names)
     frames, batch = _batched(upload.parts["file"], asked)
@@ -160,7 +132,7 @@ def _check_parameters(read: FrameRequest[DetectQuery]) -> bool:
             query.refuse_times_without_session()
         several = query.variant is not None and len(query.variants()) > 1
         if several:
-            _refuse_several(query, read.form, video=upload.video is not None)
+            query.refuse_several(read.form, video=upload.video is not None)
     except BaseException:
         upload.close()
         raise
@@ -168,28 +140,14 @@ def _check_parameters(read: FrameRequest[DetectQuery]) -> bool:
 
 
 def _stream(gateway: Gateway, query: DetectQuery) -> Streamed:
-    """Boxes of each sampled frame, followed by a tracker in the frames' order.
+    """Boxes of each sampled frame of a video.
 
     Raises:
         InvalidParameter: the form names a session, which a video can't have.
     """
     if query.session is not None:
         raise InvalidParameter("only for pictures: session; a video has a tracker of its own")
-    parameters, wishes = _wished(gateway, query)
-    tracker = VideoTracker(parameters, asdict(query.tracking()))
-
-    def run(frame: Frame, previous: Frame | None, framed: Framed) -> Detections:
-        del previous
-        return without_pixels(
-            gateway.pipelines.of(DetectPipeline).on_frame(frame.rgb, framed, tracker.detector_parameters)
-        )
-
-    def follow(sample: Sample, found: Detections) -> Record:
-        with found.served.timings.stage("finish"):
-            tracked = tracker(found, sample.time_s)
-        return Record(tracked.body(), tracked.served)
-
-    return Streamed(DetectPipeline.family, run, wishes, query.analysis(), follow)
+    return streamed(gateway.pipelines.of(DetectPipeline), query, *_wished(gateway, query))
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,71 +166,14 @@ class _Asked:
         return 6 if self.form in _PICTURES else 0
 
 
-def _refuse_several(query: DetectQuery, form: str, *, video: bool = False) -> None:
-    """Several variants answer pictures, in JSON.
-
-    Raises:
-        InvalidParameter: something else is asked for.
-    """
-    if query.session is not None or video:
-        what = "a video" if video else "a session"
-        raise InvalidParameter(
-            f"variant: {what} has one, because tracks of two models don't mix; ask again for each"
-        )
-    if form != JSON:
-        raise InvalidParameter(f"variant: several are answered as {JSON}; ask for each picture by itself")
-
-
 def _each(gateway: Gateway, query: DetectQuery) -> list[tuple[DetectParameters, Wishes]]:
-    """Return the request to each variant, with the class names that it knows; one variant must know each name."""
-    queries = [query.model_copy(update={"variant": variant}) for variant in query.variants()]
-    words = words_of(query.classes)
-    known: set[str] = set()
-    faults: list[InvalidParameter] = []
-    narrowed = []
-    for one in queries:
-        labels = gateway.pipelines.of(DetectPipeline).labels(wishes_of(one.branch, one.variant))
-        mine = []
-        for word in words:
-            try:
-                class_ids([word], labels)
-            except InvalidParameter as error:
-                faults.append(error)
-            else:
-                mine.append(word)
-        known |= set(mine)
-        narrowed.append(mine)
-    if known != set(words):
-        raise faults[0]
+    """Return the request to each variant, with the class names that it knows."""
     wished = []
-    for one, mine in zip(queries, narrowed, strict=True):
-        parameters, wishes = _wished(gateway, one.model_copy(update={"classes": mine}))
-        wished.append((replace(parameters, classes=()) if words and not mine else parameters, wishes))
+    for one in variants.queries(gateway, query):
+        parameters, wishes = _wished(gateway, one)
+        knows_none = query.classes and not one.classes
+        wished.append((replace(parameters, classes=()) if knows_none else parameters, wishes))
     return wished
-
-
-async def _answer_several(
-    request: Request,
-    gateway: Gateway,
-    frames: list[bytes],
-    wished: Sequence[tuple[DetectParameters, Wishes]],
-    deadline: Deadline,
-) -> Response:
-    """Each picture by each variant, picture after picture, each decoded once."""
-    if not frames:
-        raise InvalidParameter("the form has no part named 'file'")
-
-    def call(data: bytes, deadline: Deadline) -> list[Detections | GatewayError]:
-        return gateway.pipelines.of(DetectPipeline).several(data, wished, deadline)
-
-    calls = [functools.partial(call, data) for data in frames]
-    outcomes = await gateway.run_all(request, DetectPipeline.family, calls, deadline, frames)
-    lines = [
-        one
-        for outcome in outcomes
-        for one in (outcome if isinstance(outcome, list) else [outcome] * len(wished))
-    ]
-    return all_answers(lines, JSON, (), request_id_of(request))
 
 
 def _wished(gateway: Gateway, query: DetectQuery) -> tuple[DetectParameters, Wishes]:
@@ -374,16 +275,12 @@ async def _tracked(
     def finish(tracked: list[Tracked | GatewayError]) -> Response:
         if batch:
             return all_answers(tracked, asked.form, asked.names, request_id_of(request), call.session_id)
-        return _answer(_only(tracked), asked, call.session_id)
+        (frame,) = tracked
+        if isinstance(frame, GatewayError):
+            raise frame
+        return _answer(frame, asked, call.session_id)
 
     find = functools.partial(_found, request, gateway, asked)
     return await track_frames(
         gateway.sessions, call, turn, frames, find, finish, gateway.work, asked.deadline
     )
-
-
-def _only(frames: Sequence[Tracked | GatewayError]) -> Tracked:
-    (frame,) = frames
-    if isinstance(frame, GatewayError):
-        raise frame
-    return frame
