@@ -25,6 +25,7 @@ from app.commands import routes as routes_command
 from app.commands import up as up_command
 from app.commands.parser import Parser
 from app.commands.predict import options as predict_options
+from app.commands.predict.families.table import commands_of
 from app.commands.smoke import options
 from app.settings import (
     Settings,
@@ -32,6 +33,7 @@ from app.settings import (
     unknown_variables,
     variable,
 )
+from routing import catalogue as catalogues
 from routing.catalogue import CatalogueError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # why standard output may not be written
@@ -77,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="gateway", description=__doc__)
     parser.add_argument("--version", action="version", version=f"gateway {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    catalogue = catalogues.load()
     serve = commands.add_parser("serve", help="run the service")
     _add_flags(serve)
     serve.set_defaults(command=_serve)
@@ -91,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--json", action="store_true", help="print one JSON object")
     form.add_argument("--markdown", action="store_true", help="print the table of all settings instead")
     config.set_defaults(command=_config)
-    predict_options.add_commands(commands, _predict)
+    predict_options.add_commands(commands, commands_of(catalogue), _predict)
     _add_analyze(commands)
     _add_smoke(commands)
     _add_bench(commands)
@@ -112,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     metrics = commands.add_parser("metrics", help="print the table of all metrics (docs/metrics.md)")
     metrics.set_defaults(command=_metrics)
     routes = commands.add_parser("routes", help="print the branch for each frame size, with the reason")
-    routes_command.add_options(routes)
+    routes_command.add_options(routes, catalogue)
     routes.set_defaults(command=routes_command.routes)
     return parser
 

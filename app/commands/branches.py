@@ -95,8 +95,10 @@ def _of_folder(parsed: argparse.Namespace) -> dict[str, Any]:
     catalogue = overlay.load(settings.own_catalogue)
     folder = find(parsed.repository, settings)
     print(f"gateway: models in {plain(str(folder))}", file=sys.stderr)
-    variant = default_variant(folder, catalogue["detect"], settings)
-    router = Router(catalogue, FilesEngine(catalogue, folder, settings.manifest), variant)
+    variants = (default_variant(folder, family, settings) for family in catalogue.families.values())
+    router = Router(
+        catalogue, FilesEngine(catalogue, folder, settings.manifest), ",".join(filter(None, variants))
+    )
     return inventory.branches(router, None, Wishes())
 
 

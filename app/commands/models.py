@@ -6,6 +6,7 @@ import argparse
 import json
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,31 +17,23 @@ from app.hints import did_you_mean
 from app.settings import Settings, from_environment
 from routing import overlay
 from routing.catalogue import STANDARD, Branch, Catalogue, with_twins
+from routing.own_families import OWN_FAMILIES
 
 if TYPE_CHECKING:
     from export.own.request import Request
 
-FAMILIES = ("detect", "depth", "flow", "clip", "places")
-EPILOG = """\
+_WITHOUT_PYTORCH = ", ".join(row.name for row in OWN_FAMILIES.values() if not row.pytorch)
+_WEIGHTS = "\n".join(
+    textwrap.fill(row.weights, 118, initial_indent=f"  {row.name:8}", subsequent_indent=" " * 10)
+    for row in OWN_FAMILIES.values()
+)
+EPILOG = f"""\
 WEIGHTS of a family:
-  detect  an Ultralytics checkpoint of YOLO11 (.pt) with any classes, built without PyTorch; or an ONNX file of a
-          detector as Ultralytics exports it (also YOLOv8); dynamic axes become fixed, NMS in the graph is refused
-  clip    a folder with config.json and model.safetensors of a CLIP of any width: adds images and text
-  depth   the same kind of folder for a DPT
-  flow    a torchvision checkpoint of RAFT, small or large (.pth)
-  places  a checkpoint of a ResNet50 with any scenes, as MIT's training script writes it (--labels)
-All but detect need PyTorch, in this environment or in .venv-export of a checkout (`make models` makes one).
+{_WEIGHTS}
+All but {_WITHOUT_PYTORCH} need PyTorch, in this environment or in .venv-export of a checkout (`make models` makes one).
 
 exit codes: 0: done; 1: it failed, or verify found a difference; 2: the command line or a setting is wrong
 """
-_ROUTES = {
-    "detect": "curl --data-binary @{picture} 'http://{host}:{port}/v1/detect?variant={name}'",
-    "depth": "curl --data-binary @{picture} 'http://{host}:{port}/v1/depth?variant={name}'",
-    "flow": "curl -F frame0=@{picture} -F frame1=@{picture} 'http://{host}:{port}/v1/flow?variant={name}'",
-    "clip": "curl -F file=@{picture} -F 'prompt=an astronaut' "
-    "'http://{host}:{port}/v1/clip/similarity?variant={name}'",
-    "places": "curl --data-binary @{picture} 'http://{host}:{port}/v1/places?variant={name}'",
-}
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 
@@ -54,7 +47,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add.add_argument("weights", type=Path, metavar="WEIGHTS", help="a file or a folder, see below")
-    add.add_argument("--family", required=True, choices=FAMILIES)
+    add.add_argument("--family", required=True, choices=OWN_FAMILIES)
     add.add_argument("--name", required=True, help="name of the variant, as requests use it")
     add.add_argument("--sizes", type=_sizes, default=(), help="sides in pixels, separated by commas")
     add.add_argument(
@@ -143,7 +136,7 @@ def _add(parsed: argparse.Namespace, settings: Settings) -> int:
         parsed.weights, parsed.family, parsed.name, Places(*_places(settings)), settings.catalogue, parsed.sizes,
         parsed.labels, parsed.replace,
     )  # fmt: skip
-    if parsed.family != "detect" and not installation.INSTALLED:
+    if OWN_FAMILIES[parsed.family].pytorch and not installation.INSTALLED:
         return _elsewhere(request, settings)
     added = add(request, print)
     _say(request, added.file, settings)
@@ -151,14 +144,14 @@ def _add(parsed: argparse.Namespace, settings: Settings) -> int:
 
 
 def _say(request: Request, file: Path, settings: Settings) -> None:
-    print(f"{request.name} is in {file}; a service that runs takes it at its next start")
+    print(f"{request.name} is in {file}; a running service loads it at its next start")
     words = {
         "picture": installation.PICTURE,
         "host": settings.host,
         "port": settings.port,
         "name": request.name,
     }
-    print(f"try it: {_ROUTES[request.family].format(**words)}")
+    print(f"try it: {OWN_FAMILIES[request.family].sample.format(**words)}")
 
 
 def _elsewhere(request: Request, settings: Settings) -> int:
@@ -284,7 +277,7 @@ def _remove(parsed: argparse.Namespace, settings: Settings) -> int:
     assert settings.catalogue is not None  # noqa: S101  # looked at before
     gone = remove(parsed.name, settings.catalogue, *_places(settings))
     print(f"removed {parsed.name}: {', '.join(gone) or 'no model was there'}")
-    print("a service that runs serves what it has loaded until its next start")
+    print("a running service serves it until its next start")
     return 0
 
 

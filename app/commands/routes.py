@@ -7,7 +7,6 @@ import sys
 
 from app.hints import did_you_mean
 from app.settings import Settings
-from routing import catalogue as catalogues
 from routing import overlay
 from routing.catalogue import Catalogue
 from routing.policy import FrameFacts, Readiness, RoutingError, Wishes, route
@@ -19,8 +18,9 @@ _SIDES = (
 # fmt: on
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--family", default="detect", choices=list(catalogues.load().families))
+def add_options(parser: argparse.ArgumentParser, catalogue: Catalogue) -> None:
+    """Add what the command takes; `catalogue` is the project's own."""
+    parser.add_argument("--family", default="detect", choices=list(catalogue.families))
     parser.add_argument(
         "--variant",
         help="n s m l x for detect, small large for flow, or one of your own (default: GATEWAY_VARIANT)",

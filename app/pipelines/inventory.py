@@ -64,7 +64,7 @@ def repository(router: Router, required: Sequence[str] = ()) -> dict[str, Any]:
         required: shell patterns of branches, see `required_branches`.
     """
     states = router.engine.ready()
-    checklist = router.catalogue.checklist(router.variant or router.catalogue["detect"].default_variant or "")
+    checklist = router.catalogue.checklist(router.variant or "")
     must = required_models(router.catalogue, required)
     lists = {
         key: [_row(states[n]) for n, on in checklist.items() if on == key] for key in ("required", "optional")

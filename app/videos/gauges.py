@@ -40,8 +40,7 @@ class Gauges:
         self._pipelines = pipelines
         router = pipelines.router
         self._required = required_models(router.catalogue, required)
-        variant = router.variant or router.catalogue["detect"].default_variant or ""
-        self._checklist = router.catalogue.checklist(variant)
+        self._checklist = router.catalogue.checklist(router.variant or "")
         self._jobs = jobs
         self._occupancy = occupancy
         self._lock = threading.Lock()

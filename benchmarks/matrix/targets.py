@@ -139,7 +139,7 @@ class JsonTarget:
     def __init__(self, url: str, settings: Settings, catalogue: Catalogue, timeout_s: float) -> None:
         self._url, self._catalogue, self._timeout_s = url, catalogue, timeout_s
         self._book = WeightsBook(settings.repository, settings.manifest)
-        self._server = HttpTriton(url, Asked(catalogue, catalogue["detect"].default_variant or ""), timeout_s)
+        self._server = HttpTriton(url, Asked(catalogue, ""), timeout_s)
 
     def states(self) -> Mapping[str, State]:
         self._server.server()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -13,16 +13,13 @@ from typing import cast
 from export import artifacts, build, manifest, repository
 from export.errors import ExportError
 from export.own import entry
-from export.own.request import FAMILIES, Plan, Request
+from export.own.request import Plan, Request
 from routing import overlay
 from routing.catalogue import Branch, Catalogue, CatalogueError, read_labels, with_twins
+from routing.own_families import OWN_FAMILIES
 
 OPTIMIZED = "own"
 Planner = Callable[[Request, tuple[str, ...] | None], Plan]
-_PLANNERS: Mapping[str, str] = {
-    "detect": "export.own.detect",
-    **dict.fromkeys(("depth", "flow", "clip", "places"), "export.own.dense"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +36,9 @@ def add(request: Request, say: Callable[[str], None]) -> Added:
     Raises:
         ExportError: it can't be done; then everything is as it was before.
     """
-    if request.family not in FAMILIES:
-        raise ExportError(f"--family: is one of {', '.join(FAMILIES)}")
+    planner = _planner(request)
     file = _file(request)
     with artifacts.alone(request.places.models):
-        planner = cast(Planner, import_module(_PLANNERS[request.family]).plan)
         plan = planner(request, _labels(request.labels))
         names = next((variant.labels for variant in plan.variants if variant.labels), ())
         labels = f"{request.name}.txt" if names else None
@@ -65,6 +60,27 @@ def add(request: Request, say: Callable[[str], None]) -> Added:
         _drop(request.places.repository, request.places.models, gone)
         manifest.write_manifest(request.places.repository, request.places.manifest)
     return Added(made, file)
+
+
+def _planner(request: Request) -> Planner:
+    """Return the function that plans the models of a request's family.
+
+    Raises:
+        ExportError: there is no such family, or it takes no such weights or labels.
+    """
+    family = OWN_FAMILIES.get(request.family)
+    if family is None:
+        raise ExportError(f"--family: is one of {', '.join(OWN_FAMILIES)}")
+    if request.weights.suffix == ".onnx" and family.pytorch:
+        takers = ", ".join(row.name for row in OWN_FAMILIES.values() if not row.pytorch)
+        raise ExportError(
+            f"{request.weights}: only {takers} takes ONNX files; docs/own-models.md explains how to use a model "
+            "that Triton serves already"
+        )
+    if request.labels is not None and not family.classes:
+        raise ExportError(f"--labels: {request.family} has no classes")
+    module, _, function = family.planner.partition(":")
+    return cast(Planner, getattr(import_module(module), function))
 
 
 def _file(request: Request) -> Path:
@@ -116,7 +132,7 @@ def _whole(request: Request, fresh: Sequence[Branch]) -> Iterator[None]:
     there = {name for name in taken if (request.places.repository / name).exists()}
     own = {branch.name for branch in with_twins(fresh)} | {b.weights_model for b in fresh}
     if clash := sorted(there & own):
-        raise ExportError(f"{request.places.repository / clash[0]} is there already, and no catalogue has it")
+        raise ExportError(f"{request.places.repository / clash[0]} exists already, and no catalogue names it")
     try:
         yield
     except BaseException:
@@ -154,9 +170,9 @@ def remove(name: str, catalogue: Path, repository: Path, models: Path) -> list[s
     """
     file = catalogue / f"{name}.toml"
     if not file.is_file():
-        raise ExportError(f"{name} is none of your own: there is no {file}")
+        raise ExportError(f"{name} isn't one of your models: there is no {file}")
     if not entry.is_ours(file):
-        raise ExportError(f"{file} was written by hand: take its [[variant]] out of it by hand, too")
+        raise ExportError(f"{file} was written by hand: remove its [[variant]] by hand, too")
     with artifacts.alone(models):
         branches = _branches_of(catalogue, name)
         file.unlink()

@@ -17,31 +17,15 @@ from export.own.request import Plan, Request, Variant
 from export.weights import HUB_CONFIG, Weights, checkpoint, hub_folder
 from routing.catalogue import Branch
 
-_USUAL = {"depth": 384, "flow": 256, "places": 224}
-_MULTIPLE = {"depth": 32, "flow": 8}
 _MOST_PIXELS = 4096
 
 
-def plan(request: Request, labels: tuple[str, ...] | None) -> Plan:
-    """Return the plan of a family; `labels` are the caller's own class names.
+def clip(request: Request, _labels: tuple[str, ...] | None) -> Plan:
+    """Plan the encoder of images and that of text.
 
     Raises:
-        ExportError: the weights aren't of this family, or the names aren't as many as the classes.
+        ExportError: the folder has no CLIP.
     """
-    if request.weights.suffix == ".onnx":
-        raise ExportError(
-            f"{request.weights}: ONNX files are taken for detect alone; a model that Triton serves already can be "
-            "mapped, see docs/own-models.md"
-        )
-    if labels is not None and request.family != "places":
-        raise ExportError(f"--labels: {request.family} has no classes")
-    makers: dict[str, Callable[[Request, tuple[str, ...] | None], Plan]] = {
-        "clip": _clip, "depth": _depth, "flow": _flow, "places": _places,
-    }  # fmt: skip
-    return makers[request.family](request, labels)
-
-
-def _clip(request: Request, _labels: tuple[str, ...] | None) -> Plan:
     weights, config = _hub(request)
     vision = config.get("vision_config") or {}
     width, patch = config.get("projection_dim", 512), vision.get("patch_size", 32)
@@ -51,7 +35,7 @@ def _clip(request: Request, _labels: tuple[str, ...] | None) -> Plan:
     images = [
         {"name": f"{request.name}_image_{size}", "size": size}
         | ({"model_size": size // patch * patch} if size % patch else {})
-        for size in _sizes(request, side, least=patch)
+        for size in _sizes(request, side, 1, least=patch)
     ]
     keys = {"dimension": width}
     variants = [
@@ -61,19 +45,29 @@ def _clip(request: Request, _labels: tuple[str, ...] | None) -> Plan:
     return _planned(request, variants, EXPORTERS["clip_image"], weights)
 
 
-def _depth(request: Request, _labels: tuple[str, ...] | None) -> Plan:
+def depth(request: Request, _labels: tuple[str, ...] | None) -> Plan:
+    """Plan a DPT.
+
+    Raises:
+        ExportError: the folder has none.
+    """
     weights, config = _hub(request)
     if config.get("model_type") != "dpt":
         raise ExportError(f"{request.weights / HUB_CONFIG} describes a {config.get('model_type')}, not a DPT")
     # The exporter knows the two architectures by the branches that have them.
     alike = "midas_384" if config.get("is_hybrid") else "midas_256"
-    variants = [Variant("depth", _named(request))]
+    variants = [Variant("depth", _named(request, 384, 32))]
     return _planned(
         request, variants, EXPORTERS["depth"], weights, lambda branch: replace(branch, name=alike)
     )
 
 
-def _flow(request: Request, _labels: tuple[str, ...] | None) -> Plan:
+def flow(request: Request, _labels: tuple[str, ...] | None) -> Plan:
+    """Plan a RAFT, small or large: the network that the weights fit.
+
+    Raises:
+        ExportError: they fit neither.
+    """
     weights = checkpoint(request.weights, request.weights.name)
     raft = import_module("export.families.raft")
     faults = []
@@ -84,7 +78,9 @@ def _flow(request: Request, _labels: tuple[str, ...] | None) -> Plan:
             faults.append(str(error).splitlines()[0])
             continue
         as_ours = functools.partial(_of_kind, kind)
-        return _planned(request, [Variant("flow", _named(request))], EXPORTERS["flow"], weights, as_ours)
+        return _planned(
+            request, [Variant("flow", _named(request, 256, 8))], EXPORTERS["flow"], weights, as_ours
+        )
     raise ExportError(faults[0])
 
 
@@ -92,16 +88,22 @@ def _of_kind(kind: str, branch: Branch) -> Branch:
     return replace(branch, variant=kind)
 
 
-def _places(request: Request, labels: tuple[str, ...] | None) -> Plan:
+def places(request: Request, labels: tuple[str, ...] | None) -> Plan:
+    """Plan a ResNet50 of scenes; `labels` are their names.
+
+    Raises:
+        ExportError: the weights are of another network, or the names aren't as many as its scenes.
+    """
     weights = checkpoint(request.weights, request.weights.name)
     classes = import_module("export.families.places").classes_of(request.weights)
     if labels is None:
         raise ExportError(
-            f"{request.weights} names none of its {classes} scenes: --labels FILE, a name per line"
+            f"{request.weights} contains no names of its {classes} scenes: give --labels FILE, one name per line"
         )
     if len(labels) != classes:
-        raise ExportError(f"--labels names {len(labels)} scenes, and {request.weights} tells {classes} apart")
-    return _planned(request, [Variant("places", _named(request), {}, labels)], EXPORTERS["places"], weights)
+        raise ExportError(f"--labels names {len(labels)} scenes, but {request.weights} has {classes}")
+    variants = [Variant("places", _named(request, 224, 1), {}, labels)]
+    return _planned(request, variants, EXPORTERS["places"], weights)
 
 
 def _planned(
@@ -145,14 +147,13 @@ def _config(path: Path) -> dict[str, Any]:
     return document
 
 
-def _named(request: Request) -> list[dict[str, Any]]:
-    sizes = _sizes(request, _USUAL[request.family], least=64)
+def _named(request: Request, usual: int, multiple: int) -> list[dict[str, Any]]:
+    sizes = _sizes(request, usual, multiple, least=64)
     return [{"name": f"{request.name}_{size}", "size": size} for size in sizes]
 
 
-def _sizes(request: Request, usual: int, *, least: int) -> list[int]:
+def _sizes(request: Request, usual: int, multiple: int, *, least: int) -> list[int]:
     sizes = sorted(set(request.sizes or (usual,)))
-    multiple = _MULTIPLE.get(request.family, 1)
     for size in sizes:
         if size % multiple or not least <= size <= _MOST_PIXELS:
             raise ExportError(f"--sizes: {size} is no multiple of {multiple} from {least} to {_MOST_PIXELS}")

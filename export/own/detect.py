@@ -87,10 +87,12 @@ def _names(
     """The class names: the caller's, else the file's."""
     names = given if given is not None else found
     if not names:
-        raise ExportError(f"{path} names none of its {classes} classes: --labels FILE, a name per line")
+        raise ExportError(
+            f"{path} contains no names of its {classes} classes: give --labels FILE, one name per line"
+        )
     if len(names) != classes:
         whose = "--labels" if given is not None else str(path)
-        raise ExportError(f"{whose} names {len(names)} classes, and {path} tells {classes} apart")
+        raise ExportError(f"{whose} names {len(names)} classes, but {path} has {classes}")
     return names
 
 

@@ -11,8 +11,6 @@ from export.manifest import Provenance
 from export.plan import Places
 from routing.catalogue import Branch
 
-FAMILIES = ("detect", "depth", "flow", "clip", "places")
-
 
 @dataclass(frozen=True, slots=True)
 class Request:

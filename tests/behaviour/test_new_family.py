@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -20,6 +21,13 @@ from support.videos import write
 
 from app.api.routes.default_route import default_routes
 from app.api.server.access import rules_of
+from app.commands.parser import Parser
+from app.commands.predict import inputs
+from app.commands.predict.answers import Work
+from app.commands.predict.asking import Asking
+from app.commands.predict.families.table import COMMANDS, commands_of
+from app.commands.predict.options import add_commands
+from app.commands.predict.saving import Saver
 from app.commands.smoke.command import _inferences
 from app.commands.smoke.gateway import GatewayTarget
 from app.commands.smoke.http import Reply
@@ -33,6 +41,7 @@ from app.settings import Settings
 from app.videos.analysis import VideoAnalysis
 from app.videos.profile_documents import ProfileReader
 from deploy.grafana.build import dashboards
+from deploy.prometheus.objectives import objectives
 from routing.catalogue import CATALOGUE_PATH, Catalogue, load
 
 ENTRY = """
@@ -64,6 +73,31 @@ required = false
 """
 WITH_TOY = Families((*FAMILIES.rows, FamilyRow(ToyPipeline, default_routes(ToyPipeline), ToyComponent)))
 GREY = png(scene(64, 48))
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """The connection of a command, without a socket."""
+
+    client: TestClient
+    title: str = "the gateway of this test"
+
+    def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
+        return self.request("POST", path, body, headers)
+
+    def request(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Reply:
+        answer = self.client.request(method, path, content=body, headers=dict(headers or {}))
+        return Reply(answer.status_code, dict(answer.headers), answer.content)
+
+    def lines(
+        self, path: str, file: BinaryIO, nbytes: int, headers: Mapping[str, str] | None = None
+    ) -> Reply | Iterator[bytes]:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """The client isn't ours."""
 
 
 def brightness(inputs: Arrays, outputs: Arrays) -> None:
@@ -166,19 +200,48 @@ def test_metrics_have_its_labels(gateway: TestClient) -> None:
 
 def test_smoke_has_a_row_for_it(gateway: TestClient, catalogue: Catalogue) -> None:
     """`gateway smoke --url` runs each of its branches with two pictures."""
-
-    class Wire:
-        """The connection, without a socket."""
-
-        def post(self, path: str, body: bytes, headers: dict[str, str]) -> Reply:
-            answer = gateway.post(path, content=body, headers=headers)
-            return Reply(answer.status_code, dict(answer.headers), answer.content)
-
     target = GatewayTarget("http://gateway", 30, families=WITH_TOY)
-    target._http = Wire()  # type: ignore[assignment]
+    target._http = Wire(gateway)  # type: ignore[assignment]
     chosen = [(catalogue.branches["toy_32"], Found("toy_32", "ready"))]
     (row,) = _inferences(target, chosen)
     assert (row.kind, row.name, row.status, row.detail) == ("inference", "toy_32", "ok", "")
+
+
+def test_the_command_line_has_a_command_for_it(
+    gateway: TestClient, catalogue: Catalogue, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`gateway toy` answers pictures: a cell with the answer's own numbers, and the whole answer saved."""
+    picture = tmp_path / "grey.png"
+    picture.write_bytes(GREY)
+    parser = Parser(prog="gateway")
+    add_commands(parser.add_subparsers(), commands_of(catalogue), lambda _: 0)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--help"])
+    assert "answer pictures by the family toy: Brightness" in " ".join(capsys.readouterr().out.split())
+    parsed = parser.parse_args(["toy", str(picture), "--parameter", "scale=2"])
+    command, saver = parsed.predict, Saver(tmp_path / "out", "toy", overwrite=False)
+    (entry,) = inputs.found(parsed.files, videos=command.video is not None)
+    work = Work(command, Asking(Wire(gateway), 30, 0), command.query(parsed), saver)
+    answer = work.picture(entry, GREY)
+    assert answer.branch == "toy_32"
+    saved = json.loads((tmp_path / "out" / "grey.toy.json").read_text())
+    assert saved["brightness"] == pytest.approx(2 * 114 / 255, abs=0.01)
+    assert answer.result == f"brightness {saved['brightness']:.3g}"
+
+
+def test_every_family_has_a_command(catalogue: Catalogue) -> None:
+    """The commands with modules of their own serve all of ours, so that only the new family gets a plain one."""
+    asked = [family for command in commands_of(catalogue) for family in command.families]
+    assert sorted(asked) == sorted(catalogue.families)
+    assert [command.name for command in commands_of(load())] == [command.name for command in COMMANDS]
+    assert {command.route for command in commands_of(catalogue)} <= set(WITH_TOY.paths)
+
+
+def test_its_route_has_a_latency_objective() -> None:
+    """The rules that the alert and the dashboards read have a line for it, and those of the others stay."""
+    made, ours = (objectives(table.objectives_s).splitlines() for table in (WITH_TOY, FAMILIES))
+    (line,) = [line for line in made if line not in ours]
+    assert line.endswith(':objective", expr: vector(1), labels: {route: /v1/toy}}')
 
 
 def test_a_profile_may_name_its_component(catalogue: Catalogue, tmp_path: Path) -> None:

@@ -14,6 +14,9 @@ from support.servers.observed import Observed
 from support.servers.prometheus_server import CONFIG, promtool
 from support.waiting import eventually
 
+from app.families import FAMILIES
+from deploy.prometheus import objectives as objectives_file
+
 RULES = sorted((CONFIG / "rules").glob("*.yml"))
 TESTS = sorted((CONFIG / "tests").glob("*.yml"))
 GPU_METRIC = re.compile(r"nv_gpu_|gpu:")  # exist on GPU hosts alone
@@ -34,6 +37,12 @@ def test_promtool_accepts_the_rules_and_the_configuration() -> None:
     """Syntax, templates and references, as Prometheus itself reads them."""
     promtool("check", "rules", *RULES)
     assert f"{len(RULES)} rule files found" in promtool("check", "config", "prometheus.yml")
+
+
+def test_every_route_of_a_family_has_its_objective() -> None:
+    """The committed objectives are those of the table of families, each for a route that exists."""
+    assert objectives_file.FILE.read_text("utf-8") == objectives_file.objectives(FAMILIES.objectives_s)
+    assert {path for row in FAMILIES for path in row.objectives_s} <= set(FAMILIES.paths)
 
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)

@@ -1,4 +1,4 @@
-"""`gateway detect`, `depth`, `flow`, `places`, `embed`: the run over all inputs, and its exit code."""
+"""`gateway detect`, `depth`, `flow`, …: the run over all inputs, and its exit code."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from app.commands.predict import inputs, options
-from app.commands.predict.answers import HEADINGS, KINDS, Answer, Work
+from app.commands.predict import inputs
+from app.commands.predict.answers import Answer, Work
 from app.commands.predict.asking import Asking
 from app.commands.predict.errors import CommandFailed, InputFailed, NobodyAnswers, NoInput, RunFailed
+from app.commands.predict.families.base import FamilyCommand
 from app.commands.predict.gateway import Gateway, HttpGateway
 from app.commands.predict.inputs import Input
 from app.commands.predict.printing import Printer, plain
@@ -46,12 +47,13 @@ def predict(parsed: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s: %(message)s", stream=sys.stderr)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that can't show a name shows its escapes
         sys.stdout.reconfigure(errors="backslashreplace")
-    saver = None if parsed.save is None else Saver(parsed.save, parsed.predict, overwrite=parsed.overwrite)
+    name = parsed.predict.name
+    saver = None if parsed.save is None else Saver(parsed.save, name, overwrite=parsed.overwrite)
     try:
         with _told_to_end(saver):
             return _predict(parsed, saver)
     except (CommandFailed, RuntimeError) as error:
-        print(f"gateway {parsed.predict}: {plain(str(error))}", file=sys.stderr)
+        print(f"gateway {name}: {plain(str(error))}", file=sys.stderr)
         return USAGE
     except KeyboardInterrupt:
         _leave(saver, INTERRUPTED)
@@ -77,17 +79,18 @@ def _leave(saver: Saver | None, code: int) -> NoReturn:
 
 
 def _predict(parsed: argparse.Namespace, saver: Saver | None) -> int:
-    items = _items(parsed)
+    command: FamilyCommand = parsed.predict
+    items = _items(parsed, command)
     if saver is not None:
-        saver.check([item.entry for item in items], KINDS[parsed.predict])
+        saver.check([item.entry for item in items], command.kinds)
     names = [_name(item) + _FRAME * item.entry.is_video for item in items]
-    printer = Printer(names, HEADINGS[parsed.predict], len(items), as_json=parsed.json)
+    printer = Printer(names, command.heading, len(items), as_json=parsed.json)
     with contextlib.closing(printer), contextlib.closing(_gateway(parsed, items, printer)) as gateway:
         overridden = bool(parsed.branch or getattr(parsed, "variant", None))
         asking = Asking(
             gateway, parsed.timeout, parsed.wait, overridden, lambda text: printer.note(text, once=True)
         )
-        work = Work(parsed.predict, asking, options.query_of(parsed), saver)
+        work = Work(command, asking, command.query(parsed), saver)
         jobs = parsed.jobs or (_JOBS_BY_URL if parsed.url else _JOBS_HERE)
         run = Run(work, printer, _sampling(parsed))
         try:
@@ -96,14 +99,14 @@ def _predict(parsed: argparse.Namespace, saver: Saver | None) -> int:
             _leave(saver, INTERRUPTED)  # before the gateway is closed, which waits for what runs
 
 
-def _items(parsed: argparse.Namespace) -> list[Item]:
+def _items(parsed: argparse.Namespace, command: FamilyCommand) -> list[Item]:
     texts = inputs.texts(getattr(parsed, "text", ()))
     if not parsed.files and texts:
         return [Item(entry) for entry in texts]
-    if parsed.predict == "embed" and not parsed.files:
+    if command.text is not None and not parsed.files:
         raise NoInput("name at least one picture, or a text with --text")
-    found = inputs.found(parsed.files, videos=parsed.predict == "detect")
-    if parsed.predict == "flow":
+    found = inputs.found(parsed.files, videos=command.video is not None)
+    if command.pair is not None:
         return [Item(*pair) for pair in inputs.pairs(found, consecutive=parsed.consecutive)]
     return [Item(entry) for entry in (*texts, *found)]
 
@@ -141,7 +144,7 @@ def by_url(parsed: argparse.Namespace) -> HttpGateway:
         RunFailed: the address or a file can't be used.
     """
     if "://" not in parsed.url:
-        raise RunFailed(f"--url: {parsed.url} is no address; did you mean http://{parsed.url}?")
+        raise RunFailed(f"--url: {parsed.url} isn't an address; did you mean http://{parsed.url}?")
     if "@" in parsed.url.partition("://")[2].partition("/")[0]:
         raise RunFailed(f"--url: an address has no user and password; {_KEYS}")
     try:
@@ -162,7 +165,7 @@ def key_of(parsed: argparse.Namespace) -> dict[str, str]:
     if not key:
         return {}
     if not (key.isascii() and key.isprintable()):
-        raise RunFailed("the API key has characters that no key has")  # it is never shown
+        raise RunFailed("the API key contains characters that keys never have")  # it is never shown
     return {"X-API-Key": key}
 
 
@@ -223,21 +226,21 @@ class Run:
                 raise
 
     def _one(self, item: Item) -> Answer | Video:
-        entry, work = item.entry, self._work
+        entry, work, command = item.entry, self._work, self._work.command
         for one in (entry, item.second):
             if one is not None and one.fault is not None:
                 raise InputFailed("unreadable", one.fault)
-        if entry.text is not None:
-            return work.text(entry)
+        if entry.text is not None and command.text is not None:
+            return command.text(work, entry)
         content = inputs.read(entry)
         if content.video is not None:
-            if work.command == "detect":
+            if command.video is not None:
                 return Video(content)
             content.video.close()
-            raise InputFailed("video", "it is a video", f"gateway {work.command} reads pictures.")
-        if item.second is None:
+            raise InputFailed("video", "it is a video", f"gateway {command.name} reads pictures.")
+        if item.second is None or command.pair is None:
             return work.picture(entry, content.data)
-        return work.pair(entry, item.second, content.data, inputs.read(item.second).data)
+        return command.pair(work, entry, item.second, content.data, inputs.read(item.second).data)
 
     def _finish(self, item: Item, result: Callable[[], Answer | Video]) -> None:
         """Print what became of an item."""
@@ -281,11 +284,9 @@ class Run:
         return f"; nearest text: {name} (cosine {best:.3f})"
 
     def _video(self, entry: Input, video: Video) -> None:
-        from app.commands.predict import videos  # noqa: PLC0415  # for those who have one
-
-        work = Work(
-            self._work.command, self._work.asking, {**self._work.query, **self._sampling}, self._work.saver
-        )
+        command = self._work.command
+        assert command.video is not None  # noqa: S101  # see `_one`
+        work = Work(command, self._work.asking, {**self._work.query, **self._sampling}, self._work.saver)
         name = entry.name
 
         def on_frame(document: object, frame: str, said: str) -> None:
@@ -297,7 +298,7 @@ class Run:
 
         with video.content.video or contextlib.nullcontext() as file:
             assert file is not None  # noqa: S101  # it is a video
-            summary = videos.detect(work, entry, file, video.content.size, on_frame)
+            summary = command.video(work, entry, file, video.content.size, on_frame)
         self._printer.document({"input": name, "saved": list(summary.saved), "summary": summary.document})
         failed = f", {summary.errors} failed" if summary.errors else ""
         said = f"{summary.frames} frames{failed}"

@@ -12,6 +12,7 @@ from PIL import Image
 from app import extras
 from app.commands.predict import repository
 from app.commands.predict.errors import NoModels
+from app.commands.predict.families.base import FamilyCommand
 from app.commands.predict.gateway import Gateway
 from app.commands.predict.inputs import Input
 from app.commands.predict.repository import Size
@@ -34,17 +35,18 @@ def embedded(parsed: argparse.Namespace, entries: Sequence[Input], note: Callabl
     settings = Settings(engine="embedded")
     catalogue = overlay.load(settings.own_catalogue)
     folder = repository.find(parsed.repository, settings)
-    family = repository.families_of(parsed.predict, catalogue)
+    command: FamilyCommand = parsed.predict
+    family = catalogue[command.family]
     variant = repository.default_variant(folder, family, settings)
     pictures = [entry for entry in entries if entry.text is None]
     names: list[str] = []
     if pictures:
         names += repository.needed(folder, family, repository.wishes(parsed), variant, _sizes(pictures))
-    if len(pictures) < len(entries):
-        names += repository.needed(folder, catalogue["clip_text"], Wishes(), None, [None])
+    if len(pictures) < len(entries) and command.text_family is not None:
+        names += repository.needed(folder, catalogue[command.text_family], Wishes(), variant, [None])
     from app.commands.predict.embedded import EmbeddedGateway  # noqa: PLC0415  # the service takes a second
 
-    given: dict[str, Any] = {"variant": variant} if parsed.predict == "detect" and variant else {}
+    given: dict[str, Any] = {"variant": variant} if variant else {}
     gateway = EmbeddedGateway(
         _service(parsed, settings, names).model_copy(update={"repository": folder, **given}), parsed.timeout
     )

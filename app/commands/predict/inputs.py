@@ -165,7 +165,9 @@ def pairs(entries: Sequence[Input], *, consecutive: bool) -> list[tuple[Input, I
     if consecutive:
         return list(itertools.pairwise(entries))
     if len(entries) % 2:
-        raise NoInput(f"{len(entries)} pictures are no pairs; --consecutive pairs each with the next one")
+        raise NoInput(
+            f"{len(entries)} pictures can't be split into pairs; --consecutive pairs each with the next one"
+        )
     return list(zip(entries[::2], entries[1::2], strict=True))
 
 

@@ -12,7 +12,7 @@ from app.hints import did_you_mean
 from app.installation import CHECKOUT_MODELS, INSTALLED, models
 from app.pipelines.base import wishes_of
 from app.settings import Settings, from_environment
-from routing.catalogue import Branch, Catalogue, Family
+from routing.catalogue import Branch, Family
 from routing.policy import FrameFacts, Readiness, RoutingError, Wishes, route
 from routing.reachable import reachable
 
@@ -105,8 +105,3 @@ def needed(
 def _there(family: Family, ready: dict[str, Readiness]) -> str:
     names = [branch.name for branch in family.branches if ready[branch.name] is Readiness.READY]
     return f"{', '.join(names[:6])}{', …' if len(names) > 6 else ''}" if names else "no model of this family"
-
-
-def families_of(command: str, catalogue: Catalogue) -> Family:
-    """The family that a command asks for pictures."""
-    return catalogue["clip_image" if command == "embed" else command]

@@ -9,8 +9,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from app.commands.predict.answers import Work, counted
+from app.commands.predict.answers import Work
 from app.commands.predict.errors import InputFailed, NobodyAnswers
+from app.commands.predict.families.detect import counted
 from app.commands.predict.inputs import Input
 from app.errors import DeadlineExceeded, TritonUnavailable
 

@@ -78,7 +78,7 @@ def _target(parsed: argparse.Namespace, settings: Settings, catalogue: Catalogue
     if parsed.url is not None:
         headers = key_headers(parsed.api_key_file)
         return GatewayTarget(parsed.url, parsed.timeout, headers, parsed.operate_url)
-    variant = parsed.variant or settings.variant or catalogue["detect"].default_variant or ""
+    variant = parsed.variant or settings.variant or ""
     fault = catalogue.variant_fault(variant)
     if fault is not None:
         raise ValueError(f"--variant {fault}")

@@ -120,7 +120,7 @@ def _red() -> list[Panel]:
     return [
         table(
             "Routes",
-            "Rate, errors and duration of each route now, beside the objective of its p99 (recording.yml). A "
+            "Rate, errors and duration of each route now, beside the objective of its p99 (objectives.yml). A "
             "route that answers videos line by line counts the whole stream as one request; /events lasts as long as "
             "its job, and has no durations here.",
             summary,

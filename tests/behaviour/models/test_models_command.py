@@ -169,14 +169,14 @@ def test_the_command_line_tells_what_to_try_and_what_is_there(place: Place, thre
     code, text = place.said("remove", "ppe")
     assert (code, "ppe_64" in text) == (0, True)
     assert [name for name in place.files() if "ppe" in name] == []
-    assert "is none of your own" in place.said("remove", "ppe")[1]
+    assert "isn't one of your models" in place.said("remove", "ppe")[1]
 
 
 def test_an_onnx_file_of_any_size_is_made_fixed(place: Place, tmp_path: Path) -> None:
     """Names come from the file or from the caller."""
     file = detector(tmp_path / "any.onnx")
     code, text = place.said("add", file, "--family", "detect", "--name", "any", "--sizes", "320")
-    assert (code, "names none of its 2 classes: --labels" in text) == (1, True), text
+    assert (code, "contains no names of its 2 classes: give --labels" in text) == (1, True), text
     (tmp_path / "names.txt").write_text("helmet\nhead\n")
     words = ("add", file, "--family", "detect", "--name", "any", "--sizes", "320")
     assert place.said(*words, "--labels", tmp_path / "names.txt")[0] == 0
@@ -211,7 +211,7 @@ REFUSED: dict[str, tuple[Callable[[Place, Path], tuple[str | Path, ...]], str, s
     "four sizes": (lambda *_: ("--sizes", "64,96,128,160"), "ppe", "at most 3 sizes"),
     "a name of ours": (lambda *_: (), "n", "replace = true"),
     "a name that is none": (lambda *_: (), "a b", "letters, digits"),
-    "a folder of somebody's": (_taken, "ppe", "is there already, and no catalogue has it"),
+    "a folder of somebody's": (_taken, "ppe", "exists already, and no catalogue names it"),
     "a file of somebody's": (_by_hand, "ppe", "was written by hand"),
 }
 

@@ -75,7 +75,7 @@ def test_scenes_have_as_many_names_as_the_checkpoint_has_classes(tmp_path: Path)
         {"state_dict": {f"module.{key}": value for key, value in state.items()}}, tmp_path / "rooms.pth.tar"
     )
     (tmp_path / "one.txt").write_text("kitchen\n")
-    with pytest.raises(ExportError, match=r"names 1 scenes, and .* tells 2 apart"):
+    with pytest.raises(ExportError, match=r"names 1 scenes, but .* has 2"):
         add(
             _request(tmp_path, tmp_path / "rooms.pth.tar", "places", "rooms", labels=tmp_path / "one.txt"),
             print,
@@ -91,7 +91,7 @@ def test_what_is_no_such_network_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_bytes(b"")
     (tmp_path / "mine.pth").write_bytes(b"no weights")
     for family, weights, words in (
-        ("depth", tmp_path / "a.onnx", "taken for detect alone"),
+        ("depth", tmp_path / "a.onnx", "only detect takes ONNX files"),
         ("clip", tmp_path / "mine.pth", "no folder with config.json"),
         ("flow", tmp_path / "mine.pth", "no checkpoint that torch can read"),
         ("places", tmp_path / "mine.pth", "no checkpoint that torch can read"),

@@ -163,6 +163,19 @@ def test_texts_and_pictures_are_embedded_and_compared(
     assert json.loads((tmp_path / "out/text-1.embed.json").read_text())["input"] == "a cat"
 
 
+def test_the_variant_that_is_built_answers(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A family of which only another variant than its default is built is served by that one, and listed so."""
+    folder = test_repository.build(tmp_path_factory.mktemp("large"), ("raft_large_256",))
+    monkeypatch.setenv("GATEWAY_REPOSITORY", str(folder))
+    picture(tmp_path / "a.png", (0, 32, 32, 32))
+    code, out, err = run("flow", "a.png", "a.png")
+    assert (code, "raft_large_256" in out) == (0, True), err
+    code, out, err = run("branches")
+    assert (code, "large*" in out) == (0, True), err
+
+
 @pytest.mark.parametrize("by_url", [False, True], ids=["here", "url"])
 def test_a_video_is_answered_frame_by_frame(
     run: Run, gateway: httpx2.Client, tmp_path: Path, by_url: bool
@@ -262,7 +275,7 @@ def test_a_name_can_not_steer_the_terminal(run: Run, tmp_path: Path) -> None:
         ("detect", "name at least one picture or video"),
         ("embed", "name at least one picture, or a text with --text"),
         ("flow a.png", "flow takes two pictures"),
-        ("flow a.png a.png a.png", "3 pictures are no pairs; --consecutive"),
+        ("flow a.png a.png a.png", "3 pictures can't be split into pairs; --consecutive"),
         ("detect b.png", "no such file; did you mean 'a.png'?: b.png"),
         ("detect empty", "there is no picture or video in empty"),
         ("detect - -", "- is named twice"),

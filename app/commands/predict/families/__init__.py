@@ -1,0 +1,1 @@
+"""One module per command that answers files: its options, its request, and what it saves and prints."""

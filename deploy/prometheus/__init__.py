@@ -1,0 +1,1 @@
+"""Prometheus: its configuration, the rules, and their tests."""
