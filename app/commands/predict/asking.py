@@ -100,7 +100,7 @@ class Asking:
         if not isinstance(said, dict) or "code" not in said:  # of a proxy, or of something else altogether
             if reply.status >= 500 or reply.status == 413:
                 return InputFailed(f"http_{reply.status}", _strange(reply))
-            return RunFailed(f"{self.gateway.title} answers as no gateway does: {_strange(reply)}")
+            return RunFailed(f"{self.gateway.title} doesn't answer like a gateway: {_strange(reply)}")
         code, detail = str(said["code"]), str(said.get("detail", ""))[:_LONGEST_DETAIL]
         what = str(said.get("what_to_do", ""))
         if pause_of(reply) is not None:

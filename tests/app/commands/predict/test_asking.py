@@ -199,7 +199,7 @@ def test_https_with_an_authority_of_ones_own(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("reply", "code", "words"),
     [
-        ((404, {}, b"<html>not here</html>"), 2, "answers as no gateway does: HTTP 404"),
+        ((404, {}, b"<html>not here</html>"), 2, "doesn't answer like a gateway: HTTP 404"),
         ((301, {"Location": "https://there.example/"}, b""), 2, "301, see https://there.example/"),
         ((200, {}, b"<html>hello</html>"), 2, "the answer is no JSON object"),
         ((502, {}, b"<html>bad gateway</html>"), 1, "failed: HTTP 502"),
