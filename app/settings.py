@@ -125,6 +125,14 @@ class Settings(BaseSettings):
         "(all families but detection). Faster for large pictures, and the pixels differ, see "
         "docs/benchmarks/resize.md. Answers say so in models_used, as prepare.scaled_decode.",
     )
+    triton_silence_s: float = Field(
+        1.0,
+        ge=0.1,
+        le=300,
+        description="Longest time in seconds that Triton may take to answer a poll. After two polls without an answer "
+        "it counts as hung: requests are refused until it answers. Use a longer time for a Triton that is far away "
+        "or has hundreds of models.",
+    )
     triton_tls_ca: OptionalPath = Field(
         None,
         description="CA certificates that verify Triton's certificate (PEM, with grpcs://); unset: the system's "

@@ -38,8 +38,9 @@ _CHANNEL_OPTIONS = (
     ("grpc.enable_http_proxy", 0),  # http_proxy variables break localhost
     ("grpc.use_local_subchannel_pool", 1),  # one connection an engine, not one a process
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 200),  # back within a second of Triton's return
+    # In spite of its name: the time for a connection, TLS included. A distant server needs several round trips.
+    ("grpc.min_reconnect_backoff_ms", 2000),
 )
 # Triton's own words (2.51): these come with UNAVAILABLE or INVALID_ARGUMENT although the server is well.
 _NOT_READY_WORDS = ("ready state", "unknown model", "no available versions", "is not found")

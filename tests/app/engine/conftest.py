@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from support.models.engines import FUNCTIONS, Make
+from support.models.engines import FUNCTIONS, Make, triton_engine
 from support.models.repository import CATALOGUE
 from support.waiting import PATIENCE_S
 
 from app.engine.base import Engine
 from app.engine.embedded.engine import EmbeddedEngine, EmbeddedOptions
 from app.engine.fake import FakeEngine
-from app.engine.triton.engine import TritonEngine, TritonOptions
 from app.engine.weights import WeightsBook
 
 if TYPE_CHECKING:
@@ -39,8 +38,9 @@ def make(request: pytest.FixtureRequest, repository: Path) -> Iterator[Make]:
             engine = embedded
         else:
             server: TritonServer = request.getfixturevalue("triton")
-            options = TritonOptions(leases, max_waiting, kind)  # type: ignore[arg-type]  # one of the literals
-            engine = TritonEngine(CATALOGUE, server.grpc_url, book, options)
+            engine = triton_engine(
+                server.grpc_url, book, leases=leases, max_waiting=max_waiting, transport=kind
+            )
         made.append(engine)
         return engine
 

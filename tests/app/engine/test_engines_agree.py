@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.models import repository as test_repository
+from support.models.engines import triton_engine
 from support.models.repository import CATALOGUE, DEPTH, DETECTORS, OTHERS
 from support.servers.gateway import client, png, scene
 from support.waiting import PATIENCE_S
@@ -15,7 +16,6 @@ from support.waiting import PATIENCE_S
 from app.deadline import Deadline
 from app.engine.base import Engine
 from app.engine.embedded.engine import EmbeddedEngine, EmbeddedOptions
-from app.engine.triton.engine import TritonEngine, TritonOptions
 from app.engine.weights import WeightsBook
 from deploy.local.triton_server import TritonServer
 
@@ -37,10 +37,8 @@ def engines(all_families: Path, server: TritonServer) -> Iterator[dict[str, Engi
     assert embedded.loaded.wait(PATIENCE_S)
     ways: dict[str, Engine] = {
         "embedded": embedded,
-        "shared_memory": TritonEngine(
-            CATALOGUE, server.grpc_url, book, TritonOptions(transport="shared_memory")
-        ),
-        "bytes": TritonEngine(CATALOGUE, server.grpc_url, book, TritonOptions(transport="bytes")),
+        "shared_memory": triton_engine(server.grpc_url, book, transport="shared_memory"),
+        "bytes": triton_engine(server.grpc_url, book, transport="bytes"),
     }
     yield ways
     for engine in ways.values():

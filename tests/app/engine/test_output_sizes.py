@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from support.models import repository as test_repository
+from support.models.engines import triton_engine
 from support.models.repository import CATALOGUE
 from support.models.shaped import Shaped
 from support.waiting import PATIENCE_S
 
 from app.deadline import Deadline
-from app.engine.triton.engine import TritonEngine, TritonOptions
-from app.engine.weights import WeightsBook
+from app.engine.triton.engine import TritonEngine
 from app.errors import InferenceFailed
 from deploy.local.triton_server import TritonServer
 
@@ -50,9 +50,7 @@ def test_an_output_of_another_shape_is_an_error(
     model, url = served
     row, words = WRONG[wrong]
     model.answers(RIGHT)
-    engine = TritonEngine(
-        CATALOGUE, url, WeightsBook(None, None), TritonOptions(leases=1, transport=transport)
-    )
+    engine = triton_engine(url, leases=1, transport=transport)
     try:
         assert run(engine) == 5.0
         model.answers(row)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from support.models import exhausted
 from support.models import repository as test_repository
-from support.models.engines import recover_now
+from support.models.engines import recover_now, triton_engine
 from support.models.exhausted import Memory
 from support.models.repository import CATALOGUE
 from support.paths import ROOT
@@ -21,7 +21,6 @@ from support.waiting import PATIENCE_S, eventually
 from app.deadline import Deadline
 from app.engine.base import Engine
 from app.engine.embedded.engine import EmbeddedEngine, EmbeddedOptions
-from app.engine.triton.engine import TritonEngine, TritonOptions
 from app.engine.weights import WeightsBook
 from app.errors import InsufficientGpuMemory
 from app.media.fit import letterbox_into, letterbox_pixels_into
@@ -72,7 +71,7 @@ def engine(request: pytest.FixtureRequest, models: Path) -> Iterator[Engine]:
         assert made.loaded.wait(PATIENCE_S)
     else:
         server: TritonServer = request.getfixturevalue("triton")
-        made = TritonEngine(CATALOGUE, server.grpc_url, book, TritonOptions(transport=request.param))
+        made = triton_engine(server.grpc_url, book, transport=request.param)
     yield made
     made.close()
 
@@ -138,7 +137,7 @@ def test_an_engine_tells_how_tensors_travel(request: pytest.FixtureRequest, mode
         assert EmbeddedEngine.transport == "inprocess"
         return
     server: TritonServer = request.getfixturevalue("triton")
-    engine = TritonEngine(CATALOGUE, server.grpc_url, WeightsBook(None, None), TritonOptions(transport=name))  # type: ignore[arg-type]  # a literal
+    engine = triton_engine(server.grpc_url, transport=name)
     assert engine.transport == name
     engine.close()
 
@@ -192,15 +191,15 @@ def test_memory_that_runs_out_takes_both_out_and_both_come_back(tmp_path: Path, 
     )
     memory = Memory(root, SMALL.weights_model)
     with TritonServer(root, tmp_path / "triton.log") as server:
-        options = TritonOptions(
+        engine = triton_engine(
+            server.grpc_url,
+            WeightsBook(root, None),
             transport="bytes",
             poll_interval_s=0.05,
-            silence_s=5.0,
             warmup_s=PATIENCE_S,
             reload_pause_s=3600.0,
             reload_longest_s=3600.0,
         )
-        engine = TritonEngine(CATALOGUE, server.grpc_url, WeightsBook(root, None), options)
         try:
             both = (SMALL, TWIN)
             eventually(lambda: all(engine.ready()[one.name].ready for one in both))

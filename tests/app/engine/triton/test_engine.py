@@ -79,11 +79,13 @@ def connect(repository: Path) -> Iterator[Callable[..., TritonEngine]]:
     """Makes engines that are closed at the end."""
     made: list[TritonEngine] = []
 
-    def build(server: TritonServer, **options: object) -> TritonEngine:
+    def build(server: TritonServer, *, connects: bool = True, **options: object) -> TritonEngine:
         book = WeightsBook(repository, None)
         patient = {"silence_s": 5.0, "control_timeout_s": PATIENCE_S}
         engine = TritonEngine(CATALOGUE, server.grpc_url, book, TritonOptions(**{**patient, **options}))  # type: ignore[arg-type]  # named by the tests
         made.append(engine)
+        if connects:
+            eventually(lambda: bool(engine.usage().connected))
         return engine
 
     yield build
@@ -194,11 +196,13 @@ def test_without_shared_memory_tensors_go_as_bytes(
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(shared_memory, "Instance", refused)
-    auto, demanding = connect(triton), connect(triton, transport="shared_memory")
+    auto, demanding = connect(triton), connect(triton, connects=False, transport="shared_memory")
     assert auto.transport == "bytes"
     ask(auto)
+    eventually(
+        lambda: "shared memory was asked for" in (demanding.ready()[BRANCH.name].reason or "")
+    )
     assert demanding.ready()[BRANCH.name].readiness is Readiness.UNREACHABLE
-    assert "shared memory was asked for" in (demanding.ready()[BRANCH.name].reason or "")
 
 
 def test_proxies_of_the_environment_are_not_asked(
@@ -328,7 +332,7 @@ def test_a_closed_engine_serves_nobody(triton: TritonServer, connect: Connect) -
 def test_a_server_that_comes_later_is_found(repository: Path, tmp_path: Path, connect: Connect) -> None:
     """An engine made while nobody listens says so, and serves once somebody does."""
     server = TritonServer(repository, tmp_path / "late.log", load=[BRANCH.name])
-    engine = connect(server, poll_interval_s=0.1)
+    engine = connect(server, connects=False, poll_interval_s=0.1)
     assert {state.readiness for state in engine.ready().values()} == {Readiness.UNREACHABLE}
     with pytest.raises(TritonUnavailable):
         ask(engine)

@@ -81,10 +81,12 @@ def connect(place: Place) -> Iterator[Connect]:
         settings = TritonOptions(
             poll_interval_s=poll_s, silence_s=silence_s, control_timeout_s=30, **options  # type: ignore[arg-type]  # named by the tests
         )  # fmt: skip
-        made.append(
-            TritonEngine(CATALOGUE, url or place.triton.grpc_url, WeightsBook(place.models, None), settings)
+        engine = TritonEngine(
+            CATALOGUE, url or place.triton.grpc_url, WeightsBook(place.models, None), settings
         )
-        return made[-1]
+        made.append(engine)
+        eventually(lambda: bool(engine.usage().connected))
+        return engine
 
     yield build
     for engine in made:

@@ -13,13 +13,14 @@ import pytest
 import tritonclient.grpc as grpcclient
 from onnx import helper, numpy_helper
 from support.models import repository as test_repository
+from support.models.engines import triton_engine
 from support.models.repository import CATALOGUE
 from support.models.timed import Timed
 from deploy.local.triton_server import TritonServer
 from support.waiting import PATIENCE_S, eventually
 
 from app.deadline import Deadline
-from app.engine.triton.engine import TritonEngine, TritonOptions
+from app.engine.triton.engine import TritonEngine
 from app.engine.weights import WeightsBook, files_digest
 from app.errors import ModelNotFound, ModelNotReady
 from routing.policy import Readiness
@@ -48,10 +49,8 @@ def start(models: Path, server: TritonServer) -> Iterator[Start]:
     made: list[TritonEngine] = []
 
     def build(warmup_s: float = PATIENCE_S) -> TritonEngine:
-        settings = TritonOptions(
-            poll_interval_s=0.05, warmup_s=warmup_s, silence_s=PATIENCE_S, control_timeout_s=PATIENCE_S
-        )
-        made.append(TritonEngine(CATALOGUE, server.grpc_url, WeightsBook(models, None), settings))
+        book = WeightsBook(models, None)
+        made.append(triton_engine(server.grpc_url, book, poll_interval_s=0.05, warmup_s=warmup_s))
         return made[-1]
 
     yield build

@@ -13,6 +13,7 @@ import numpy as np
 import psutil
 import pytest
 import tritonclient.grpc as grpcclient
+from support.models.engines import triton_engine
 from support.models.repository import CATALOGUE
 from support.paths import ROOT
 from support.waiting import PATIENCE_S
@@ -20,8 +21,6 @@ from deploy.local.triton_server import TritonServer
 
 from app.deadline import Deadline
 from app.engine.triton.shared_memory import Instance, Region, sweep
-from app.engine.triton.engine import TritonEngine, TritonOptions
-from app.engine.weights import WeightsBook
 from routing.catalogue import TensorSpec
 
 BRANCH = CATALOGUE.branches["midas_256"]
@@ -174,6 +173,8 @@ from app.engine.weights import WeightsBook
 from routing import catalogue
 c = catalogue.load()
 engine = TritonEngine(c, sys.argv[1], WeightsBook(None, None))
+while not engine.usage().connected:
+    time.sleep(0.05)
 with engine.lease(c.branches["midas_256"], Deadline.after(120)) as lease:
     lease.run(Deadline.after(120))
     print(engine._instance.name, flush=True)
@@ -193,7 +194,7 @@ def test_the_next_engine_cleans_up_after_one_that_was_killed(triton: TritonServe
     assert not psutil.pid_exists(process.pid)
     with grpcclient.InferenceServerClient(triton.grpc_url) as client:
         assert any(name.startswith(instance) for name in client.get_system_shared_memory_status().regions)
-        engine = TritonEngine(CATALOGUE, triton.grpc_url, WeightsBook(None, None))
+        engine = triton_engine(triton.grpc_url)
         try:
             assert list(Path("/dev/shm").glob(f"{instance}*")) == []
             registered = client.get_system_shared_memory_status().regions
@@ -205,12 +206,11 @@ def test_the_next_engine_cleans_up_after_one_that_was_killed(triton: TritonServe
 @pytest.mark.triton
 def test_two_engines_on_one_host_keep_to_their_own(triton: TritonServer) -> None:
     """A second engine's start, runs and end change nothing in the tensors of the first."""
-    options = TritonOptions(leases=1)
-    first = TritonEngine(CATALOGUE, triton.grpc_url, WeightsBook(None, None), options)
+    first = triton_engine(triton.grpc_url, leases=1)
     try:
         with first.lease(BRANCH, Deadline.after(PATIENCE_S)) as lease:
             lease.inputs["INPUT__0"].fill(51)
-            second = TritonEngine(CATALOGUE, triton.grpc_url, WeightsBook(None, None), options)
+            second = triton_engine(triton.grpc_url, leases=1)
             try:
                 with second.lease(BRANCH, Deadline.after(PATIENCE_S)) as other:
                     other.inputs["INPUT__0"].fill(255)
@@ -235,8 +235,7 @@ def test_regions_that_another_server_s_gateway_swept_are_forgotten_too(triton: T
         for region in regions:
             client.register_system_shared_memory(region.name, region.key, region.nbytes)
         dead.close()
-        options = TritonOptions(transport="shared_memory")
-        engine = TritonEngine(CATALOGUE, triton.grpc_url, WeightsBook(None, None), options)
+        engine = triton_engine(triton.grpc_url, transport="shared_memory")
         try:
             known = client.get_system_shared_memory_status().regions
             assert regions[0].name not in known

@@ -345,13 +345,13 @@ def test_work_without_frames_is_no_stall(long: Path) -> None:
 
 
 def slow_down(process: psutil.Process, times: int) -> None:
-    """Let it work for a twentieth of a second in each half."""
+    """Let it work for a fifth of a second in each half."""
     for _ in range(times):
         with suppress(psutil.NoSuchProcess):
             process.suspend()
-            time.sleep(0.5)
+            time.sleep(0.3)
             process.resume()
-            time.sleep(0.05)
+            time.sleep(0.2)
 
 
 def test_memory_is_bounded_by_the_slots(long: Path) -> None:

@@ -11,7 +11,10 @@ import pytest
 
 from app.engine.base import Engine
 from app.engine.fake import Arrays
-from support.models.repository import DEPTH, DETECTORS
+from app.engine.triton.engine import TritonEngine, TritonOptions
+from app.engine.weights import WeightsBook
+from support.models.repository import CATALOGUE, DEPTH, DETECTORS
+from support.waiting import PATIENCE_S, eventually
 
 ENGINES = (
     "fake",
@@ -46,6 +49,23 @@ def mean_depth(inputs: Arrays, outputs: Arrays) -> None:
 
 
 FUNCTIONS = {**dict.fromkeys(DETECTORS, colour_detector), **dict.fromkeys(DEPTH, mean_depth)}
+
+
+def triton_engine(url: str, book: WeightsBook | None = None, **options: Any) -> TritonEngine:
+    """Make an engine over a Triton that runs, and return it once it is connected.
+
+    A busy machine can't break it: neither a slow connection at the start nor a late answer to a poll.
+    """
+    patient = {"silence_s": PATIENCE_S, "control_timeout_s": PATIENCE_S}
+    made = TritonEngine(
+        CATALOGUE, url, book or WeightsBook(None, None), TritonOptions(**{**patient, **options})
+    )
+    try:
+        eventually(lambda: bool(made.usage().connected))
+    except BaseException:
+        made.close()
+        raise
+    return made
 
 
 def recover_now(engine: Any) -> None:
