@@ -22,6 +22,7 @@ LAUNCHER = Path(__file__).with_name("triton.py")
 START_SECONDS = 300
 _ABORTS = 3
 _PORTS = 2_000
+_RESUME_S = 10.0
 
 
 class TritonServer:
@@ -145,11 +146,25 @@ class TritonServer:
         return below
 
     def suspend(self) -> None:
-        """SIGSTOP to the server: it hangs, its sockets stay open."""
-        self._signal(signal.SIGSTOP)
+        """SIGSTOP to the server, then to its stubs: it hangs, its sockets stay open."""
+        for process in self.processes()[1:]:
+            _send(process, signal.SIGSTOP)
 
     def resume(self) -> None:
-        self._signal(signal.SIGCONT)
+        """SIGCONT to the stubs, and to the server once these run.
+
+        A server that runs before its stubs takes them for dead, and fails or forgets their runs.
+        """
+        server, stubs = self.processes()[1:2], self.processes()[2:]
+        turns = {stub: _turns(stub) for stub in stubs if _stopped(stub)}
+        for stub in stubs:
+            _send(stub, signal.SIGCONT)
+        limit = time.monotonic() + _RESUME_S
+        for stub, before in turns.items():
+            while not _all_ran(before, _turns(stub)) and time.monotonic() < limit:
+                time.sleep(0.001)
+        for process in server:
+            _send(process, signal.SIGCONT)
 
     @property
     def died(self) -> bool:
@@ -173,10 +188,30 @@ class TritonServer:
             self._process.stdin.close()
         self._process = None
 
-    def _signal(self, number: signal.Signals) -> None:
-        for process in self.processes()[1:]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.send_signal(number)
+
+def _send(process: psutil.Process, number: signal.Signals) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.send_signal(number)
+
+
+def _stopped(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return bool(process.status() == psutil.STATUS_STOPPED)
+    return False
+
+
+def _turns(process: psutil.Process) -> dict[str, int]:
+    """Number of times that each thread of the process was given a processor; empty if the process is over."""
+    found = {}
+    for thread in Path(f"/proc/{process.pid}/task").glob("*"):
+        with contextlib.suppress(OSError):  # it has ended
+            found[thread.name] = int((thread / "schedstat").read_text().split()[2])
+    return found
+
+
+def _all_ran(before: dict[str, int], now: dict[str, int]) -> bool:
+    """Return whether each thread that is still there has run since."""
+    return all(now[thread] > count for thread, count in before.items() if thread in now)
 
 
 def free_ports(count: int) -> list[int]:

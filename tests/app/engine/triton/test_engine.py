@@ -110,7 +110,7 @@ def ask(engine: Engine, seconds: float = PATIENCE_S) -> float:
 
 def serves(engine: Engine) -> bool:
     try:
-        ask(engine)
+        ask(engine, PATIENCE_S / 10)
     except GatewayError:
         return False
     return True

@@ -107,7 +107,7 @@ def told_by(engine: TritonEngine, deadline: Deadline, branch: Branch = TIMED) ->
 
 def serves(engine: TritonEngine) -> bool:
     try:
-        told(engine)
+        told(engine, PATIENCE_S / 10)
     except GatewayError:
         return False
     return True
@@ -365,7 +365,7 @@ def test_one_poll_without_an_answer_opens_nothing(
     place: Place, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Suspended until the first poll has failed, no caller hears of it."""
-    engine = connect(silence_s=2)
+    engine = connect()
     told(engine)
     silences: list[bool] = []
     note = engine._breaker.failed
