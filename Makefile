@@ -27,7 +27,7 @@ PIP = -m pip install --disable-pip-version-check
 SAY = @printf '\033[1m==> %s\033[0m\n'
 
 .DEFAULT_GOAL := help
-.PHONY: help run serve models repository triton smoke test test-system test-wheel test-containers test-export lint lint-containers settings format bench bench-matrix clean
+.PHONY: help run serve models repository triton smoke test test-system test-client client-wheel test-wheel test-containers test-export lint lint-containers settings format bench bench-matrix clean
 
 # `make help` prints what follows `##`: of a target its description, on a line of its own a heading.
 help: ## this list
@@ -74,6 +74,13 @@ help: ## this list
 	$(SAY) 'installing client libraries and openapi-python-client into .venv-clients (about 20 seconds)'
 	@test -x .venv-clients/bin/python || $(PYTHON) -m venv .venv-clients
 	@.venv-clients/bin/python $(PIP) -q -r clients/requirements.txt
+	@touch $@
+
+# The Python client's wheel, without the service; tests of client/ start the service of .venv.
+.venv-client/.complete: client/tests/requirements.txt constraints.txt
+	$(SAY) 'installing what the tests of the Python client need into .venv-client (about 1 minute)'
+	@test -x .venv-client/bin/python || $(PYTHON) -m venv .venv-client
+	@.venv-client/bin/python $(PIP) -q -c constraints.txt -r client/tests/requirements.txt
 	@touch $@
 
 .PHONY: .venv-clients
@@ -159,6 +166,17 @@ test-system: .venv/.dev .venv-triton redis-server haproxy prometheus chromium ##
 .PHONY: test-fast
 test-fast: .venv/.dev ## the tests that start no server and no other program (under a minute): the inner loop
 	@.venv/bin/pytest --fast -q -n 2 --dist loadfile -m 'not export and not reference'
+
+client-wheel: .venv-client/.complete ## the wheel of the Python client (client/README.md): out/client
+	@rm -rf client/build client/src/*.egg-info out/client
+	@.venv-client/bin/python -m build --wheel --no-isolation --outdir out/client client >/dev/null
+	@rm -rf client/build client/src/*.egg-info
+	@ls out/client/*.whl
+
+test-client: .venv/.dev client-wheel ## the Python client: its wheel, installed into .venv-client, against a real gateway (about 2 minutes)
+	$(SAY) 'the Python client: its wheel in .venv-client, against a real gateway (about 2 minutes)'
+	@.venv-client/bin/python $(PIP) -q --force-reinstall --no-deps out/client/*.whl
+	@cd client && ../.venv-client/bin/python -m pytest
 
 test-wheel: .venv/.dev .venv-release/.complete .venv-supply/.complete ## the wheel, installed beside other packages and run, and a release, tried out (about 2 minutes)
 	$(SAY) 'the wheel in an environment of its own, and a release of a scratch clone (about 2 minutes)'
@@ -289,4 +307,4 @@ prometheus: ## Prometheus
 ## Tidy up
 
 clean: ## remove the virtual environments and caches, keep the models
-	rm -rf build dist .venv .venv-clients .venv-export .venv-triton .venv-fuzz .venv-peers .venv-supply .venv-release .venv-docs .build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf build dist client/build .venv .venv-client .venv-clients .venv-export .venv-triton .venv-fuzz .venv-peers .venv-supply .venv-release .venv-docs .build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -12,10 +12,17 @@ from support.paths import ROOT
 
 SOURCES = sorted(
     path
-    for folder in ("app", "routing", "export", "benchmarks", "deploy", "docs", "tests")
+    for folder in ("app", "routing", "export", "benchmarks", "deploy", "docs", "tests", "client")
     for path in (ROOT / folder).rglob("*.py")
 )
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "deploy").rglob("*.md")])
+DOCUMENTS = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / "deploy").rglob("*.md"),
+        ROOT / "client" / "README.md",
+    ]
+)
 # A docstring begins with a verb or a noun phrase.
 OPENING = re.compile(r"(what|who|whom|whose|whether|how|of|where|which|why)\b", re.IGNORECASE)
 WORDS = re.compile(r"\banew\b", re.IGNORECASE)

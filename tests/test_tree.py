@@ -33,6 +33,8 @@ DOCUMENTS = [
     "docs/access.md",
     "docs/page.md",
     "SECURITY.md",
+    "client/README.md",
+    "clients/README.md",
 ]
 
 

@@ -23,7 +23,14 @@ from deploy.site.links import FILES, SHOWN, START, BrokenLinkError, place, rewri
 
 ROOT = Path(__file__).resolve().parents[2]
 # Pages that the navigation names, beside `docs/` and what the pages link to.
-ALSO = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "clients/README.md", "deploy/local/README.md")
+ALSO = (
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "client/README.md",
+    "clients/README.md",
+    "deploy/local/README.md",
+)
 # `dist/mermaid.min.js` of Mermaid 11.16.0, as npm has it.
 MERMAID = "sha256:74d7c46dabca328c2294733910a8aa1ed0c37451776e8d5295da38a2b758fb9b"
 HIDDEN = "---\nsearch:\n  exclude: true\n---\n\n"  # of pages that only show a file

@@ -18,6 +18,12 @@ catalogue.
 [Routing](../routing.md) explains the rules.
 
 """
+CLIENT = """# Python client
+
+The classes of `triton_vision_gateway_client`. [Its page](../files/client/README.md) shows them by example.
+`AsyncClient` has the methods of `Client`, for asyncio.
+
+"""
 _VISION = (
     "letterbox",
     "yolo",
@@ -31,12 +37,27 @@ _VISION = (
     "prompts",
     "coco",
 )
+_CLIENT = (
+    "client",
+    "streams",
+    "jobs",
+    "errors",
+    "options",
+    "media",
+    "answers.provenance",
+    "answers.detections",
+    "answers.families",
+    "answers.videos",
+    "answers.jobs",
+    "answers.status",
+)
 _ROUTING = ("policy", "catalogue", "overlay", "provenance", "reachable")
 
 
 def pages() -> Mapping[str, str]:
     """Return the pages by their names on the site."""
     return {
+        "reference/client.md": CLIENT + _modules("triton_vision_gateway_client", _CLIENT),
         "reference/vision.md": VISION + _modules("app.vision", _VISION),
         "reference/routing.md": ROUTING + _modules("routing", _ROUTING),
     }

@@ -1,0 +1,149 @@
+"""Handles of video jobs, for asyncio. See `jobs` for what the methods do."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any, Unpack
+
+from numpy.typing import NDArray
+
+from triton_vision_gateway_client.answers.jobs import Job, JobEvent
+from triton_vision_gateway_client.calls import jobs as calls
+from triton_vision_gateway_client.errors import GatewayError, NotFound
+from triton_vision_gateway_client.lines import EventReader
+from triton_vision_gateway_client.options import CallOptions
+from triton_vision_gateway_client.progress import PASSING, Bar, File, Waiting, ended
+from triton_vision_gateway_client.retries import Deadline
+from triton_vision_gateway_client.transports.asynchronous import AsyncTransport
+
+
+class AsyncJobHandle:
+    """A job of the service. `job` is its state when it was last looked at."""
+
+    def __init__(self, transport: AsyncTransport, job: Job) -> None:
+        self._transport = transport
+        self.job = job
+
+    def __repr__(self) -> str:
+        return f"AsyncJobHandle({self.id!r}, state={self.job.state!r})"
+
+    @property
+    def id(self) -> str:
+        """The job's id."""
+        return self.job.id
+
+    async def refresh(self, **options: Unpack[CallOptions]) -> Job:
+        """Ask for the state.
+
+        Raises:
+            NotFound: it has been removed.
+        """
+        self.job = await self._transport.run(lambda: calls.get(self.id, options))
+        return self.job
+
+    async def events(self, **options: Unpack[CallOptions]) -> AsyncGenerator[JobEvent, None]:
+        """Yield an event for each change, until the job is over or removed.
+
+        Raises:
+            ConnectionFailed: the connection broke; `wait` would go on.
+        """
+        stream = await self._transport.open(calls.events(self.id, options))
+        reader = EventReader()
+        try:
+            async for chunk in stream.chunks():
+                for event in map(calls.event_of, reader.feed(chunk)):
+                    self.job = event.job or self.job
+                    yield event
+        finally:
+            await stream.close()
+
+    async def wait(self, *, timeout: float | None = None, progress: bool = False) -> Job:
+        """Wait until the job is done, also across restarts of the service.
+
+        Args:
+            timeout: seconds; None: as long as it takes.
+            progress: show a bar (the extra `progress`).
+
+        Raises:
+            JobFailed: it failed.
+            NotFound: it has been removed.
+            DeadlineExceeded: it isn't over in time; it goes on.
+        """
+        waiting = Waiting(Deadline(timeout))
+        with Bar(wanted=progress) as bar:
+            while True:
+                fault: GatewayError | None = None
+                try:
+                    async with contextlib.aclosing(self.events(timeout=waiting.deadline.share())) as events:
+                        async for event in events:
+                            job = waiting.heard(event, self.id)
+                            bar.show(job)
+                            if job.over:
+                                return ended(job)
+                except PASSING as error:
+                    fault = error
+                await asyncio.sleep(waiting.pause(fault))
+
+    @property
+    def artifacts(self) -> tuple[str, ...]:
+        """Names of the files that the job has left, as of the last look."""
+        return self.job.artifacts
+
+    async def artifact(self, name: str, **options: Unpack[CallOptions]) -> bytes:
+        """Return a file of the results, such as `manifest.json`."""
+        stream = await self._transport.open(calls.artifact(self.id, name, options))
+        try:
+            return b"".join([chunk async for chunk in stream.chunks()])
+        finally:
+            await stream.close()
+
+    async def arrays(self, name: str, **options: Unpack[CallOptions]) -> dict[str, NDArray[Any]]:
+        """Return the arrays of an npz file of the results, by their names."""
+        return calls.arrays_of(await self.artifact(name, **options))
+
+    async def download(
+        self, name: str, target: str | os.PathLike[str], **options: Unpack[CallOptions]
+    ) -> Path:
+        """Write a file of the results to `target`, completely or not at all, and check its SHA-256."""
+        file = File(target, self.job.sha256_of(name))
+        try:
+            stream = await self._transport.open(calls.artifact(self.id, name, options))
+            try:
+                async for chunk in stream.chunks():
+                    file.write(chunk)
+            finally:
+                await stream.close()
+            return file.finish()
+        finally:
+            file.abandon()
+
+    async def download_all(
+        self, folder: str | os.PathLike[str], **options: Unpack[CallOptions]
+    ) -> list[Path]:
+        """Write all files of the results below a folder."""
+        places = [
+            (name, calls.place_in(Path(folder), name)) for name in (await self.refresh(**options)).artifacts
+        ]
+        return [await self.download(name, place, **options) for name, place in places]
+
+    async def cancel(self, **options: Unpack[CallOptions]) -> bool:
+        """Stop the job and remove it, unless it is over; return whether it was stopped."""
+        try:
+            if (await self.refresh(**options)).over:
+                return False
+            await self.delete(**options)
+        except NotFound:
+            return False
+        return True
+
+    async def delete(self, **options: Unpack[CallOptions]) -> None:
+        """Stop the job if it runs, and remove it with all its files.
+
+        Raises:
+            NotFound: it has been removed before.
+        """
+        await self._transport.run(lambda: calls.delete(self.id, options))

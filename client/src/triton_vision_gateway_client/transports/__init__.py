@@ -1,0 +1,1 @@
+"""Two thin transports over httpx, and what they share."""
