@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 import time
 import zlib
@@ -81,30 +82,33 @@ def test_work_on_parts_is_bounded(name: str) -> None:
     assert time.process_time() - began < 2
 
 
-@pytest.mark.parametrize(
-    ("name", "data"),
-    [
-        ("zTXt", PNG[:33] + chunk(b"zTXt", b"x\0\0" + zlib.compress(bytes(100_000_000), 9)) + PNG[33:]),
-        ("iCCP", PNG[:33] + chunk(b"iCCP", b"x\0\0" + zlib.compress(bytes(100_000_000), 9)) + PNG[33:]),
-    ],
-)
-def test_metadata_is_never_inflated(name: str, data: bytes) -> None:
+@functools.cache
+def zeros(length: int) -> bytes:
+    """So many zeros, deflated."""
+    return zlib.compress(bytes(length), 1)
+
+
+@pytest.mark.parametrize("name", ["zTXt", "iCCP"])
+def test_metadata_is_never_inflated(name: str) -> None:
     """A hundred megabytes of zeros in a chunk of metadata cost nothing."""
-    inflating = cpu_s(lambda: zlib.decompress(zlib.compress(bytes(100_000_000), 9)))
-    assert cpu_s(lambda: decode_image(data)) < inflating / 4
+    bomb = zeros(100_000_000)
+    data = PNG[:33] + chunk(name.encode(), b"x\0\0" + bomb) + PNG[33:]
+    inflating = cpu_s(lambda: zlib.decompress(bomb))
+    assert cpu_s(lambda: decode_image(data)) < inflating / 2
     np.testing.assert_array_equal(decode_image(data), decode_image(PNG), err_msg=name)
 
 
 def test_image_data_far_beyond_the_picture_is_not_inflated() -> None:
     """Two hundred megabytes of zeros behind a small picture's rows are refused at once."""
-    data = PNG[:33] + chunk(b"IDAT", zlib.compress(bytes(200_000_000), 9)) + PNG[-12:]
-    inflating = cpu_s(lambda: zlib.decompress(zlib.compress(bytes(200_000_000), 9)))
+    bomb = zeros(200_000_000)
+    data = PNG[:33] + chunk(b"IDAT", bomb) + PNG[-12:]
+    inflating = cpu_s(lambda: zlib.decompress(bomb))
 
     def refused() -> None:
         with pytest.raises(InvalidImage, match="many times longer"):
             decode_image(data)
 
-    assert cpu_s(refused) < inflating / 4
+    assert cpu_s(refused) < inflating / 2
 
 
 def test_a_side_has_a_limit() -> None:

@@ -6,21 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.clip_tokens import tokenizer
 from support.models.weighed import WeighedText
 
 from app.deadline import Deadline
 from app.engine.fake import Arrays, FakeEngine
 from app.errors import InferenceFailed, PromptTooLong
-from app.media.vocabulary import clip_merges
 from app.metrics import Metrics
 from app.pipelines.base import Router
 from app.pipelines.clip import TextPipeline
 from app.pipelines.embedding_cache import EmbeddingCache
-from app.vision.prompts import Tokenizer
 from routing import catalogue as catalogues
 
 CATALOGUE = catalogues.load()
-TOKENIZER = Tokenizer(clip_merges())
 TEN = Deadline.after(86_400)  # made when the tests are collected
 
 
@@ -32,7 +30,7 @@ def engine() -> WeighedText:
 
 def _pipeline(engine: WeighedText, cache: EmbeddingCache | None = None) -> TextPipeline:
     return TextPipeline(
-        Router(CATALOGUE, engine), Metrics(), TOKENIZER, EmbeddingCache(1 << 20) if cache is None else cache
+        Router(CATALOGUE, engine), Metrics(), tokenizer(), EmbeddingCache(1 << 20) if cache is None else cache
     )
 
 
@@ -119,7 +117,10 @@ def test_the_row_is_that_of_the_first_end() -> None:
         outputs["OUTPUT__0"][0] = np.arange(77, dtype=np.float32)[:, None]
 
     pipeline = TextPipeline(
-        Router(CATALOGUE, FakeEngine(CATALOGUE, {"clip_text": rows})), Metrics(), TOKENIZER, EmbeddingCache(0)
+        Router(CATALOGUE, FakeEngine(CATALOGUE, {"clip_text": rows})),
+        Metrics(),
+        tokenizer(),
+        EmbeddingCache(0),
     )
     assert _embed(pipeline, "") == (1, False)
     assert _embed(pipeline, "a cat") == (3, False)

@@ -14,13 +14,12 @@ import pytest
 import regex
 from hypothesis import given
 from hypothesis import strategies as st
+from support.clip_tokens import tokenizer
 from support.paths import ROOT
 
-from app.media.vocabulary import clip_merges
-from app.vision.prompts import END_OF_TEXT, START_OF_TEXT, Tokenizer, clean
+from app.vision.prompts import END_OF_TEXT, START_OF_TEXT, clean
 
 GOLDEN = ROOT / "tests" / "helpers" / "golden" / "clip_tokens.json.gz"
-TOKENIZER = Tokenizer(clip_merges())
 PATTERN = r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
 CONTROL = ("<|endoftext|>", "<|startoftext|>")
 
@@ -34,7 +33,7 @@ def test_ids_are_those_of_openai_s_tokenizer() -> None:
     """All golden strings, but for the few that spell control tokens: there ours must differ."""
     rows = golden()
     assert len(rows) == 2680
-    wrong = [text for text, ids in rows if TOKENIZER(text).ids.tolist() != ids]
+    wrong = [text for text, ids in rows if tokenizer()(text).ids.tolist() != ids]
     spelled = [text for text, _ in rows if any(word in text.lower() for word in CONTROL)]
     assert sorted(wrong) == sorted(spelled)
 
@@ -42,17 +41,17 @@ def test_ids_are_those_of_openai_s_tokenizer() -> None:
 @pytest.mark.parametrize("word", CONTROL)
 def test_control_tokens_in_a_prompt_are_plain_text(word: str) -> None:
     """A prompt can't end itself: the first end of text is ours."""
-    tokens = TOKENIZER(f"a {word} dog")
+    tokens = tokenizer()(f"a {word} dog")
     body = tokens.ids[1 : tokens.end].tolist()
     assert START_OF_TEXT not in body
     assert END_OF_TEXT not in body
-    assert body[-1] == TOKENIZER("dog").ids[1]
+    assert body[-1] == tokenizer()("dog").ids[1]
 
 
 @given(st.text(max_size=400))
 def test_every_text_is_framed(text: str) -> None:
     """Start of text, at most 75 tokens, end of text, zeros; int64."""
-    tokens = TOKENIZER(text)
+    tokens = tokenizer()(text)
     assert tokens.ids.dtype == np.int64
     assert tokens.ids.shape == (77,)
     assert tokens.ids[0] == START_OF_TEXT
@@ -63,15 +62,15 @@ def test_every_text_is_framed(text: str) -> None:
 
 def test_truncation_is_exact() -> None:
     """75 tokens fit, 76 don't."""
-    assert not TOKENIZER("cat " * 75).truncated
-    cut = TOKENIZER("cat " * 76)
+    assert not tokenizer()("cat " * 75).truncated
+    cut = tokenizer()("cat " * 76)
     assert cut.truncated
-    np.testing.assert_array_equal(cut.ids, TOKENIZER("cat " * 75).ids)
+    np.testing.assert_array_equal(cut.ids, tokenizer()("cat " * 75).ids)
 
 
 def test_length_is_capped_before_text_is_cleaned() -> None:
     """Megabytes of broken text are cut, and say so."""
-    assert TOKENIZER("Ã©" * 1_000_000).truncated
+    assert tokenizer()("Ã©" * 1_000_000).truncated
 
 
 FOLDED = {
@@ -92,16 +91,16 @@ FOLDED = {
 @pytest.mark.parametrize("name", FOLDED)
 def test_white_space_and_entities_are_folded_before_a_prompt_is_cut(name: str) -> None:
     """All of these are "a cat", whole."""
-    tokens = TOKENIZER(FOLDED[name])
-    np.testing.assert_array_equal(tokens.ids, TOKENIZER("a cat").ids)
+    tokens = tokenizer()(FOLDED[name])
+    np.testing.assert_array_equal(tokens.ids, tokenizer()("a cat").ids)
     assert not tokens.truncated
 
 
 def test_what_is_too_long_once_folded_is_cut() -> None:
     """4,096 characters count, folded; a word beyond them is not seen, and the prompt says so."""
-    assert not TOKENIZER("&" + "amp;" * 900 + "amp;").truncated
-    assert TOKENIZER("\u0301" * 5000).truncated
-    assert TOKENIZER("a " * 3000).truncated
+    assert not tokenizer()("&" + "amp;" * 900 + "amp;").truncated
+    assert tokenizer()("\u0301" * 5000).truncated
+    assert tokenizer()("a " * 3000).truncated
 
 
 def reference(text: str) -> list[int]:
@@ -109,7 +108,7 @@ def reference(text: str) -> list[int]:
     whole = html.unescape(html.unescape(ftfy.fix_text(text))).strip()
     lowered = regex.sub(r"\s+", " ", whole).strip().lower()
     words = regex.findall(PATTERN, lowered, regex.IGNORECASE)
-    return [token for word in words for token in TOKENIZER._encode_word(word)][:75]
+    return [token for word in words for token in tokenizer()._encode_word(word)][:75]
 
 
 COSTLY = {
@@ -136,7 +135,7 @@ COSTLY = {
 @pytest.mark.parametrize("name", COSTLY)
 def test_bounded_work_changes_no_token(name: str) -> None:
     """The first 75 tokens are those of the whole text, as the reference makes them."""
-    tokens = TOKENIZER(COSTLY[name])
+    tokens = tokenizer()(COSTLY[name])
     found = tokens.ids[1 : tokens.end].tolist()
     assert found == reference(COSTLY[name])
 
@@ -151,14 +150,14 @@ def _cost_ms(text: str) -> float:
     best = float("inf")
     for _ in range(5):
         began = time.process_time()
-        TOKENIZER(text)
+        tokenizer()(text)
         best = min(best, (time.process_time() - began) * 1000)
     return best
 
 
 def test_the_vocabulary_is_complete() -> None:
     """49,406 tokens below the two control tokens, as the model was trained with."""
-    assert sorted(TOKENIZER._joined.values()) == list(range(2 * 256, START_OF_TEXT))
+    assert sorted(tokenizer()._joined.values()) == list(range(2 * 256, START_OF_TEXT))
 
 
 def test_the_golden_file_is_the_one_that_was_measured() -> None:

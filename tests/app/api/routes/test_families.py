@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from starlette.testclient import TestClient
+from support.clip_tokens import tokenizer
 from support.models.repository import CATALOGUE, mixing
 from support.servers.gateway import client, png
 
@@ -23,11 +24,8 @@ from app.api.openapi.families.depth import DepthAnswer
 from app.api.openapi.families.flow import FlowAnswer
 from app.api.openapi.families.places import PlacesAnswer
 from app.media.resizers.choice import resizer_named
-from app.media.vocabulary import clip_merges
-from app.vision.prompts import Tokenizer
 
 RESIZER = resizer_named("auto")
-TOKENIZER = Tokenizer(clip_merges())
 RNG = np.random.default_rng(3)
 FRAME = cv2.resize(RNG.integers(0, 256, (6, 8, 3), np.uint8), (300, 200), interpolation=cv2.INTER_CUBIC)
 BRIGHTER = np.clip(FRAME.astype(int) + 20, 0, 255).astype(np.uint8)
@@ -186,7 +184,7 @@ def test_flow_needs_two_frames_of_one_size(gateway: TestClient, files: Any, word
 
 def row_at_end(prompt: str) -> np.ndarray:
     """Return the small text model's answer at the end of the prompt."""
-    tokens = TOKENIZER(prompt)
+    tokens = tokenizer()(prompt)
     wave = np.sin(np.float32(49407) * np.arange(1, 513, dtype=np.float32) / 1000)
     row: np.ndarray = wave + tokens.end
     return row
