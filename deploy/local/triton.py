@@ -37,7 +37,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("nvidia-pytriton==0.7.0", "onnxruntime>=1.19")
 SHM = Path("/dev/shm")  # noqa: S108  # where shm_open puts its files: Triton's Python backend opens the same
 PREFIX = "local-triton-"
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 ENVIRONMENTS = Path("/tmp")  # noqa: S108  # where Triton's Python backend makes a folder for each server
 UNUSED_SECONDS = 3600
 STOP_SECONDS = 30
@@ -354,6 +354,8 @@ def guard(group: int, name: str) -> Iterator[None]:
         os._exit(0)
     os.close(read)
     os.waitpid(child, 0)
+    # From here on the stubs of a server that dies become our children, so that we needn't wait until init reaps them.
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
     try:
         yield
     finally:
@@ -369,7 +371,15 @@ def _end(group: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         while time.monotonic() < limit:
             os.killpg(group, signal.SIGKILL)
+            _reap(group)
             time.sleep(0.01)
+
+
+def _reap(group: int) -> None:
+    """Reap our dead children of a process group."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-group, os.WNOHANG)[0]:
+            pass
 
 
 def _stop_at_end_of_input() -> None:
@@ -379,7 +389,11 @@ def _stop_at_end_of_input() -> None:
 
 
 def _die_with_parent() -> None:
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _prctl(option: int, value: int) -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(option, value)
 
 
 if __name__ == "__main__":

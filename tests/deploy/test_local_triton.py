@@ -200,6 +200,36 @@ def test_nothing_outlives_a_test_process_that_is_killed(repository: Path, tmp_pa
     assert alive == []
 
 
+_STUB = """
+import subprocess, sys
+from deploy.local.triton import guard
+
+command = ["sh", "-c", "sleep 1000 & echo $!; wait"]
+server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, process_group=0)
+with guard(server.pid, "triton-of-no-test"):
+    print(server.pid, server.stdout.readline(), end="", flush=True)
+    server.wait()
+    print("gone", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_stub_of_a_dead_server_is_reaped_by_the_launcher() -> None:
+    """The stub becomes the launcher's child, which ends it without waiting until init reaps it."""
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", _STUB], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert launcher.stdin is not None
+    assert launcher.stdout is not None
+    with launcher:
+        server, stub = map(int, launcher.stdout.readline().split())
+        os.kill(server, signal.SIGKILL)
+        assert launcher.stdout.readline() == "gone\n"
+        assert psutil.Process(stub).ppid() == launcher.pid
+        launcher.stdin.close()
+    assert (launcher.returncode, psutil.pid_exists(stub)) == (0, False)
+
+
 def test_a_launcher_whose_ports_are_taken_never_says_ready(server: TritonServer, repository: Path) -> None:
     """The server that answers on the ports is another one: its models aren't announced as ours."""
     urls = (server.http_url, server.grpc_url, server.metrics_url.removesuffix("/metrics"))
