@@ -25,6 +25,7 @@ from app.commands import routes as routes_command
 from app.commands import up as up_command
 from app.commands.parser import Parser
 from app.commands.predict import options as predict_options
+from app.commands.predict.families import arguments
 from app.commands.predict.families.table import commands_of
 from app.commands.smoke import options
 from app.settings import (
@@ -215,6 +216,10 @@ def _add_analyze(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--render", action="store_true", help="the same as --format mp4")
     parser.add_argument("--force", action="store_true", help="process finished videos again")
+    parser.add_argument(
+        "--jobs", type=arguments.count, metavar="N",
+        help="videos analysed at once, over one set of models (default: one per two cores, at most GATEWAY_LEASES)",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON object per video on stdout")
     parser.add_argument(
         "--engine", choices=("embedded", "triton"), help="engine that runs the models; overrides the profile"

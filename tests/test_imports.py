@@ -92,6 +92,7 @@ ALLOWED: dict[str, set[str]] = {
     "app.keys": {"app.errors"},
     "app.state": {"app.errors", "redis"},
     "app.process": set(),
+    "app.process.cores": set(),
     "app.process.drain": set(),
     "app.process.health": {"app.settings"},
     "app.process.logs": {"app.context"},

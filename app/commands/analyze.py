@@ -10,7 +10,6 @@ import io
 import json
 import logging
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -21,30 +20,25 @@ from typing import Any, BinaryIO
 from tqdm import tqdm
 
 from app import extras
+from app.commands.analysis_backend import Backend, Unusable, settings_of, videos_at_once
 from app.commands.video_list import Entry, found_videos, shown
-from app.engine.base import Engine
+from app.commands.video_threads import Stop, run_in_order
 from app.errors import GatewayError
 from app.families import FAMILIES
 from app.hints import did_you_mean
-from app.main import analysis_options, create_engine, create_pipelines, create_survey, may_be_compact
-from app.metrics import Metrics
-from app.pipelines import inventory
-from app.pipelines.pipeline_set import PipelineSet
-from app.settings import Settings, environment
+from app.settings import environment
 from app.videos import manifest as manifests
-from app.videos.analysis import Input, Progress, Report, VideoAnalysis
+from app.videos.analysis import Cancelled, Input, Progress, Report, VideoAnalysis
 from app.videos.components.detect import DetectComponent
 from app.videos.formats.base import Finished, Format
 from app.videos.formats.derived import FORMATS, make_missing
 from app.videos.profile import Profile
 from app.videos.profile_documents import ProfileReader, check_prompts
-from routing import overlay
-from routing.catalogue import Catalogue
-from routing.policy import Readiness
 
 _log = logging.getLogger(__name__)
 
 OK, FAILED, USAGE, PARTIAL, INTERRUPTED = 0, 1, 2, 3, 130
+_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +70,13 @@ def analyze(parsed: argparse.Namespace) -> int:
         profile = ProfileReader(FAMILIES.components).load(parsed.profile_path, environment(), sys.maxsize)
         formats = _formats(parsed, profile)
         videos = found_videos(parsed.video_path)
-        settings = _settings(parsed, profile)
+        settings = settings_of(parsed, profile)
         check_prompts(profile, settings.max_prompts)
-        with contextlib.closing(_Backend(settings, profile)) as backend:
-            analyzer = _Analyzer(backend, profile, formats, force=parsed.force)
-            return _all(videos, analyzer, parsed.output, as_json=parsed.json)
+        jobs = videos_at_once(parsed.jobs, settings, videos)
+        stop = Stop()
+        with stop.on_signals(), contextlib.closing(Backend(settings, profile, jobs, stop)) as backend:
+            analyzer = _Analyzer(backend, profile, formats, force=parsed.force, stop=stop)
+            return _all(videos, analyzer, parsed.output, jobs, as_json=parsed.json)
     except (GatewayError, RuntimeError) as error:
         print(f"gateway analyze: {error}", file=sys.stderr)
         return USAGE
@@ -90,7 +86,7 @@ def _formats(parsed: argparse.Namespace, profile: Profile) -> list[Format]:
     """Return the formats beside npz, each once.
 
     Raises:
-        _Unusable: one is unknown, needs a package that is missing, or has nothing to show with this profile.
+        Unusable: one is unknown, needs a package that is missing, or has nothing to show with this profile.
     """
     words = [word.strip() for text in parsed.format for word in text.split(",")]
     words += ["mp4"] if parsed.render else []
@@ -98,115 +94,34 @@ def _formats(parsed: argparse.Namespace, profile: Profile) -> list[Format]:
     for word in words:
         if word not in known:
             there = ", ".join(known)
-            raise _Unusable(f"--format: {word!r} is none of {there}" + did_you_mean(word, known))
+            raise Unusable(f"--format: {word!r} is none of {there}" + did_you_mean(word, known))
     formats: list[Format] = [FORMATS[word] for word in dict.fromkeys(words) if word in FORMATS]
     lacking = next(filter(None, (extras.missing(form.extra) for form in formats if form.extra)), None)
     if lacking is not None:
-        raise _Unusable(f"--format: {lacking}")
+        raise Unusable(f"--format: {lacking}")
     boxes = any(kind is DetectComponent for kind, _ in profile.components.given())
     if "coco" in words and not boxes:
-        raise _Unusable(f"--format: coco needs boxes, and the profile has no {DetectComponent.name}")
+        raise Unusable(f"--format: coco needs boxes, and the profile has no {DetectComponent.name}")
     return formats
-
-
-def _settings(parsed: argparse.Namespace, profile: Profile) -> Settings:
-    """Take settings from the command line, then the profile, then the environment; load only the branches of the
-    profile.
-    """
-    given: dict[str, Any] = {"repository": parsed.repository}
-    if profile.engine is not None:
-        given |= {"engine": profile.engine.kind, "triton_url": profile.engine.triton_url}
-    if parsed.engine or parsed.triton_url:
-        given["engine"] = parsed.engine or "triton"
-        given["triton_url"] = parsed.triton_url or given.get("triton_url")
-    given = {name: value for name, value in given.items() if value is not None}
-    settings = Settings(**given)
-    catalogue = overlay.load(settings.own_catalogue)
-    allowed = inventory.patterns("*" if settings.models == "auto" else settings.models)
-    wanted = {branch.name for branch in inventory.matching(catalogue, allowed)}
-    names = [name for name in reached(profile, settings, catalogue) if name in wanted]
-    return Settings(**given | {"models": ",".join(names) or "none"})
-
-
-def reached(profile: Profile, settings: Settings, catalogue: Catalogue) -> list[str]:
-    """Names of the branches that a video of some size can take with this profile and these settings."""
-    compact = may_be_compact(settings)
-    found: dict[str, None] = {}
-    for kind, config in profile.components.given():
-        branches = kind.reachable(
-            config, catalogue, settings.variant, fallback=profile.fallback, compact=compact
-        )
-        found |= dict.fromkeys(branch.name for branch in branches)
-    return list(found)
-
-
-class _Unusable(RuntimeError):
-    """The settings can't be carried out on this installation."""
-
-
-class _Backend:
-    """The pipelines, made when a video needs them: a run that skips every video loads no model."""
-
-    def __init__(self, settings: Settings, profile: Profile) -> None:
-        self.options = analysis_options(settings)
-        self._settings = settings
-        self._catalogue = overlay.load(settings.own_catalogue)
-        self._reached = reached(profile, settings, self._catalogue)
-        self._engine: Engine | None = None
-        self._loaded: PipelineSet | None = None
-        self._surveyed: PipelineSet | None = None
-
-    @property
-    def pipelines(self) -> PipelineSet:
-        """The pipelines over the engine, once it has loaded what the profile reaches."""
-        if self._loaded is None:
-            with _usable():
-                self._engine = engine = create_engine(self._settings, self._catalogue)
-            while any(engine.ready()[name].readiness is Readiness.LOADING for name in self._reached):
-                time.sleep(0.05)
-            self._loaded = self._made(engine)
-        return self._loaded
-
-    @property
-    def survey(self) -> PipelineSet:
-        """Branches that will serve according to the files; a Triton reports its own."""
-        if self._settings.engine == "triton" or self._loaded is not None:
-            return self.pipelines
-        if self._surveyed is None:
-            with _usable():
-                engine = create_survey(self._settings, self._catalogue)
-            self._surveyed = self._made(engine)
-        return self._surveyed
-
-    def _made(self, engine: Engine) -> PipelineSet:
-        with _usable():
-            return create_pipelines(self._settings, self._catalogue, engine, Metrics())
-
-    def close(self) -> None:
-        """Release the engine if there is one."""
-        if self._engine is not None:
-            self._engine.close()
-
-
-@contextlib.contextmanager
-def _usable() -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        raise _Unusable(str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)
 class _Analyzer:
-    """Runs videos one after another."""
+    """Runs videos, also several at once."""
 
-    backend: _Backend
+    backend: Backend
     profile: Profile
     formats: Sequence[Format]
     force: bool
+    stop: Stop
 
     def one(self, video: Entry, output: Path) -> Outcome:
-        """Analyse one video; its faults become its outcome."""
+        """Analyse one video; its faults become its outcome.
+
+        Raises:
+            Cancelled: a stop was requested before it began.
+        """
+        self.stop.check()
         started = time.monotonic()
         said = (shown(video.path), shown(output))
         if video.fault is not None:
@@ -216,11 +131,11 @@ class _Analyzer:
                 if not mine:
                     return Outcome("busy", *said, detail="another process is at it")
                 status, manifest, made = self._run(video, output)
-        except KeyboardInterrupt:
+        except Cancelled:
             return Outcome(
                 "interrupted", *said, detail="what is done is kept; run the command again to go on"
             )
-        except _Unusable:
+        except Unusable:
             raise
         except Exception as error:  # noqa: BLE001  # a defect is one video's, too
             _log.debug("%s", said[0], exc_info=True)
@@ -237,7 +152,7 @@ class _Analyzer:
         """Return the status, the manifest, and the files that were made of an earlier run's artefacts."""
         name = shown(video.name)
         with video.path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = self._digest(file)
             given = Input(file, name, os.fstat(file.fileno()).st_size, digest)
             done = None if self.force else self._done(output, given)
             manifest = self._analysed(output, given) if done is None else done
@@ -246,17 +161,26 @@ class _Analyzer:
         status = "partial" if manifest["status"] == "partial" else status
         return status, manifest, [] if done is None else made
 
+    def _digest(self, file: BinaryIO) -> str:
+        """Return the SHA-256 of the whole file in hex; a stop ends it."""
+        digest = hashlib.sha256()
+        while block := file.read(_BLOCK_BYTES):
+            self.stop.check()
+            digest.update(block)
+        return digest.hexdigest()
+
     def _analysed(self, output: Path, video: Input) -> dict[str, Any]:
         pipelines = self.backend.pipelines
-        with _bar(video.name) as bar:
-            analysis = VideoAnalysis(pipelines, self.profile, output, video.name, self.backend.options)
+        analysis = VideoAnalysis(pipelines, self.profile, output, video.name, self.backend.options)
+        with _bar(video.name) as bar, self.stop.cancelling(analysis.cancel):
             return analysis.run(video, _reporter(bar))
 
     def _derive(self, output: Path, manifest: dict[str, Any], file: BinaryIO) -> list[str]:
         """Make the files of the formats that are not there yet; no model runs for that."""
         components = {component.name: component for component in FAMILIES.components}
+        limits = self.backend.options.limits
         finished = Finished(
-            output, manifest, components, file, self.profile.sampling, self.backend.options.limits
+            output, manifest, components, file, self.profile.sampling, limits, self.stop.check
         )
         return make_missing(finished, self.formats)
 
@@ -277,16 +201,24 @@ def _words(error: Exception) -> str:
     return f"internal_error: {type(error).__name__}"
 
 
-def _all(videos: Sequence[Entry], analyzer: _Analyzer, output: Path, *, as_json: bool) -> int:
-    """Print every video's line and return the exit code. A video that another process works on is no failure."""
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+def _all(videos: Sequence[Entry], analyzer: _Analyzer, output: Path, jobs: int, *, as_json: bool) -> int:
+    """Print every video's line, in the order of the videos, and return the exit code.
+
+    A video that another process works on is no failure.
+    """
     statuses = set()
-    for video in videos:
-        outcome = analyzer.one(video, output / video.name)
-        print(json.dumps(asdict(outcome)) if as_json else outcome.line(), flush=True)
+
+    def tell(outcome: Outcome) -> None:
         statuses.add(outcome.status)
-        if outcome.status == "interrupted":
-            return INTERRUPTED
+        with tqdm.external_write_mode(sys.stdout):  # no bar is drawn into the line
+            print(json.dumps(asdict(outcome)) if as_json else outcome.line(), flush=True)
+
+    def one(video: Entry) -> Outcome:
+        return analyzer.one(video, output / video.name)
+
+    run_in_order(videos, lambda video: video.name, one, tell, jobs, analyzer.stop)
+    if analyzer.stop.requested:
+        return INTERRUPTED
     if "failed" in statuses:
         return FAILED
     return PARTIAL if "partial" in statuses else OK
@@ -314,6 +246,7 @@ def _locked(output: Path) -> Iterator[bool]:
 
 
 def _bar(name: str) -> Any:
+    """A bar of its own for each video that is under way, where somebody watches."""
     return tqdm(desc=name, unit=" frames", file=sys.stderr, leave=False, disable=not sys.stderr.isatty())
 
 

@@ -158,15 +158,19 @@ class FramesInOrder:
             self._room.release()
             yield sample, results
 
-    def close(self) -> None:
-        """Stop at once: the decoder is killed, what waits is dropped, what runs ends by itself. Twice is once."""
+    def stop(self) -> None:
+        """Stop at once: the decoder is killed, what waits is dropped, and the iteration ends. From any thread."""
         self._closed.set()
         self._patience.deadline.cancel()
         self._room.release()
         self._source.close()
+        self._results.put(None)
+
+    def close(self) -> None:
+        """Stop, and wait for what runs, which ends by itself. Twice is once."""
+        self.stop()
         for thread in self._threads:
             thread.join()
-        self._results.put(None)
 
     def _work(self) -> None:
         """Loop of each thread: a free thread reads the next frame from the source itself, without a dispatcher."""

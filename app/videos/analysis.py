@@ -131,12 +131,16 @@ class VideoAnalysis:
         self._video_id = video_id
         self._options = options or Options()
         self._cancelled = threading.Event()
+        self._running: FramesInOrder | None = None
         self._deadline = Deadline.after(self._options.timeout_s)
 
     def cancel(self) -> None:
-        """Stop at the next frame; `run` raises Cancelled."""
+        """Stop now, without waiting for a frame; `run` keeps what is done and raises Cancelled."""
         self._cancelled.set()
         self._deadline.cancel()
+        running = self._running
+        if running is not None:
+            running.stop()
 
     def done(self, video: Input) -> dict[str, Any] | None:
         """The manifest, if this very video was done with this profile and these models, and all files are there.
@@ -175,6 +179,16 @@ class VideoAnalysis:
             GatewayError: the video can't be read, no branch can serve, or a frame failed. What is done is kept.
             OSError: the output can't be written.
         """
+        try:
+            return self._run(video, report, accept_stall)
+        except GatewayError:
+            self._check_cancelled()  # a frame, or the work before the first one, was late because of that
+            raise
+        finally:
+            self._running = None
+
+    def _run(self, video: Input, report: Report | None, accept_stall: bool) -> dict[str, Any]:
+        self._check_cancelled()
         started = time.monotonic()
         sampling, window = self._profile.sampling, self._options.window
         with VideoReader(video.file, sampling, self._options.limits, window + 2) as reader:
@@ -242,14 +256,12 @@ class VideoAnalysis:
         patience = Patience(self._deadline, options.backend_s, options.frame_s, self._pipelines.metrics)
         steps: list[Step] = [_step(component, patience) for component in run.components]
         threads = min(64, options.parallel * len(steps))
-        try:
-            with frames_in_order(
-                reader, steps, options.window, threads, patience, run.checkpoint.frames
-            ) as frames:
+        with frames_in_order(
+            reader, steps, options.window, threads, patience, run.checkpoint.frames
+        ) as frames:
+            self._running = frames
+            if not self._cancelled.is_set():  # else `cancel` may have come before there was anything to stop
                 self._collect(frames, run, reader)
-        except GatewayError:
-            self._check_cancelled()
-            raise
         self._check_cancelled()
 
     def _collect(self, frames: FramesInOrder, run: _Run, reader: VideoReader) -> None:

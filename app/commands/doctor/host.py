@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import socket
 import sys
@@ -15,6 +14,7 @@ from app.addresses import masked
 from app.commands.doctor.report import Row, State
 from app.commands.smoke.http import Http
 from app.errors import GatewayError
+from app.process.cores import available_cores
 from app.settings import Settings
 from routing import overlay
 
@@ -224,7 +224,7 @@ def _descriptors() -> Row:
 
 
 def _cores(settings: Settings) -> Row:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = available_cores()
     if settings.workers > cores:
         return Row(
             "limit",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
@@ -19,9 +19,16 @@ _BLOCK_BYTES = 4 << 20
 _BLOCK_FRAMES = 1024
 
 
+def _nothing() -> None:
+    """Let the work go on."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """One finished analysis: its folder, its manifest, and the video that it was made of; None: that is gone."""
+    """One finished analysis: its folder, its manifest, and the video that it was made of; None: that is gone.
+
+    `check` is called between files and between frames; what it raises ends the work.
+    """
 
     output: Path
     manifest: Mapping[str, Any]
@@ -29,6 +36,7 @@ class Finished:
     video: BinaryIO | None
     sampling: SamplingRule
     limits: VideoLimits
+    check: Callable[[], None] = _nothing
 
     def artifacts(self) -> Iterator[tuple[type[Component], str]]:
         """Yield each component that was run, and the name of its artefact."""

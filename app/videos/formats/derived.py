@@ -29,6 +29,7 @@ def make_missing(finished: Finished, formats: Sequence[Format]) -> list[str]:
     made: list[str] = []
     for form in formats:
         if not _there(finished, form):
+            finished.check()
             form.make(finished)
             names = form.files(finished)
             finished = replace(finished, manifest=_listed(finished, form, names))

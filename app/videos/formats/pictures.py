@@ -91,6 +91,7 @@ def _each(
     boxes: Iterable[FrameBoxes | None] = repeat(None, count) if source is None else read_boxes(source)
     for found, frame in zip(boxes, reader, strict=False):
         try:
+            finished.check()
             if found is not None and found.index != frame.index:
                 raise InvalidVideo(f"frame {frame.index} was not analysed; use --force to analyse it again")
             draw(frame.rgb, frame.time_s, found)

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import signal
 import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
-import psutil
 import pytest
 from PIL import Image
 from support import videos
 from support.analysis import ARTIFACTS, EVERYTHING, arrays, patches, same_numbers
+from support.analyze_command import BOXES, ENVIRONMENT, command, options, run, run_interrupted
 from support.paths import ROOT
-from support.waiting import PATIENCE_S, eventually
 
-from app.cli import main
 from deploy.local.triton_server import TritonServer
-
-# What a frame costs least: the tests of whole videos have every component.
-BOXES = "components: {core_object_detections: {classes: [person, bicycle, car], track: {}}}\n"
-
-
-ENVIRONMENT = {"GATEWAY_VARIANT": "n", "GATEWAY_EMBEDDED_THREADS": "1", "GATEWAY_MANIFEST": ""}
 
 
 @pytest.fixture(autouse=True)
@@ -48,27 +36,6 @@ def setup(all_families: Path, tmp_path: Path) -> list[str]:
 def boxes(repository: Path, tmp_path: Path) -> list[str]:
     """The same with a profile of boxes alone."""
     return options(repository, tmp_path, BOXES)
-
-
-def options(repository: Path, folder: Path, profile: str) -> list[str]:
-    (folder / "p.yaml").write_text(profile)
-    return ["--profile-path", str(folder / "p.yaml"), "--repository", str(repository)]
-
-
-def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "app.cli", "analyze", *map(str, arguments)]
-
-
-def run(*arguments: str | Path) -> tuple[int, list[dict[str, Any]], str]:
-    """Run the command in this process: exit code, the JSON line of each video, and stderr."""
-    out, err = io.StringIO(), io.StringIO()
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = main(["analyze", *map(str, arguments), "--json"])
-    finally:
-        signal.signal(signal.SIGTERM, handler)
-    return code, [json.loads(line) for line in out.getvalue().splitlines()], err.getvalue()
 
 
 def test_a_video_a_folder_and_a_list(setup: list[str], tmp_path: Path) -> None:
@@ -116,34 +83,13 @@ def test_exit_codes_tell(setup: list[str], tmp_path: Path) -> None:
     assert (code, "core_depth: unknown key" in said) == (2, True)
 
 
-# `gateway analyze`, which stops when the first chunk is there.
-STOPS = """
-import os, signal, sys
-from app.cli import main
-from app.videos.checkpoint import Checkpoint
-write = Checkpoint.write
-def write_and_stop(*arguments):
-    write(*arguments)
-    os.kill(os.getpid(), signal.SIGSTOP)
-Checkpoint.write = write_and_stop
-sys.exit(main(sys.argv[1:]))
-"""
-
-
 def test_interrupted_it_goes_on(boxes: list[str], tmp_path: Path) -> None:
     """Ctrl-C in the middle: exit 130 with a line that says so; run again it resumes and ends as undisturbed."""
     long = patches(tmp_path / "long.mp4", 300)
     out, whole = tmp_path / "out", tmp_path / "whole"
     assert run("--video-path", long, "--output", whole, *boxes)[0] == 0
-    with subprocess.Popen(
-        [sys.executable, "-c", STOPS, *command("--video-path", long, "--output", out, "--json", *boxes)[3:]],
-        cwd=ROOT, stdout=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
-        eventually(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
-        process.send_signal(signal.SIGINT)
-        process.send_signal(signal.SIGCONT)
-        said, _ = process.communicate(timeout=PATIENCE_S)
-    assert (process.returncode, json.loads(said)["status"]) == (130, "interrupted")
+    code, rows = run_interrupted(1, signal.SIGINT, "--video-path", long, "--output", out, *boxes)
+    assert (code, [row["status"] for row in rows]) == (130, ["interrupted"])
     assert run("--video-path", long, "--output", out, *boxes)[0] == 0
     assert json.loads((out / "long.mp4" / "manifest.json").read_text())["frames"]["resumed"] > 0
     assert same_numbers(whole / "long.mp4", out / "long.mp4")
@@ -190,7 +136,7 @@ def test_formats_are_made_of_what_is_done(
     def no_engine(*_: object) -> None:
         raise AssertionError("no model is needed")
 
-    monkeypatch.setattr("app.commands.analyze.create_engine", no_engine)
+    monkeypatch.setattr("app.commands.analysis_backend.create_engine", no_engine)
     code, (row,), _ = run(*given, "--format", "parquet,coco", "--format", "sheet", "--render")
     assert (code, row["status"]) == (0, "ok")
     made = {

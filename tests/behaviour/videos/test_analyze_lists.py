@@ -12,7 +12,7 @@ import pytest
 from support.analysis import PROFILES, patches
 from support.paths import ROOT
 
-from app.commands.analyze import reached
+from app.commands.analysis_backend import reached
 from app.commands.video_list import found_videos, shown
 from app.settings import Settings
 from routing import catalogue as catalogues
