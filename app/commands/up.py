@@ -67,7 +67,7 @@ def up(parsed: argparse.Namespace) -> int:
     folder = (parsed.models or installation.models()).expanduser().absolute()
     settings = _settings(parsed, folder)
     catalogue = overlay.load(settings.own_catalogue)
-    if wrong := _wrong(settings, catalogue):
+    if wrong := _wrong(settings, catalogue) or (None if parsed.build_only else _taken(settings)):
         return _refuse(wrong, USAGE)
     try:
         variant = str(catalogue[_FAMILY].variant_or_default(settings.variant))
@@ -125,7 +125,7 @@ def _wrong(settings: Settings, catalogue: Catalogue) -> str | None:
         *preflight.faults(ahead, catalogue),
         *uvicorn_options.faults(settings),
     ]
-    return faults[0] if faults else _taken(settings)
+    return faults[0] if faults else None
 
 
 def _taken(settings: Settings) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,18 @@ def test_the_starter_is_built_once_and_again_when_a_file_is_damaged(
     assert code == 1
     assert "beside others that were built from mine.pt: name that file with --weights PATH" in errors
     assert "exported" not in output
+
+
+def test_building_alone_needs_no_port(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A gateway that serves already keeps nobody from building beside it; it does from serving."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setenv("GATEWAY_PORT", str(taken.getsockname()[1]))
+        code, _, errors = up(capsys, "--weights", "/nope/yolo11n.pt")
+        assert (code, "no weights yolo11n.pt" in errors) == (1, True)
+        assert cli.main(["up", "--weights", "/nope/yolo11n.pt"]) == 2
+        assert "Address already in use" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
