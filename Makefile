@@ -16,6 +16,8 @@ TEST_PROCESSES ?= 4
 # browser): `make test-system` runs them.
 SYSTEM_TESTS = tests/behaviour/operation tests/deploy tests/benchmarks tests/page \
   tests/app/process/test_shutdown.py tests/app/api/routes/test_out_of_memory.py
+# The pages' blocks of code, run as a reader would: `make test-docs` runs them.
+DOCS_TESTS = tests/docs
 PYTEST = .venv/bin/pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder \
   -m 'not export and not reference and not containers and not wheel'
 EXTRAS ?= embedded,redis
@@ -157,11 +159,15 @@ client: .venv-clients ## URL=…: a Python client from the OpenAPI of a running 
 
 test: .venv/.dev .venv-triton .venv-clients redis-server chromium ## the test suite; starts and stops its own Triton and Redis (TEST_PROCESSES)
 	$(SAY) 'tests (TEST_PROCESSES=$(TEST_PROCESSES) side by side; a file stays in one process)'
-	@$(PYTEST) $(SYSTEM_TESTS:%=--ignore=%)
+	@$(PYTEST) $(SYSTEM_TESTS:%=--ignore=%) $(DOCS_TESTS:%=--ignore=%)
 
 test-system: .venv/.dev .venv-triton redis-server haproxy prometheus chromium ## whole services: restarts, full disks, several Tritons, dashboards, benchmarks, the pages in a browser (about 6 minutes)
 	$(SAY) 'tests of whole services (TEST_PROCESSES=$(TEST_PROCESSES) side by side)'
 	@$(PYTEST) $(SYSTEM_TESTS)
+
+test-docs: .venv/.dev docs chromium ## every block of code of README, tutorials and pages, and the built site in a browser (about 3 minutes)
+	$(SAY) 'the blocks of code of the pages, and the site (TEST_PROCESSES=$(TEST_PROCESSES) side by side)'
+	@$(PYTEST) --dist load $(DOCS_TESTS)
 
 .PHONY: test-fast
 test-fast: .venv/.dev ## the tests that start no server and no other program (under a minute): the inner loop

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 
-_COMMANDS = re.compile(r"^  {2,4}([a-z]+)(?: {2,}|$)", re.MULTILINE)
+_COMMANDS = re.compile(r"^ {4}([a-z]+)(?: {2,}|$)", re.MULTILINE)
 HEAD = """# Command line
 
 The help of each command, as `gateway COMMAND --help` prints it. [Files on the command line](../cli.md) shows how to use
@@ -34,13 +34,13 @@ def _sections() -> Iterator[str]:
 
 def _commands(text: str) -> list[str]:
     """The commands that a help lists."""
-    listed = re.search(r"^  COMMAND\n(.*)", text, re.MULTILINE | re.DOTALL)
+    listed = re.search(r"^  (?:COMMAND|ACTION)\n(.*)", text, re.MULTILINE | re.DOTALL)
     return _COMMANDS.findall(listed[1].partition("\n\n")[0]) if listed else []
 
 
 def _help(*command: str) -> str:
     """Return the text of `--help`; in a process of its own, which is nobody's terminal."""
-    environment = {**os.environ, "COLUMNS": "110", "NO_COLOR": "1", "PYTHON_COLORS": "0"}
+    environment = {**os.environ, "COLUMNS": "86", "NO_COLOR": "1", "PYTHON_COLORS": "0"}
     done = subprocess.run(
         [sys.executable, "-m", "app.cli", *command, "--help"],
         env=environment, check=True, capture_output=True, text=True,

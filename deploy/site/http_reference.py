@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ Made from the OpenAPI document, which every gateway serves at `/openapi.json` an
 answers errors in OpenAI's form.
 
 """
+_PAGE = re.compile(r"`?docs/([a-z_-]+)\.md`?")
 _ORDER = ("detection", "depth", "flow", "clip", "places", "videos", "sessions", "operation")
 
 
@@ -47,7 +49,7 @@ def _paths(document: Node) -> Iterator[str]:
 def _operation(method: str, path: str, operation: Node) -> Iterator[str]:
     yield f"\n## `{method} {path}` {{ #{operation['operationId']} }}\n\n{_sentence(operation['summary'])}\n"
     if text := operation.get("description"):
-        yield f"{text}\n"
+        yield f"{_linked(text)}\n"
     if parameters := operation.get("parameters"):
         yield "| parameter | type | default | |\n|---|---|---|---|"
         yield from map(_parameter, parameters)
@@ -152,4 +154,9 @@ def _number(value: float) -> str:
 
 def _cell(text: str) -> str:
     """Text that fits in a cell of a table."""
-    return " ".join(text.split()).replace("|", "\\|")
+    return _linked(" ".join(text.split()).replace("|", "\\|"))
+
+
+def _linked(text: str) -> str:
+    """Text whose names of pages are links to them."""
+    return _PAGE.sub(r"[\1](../\1.md)", text)

@@ -18,16 +18,16 @@ from support.models.checkpoints import network, write
 NAMES = {0: "person", 1: "bicycle", 2: "car"}
 
 
-def three_classes(path: Path, model: Record | None = None) -> Path:
+def three_classes(path: Path, model: Record | None = None, names: Mapping[int, str] = NAMES) -> Path:
     """A checkpoint of the network's first three classes; by default of a random one."""
     kept = loaded(architecture.random("n", SEED) if model is None else model)
     head = kept.child("model").children()[-1]
     for branch in head.child("cv3").children():
         parameters = branch.children()[-1].state["_parameters"]
         for name, value in parameters.items():
-            parameters[name] = np.ascontiguousarray(value[: len(NAMES)])
-    head.state.update(nc=len(NAMES))
-    return write(path, network(kept, NAMES))
+            parameters[name] = np.ascontiguousarray(value[: len(names)])
+    head.state.update(nc=len(names))
+    return write(path, network(kept, dict(names)))
 
 
 def loaded(value: Any) -> Any:
