@@ -115,7 +115,7 @@ class Metrics:
         self.webhook_attempts = made.counter(
             "gateway_webhook_attempts",
             "Deliveries of webhooks that were attempted, by outcome: delivered, retried (it failed and is attempted "
-            "again), given_up.",
+            "again), given_up, refused (the settings no longer allow the host).",
             ("outcome",),
         )
         self.retries_refused = made.counter(

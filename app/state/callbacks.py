@@ -26,7 +26,7 @@ CREATE TABLE IF NOT EXISTS callbacks (
     owner TEXT
 )
 """
-State = Literal["waiting", "delivered", "failed"]
+State = Literal["waiting", "delivered", "failed", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +100,21 @@ class Callbacks:
             )
             query = f"SELECT {_COLUMNS} FROM callbacks WHERE job_id = ?"  # noqa: S608  # our own names
             return Callback(*connection.execute(query, (free.job_id,)).fetchone())
+
+    def refuse(self, reason: str) -> int:
+        """End all deliveries that wait and that no living worker attempts as `refused`; return their number."""
+        waiting = f"SELECT {_COLUMNS} FROM callbacks WHERE state = 'waiting'"  # noqa: S608  # our own names
+        with self._file.reading() as connection:  # as a rule there is none
+            if connection.execute(f"{waiting} LIMIT 1").fetchone() is None:
+                return 0
+        with self._file.writing() as connection:
+            rows = [Callback(*row) for row in connection.execute(waiting)]
+            free = [row.job_id for row in rows if row.owner is None or self._is_dead(row.owner)]
+            connection.executemany(
+                "UPDATE callbacks SET owner = NULL, state = 'refused', error = ? WHERE job_id = ?",
+                [(reason, job_id) for job_id in free],
+            )
+            return len(free)
 
     def settle(
         self, job_id: str, state: State, status: int | None, error: str | None, due: float = 0.0

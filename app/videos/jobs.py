@@ -31,7 +31,7 @@ from app.videos.formats.base import Finished
 from app.videos.job_files import JobFiles
 from app.videos.job_runner import LOOK_S, PASSING, JobRunner, ReadProfile
 from app.videos.profile import Profile
-from app.videos.webhooks import WebhookOptions, Webhooks
+from app.videos.webhooks import NO_HOSTS, OUTCOMES, WebhookOptions, Webhooks
 
 _log = logging.getLogger(__name__)
 _RETENTION_S = 30.0
@@ -85,9 +85,13 @@ class VideoJobs:
             self._open, self._files, read_profile, self._analysis, options.concurrency, pipelines.metrics
         )
         count = pipelines.metrics.webhook_attempts
+        # All of them begin at zero, so that an alert sees the first one, too.
+        self._outcomes = {outcome: count.labels(outcome) for outcome in OUTCOMES}
         webhooks = options.webhooks
         self._webhooks = (
-            Webhooks(self._open, webhooks, lambda outcome: count.labels(outcome).inc()) if webhooks else None
+            Webhooks(self._open, webhooks, lambda outcome: self._outcomes[outcome].inc())
+            if webhooks
+            else None
         )
         self._keeper = threading.Thread(target=self._keep_house, name="video-keeper", daemon=True)
 
@@ -139,7 +143,7 @@ class VideoJobs:
             UrlRefused: the service may not call it.
         """
         if self._webhooks is None:
-            raise UrlRefused("this service calls no URLs: GATEWAY_WEBHOOK_HOSTS is empty")
+            raise UrlRefused(NO_HOSTS)
         self._webhooks.check(url)
 
     def admit(self, nbytes: int) -> None:
@@ -326,7 +330,16 @@ class VideoJobs:
             except Exception:  # noqa: BLE001  # the thread must outlive whatever it meets
                 _log.exception("keeping the videos' folder failed; it is tried again")
 
+    def _refuse_webhooks(self) -> None:
+        """End deliveries that were promised under other settings."""
+        refused = self._index.callbacks.refuse(NO_HOSTS)
+        self._outcomes["refused"].inc(refused)
+        if refused:
+            _log.warning("%d webhooks are refused: %s", refused, NO_HOSTS)
+
     def _sweep(self) -> None:
+        if self._webhooks is None:
+            self._refuse_webhooks()
         for job_id in self._index.expired(time.time(), self._options.keep_s, self._options.keep_bytes):
             _log.info("video %s is removed: it is too old, or there is too much", job_id)
             self._index.mark_deleted(job_id)

@@ -37,6 +37,8 @@ _LONGEST_WAIT_S = 24 * 3600.0  # that a receiver may ask for in Retry-After
 _CLOSE_S = 1.0
 _NO_SUCH_NAME = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
 _GONE = 410  # the receiver wants no more of it (Standard Webhooks)
+OUTCOMES = ("delivered", "retried", "given_up", "refused")  # of an attempt, in metrics
+NO_HOSTS = "this service calls no URLs: GATEWAY_WEBHOOK_HOSTS is empty"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class Webhooks:
     Args:
         index: of the jobs, once it can be opened; raises VideosUnavailable until then.
         options: see there.
-        observe: told how each attempt ended: `delivered`, `retried` or `given_up`.
+        observe: told how each attempt ended, see `OUTCOMES`.
     """
 
     def __init__(
@@ -151,7 +153,11 @@ class Webhooks:
     def _attempt(self, callback: Callback) -> None:
         try:
             job = self._open().get(callback.job_id)
-            if job is not None:
+            if job is not None and (reason := self._refusal(callback.url)) is not None:
+                _log.warning("the webhook of video %s is refused: %s", callback.job_id, reason)
+                self._store(callback, "refused", None, reason)
+                self._observe("refused")
+            elif job is not None:
                 self._settle(callback, job, *self._deliver(callback, job))
         except VideosUnavailable:
             self._again(callback, "the gateway can't read the job now")
@@ -160,6 +166,14 @@ class Webhooks:
             self._again(callback, "the attempt failed inside the gateway")
         finally:
             self._over(threading.current_thread())
+
+    def _refusal(self, url: str) -> str | None:
+        """Return why no attempt with these settings can succeed; the addresses of a host may change, its name can't."""
+        try:
+            self._options.guard.check(url)
+        except GatewayError as error:
+            return error.detail
+        return None
 
     def _over(self, attempt: threading.Thread) -> None:
         with self._lock:

@@ -37,12 +37,16 @@ MISTAKES: dict[str, tuple[str, bytes, dict[str, str], int]] = {
 
 
 class Traffic:
-    """Sends rounds over one client; `failed` names what wasn't answered as it should have been."""
+    """Sends rounds over one client; `failed` names what wasn't answered as it should have been.
 
-    def __init__(self, http: Any, video: bytes, name: str = "camera") -> None:
+    With `callback_url`, it hears of the end of each job.
+    """
+
+    def __init__(self, http: Any, video: bytes, name: str = "camera", callback_url: str = "") -> None:
         self._http = http
         self._video = video
         self._name = name
+        self._told = {"callback_url": callback_url} if callback_url else {}
         self._jobs: list[str] = []
         self._steps = itertools.count()
         self.failed: list[str] = []
@@ -96,7 +100,7 @@ class Traffic:
         streamed = self._http.post("/v1/detect?every=2", content=self._video, headers=VIDEO)
         self._expect(200, streamed, "a stream")
         if step % 4 == 0:
-            files, data = {"file": ("v.mp4", self._video)}, {"profile": PROFILE}
+            files, data = {"file": ("v.mp4", self._video)}, {"profile": PROFILE, **self._told}
             taken = self._http.post("/v1/videos", files=files, data=data)
             if self._expect(202, taken, "/v1/videos"):
                 job = taken.json()["id"]

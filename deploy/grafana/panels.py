@@ -31,6 +31,7 @@ COLOURS: dict[str, dict[str, str]] = {
     "kind": {"rule": GREEN, "override": BLUE, "fallback": ORANGE},
     "transport": {"shared_memory": GREEN, "bytes": ORANGE, "inprocess": BLUE},
     "state": {"done": GREEN, "running": BLUE, "queued": YELLOW, "failed": RED},
+    "outcome": {"delivered": GREEN, "retried": ORANGE, "given_up": RED, "refused": PURPLE},
 }  # fmt: skip
 # Of families, in the catalogue's order; more of them than colours begin again.
 _FAMILY_COLOURS = (BLUE, PURPLE, ORANGE, GREEN, TEAL, YELLOW, RED, GREY)

@@ -22,8 +22,9 @@ class CallbackState(Schema):
     """The delivery of the job's end to `callback_url`."""
 
     url: str
-    state: Literal["waiting", "delivered", "failed"] = Field(
-        description="`waiting` until the receiver has answered 2xx; `failed` once there will be no further attempt."
+    state: Literal["waiting", "delivered", "failed", "refused"] = Field(
+        description="`waiting` until the receiver has answered 2xx; `failed` once there will be no further attempt; "
+        "`refused`: the settings no longer allow its host."
     )
     attempts: int
     attempted: str | None = Field(description="Time of the last attempt.")

@@ -10,9 +10,18 @@ def board() -> Json:
     return dashboard(
         "gateway-videos",
         "Gateway: videos and sessions",
-        "Streams, jobs and their frames; tracking sessions and their conflicts.",
+        "Streams, jobs, their frames and webhooks; tracking sessions and their conflicts.",
         [],
-        [row("Now"), *_now(), row("Videos"), *_videos(), row("Sessions"), *_sessions()],
+        [
+            row("Now"),
+            *_now(),
+            row("Videos"),
+            *_videos(),
+            row("Webhooks"),
+            *_webhooks(),
+            row("Sessions"),
+            *_sessions(),
+        ],
     )
 
 
@@ -56,6 +65,19 @@ def _videos() -> list[Panel]:
               [Query("sum by (state) (instance_state:gateway_video_jobs:max)", "{{state}}")], "short", width=8),
         lines("Streams in progress", "Each holds one of GATEWAY_VIDEO_DECODERS; the next one then waits.",
               [Query("sum(gateway_video_streams_in_progress)", "streams")], "short", width=8),
+    ]  # fmt: skip
+
+
+def _webhooks() -> list[Panel]:
+    attempts = "gateway_webhook_attempts_total"
+    return [
+        lines("Webhook attempts by outcome",
+              "retried: the receiver failed and hears of it again; none delivered: runbook of GatewayWebhooksFailing.",
+              [Query(f"sum by (outcome) (rate({attempts}[$__rate_interval]))", "{{outcome}}")],
+              "ops", width=16, stack=True),
+        number("Webhooks lost in an hour",
+               "Given up or refused: their callers don't hear of the end of a job. Runbook of GatewayWebhooksLost.",
+               f'sum(increase({attempts}{{outcome=~"given_up|refused"}}[1h]))', "short", limits=Limits(1, 1), width=8),
     ]  # fmt: skip
 
 

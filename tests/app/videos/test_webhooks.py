@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.servers.authority import HERE, Authority
 from support.servers.receiver import Receiver, receiving
 from support.waiting import eventually
 
@@ -306,6 +307,60 @@ def test_an_address_is_judged_at_every_attempt(index: JobIndex, receiver: Receiv
     eventually(lambda: callback(index).error is not None)
     assert "special address" in (callback(index).error or "")
     assert receiver.seen == []
+
+
+@pytest.mark.parametrize("hosts", [("other.example",), ()])
+def test_a_host_that_is_no_longer_listed_is_refused(
+    index: JobIndex, receiver: Receiver, start: Start, hosts: tuple[str, ...]
+) -> None:
+    """The first attempt under the new settings ends it, with the reason; nothing is sent."""
+    outcomes: list[str] = []
+    finished(index, receiver.url)
+    start(outcomes.append, guard=UrlGuard(hosts, networks("127.0.0.0/8"), setting="GATEWAY_X"))
+    eventually(lambda: outcomes == ["refused"])
+    row = callback(index)
+    assert (row.state, row.status, row.attempts, row.owner) == ("refused", None, 1, None)
+    assert "'127.0.0.1' may not be called: GATEWAY_X" in (row.error or "")
+    assert receiver.seen == []
+
+
+def test_what_waits_is_refused_where_no_host_is_listed(tmp_path: Path, index: JobIndex) -> None:
+    """Whatever waits, but for an attempt that another worker makes; a dead worker's goes, too."""
+    finished(index, "http://127.0.0.1/")
+    index.add(Job("b", "queued", "v", "p", 1, "00", time.time()), 10, "http://127.0.0.1/")
+    other = JobIndex(tmp_path)
+    assert other.callbacks.claim(time.time()) is not None
+    assert index.callbacks.refuse("no host") == 1
+    assert [callback(index, name).state for name in ("a", "b")] == ["waiting", "refused"]
+    other.close()
+    assert (index.callbacks.refuse("no host"), index.callbacks.refuse("no host")) == (1, 0)
+    assert (callback(index).state, callback(index).error, callback(index).owner) == (
+        "refused",
+        "no host",
+        None,
+    )
+
+
+@pytest.mark.parametrize("certificate", ["right", "of another authority", "of another host"])
+def test_a_message_goes_over_tls_to_the_right_receiver_only(
+    index: JobIndex, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, certificate: str
+) -> None:
+    """The authority that SSL_CERT_FILE names has signed for the host; with any other certificate nothing is sent."""
+    ours = Authority(tmp_path / "ours")
+    signer = Authority(tmp_path / "theirs") if certificate == "of another authority" else ours
+    signed = signer.signed("x", "DNS:other.example" if certificate == "of another host" else HERE)
+    monkeypatch.setenv("SSL_CERT_FILE", str(ours.ca))
+    with receiving(signed) as receiver:
+        finished(index, receiver.url)
+        start(retry_s=3600.0)
+        eventually(lambda: callback(index).status is not None or callback(index).error is not None)
+        row = callback(index)
+        if certificate == "right":
+            assert (row.state, row.status, len(receiver.seen)) == ("delivered", 204, 1)
+        else:
+            assert (row.state, row.status) == ("waiting", None)
+            assert row.error == "the receiver's certificate can't be verified"
+            assert receiver.seen == []
 
 
 def test_urls_are_checked_when_they_come(start: Start) -> None:

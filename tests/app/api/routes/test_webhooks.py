@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from support.waiting import eventually
 from app.api.openapi.schemas import Problem
 from app.api.openapi.video_schemas import Video
 from app.keys import signing
+from app.state.jobs import Job, JobIndex
 
 SECRET = "whsec_" + "QUJD" * 8
 BOXES = "components: {core_object_detections: {variant: n}}\n"
@@ -109,6 +111,31 @@ def test_what_may_not_be_called_is_refused(
     response = post(gateway, video, asked) if place == "query" else post(gateway, video, **asked)
     assert (response.status_code, Problem.model_validate(response.json()).code) == (status, code)
     assert gateway.get("/v1/videos").json() == before
+
+
+@pytest.mark.parametrize("hosts", ["", "other.example"])
+def test_a_host_that_the_settings_no_longer_list_is_refused(
+    repository: Path, tmp_path: Path, hosts: str
+) -> None:
+    """A delivery that waits from before the settings changed ends, and the job and the metrics say so."""
+    now = time.time()
+    index = JobIndex(tmp_path)
+    job = Job("a", "failed", "v", "p", 1, "00", now, now, now, code="invalid_video", detail="x")
+    index.add(job, 1, "http://127.0.0.1:9/")
+    index.close()
+    with client(
+        repository, videos_folder=tmp_path, webhook_hosts=hosts, webhook_secret=SECRET if hosts else None
+    ) as gateway:
+
+        def view() -> dict[str, Any]:
+            return dict(gateway.get("/v1/videos/a").json())
+
+        eventually(lambda: view()["callback"]["state"] == "refused")
+        Video.model_validate(view())
+        assert "GATEWAY_WEBHOOK_HOSTS" in view()["callback"]["error"]
+        assert view()["callback"]["next_attempt"] is None
+        refused = 'gateway_webhook_attempts_total{outcome="refused"} 1.0'
+        eventually(lambda: refused in gateway.get("/metrics").text)
 
 
 def test_a_refusal_comes_before_the_video_is_read(gateway: TestClient) -> None:

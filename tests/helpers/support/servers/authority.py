@@ -10,8 +10,9 @@ EXTENSIONS = """basicConstraints = CA:FALSE
 subjectKeyIdentifier = hash
 authorityKeyIdentifier = keyid
 keyUsage = digitalSignature
-subjectAltName = DNS:localhost, IP:127.0.0.1
+subjectAltName = {names}
 """
+HERE = "DNS:localhost, IP:127.0.0.1"
 
 
 class Authority:
@@ -25,10 +26,10 @@ class Authority:
             folder, "req", "-x509", *NEW_KEY, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=ca",
             "-addext", "keyUsage=critical,keyCertSign,cRLSign",
         )  # fmt: skip
-        (folder / "extensions").write_text(EXTENSIONS)
 
-    def signed(self, name: str) -> tuple[Path, Path]:
-        """A certificate and its key."""
+    def signed(self, name: str, names: str = HERE) -> tuple[Path, Path]:
+        """A certificate for `names`, and its key."""
+        (self._folder / "extensions").write_text(EXTENSIONS.format(names=names))
         _openssl(
             self._folder,
             "req",

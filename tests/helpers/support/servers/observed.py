@@ -15,6 +15,7 @@ from support.analysis import patches
 from support.servers.gateway import server
 from support.servers.programs import program
 from support.servers.prometheus_server import PrometheusServer
+from support.servers.receiver import receiving
 
 LOAD_SECONDS = 6  # several scrapes and evaluations of the rules, one a second
 ROUNDS = 24  # the rarest request, the deletion of a job, comes with each fourth round from the thirteenth on
@@ -38,13 +39,15 @@ def observed(repository: Path, folder: Path) -> Iterator[Observed]:
         server(
             repository, folder / "gateway.log", engine="triton", triton_url=triton.grpc_url,
             videos_folder=folder / "videos", require_ready="yolo11n_320",
+            webhook_hosts="127.0.0.1", allowed_networks="127.0.0.1", webhook_secret="whsec_" + "QUJD" * 8,
         ) as (http, _),
+        receiving() as receiver,
         PrometheusServer(
             folder / "prometheus", http.base_url.netloc.decode(), _host(triton.metrics_url)
         ) as prometheus,
     ):  # fmt: skip
         began = time.time()
-        traffic = Traffic(http, video)
+        traffic = Traffic(http, video, callback_url=receiver.url)
         traffic.run(LOAD_SECONDS, at_least=ROUNDS)
         if traffic.failed:
             raise RuntimeError("\n".join(traffic.failed[:5]))
