@@ -211,6 +211,14 @@ class JobIndex:
             job_id, state=state, finished=now, kept_bytes=kept_bytes, code=code, detail=detail, owner=None
         )
 
+    def keep(self, job_id: str, kept_bytes: int) -> None:
+        """Record that the files of a finished job have grown to `kept_bytes`, whoever made them."""
+        with self._file.writing() as connection:
+            connection.execute(
+                "UPDATE jobs SET kept_bytes = max(kept_bytes, ?) WHERE id = ? AND state IN ('done', 'failed')",
+                (kept_bytes, job_id),
+            )
+
     def put_back(
         self, job_id: str, not_before: float, code: str | None, detail: str | None, attempts: int
     ) -> None:

@@ -238,22 +238,31 @@ class VideoJobs:
             VideoNotFound: there is no such job or file.
             VideosUnavailable: there is no room to make it.
         """
-        self._job(job_id, only)
+        job = self._job(job_id, only)
         manifest = self._manifest(job_id)
         finished = self._finished(job_id, {"manifest": manifest})
         form = None if finished is None else on_demand.offered(finished).get(name)
         if finished is not None and form is not None:
             try:
-                return on_demand.made(finished, name, form)
+                path = on_demand.made(finished, name, form)
             except OSError as error:
                 words = f"the file can't be made: {error.strerror or 'no room'}"
                 raise VideosUnavailable(words, retry_after=_RETRY_AFTER_S) from error
+            self._count(job)
+            return path
         known = {row["name"] for row in manifest["artifacts"]} | {manifests.NAME} if manifest else set()
         if name not in known:
             raise VideoNotFound(
                 f"video {job_id} has no artefact {name[:100]!r}; it has {', '.join(sorted(known)) or 'none'}"
             )
         return self._files.output(job_id) / name
+
+    def _count(self, job: Job) -> None:
+        """Let files that were made on demand count as kept; what can't be recorded now is at the next request."""
+        with contextlib.suppress(OSError, VideosUnavailable):
+            kept = self._files.kept_bytes(job.id)
+            if kept > job.kept_bytes:
+                self._index.keep(job.id, kept)
 
     def _finished(self, job_id: str, view: Mapping[str, Any]) -> Finished | None:
         """Return the finished job for the files that can be made of it; None if it isn't done."""

@@ -31,6 +31,7 @@ from support.waiting import PATIENCE_S, eventually
 from app.api.openapi.schemas import Problem
 from app.api.openapi.video_schemas import Video
 from app.deadline import Deadline
+from app.state.jobs import JobIndex
 from app.videos.analysis import VideoAnalysis
 
 # What a frame costs least, for videos that are long.
@@ -280,6 +281,26 @@ def test_finished_videos_are_kept_for_a_limited_time(
         while http.get(f"/v1/videos/{job['id']}").status_code == 200 or (tmp_path / "v" / job["id"]).exists():
             assert time.monotonic() < limit
             time.sleep(0.05)
+
+
+def test_files_that_are_made_on_demand_are_kept_and_removed_with_their_job(
+    gateway: TestClient, folder: Path, video: bytes
+) -> None:
+    """They count as kept, so that the limit holds them too, and go with the job."""
+    job = submit(gateway, video)
+    links = until(gateway, job["id"], over)["links"]["artifacts"]
+    index = JobIndex(folder)
+    (before,) = [row.kept_bytes for row in index.newest(1)]
+    sizes = [len(gateway.get(link).content) for link in links if link.endswith((".parquet", ".coco.json"))]
+    (after,) = [row.kept_bytes for row in index.newest(1)]
+    assert len(sizes) == len(ARTIFACTS) + 1
+    assert after == before + sum(sizes)
+    files = [path for path in (folder / job["id"]).rglob("*") if path.is_file() and path.name != "input"]
+    assert after == sum(path.stat().st_size for path in files)
+    assert job["id"] in index.expired(time.time(), 3600.0, after - 1)
+    index.close()
+    gateway.delete(f"/v1/videos/{job['id']}")
+    eventually(lambda: not (folder / job["id"]).exists())
 
 
 def test_a_service_without_a_folder_takes_no_videos(all_families: Path, video: bytes) -> None:
