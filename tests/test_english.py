@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 from support.paths import ROOT
 
-SOURCES = sorted(
-    path
-    for folder in ("app", "routing", "export", "benchmarks", "deploy", "docs", "tests", "client")
-    for path in (ROOT / folder).rglob("*.py")
-)
+FOLDERS = (
+    "app", "routing", "export", "benchmarks", "deploy", "docs", "tests", "client/src", "client/tests",
+)  # fmt: skip
+SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 DOCUMENTS = sorted(
     [
         *ROOT.glob("*.md"),

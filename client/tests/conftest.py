@@ -32,7 +32,7 @@ def guarded(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         entry("camera", KEY),
         entry("other", OTHER),
         entry("operator", OPERATOR, scopes="infer,operate"),
-        entry("slow", SLOW, rate="0.5", burst="1"),
+        entry("slow", SLOW, rate="0.2", burst="1"),
         entry("spent", SPENT, rate="0.01", burst="1"),
     ]
     settings = {

@@ -20,6 +20,7 @@ from triton_vision_gateway_client import (
     InvalidRequest,
     JobFailed,
     NotFound,
+    UnexpectedAnswer,
     VideoIncomplete,
     __version__,
 )
@@ -90,6 +91,12 @@ def test_a_damaged_video_says_so_after_its_frames(client: Any, inputs: Path) -> 
     assert caught.value.frames == frames.received > 0
     assert not caught.value.summary.complete
     assert caught.value.code == "invalid_video"
+
+
+def test_a_video_in_the_place_of_a_picture(client: Any, inputs: Path) -> None:
+    """The exception names the call that is meant."""
+    with pytest.raises(UnexpectedAnswer, match="detect_video"):
+        client.detect(inputs / "numbered.mp4", every=25)
 
 
 def test_no_video_is_refused_at_once(client: Any) -> None:

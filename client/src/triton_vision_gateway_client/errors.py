@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from triton_vision_gateway_client.answers.jobs import Job
     from triton_vision_gateway_client.answers.videos import VideoSummary
 
+_ADDRESS = "Check that the address is that of a gateway."
 _LONGEST_TEXT = 200  # characters of an answer that is no problem
 
 
@@ -161,13 +162,8 @@ class JobFailed(GatewayError):
 class UnexpectedAnswer(GatewayError):
     """An answer that isn't the gateway's, or that this version of the client can't read."""
 
-    def __init__(self, detail: str, status: int | None = None) -> None:
-        super().__init__(
-            detail,
-            code="unexpected_answer",
-            status=status,
-            what_to_do="Check that the address is that of a gateway.",
-        )
+    def __init__(self, detail: str, status: int | None = None, what_to_do: str = _ADDRESS) -> None:
+        super().__init__(detail, code="unexpected_answer", status=status, what_to_do=what_to_do)
 
 
 _BY_STATUS: Mapping[int, type[GatewayError]] = {

@@ -89,7 +89,11 @@ def gateway(models: Path, folder: Path, **settings: object) -> Iterator[Service]
         yield service
     finally:
         process.terminate()
-        process.wait(PATIENCE_S)
+        try:
+            process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _wait(client: Client, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -14,6 +14,7 @@ from triton_vision_gateway_client.retries import Repeat
 T = TypeVar("T")
 JSON = "application/json"
 NPY = "application/x-npy"
+NDJSON = "application/x-ndjson"
 
 
 class Default:
@@ -39,10 +40,13 @@ class Received:
         Raises:
             UnexpectedAnswer: it is none.
         """
+        kind = self.headers.get("content-type", "no content type")
+        if kind.startswith(NDJSON):
+            hint = "Use the call for videos, such as detect_video."
+            raise UnexpectedAnswer("the picture is a video, and was answered as one", self.status, hint)
         try:
             return json.loads(self.content)
         except ValueError as error:
-            kind = self.headers.get("content-type", "no content type")
             raise UnexpectedAnswer(f"the answer is no JSON ({kind})", self.status) from error
 
     def object(self) -> dict[str, Any]:

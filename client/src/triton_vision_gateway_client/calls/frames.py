@@ -26,6 +26,7 @@ from triton_vision_gateway_client.answers.families import (
 from triton_vision_gateway_client.answers.provenance import Batch, Outcome, described
 from triton_vision_gateway_client.calls.base import (
     JSON,
+    NDJSON,
     NPY,
     Call,
     Form,
@@ -223,7 +224,7 @@ def video(path: str, source: VideoLike, options: Options) -> Request:
         method="POST",
         path=path,
         query=query_of({"provenance": "change", **options, **more}),
-        accept=f"application/x-ndjson, {JSON}",
+        accept=f"{NDJSON}, {JSON}",
         body=Streamed(Upload(source)),
         timeout=timeout_in(options),
         open_ended=True,
