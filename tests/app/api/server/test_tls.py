@@ -8,6 +8,7 @@ import ssl
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
@@ -152,35 +153,49 @@ def test_an_open_door_is_a_warning(given: dict[str, str], said: str | None) -> N
     assert all(said in warning for warning in warnings if said)
 
 
+@pytest.fixture(scope="module")
+def encrypted(
+    repository: Path, authority: Authority, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The gRPC address of a real Triton that speaks TLS."""
+    with _triton(repository, tmp_path_factory.mktemp("triton"), authority) as server:
+        yield f"localhost:{server.grpc_url.rpartition(':')[2]}"
+
+
 @pytest.mark.triton
 @pytest.mark.parametrize("transport", ["shared_memory", "bytes"])
 def test_a_real_triton_is_reached_over_tls(
-    repository: Path, tmp_path: Path, authority: Authority, stranger: Authority, transport: str
+    repository: Path, encrypted: str, authority: Authority, transport: str
 ) -> None:
-    """grpcs:// with Triton's authority serves; without TLS, or with another authority, Triton is unreachable and
-    readiness says so: nothing falls back to plain text.
-    """
-    with _triton(repository, tmp_path, authority) as server:
-        port = server.grpc_url.rpartition(":")[2]
-        common = {"engine": "triton", "triton_transport": transport}
-        with client(
-            repository, **common, triton_url=f"grpcs://localhost:{port}", triton_tls_ca=authority.ca
-        ) as served:
-            answer = served.post("/v1/detect", content=BODY)
-            assert (answer.status_code, answer.json()["models_used"][0]["runtime"]) == (200, "triton")
-        done = _smoke(f"grpcs://localhost:{port}", GATEWAY_TRITON_TLS_CA=str(authority.ca))
-        assert done.returncode == 0, done.stderr  # what /readyz waits for is there
-        assert "yolo11n_320" in done.stdout
-        for tls, said in ((Tls(ca=stranger.ca), r"(?i)certificate|handshake|ssl"), (None, ".")):
-            engine = TritonEngine(
-                CATALOGUE, f"localhost:{port}", WeightsBook(None, None), TritonOptions(tls=tls)
-            )
-            try:
-                state = engine.ready()["yolo11n_320"]
-                assert not state.ready
-                assert re.search(said, state.reason or "")
-            finally:
-                engine.close()
+    """grpcs:// with Triton's authority serves, however tensors travel."""
+    common = {"engine": "triton", "triton_transport": transport}
+    with client(
+        repository, **common, triton_url=f"grpcs://{encrypted}", triton_tls_ca=authority.ca
+    ) as served:
+        answer = served.post("/v1/detect", content=BODY)
+        assert (answer.status_code, answer.json()["models_used"][0]["runtime"]) == (200, "triton")
+
+
+@pytest.mark.triton
+def test_smoke_reaches_a_triton_over_tls(encrypted: str, authority: Authority) -> None:
+    """The same settings serve `gateway smoke`."""
+    done = _smoke(f"grpcs://{encrypted}", GATEWAY_TRITON_TLS_CA=str(authority.ca))
+    assert done.returncode == 0, done.stderr  # what /readyz waits for is there
+    assert "yolo11n_320" in done.stdout
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize("known", [True, False], ids=["another authority", "no TLS"])
+def test_nothing_falls_back_to_plain_text(encrypted: str, stranger: Authority, known: bool) -> None:
+    """With another authority, or without TLS, Triton is unreachable, and the state gives the reason."""
+    tls, said = (Tls(ca=stranger.ca), r"(?i)certificate|handshake|ssl") if known else (None, ".")
+    engine = TritonEngine(CATALOGUE, encrypted, WeightsBook(None, None), TritonOptions(tls=tls))
+    try:
+        state = engine.ready()["yolo11n_320"]
+        assert not state.ready
+        assert re.search(said, state.reason or "")
+    finally:
+        engine.close()
 
 
 def _smoke(url: str, **variables: str) -> subprocess.CompletedProcess[str]:
