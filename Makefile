@@ -171,7 +171,7 @@ test-docs: .venv/.dev docs chromium ## every block of code of README, tutorials 
 
 .PHONY: test-fast
 test-fast: .venv/.dev ## the tests that start no server and no other program (under a minute): the inner loop
-	@.venv/bin/pytest --fast -q -n 2 --dist loadfile -m 'not export and not reference'
+	@.venv/bin/pytest --fast -q -n 2 --dist loadfile -m 'not export and not reference' $(DOCS_TESTS:%=--ignore=%)
 
 client-wheel: .venv-client/.complete ## the wheel of the Python client (client/README.md): out/client
 	@rm -rf client/build client/src/*.egg-info out/client
