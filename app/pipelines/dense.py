@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
@@ -21,6 +21,8 @@ from routing.catalogue import Branch
 from routing.policy import Decision, FrameFacts, Wishes
 
 Analysis = tuple[int | None, int | None]
+# The squares that were made of one frame: by size, fit, interpolation and crop ratio, `[size, size, 3]` uint8.
+Squares = MutableMapping[object, NDArray[np.uint8]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +87,19 @@ class DensePipeline:
         observe(self.metrics, served)
 
     def run_frames(
-        self, frames: Sequence[NDArray[np.uint8]], framed: Framed, fit: Fit | None = None
+        self,
+        frames: Sequence[NDArray[np.uint8]],
+        framed: Framed,
+        fit: Fit | None = None,
+        squares: Sequence[Squares] | None = None,
     ) -> tuple[NDArray[np.float32], Served]:
         """Run one branch of the family on as many frames as it has inputs.
+
+        Args:
+            frames: `[height, width, 3]` uint8 RGB each.
+            framed: their surroundings.
+            fit: None is the catalogue's rule.
+            squares: per frame, those that were made of it before; what is made now is added. None: none are kept.
 
         Returns:
             The output without its batch axis (a copy), and what served.
@@ -96,11 +108,19 @@ class DensePipeline:
             InferenceFailed: the model answered numbers that are not finite.
         """
         return on_branch(
-            self.router, self.family, framed, lambda decision: self._run(decision, frames, framed, fit)
+            self.router,
+            self.family,
+            framed,
+            lambda decision: self._run(decision, frames, framed, fit, squares),
         )
 
     def _run(
-        self, decision: Decision, frames: Sequence[NDArray[np.uint8]], framed: Framed, fit: Fit | None
+        self,
+        decision: Decision,
+        frames: Sequence[NDArray[np.uint8]],
+        framed: Framed,
+        fit: Fit | None,
+        squares: Sequence[Squares] | None,
     ) -> tuple[NDArray[np.float32], Served]:
         described = self.router.catalogue.families[decision.branch.family]
         deadline, timings = framed.deadline, framed.timings
@@ -108,7 +128,7 @@ class DensePipeline:
         resized = framed.resized or self.resizing.of(branch)
         with leased(self.router.engine, branch, deadline, timings) as lease:
             with timings.stage("prepare"):
-                self._place(frames, lease, branch, fit)
+                self._place(frames, lease, branch, fit, squares)
             deadline.check("prepare")
             with timings.stage("infer"):
                 lease.run(deadline)
@@ -122,23 +142,44 @@ class DensePipeline:
         return values, Served(described, decision, model, timings, resized)
 
     def _place(
-        self, frames: Sequence[NDArray[np.uint8]], lease: Lease, branch: Branch, fit: Fit | None
+        self,
+        frames: Sequence[NDArray[np.uint8]],
+        lease: Lease,
+        branch: Branch,
+        fit: Fit | None,
+        squares: Sequence[Squares] | None,
     ) -> None:
         """Write each frame into the input that is its own, as the branch wants it."""
         prepare = branch.prepare
         if prepare is None or branch.size is None or prepare.fit == "letterbox":
             raise InvalidParameter(f"{branch.family} takes no raw frames")
         how = fit or prepare.fit, prepare.interpolation, prepare.crop_ratio
-        for spec, frame in zip(branch.inputs, frames, strict=True):
+        for number, (spec, frame) in enumerate(zip(branch.inputs, frames, strict=True)):
             target = lease.inputs[spec.name][0]
             if spec.datatype == "UINT8":
-                square_into(self.resizing.resizer, frame, target, *how)
+                square = target
             else:
                 square = lease.workspace.get("square")
                 if square is None:
                     square = lease.workspace["square"] = np.empty((branch.size, branch.size, 3), np.uint8)
+            if squares is None:
                 square_into(self.resizing.resizer, frame, square, *how)
+            else:
+                self._reuse(frame, square, squares[number], how)
+            if square is not target:
                 normalized_into(square, target, prepare.scale, prepare.mean, prepare.std)
+
+    def _reuse(
+        self, frame: NDArray[np.uint8], square: NDArray[np.uint8], known: Squares, how: tuple[Fit, str, float]
+    ) -> None:
+        """Write the frame's square, which is made only if it isn't known; a copy takes a few percent of the time."""
+        key = (len(square), *how)
+        kept = known.get(key)
+        if kept is None:
+            square_into(self.resizing.resizer, frame, square, *how)
+            known[key] = square.copy()
+        else:
+            square[:] = kept
 
 
 def _least_side(branch: Branch, fit: Fit | None) -> int:

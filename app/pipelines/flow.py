@@ -13,7 +13,7 @@ from app.errors import InvalidParameter
 from app.media.encodings import flo_bytes, npy_bytes, rgb_bytes
 from app.media.resize import resize_map
 from app.pipelines.base import Framed, Served, Timings
-from app.pipelines.dense import Analysis, DensePipeline
+from app.pipelines.dense import Analysis, DensePipeline, Squares
 from app.vision import flow as flows
 from routing.policy import Wishes
 
@@ -89,10 +89,18 @@ class FlowPipeline(DensePipeline):
         return self.on_frames(rgb, other, framed, size)
 
     def on_frames(
-        self, first: NDArray[np.uint8], second: NDArray[np.uint8], framed: Framed, size: str = "source"
+        self,
+        first: NDArray[np.uint8],
+        second: NDArray[np.uint8],
+        framed: Framed,
+        size: str = "source",
+        squares: tuple[Squares, Squares] | None = None,
     ) -> FlowField:
-        """Flow between two decoded frames `[height, width, 3]` uint8 RGB of one size."""
-        values, served = self.run_frames([first, second], framed)
+        """Flow between two decoded frames `[height, width, 3]` uint8 RGB of one size.
+
+        With `squares` of both, a frame of a video is resized once, not as the second and again as the first of a pair.
+        """
+        values, served = self.run_frames([first, second], framed, squares=squares)
         width, height = framed.facts.width, framed.facts.height
         with served.timings.stage("finish"):
             values = flows.scale_to(values, width, height)

@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -51,6 +51,8 @@ class Frame(Protocol):
     def decode_s(self) -> float: ...
     @property
     def rgb(self) -> NDArray[np.uint8]: ...
+    @property
+    def squares(self) -> MutableMapping[object, NDArray[np.uint8]]: ...
     def hold(self) -> Any: ...
     def release(self) -> None: ...
 

@@ -118,7 +118,8 @@ def _streamed(gateway: Gateway, query: FlowQuery) -> Streamed:
     def run(frame: Frame, previous: Frame | None, framed: Framed) -> Record | None:
         if previous is None or previous.rgb.shape != frame.rgb.shape:
             return None
-        found = pipeline.on_frames(previous.rgb, frame.rgb, framed, query.size)
+        squares = previous.squares, frame.squares
+        found = pipeline.on_frames(previous.rgb, frame.rgb, framed, query.size, squares)
         before = {"index": previous.index, "time_s": previous.time_s}
         return Record({"previous": before, **_body(found, query)}, found.served)
 

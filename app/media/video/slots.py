@@ -25,9 +25,10 @@ class VideoFrame:
     so numbered. At a constant frame rate that is the same; at a variable one it is near, and still never twice.
     `time_s`: when it is shown, in seconds from the stream's first frame.
     `decode_s`: seconds that it took until it was RGB, with those before it that weren't sampled.
+    `squares`: pixels that were made of it and are needed once more, by size and fit; forgotten with the frame.
     """
 
-    __slots__ = ("_free", "_holders", "_lock", "_rgb", "decode_s", "index", "time_s")
+    __slots__ = ("_free", "_holders", "_lock", "_rgb", "decode_s", "index", "squares", "time_s")
 
     def __init__(
         self,
@@ -40,6 +41,7 @@ class VideoFrame:
         self.index = index
         self.time_s = time_s
         self.decode_s = decode_s
+        self.squares: dict[object, NDArray[np.uint8]] = {}
         self._rgb: NDArray[np.uint8] | None = rgb
         self._free = free
         self._holders = 1
@@ -78,6 +80,7 @@ class VideoFrame:
             if self._holders:
                 return
             self._rgb = None
+        self.squares.clear()
         self._free()
 
 

@@ -53,7 +53,11 @@ class FlowComponent(Component):
         if previous is None or previous.rgb.shape != frame.rgb.shape or frame.time_s <= previous.time_s:
             return None  # without a pair there is no motion
         found: FlowField = self.scene.pipelines.of(FlowPipeline).on_frames(
-            previous.rgb, frame.rgb, self.framed(frame, deadline), "branch"
+            previous.rgb,
+            frame.rgb,
+            self.framed(frame, deadline),
+            "branch",
+            (previous.squares, frame.squares),
         )
         dt = frame.time_s - previous.time_s
         return Motion(motion_summary(found.values, found.width, found.height, dt), dt, found.served)

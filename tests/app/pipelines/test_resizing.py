@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import cv2
@@ -18,9 +19,11 @@ from app.media.image import ImageLimits
 from app.media.pictures.jpeg import SCALED_DECODE
 from app.media.resizers.choice import resizer_named
 from app.media.resizers.pillow import PillowResizer
+from app.media.video.slots import VideoFrame
 from app.metrics import Metrics
 from app.pipelines.base import Framed, Router, Served, Timings
 from app.pipelines.depth import DepthPipeline
+from app.pipelines.flow import FlowPipeline
 from app.pipelines.pipeline_set import LETTERBOX, Resizing
 from routing.policy import FrameFacts, Wishes
 from routing.provenance import ResizedBy
@@ -116,3 +119,47 @@ def test_a_resizer_that_is_missing_is_an_error_only_where_it_is_named(
     assert resizer_named("auto").library == "pillow"
     with pytest.raises(ImportError):
         resizer_named("fast")
+
+
+class Counting(PillowResizer):
+    """Pillow's resizer, with the number of its calls."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def resize_into(self, *arguments: Any) -> None:
+        self.calls += 1
+        super().resize_into(*arguments)
+
+
+def difference(inputs: Arrays, outputs: Arrays) -> None:
+    """The motion of a pixel is how much brighter and how much redder it has become."""
+    first, second = (inputs[name][0].astype(np.float32) for name in ("INPUT0__0", "INPUT1__0"))
+    outputs["OUTPUT__0"][0] = (second - first).mean(2), (second - first)[..., 0]
+
+
+def test_a_frame_of_a_video_is_resized_once_for_flow() -> None:
+    """As the second of a pair, not again as the first of the next; the field is the same to the bit."""
+    frames = [np.ascontiguousarray(np.roll(RGB, shift, 1)) for shift in (0, 7, 30)]
+    fields, calls = {}, {}
+    for kept in (False, True):
+        resizer, squares = (
+            Counting(),
+            [VideoFrame(n, n / 2, rgb, lambda: None) for n, rgb in enumerate(frames)],
+        )
+        engine = FakeEngine(CATALOGUE, {"raft_256": difference})
+        flow = FlowPipeline(Router(CATALOGUE, engine), Metrics(), ImageLimits(), Resizing(resizer))
+        fields[kept] = [
+            flow.on_frames(
+                first.rgb,
+                second.rgb,
+                Framed(FrameFacts(WIDTH, HEIGHT), Wishes(branch="raft_256"), Deadline.after(60), Timings()),
+                "branch",
+                (first.squares, second.squares) if kept else None,
+            ).values
+            for first, second in pairwise(squares)
+        ]
+        calls[kept] = resizer.calls
+    assert calls == {False: 4, True: 3}
+    assert np.array_equal(fields[False], fields[True])
+    assert np.any(fields[True][0] != fields[True][1])
