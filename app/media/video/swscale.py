@@ -20,8 +20,9 @@ _RGB = 3
 _BILINEAR = 2  # SWS_BILINEAR: PyAV's choice
 _UNCHANGED = 1 << 16  # contrast and saturation, in 16.16
 _FULL = 2  # AVCOL_RANGE_JPEG
-# What nearly all videos are, with the matrices BT.709, unspecified, BT.470, BT.601 and BT.2020.
-_FORMATS = frozenset({"yuv420p", "yuvj420p"})
+# What nearly all videos of 8 bits are, with the matrices BT.709, unspecified, BT.470, BT.601 and BT.2020. (With 10
+# bits, PyAV's call and this one differ by some levels.)
+_FORMATS = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "gray"})
 _MATRICES = frozenset({1, 2, 5, 6, 9})
 # swscale's vector code works on so many pixels of a line; what doesn't divide would be left unwritten.
 _STEP = 8

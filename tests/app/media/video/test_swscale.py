@@ -38,18 +38,22 @@ def expected(frame: VideoFrame) -> bytes:
     return frame.to_ndarray(format="rgb24", threads=1).tobytes()
 
 
+FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "gray")
+
+
+@pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("width", [8, 16, 24, 40, 64, 72, 104, 640, 856, 1080, 1096, 1920])
 @pytest.mark.parametrize("height", [1, 2, 3, 17, 64])
-def test_every_size(swscale: Swscale, width: int, height: int) -> None:
+def test_every_size(swscale: Swscale, name: str, width: int, height: int) -> None:
     """The bytes are PyAV's, and nothing is written behind the bytes that are kept free."""
-    frame, size = picture(width, height), width * height * 3
+    frame, size = picture(width, height, name), width * height * 3
     memory = bytearray([MARK]) * (size + 2 * SPARE_BYTES)
     assert swscale.convert(frame, memoryview(memory)[:size])
     assert memory[:size] == expected(frame)
     assert set(memory[size + SPARE_BYTES :]) == {MARK}
 
 
-@pytest.mark.parametrize("name", ["yuv420p", "yuvj420p"])
+@pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("matrix", [1, 2, 5, 6, 9])
 @pytest.mark.parametrize("reach", [0, 1, 2])
 def test_every_colour(swscale: Swscale, name: str, matrix: int, reach: int) -> None:
@@ -62,7 +66,7 @@ def test_every_colour(swscale: Swscale, name: str, matrix: int, reach: int) -> N
 
 @pytest.mark.parametrize(
     ("width", "name", "matrix"),
-    [(63, "yuv420p", 2), (64, "yuv422p", 2), (64, "yuv420p10le", 2), (64, "rgb24", 2), (64, "yuv420p", 8)],
+    [(63, "yuv420p", 2), (64, "yuv411p", 2), (64, "yuv420p10le", 2), (64, "rgb24", 2), (64, "yuv420p", 8)],
 )
 def test_the_rest_is_left_to_pyav(swscale: Swscale, width: int, name: str, matrix: int) -> None:
     """Odd widths and rare formats are refused untouched, and painted all the same."""
