@@ -157,7 +157,7 @@ client: .venv-clients ## URL=…: a Python client from the OpenAPI of a running 
 
 ## Change it
 
-test: .venv/.dev .venv-triton .venv-clients redis-server chromium ## the test suite; starts and stops its own Triton and Redis (TEST_PROCESSES)
+test: .venv/.dev .venv-triton .venv-clients redis-server ## the test suite; starts and stops its own Triton and Redis (TEST_PROCESSES)
 	$(SAY) 'tests (TEST_PROCESSES=$(TEST_PROCESSES) side by side; a file stays in one process)'
 	@$(PYTEST) $(SYSTEM_TESTS:%=--ignore=%) $(DOCS_TESTS:%=--ignore=%)
 
