@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.server
 import json
 import os
 import pty
+import socket
 import ssl
 import subprocess
 import sys
@@ -22,7 +24,9 @@ from support.servers.authority import Authority
 from support.servers.gateway import png, scene
 
 from app import cli
+from app.commands.predict import asking
 from app.settings import unknown_variables
+from deploy.local.triton_server import free_ports
 
 ANSWER: dict[str, Any] = {
     "places": [{"category_id": 1, "category": "bar", "probability": 0.5}],
@@ -127,11 +131,14 @@ def test_waiting_has_an_end(run: Run) -> None:
 @contextlib.contextmanager
 def leaving() -> Iterator[tuple[str, int]]:
     """A gateway that answers once and then takes no connection any more: its address and its port."""
-    with Stub(said(ANSWER)) as stub:
+    with Stub(said(ANSWER), port=free_ports(1)[0]) as stub:
         handler = stub._server.RequestHandlerClass
         answered = handler.do_POST
 
         def once(self: Any) -> None:
+            stub._server.socket.shutdown(
+                socket.SHUT_RDWR
+            )  # closed alone, it may listen until its thread looks
             stub._server.socket.close()
             answered(self)
             self.close_connection = True
@@ -140,13 +147,13 @@ def leaving() -> Iterator[tuple[str, int]]:
         yield stub.url, stub._server.server_port
 
 
-def test_a_gateway_that_comes_back_is_found_again(run: Run) -> None:
+def test_a_gateway_that_comes_back_is_found_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once it has answered, a gateway that is away is asked again for as long as --wait allows."""
-    with leaving() as (url, port), contextlib.ExitStack() as later:
-        timer = threading.Timer(0.7, lambda: later.enter_context(Stub(said(ANSWER), port=port)))
-        timer.start()
+    with leaving() as (url, port), contextlib.ExitStack() as later, monkeypatch.context() as patched:
+        # It comes back in the first pause.
+        come_back = functools.cache(lambda: later.enter_context(Stub(said(ANSWER), port=port)))
+        patched.setattr(asking.time, "sleep", lambda _: come_back())
         code, out, err = run("--url", url)
-        timer.join()
     assert code == 0
     assert out.count("bar 0.50") == 2
     assert "the gateway is away; trying again" in err
