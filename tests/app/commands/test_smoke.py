@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx import helper, numpy_helper
+from support.commands import run_command
 from support.models import repository as test_repository
 from support.models.repository import CATALOGUE
 from support.paths import ROOT
@@ -299,9 +300,9 @@ def test_something_else_answers() -> None:
         ["--triton-url", "x:y"],
     ],
 )
-def test_wrong_usage(arguments: list[str]) -> None:
+def test_wrong_usage(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     """Exit code 2 and a word on stderr for a command line that can't be meant."""
-    code, out, err = smoke(*arguments)
+    code, out, err = run_command(capsys, "smoke", *arguments)
     assert (code, out) == (2, "")
     assert err
 
