@@ -9,8 +9,7 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 from support.servers.gateway import server
 from support.servers.programs import program
-
-TIMEOUT_MS = 120_000  # for a machine that is busy with other tests
+from support.servers.try_page import TIMEOUT_MS  # it gives every expectation the same patience
 
 
 @pytest.fixture(scope="module")
