@@ -43,6 +43,8 @@ def test_axe_has_no_serious_findings(page: Page, gateway: str, scheme: str, widt
 
 def test_the_keyboard_is_enough(page: Page, gateway: str) -> None:
     """Choose a task and a file, run, and read the answer; each stop on the way is visible."""
+    # Chromium hands choosers over from here on; it must know that before the key is pressed.
+    page.on("filechooser", lambda _: None)
     page.goto(gateway)
     _tab_to(page, "task-detect")
     page.keyboard.press("ArrowDown")
