@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -61,6 +62,7 @@ def server(repository: Path, log: Path, **settings: Any) -> Iterator[tuple[httpx
     port = free_ports(1)[0]
     environment = {**os.environ, "GATEWAY_REPOSITORY": str(repository), "GATEWAY_VARIANT": "n"}
     environment["GATEWAY_VIDEOS_FOLDER"] = ""
+    environment["PYTHONFAULTHANDLER"] = "1"
     environment |= {f"GATEWAY_{name.upper()}": str(value) for name, value in settings.items()}
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -73,8 +75,18 @@ def server(repository: Path, log: Path, **settings: Any) -> Iterator[tuple[httpx
             wait_ready(http.get)
             yield http, process.pid
     finally:
-        process.terminate()
+        _end(process, log)
+
+
+def _end(process: subprocess.Popen[bytes], log: Path) -> None:
+    """Stop the server; one that doesn't end writes where its threads are, and is a failure."""
+    process.terminate()
+    try:
         process.wait(PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)
+        process.wait()
+        raise RuntimeError(f"the gateway doesn't end: {log.read_text()[-20_000:]}") from None
 
 
 def _wait_listening(http: httpx2.Client, process: subprocess.Popen[bytes], log: Path) -> None:
