@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ def asked(port: int, method: str, path: str, body: bytes | None = None, kind: st
         return json.loads(content) if content else None
 
 
-def lines(port: int, path: str, video: Path) -> Iterator[bytes]:
+def lines(port: int, path: str, video: Path) -> Generator[bytes, None, None]:
     """The lines of an answer to a video."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
     headers = {"Content-Type": "video/mp4", "Content-Length": str(video.stat().st_size)}
