@@ -1,4 +1,4 @@
-"""How soon the gateway stops working on a video whose caller has closed the connection, as Stop on the page does.
+"""Time until the gateway stops working on a video whose caller has closed the connection, as Stop on the page does.
 
     python -m benchmarks.video.stopping [--rounds 20] [--repository triton/models] [--branch yolo11n_640]
 
@@ -35,7 +35,7 @@ _LIMIT_S = 60.0
 
 
 class Look(NamedTuple):
-    """What the gateway counts, and the processes below it; `at` in seconds of `time.perf_counter`, after the look."""
+    """Counters of the gateway, and the processes below it; `at` in seconds of `time.perf_counter`, after the look."""
 
     at: float
     inferences: float
