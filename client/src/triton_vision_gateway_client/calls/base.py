@@ -132,6 +132,26 @@ class Call(Generic[T]):
     parse: Callable[[Received], T]
 
 
+def posted(
+    path: str,
+    body: Raw | Form,
+    options: Mapping[str, object],
+    accept: str = JSON,
+    repeat: Repeat = Repeat.ALWAYS,
+    **query: object,
+) -> Request:
+    """Return a POST whose query are the options and `query`, see `query_of`."""
+    return Request(
+        method="POST",
+        path=path,
+        query=query_of(options, **query),
+        accept=accept,
+        body=body,
+        repeat=repeat,
+        timeout=timeout_in(options),
+    )
+
+
 def query_of(options: Mapping[str, object], **more: object) -> Query:
     """Return query parameters. Values that are None aren't sent; a list is repeated."""
     pairs: list[tuple[str, str]] = []

@@ -35,6 +35,7 @@ from triton_vision_gateway_client.calls.base import (
     Received,
     Request,
     Streamed,
+    posted,
     query_of,
     timeout_in,
 )
@@ -66,14 +67,8 @@ def detect(
     picture: PictureLike, session: str | None, timestamp: float | None, options: Options
 ) -> Call[Detections]:
     """Build the call for one picture; one of a session isn't sent again once it may have been counted."""
-    request = Request(
-        method="POST",
-        path=DETECT,
-        query=query_of(options, session=session, timestamp=timestamp),
-        body=_raw(picture),
-        repeat=Repeat.ALWAYS if session is None else Repeat.REFUSED,
-        timeout=timeout_in(options),
-    )
+    repeat = Repeat.ALWAYS if session is None else Repeat.REFUSED
+    request = posted(DETECT, _raw(picture), options, repeat=repeat, session=session, timestamp=timestamp)
     return Call(request=request, parse=_json(detections))
 
 
@@ -84,14 +79,8 @@ def detect_batch(
     options: Options,
 ) -> Call[Batch[Detections]]:
     """Build the call for several pictures, or for one by several variants."""
-    request = Request(
-        method="POST",
-        path=DETECT,
-        query=query_of(options, session=session, timestamp=timestamps),
-        body=_form(pictures),
-        repeat=Repeat.ALWAYS if session is None else Repeat.REFUSED,
-        timeout=timeout_in(options),
-    )
+    repeat = Repeat.ALWAYS if session is None else Repeat.REFUSED
+    request = posted(DETECT, _form(pictures), options, repeat=repeat, session=session, timestamp=timestamps)
     return Call(request=request, parse=_json(functools.partial(_batch, detections)))
 
 
@@ -102,35 +91,18 @@ def detect_variants(
     chosen = list(dict.fromkeys(variants))
     if not chosen:
         raise ValueError("name at least one variant")
-    request = Request(
-        method="POST",
-        path=DETECT,
-        query=query_of({**options, "variant": ",".join(chosen)}),
-        body=_raw(picture),
-        timeout=timeout_in(options),
-    )
+    request = posted(DETECT, _raw(picture), options, variant=",".join(chosen))
     return Call(request=request, parse=_json(functools.partial(_batch, detections)))
 
 
 def detect_coco(pictures: Sequence[PictureLike], options: Options) -> Call[dict[str, Any]]:
     """Build the call for the service's own COCO dataset of pictures."""
-    return Call(request=_files_request(pictures, _COCO, options), parse=Received.object)
+    return Call(request=posted(DETECT, _form(pictures), options, _COCO), parse=Received.object)
 
 
 def detect_csv(pictures: Sequence[PictureLike], options: Options) -> Call[str]:
     """Build the call for the service's own CSV of pictures."""
-    return Call(request=_files_request(pictures, _CSV, options), parse=_text)
-
-
-def _files_request(pictures: Sequence[PictureLike], accept: str, options: Options) -> Request:
-    return Request(
-        method="POST",
-        path=DETECT,
-        query=query_of(options),
-        accept=accept,
-        body=_form(pictures),
-        timeout=timeout_in(options),
-    )
+    return Call(request=posted(DETECT, _form(pictures), options, _CSV), parse=_text)
 
 
 def _text(received: Received) -> str:
@@ -330,38 +302,18 @@ def _batch(read: Parse[T], document: Mapping[str, Any]) -> Batch[T]:
 
 
 def _one(path: str, picture: PictureLike, accept: str, options: Options) -> Request:
-    return Request(
-        method="POST",
-        path=path,
-        query=query_of(options),
-        accept=accept,
-        body=_raw(picture),
-        timeout=timeout_in(options),
-    )
+    return posted(path, _raw(picture), options, accept)
 
 
 def _pair(first: PictureLike, second: PictureLike, accept: str, options: Options) -> Request:
     parts = tuple(_part(name, picture, name) for name, picture in (("frame0", first), ("frame1", second)))
-    return Request(
-        method="POST",
-        path=FLOW,
-        query=query_of(options),
-        accept=accept,
-        body=Form(parts),
-        timeout=timeout_in(options),
-    )
+    return posted(FLOW, Form(parts), options, accept)
 
 
 def _batch_call(
     path: str, pictures: Sequence[PictureLike], read: Parse[T], options: Options
 ) -> Call[Batch[T]]:
-    request = Request(
-        method="POST",
-        path=path,
-        query=query_of(options),
-        body=_form(pictures),
-        timeout=timeout_in(options),
-    )
+    request = posted(path, _form(pictures), options)
     return Call(request=request, parse=_json(functools.partial(_batch, read)))
 
 

@@ -17,9 +17,7 @@ from triton_vision_gateway_client.calls.base import (
     Form,
     Raw,
     Received,
-    Request,
-    query_of,
-    timeout_in,
+    posted,
 )
 from triton_vision_gateway_client.calls.frames import Options, files_of, made_by, vector_of
 from triton_vision_gateway_client.media import PictureLike, data_uri, picture_bytes
@@ -27,13 +25,8 @@ from triton_vision_gateway_client.media import PictureLike, data_uri, picture_by
 
 def embed_text(prompts: Sequence[str], options: Options) -> Call[TextEmbeddings]:
     """Build the call for embeddings of prompts."""
-    request = Request(
-        method="POST",
-        path="/v1/clip/text",
-        query=query_of(options, encoding="base64"),
-        body=_json_body({"prompts": _checked(prompts)}),
-        timeout=timeout_in(options),
-    )
+    body = _json_body({"prompts": _checked(prompts)})
+    request = posted("/v1/clip/text", body, options, encoding="base64")
     return Call(request=request, parse=_text_embeddings)
 
 
@@ -45,13 +38,8 @@ def _text_embeddings(received: Received) -> TextEmbeddings:
 
 def similarity(pictures: Sequence[PictureLike], prompts: Sequence[str], options: Options) -> Call[Similarity]:
     """Build the call for pictures against prompts."""
-    request = Request(
-        method="POST",
-        path="/v1/clip/similarity",
-        query=query_of(options),
-        body=Form(files_of(pictures), {"prompt": _checked(prompts)}),
-        timeout=timeout_in(options),
-    )
+    body = Form(files_of(pictures), {"prompt": _checked(prompts)})
+    request = posted("/v1/clip/similarity", body, options)
     return Call(request=request, parse=_similarity)
 
 
@@ -66,12 +54,8 @@ def embeddings(inputs: Sequence[str | PictureLike], model: str, options: Options
     if isinstance(inputs, str | bytes | os.PathLike):
         raise TypeError("give a list of texts and pictures")
     texts = [one if isinstance(one, str) else data_uri(picture_bytes(one)) for one in inputs]
-    request = Request(
-        method="POST",
-        path="/v1/embeddings",
-        body=_json_body({"model": model, "input": texts, "encoding_format": "base64"}),
-        timeout=timeout_in(options),
-    )
+    body = _json_body({"model": model, "input": texts, "encoding_format": "base64"})
+    request = posted("/v1/embeddings", body, options)
     return Call(request=request, parse=_mixed)
 
 
