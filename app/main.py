@@ -77,9 +77,6 @@ _log = logging.getLogger("gateway")
 _NO_RUNTIME = (
     f"the embedded engine needs ONNX Runtime: pip install {package('embedded')} (or {package('gpu')})"
 )
-# Time for Triton's answer to a call that isn't a run, such as the registration of a region.
-_CONTROL_TIMEOUT_S = 2.0
-
 EngineFactory = Callable[[Settings, Catalogue], Engine]
 
 
@@ -99,7 +96,6 @@ def _triton_engine(settings: Settings, catalogue: Catalogue) -> Engine:
         settings.leases,
         settings.max_waiting,
         settings.triton_transport,
-        control_timeout_s=max(_CONTROL_TIMEOUT_S, settings.triton_silence_s),
         silence_s=settings.triton_silence_s,
         warmup_s=settings.warmup_timeout_s if settings.warmup else 0.0,
         reload_longest_s=settings.reload_longest_s,

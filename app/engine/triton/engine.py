@@ -66,7 +66,8 @@ class TritonOptions:
     `warmup_s`: time for the first run of a branch, before it is served; 0: it is served without one. `reload_pause_s` and
     `reload_longest_s`: the first and the longest pause before a branch that ran out of memory is loaded again. `order`:
     branches whose first runs come first. `file_timeout_s`: time for one file of the repository. `silence_s`: a poll
-    without an answer for so long, and another one, mean that the server hangs.
+    without an answer for so long, and another one, mean that the server hangs. `control_timeout_s`: time for other calls
+    that aren't runs, never less than `silence_s`.
     """
 
     leases: int = 4
@@ -97,11 +98,14 @@ class TritonEngine:
         self._closing = threading.Event()
         self._poll_now = threading.Event()
         poll = self._poll_now.set
-        self._client = TritonClient(url, self._options.control_timeout_s, self._options.tls, poll)
+        control_s = max(self._options.control_timeout_s, self._options.silence_s)
+        self._client = TritonClient(url, control_s, self._options.tls, poll)
         self._files = WeightsFiles(book, poll, limit_s=self._options.file_timeout_s)
         self._runs: Counter[str] = Counter()  # successful ones, by model
         self._runs_lock = threading.Lock()
-        self._view = ServerView(self._client, catalogue, self._files, self._poll_s, self._own_runs)
+        self._view = ServerView(
+            self._client, catalogue, self._files, self._options.silence_s, self._own_runs
+        )
         self._breaker = Breaker()
         self._retries = Retries(self._breaker, retry_reason)
         self._instance = _claim(self._options.transport)
@@ -221,11 +225,6 @@ class TritonEngine:
             self._quarantine.try_now()
         self._reconnects += self._was_connected and not self._connected
         self._connected = self._was_connected = True
-
-    @property
-    def _poll_s(self) -> float:
-        """Time for a call that says if the server is there."""
-        return min(self._options.silence_s, self._options.control_timeout_s)
 
     def _watch_states(self) -> None:
         """Work out the states from the last look; a state that stays equal stays the same object."""
