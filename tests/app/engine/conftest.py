@@ -39,7 +39,7 @@ def make(request: pytest.FixtureRequest, repository: Path) -> Iterator[Make]:
         else:
             server: TritonServer = request.getfixturevalue("triton")
             engine = triton_engine(
-                server.grpc_url, book, leases=leases, max_waiting=max_waiting, transport=kind
+                server.grpc_url, book, leases=leases, max_waiting=max_waiting, transport=kind, known=True
             )
         made.append(engine)
         return engine

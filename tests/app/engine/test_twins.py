@@ -71,7 +71,7 @@ def engine(request: pytest.FixtureRequest, models: Path) -> Iterator[Engine]:
         assert made.loaded.wait(PATIENCE_S)
     else:
         server: TritonServer = request.getfixturevalue("triton")
-        made = triton_engine(server.grpc_url, book, transport=request.param)
+        made = triton_engine(server.grpc_url, book, known=True, transport=request.param)
     yield made
     made.close()
 

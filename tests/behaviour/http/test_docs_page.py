@@ -6,10 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from starlette.testclient import TestClient
-from support.servers.gateway import client
-
-from app.engine.fake import FakeEngine
-from routing.catalogue import load
+from support.servers.gateway import locked
 
 FILES = [
     ("swagger-ui-bundle.js", "text/javascript"),
@@ -20,10 +17,8 @@ FILES = [
 
 @pytest.fixture(scope="module")
 def http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
-    """A gateway with keys and no models, and a caller without a key."""
-    entries = f"page sha256:{'0' * 64} scopes=infer"
-    engine = FakeEngine(load(), {}, 1, 1)
-    with client(tmp_path_factory.mktemp("none"), lambda *_: engine, wait=False, api_keys=entries) as opened:
+    """A caller without a key."""
+    with locked(tmp_path_factory.mktemp("none")) as opened:
         yield opened
 
 

@@ -17,6 +17,7 @@ import pytest
 import tritonclient.grpc as grpcclient
 from onnx import helper, numpy_helper
 from support.models import repository as test_repository
+from support.models.engines import triton_engine
 from support.models.repository import CATALOGUE
 from support.models.timed import Timed
 from deploy.local.triton_server import TritonServer
@@ -25,7 +26,7 @@ from support.waiting import PATIENCE_S, eventually
 from app.engine.triton import shared_memory
 from app.deadline import Deadline
 from app.engine.base import Engine
-from app.engine.triton.engine import TritonEngine, TritonOptions
+from app.engine.triton.engine import TritonEngine
 from app.engine.weights import WeightsBook
 from app.errors import DeadlineExceeded, GatewayError, ModelNotFound, ModelNotReady, TritonUnavailable
 from routing.policy import Readiness
@@ -79,14 +80,9 @@ def connect(repository: Path) -> Iterator[Callable[..., TritonEngine]]:
     """Makes engines that are closed at the end."""
     made: list[TritonEngine] = []
 
-    def build(server: TritonServer, *, connects: bool = True, **options: object) -> TritonEngine:
-        book = WeightsBook(repository, None)
-        patient = {"silence_s": 5.0, "control_timeout_s": PATIENCE_S}
-        engine = TritonEngine(CATALOGUE, server.grpc_url, book, TritonOptions(**{**patient, **options}))  # type: ignore[arg-type]  # named by the tests
-        made.append(engine)
-        if connects:
-            eventually(lambda: bool(engine.usage().connected))
-        return engine
+    def build(server: TritonServer, **options: object) -> TritonEngine:
+        made.append(triton_engine(server.grpc_url, WeightsBook(repository, None), **{"silence_s": 5.0, **options}))
+        return made[-1]
 
     yield build
     for engine in made:

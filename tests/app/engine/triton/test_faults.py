@@ -15,6 +15,7 @@ import pytest
 import tritonclient.grpc as grpcclient
 from support.models import repository as test_repository
 from support.servers.cable import Cable
+from support.models.engines import triton_engine
 from support.models.repository import CATALOGUE
 from support.models.timed import QUEUE_POLICY, Timed
 from deploy.local.triton_server import TritonServer
@@ -23,7 +24,7 @@ from support.waiting import PATIENCE_S, eventually
 from app.engine.triton import retries
 from app.deadline import Deadline
 from app.engine.triton.client import translated_errors
-from app.engine.triton.engine import TritonEngine, TritonOptions
+from app.engine.triton.engine import TritonEngine
 from app.engine.triton.messages import timeout_parameter
 from app.engine.weights import WeightsBook
 from app.errors import DeadlineExceeded, GatewayError, ModelNotReady, TritonUnavailable
@@ -78,15 +79,10 @@ def connect(place: Place) -> Iterator[Connect]:
     def build(
         url: str | None = None, poll_s: float = 0.1, silence_s: float = SILENCE_S, **options: object
     ) -> TritonEngine:
-        settings = TritonOptions(
-            poll_interval_s=poll_s, silence_s=silence_s, control_timeout_s=30, **options  # type: ignore[arg-type]  # named by the tests
-        )  # fmt: skip
-        engine = TritonEngine(
-            CATALOGUE, url or place.triton.grpc_url, WeightsBook(place.models, None), settings
-        )
-        made.append(engine)
-        eventually(lambda: bool(engine.usage().connected))
-        return engine
+        times = {"poll_interval_s": poll_s, "silence_s": silence_s, "control_timeout_s": 30.0}
+        book = WeightsBook(place.models, None)
+        made.append(triton_engine(url or place.triton.grpc_url, book, **times, **options))
+        return made[-1]
 
     yield build
     for engine in made:

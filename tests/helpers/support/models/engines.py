@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.engine.base import Engine
+from app.engine.base import Engine, ModelState
 from app.engine.fake import Arrays
 from app.engine.triton.engine import TritonEngine, TritonOptions
 from app.engine.weights import WeightsBook
+from routing.provenance import UNKNOWN
 from support.models.repository import CATALOGUE, DEPTH, DETECTORS
 from support.waiting import PATIENCE_S, eventually
 
@@ -51,21 +52,31 @@ def mean_depth(inputs: Arrays, outputs: Arrays) -> None:
 FUNCTIONS = {**dict.fromkeys(DETECTORS, colour_detector), **dict.fromkeys(DEPTH, mean_depth)}
 
 
-def triton_engine(url: str, book: WeightsBook | None = None, **options: Any) -> TritonEngine:
-    """Make an engine over a Triton that runs, and return it once it is connected.
+def triton_engine(
+    url: str, book: WeightsBook | None = None, *, connects: bool = True, known: bool = False, **options: Any
+) -> TritonEngine:
+    """Make an engine over a Triton that runs, and return it once it is connected (at once, if it never `connects`).
 
-    A busy machine can't break it: neither a slow connection at the start nor a late answer to a poll.
+    If `known`, the weights of all that is ready are known then, which the `book` must allow. A busy machine can't break
+    it: neither a slow connection at the start, nor digests that come late, nor a late answer to a poll.
     """
     patient = {"silence_s": PATIENCE_S, "control_timeout_s": PATIENCE_S}
     made = TritonEngine(
         CATALOGUE, url, book or WeightsBook(None, None), TritonOptions(**{**patient, **options})
     )
     try:
-        eventually(lambda: bool(made.usage().connected))
+        if connects:
+            eventually(lambda: bool(made.usage().connected))
+        if known:
+            eventually(lambda: all(map(_known, made.ready().values())))
     except BaseException:
         made.close()
         raise
     return made
+
+
+def _known(state: ModelState) -> bool:
+    return not state.ready or state.weights.digest != UNKNOWN
 
 
 def recover_now(engine: Any) -> None:

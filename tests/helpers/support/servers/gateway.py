@@ -18,9 +18,11 @@ import numpy as np
 from PIL import Image
 from starlette.testclient import TestClient
 
+from app.engine.fake import FakeEngine
 from app.main import EngineFactory, create_app, create_engine
 from app.settings import Settings
 from deploy.local.triton_server import free_ports
+from routing.catalogue import load
 from support.paths import ROOT
 from support.waiting import PATIENCE_S
 
@@ -54,6 +56,15 @@ def client(
         if wait:
             wait_ready(test_client.get)
         yield test_client
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[TestClient]:
+    """A gateway with keys and no models, and a caller without a key; `folder` is an empty repository."""
+    entries = f"page sha256:{'0' * 64} scopes=infer"
+    engine = FakeEngine(load(), {}, 1, 1)
+    with client(folder, lambda *_: engine, wait=False, api_keys=entries) as opened:
+        yield opened
 
 
 @contextlib.contextmanager
