@@ -23,10 +23,10 @@ Triton on the same machine serves them. The figures therefore differ only by the
 Requests/s and CPU time are measured with four requests in flight, p50 with one. Rounds are interleaved. Ratios are
 computed per round and given as median (least to greatest). Absolute figures depend on the machine.
 
-The limit and the bare app process pixels and boxes with the filter of the family's reference processor, as the gateway
-does, by the fastest code that we know (`common/squares.py`), and keep the pages of freed memory, but have no routing,
+The limit and the bare app use the filter of the family's reference processor, as the gateway does, and the fastest code
+for pixels and boxes that we know (`common/squares.py`). They also keep the pages of freed memory. They have no routing,
 limits, metrics, provenance or error handling. Both are one process, as the gateway is by default. Pictures are JPEGs of
-quality 85. Maps are answered in the branch's size (`size=branch`), as the peers do, except in the cases whose names end
+quality 85. Maps are answered in the branch's size (`size=branch`), as by the peers, except in the cases whose names end
 in `_source`.
 """
 HEADS = {
