@@ -115,7 +115,7 @@ def _float(text: str) -> float:
 
 def _number(text: str, read: Callable[[str], N], fits: Callable[[N], bool]) -> N:
     if len(text) > _LONGEST_NUMBER:
-        raise InvalidParameter(f"a number of {len(text)} characters; {_LONGEST_NUMBER} are enough for any")
+        raise InvalidParameter(f"a number of {len(text)} characters; the limit is {_LONGEST_NUMBER}")
     value = read(text)
     if not fits(value):
         raise InvalidParameter(f"the number {text} is out of range")

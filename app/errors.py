@@ -147,7 +147,7 @@ class ModelNotFound(GatewayError):
 class SessionNotFound(GatewayError):
     code = "session_not_found"
     title = "No such session"
-    hint = "A session starts with its first frame and ends after its idle timeout."
+    hint = "Send a frame with this session to start it; a session ends after its idle timeout."
 
 
 class SessionConflict(GatewayError):

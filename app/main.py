@@ -408,8 +408,8 @@ def create_resizing(settings: Settings) -> Resizing:
         return Resizing(resizer_named(settings.resizer), settings.scaled_jpeg)
     except ImportError as error:
         raise RuntimeError(
-            f"GATEWAY_RESIZER={settings.resizer} needs the package cykooz-resizer, which has no wheel for every "
-            "platform; auto takes Pillow where it is missing"
+            f"GATEWAY_RESIZER={settings.resizer} needs the package cykooz-resizer, which some platforms lack; "
+            "GATEWAY_RESIZER=auto uses Pillow if it is missing"
         ) from error
 
 

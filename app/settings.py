@@ -114,10 +114,11 @@ class Settings(BaseSettings):
     )
     resizer: Literal["auto", "fast", "pillow"] = Field(
         "auto",
-        description="Library that brings frames to a branch's size (all families but detection, whose letterbox is "
-        "OpenCV's): fast is cykooz-resizer, which takes about a fifth of Pillow's time; the two differ by a level of "
-        "255 in a few pixels. auto is fast where it is installed: Linux on x86-64, macOS on Apple silicon. Answers "
-        "name it in models_used, as prepare, so two machines with two resizers give two signatures.",
+        description="Library that resizes frames to a branch's size, in all families but detection (its letterbox "
+        "always uses OpenCV). fast is cykooz-resizer, which takes about a fifth of Pillow's time; in a few pixels the "
+        "two differ by one of 255 levels. auto is fast if it is installed (Linux on x86-64, macOS on Apple silicon), "
+        "else Pillow. Answers name the library in models_used, as prepare, so machines with different resizers give "
+        "different signatures.",
     )
     scaled_jpeg: bool = Field(
         False,
@@ -189,7 +190,7 @@ class Settings(BaseSettings):
         5.0,
         ge=0,
         description="Seconds between the embedded engine's checks for new, changed and removed files in the "
-        "repository; 0 disables them. (Triton is polled every second.)",
+        "repository; 0 disables them. (Triton is polled twice per second.)",
     )
     reload_longest_s: float = Field(
         60.0,
@@ -355,8 +356,8 @@ class Settings(BaseSettings):
     )
     allowed_networks: Annotated[str, AfterValidator(_networks)] = Field(
         "",
-        description="Networks and addresses, separated by commas, that the gateway may call at a caller's request "
-        "although they are private, loopback, link-local or otherwise special.",
+        description="Private, loopback, link-local and other special addresses and networks that the gateway may call "
+        "at a caller's request, separated by commas; empty: only addresses on the Internet.",
     )
     host: str = Field(
         "127.0.0.1",
@@ -456,17 +457,21 @@ class Settings(BaseSettings):
     def _together(self) -> Self:
         """Check combinations of settings that are valid one by one."""
         if self.engine == "embedded" and self.repository is None:
-            raise ValueError("GATEWAY_REPOSITORY: the embedded engine needs it; or GATEWAY_ENGINE=triton")
+            raise ValueError(
+                "GATEWAY_REPOSITORY: the embedded engine needs it; set it, or set GATEWAY_ENGINE=triton"
+            )
         if self.triton_grpc_port is not None and not self.triton_url.startswith("http://"):
             raise ValueError(
-                "GATEWAY_TRITON_GRPC_PORT: goes with a GATEWAY_TRITON_URL that begins with http://; "
-                "else the port stands in GATEWAY_TRITON_URL"
+                "GATEWAY_TRITON_GRPC_PORT: needs a GATEWAY_TRITON_URL that begins with http://; "
+                "in other addresses, give the port in GATEWAY_TRITON_URL itself"
             )
         if self.webhook_hosts and self.webhook_secret is None:
-            raise ValueError("GATEWAY_WEBHOOK_SECRET: webhooks are signed; GATEWAY_WEBHOOK_HOSTS needs it")
+            raise ValueError(
+                "GATEWAY_WEBHOOK_SECRET: GATEWAY_WEBHOOK_HOSTS needs it, because webhooks are signed"
+            )
         _tls_together(self)
         if self.operate_port is not None and self.operate_port == self.port:
-            raise ValueError("GATEWAY_OPERATE_PORT: is another port than GATEWAY_PORT")
+            raise ValueError("GATEWAY_OPERATE_PORT: must be another port than GATEWAY_PORT")
         return self
 
 

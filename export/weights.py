@@ -81,7 +81,7 @@ def pretrained(url: str, folder: Path, *, online: bool = True) -> Weights:
     path = folder / url.rsplit("/", 1)[-1]
     if not path.is_file():
         if not online:
-            raise ExportError(f"{url} wasn't asked for: its host has failed before")
+            raise ExportError(f"{url} was not downloaded, because its host has failed before")
         _download(url, path)
     return Weights("pretrained", Source(path.name, sha256(path)), path)
 
@@ -95,7 +95,7 @@ def hub_pretrained(base: str, place: Path, name: str, *, online: bool = True) ->
     with suppress(ExportError):
         return hub_folder(place, name, "pretrained")
     if not online:
-        raise ExportError(f"{base} wasn't asked for: its host has failed before")
+        raise ExportError(f"{base} was not downloaded, because its host has failed before")
     _download(f"{base}/{HUB_CONFIG}", place / name / HUB_CONFIG)
     first, second = HUB_WEIGHTS
     try:

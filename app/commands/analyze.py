@@ -129,11 +129,11 @@ class _Analyzer:
         try:
             with _locked(output) as mine:
                 if not mine:
-                    return Outcome("busy", *said, detail="another process is at it")
+                    return Outcome("busy", *said, detail="another process analyses it")
                 status, manifest, made = self._run(video, output)
         except Cancelled:
             return Outcome(
-                "interrupted", *said, detail="what is done is kept; run the command again to go on"
+                "interrupted", *said, detail="the results so far are kept; run the command again to resume"
             )
         except Unusable:
             raise
@@ -143,7 +143,7 @@ class _Analyzer:
         fault = manifest["fault"]
         detail = None if fault is None else f"{fault['code']}: {fault['detail']}"
         if made:
-            said_made = f"made {', '.join(made)} of what was done before"
+            said_made = f"made {', '.join(made)} from the results of an earlier run"
             detail = said_made if detail is None else f"{detail}; {said_made}"
         seconds = round(time.monotonic() - started, 3)
         return Outcome(status, *said, manifest["frames"]["sampled"], seconds, detail)

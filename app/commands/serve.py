@@ -164,7 +164,7 @@ def _writable(folders: Sequence[Path]) -> Path:
     tried = ", ".join(map(str, folders))
     raise RuntimeError(
         f"GATEWAY_WORKERS: several workers share their metrics in a folder, and {tried} can't be written; "
-        "PROMETHEUS_MULTIPROC_DIR names another one"
+        "name a folder that can be written in PROMETHEUS_MULTIPROC_DIR"
     )
 
 

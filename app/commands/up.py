@@ -159,7 +159,7 @@ def _build(folder: Path, weights: str | None, variant: str, catalogue: Catalogue
             if found is None:
                 if weights is None and (source := _checkpoint_to_name(wanted, places)):
                     return _refuse(
-                        f"a model is missing or damaged beside others that were built from {source}: name that file "
+                        f"a model is missing or damaged, and the other models were built from {source}: name that file "
                         "with --weights PATH, or another folder with --models",
                         FAILED,
                     )

@@ -134,7 +134,9 @@ def distinct(keys: Iterable[ApiKey]) -> tuple[ApiKey, ...]:
 
 def _key(words: list[str]) -> ApiKey:
     if any(word.startswith(PREFIX) for word in words):
-        raise ValueError("this is a key; write down its hash, which `gateway keys new` prints with it")
+        raise ValueError(
+            "this is a key; write its entry, with the hash, which `gateway keys new` prints below the key"
+        )
     if not _NAME.fullmatch(words[0]):
         raise ValueError("the first word is a name: lower-case letters, digits, and . _ - inside")
     written = _DIGEST.fullmatch(words[1]) if len(words) > 1 else None
@@ -177,7 +179,7 @@ def rate_of(per_s: str | None, burst: str | None) -> Rate | None:
         rate = float(per_s)
         size = int(burst) if burst is not None else max(1, math.ceil(rate))
     except (ValueError, OverflowError):
-        raise ValueError("rate= is a number of requests a second, burst= a whole number") from None
+        raise ValueError("rate= is a number of requests per second, burst= a whole number") from None
     if not 0 < rate < math.inf or size < 1:
         raise ValueError("rate= is over 0 and burst= at least 1")
     return Rate(rate, size)
@@ -320,7 +322,7 @@ class Access:
         if key.rate is not None and (wait := self._buckets.take(key.name, key.rate)) > 0:
             self._observe(key.name, "rate_limited")
             raise RateLimited(
-                f"the API key {key.name} may send {key.rate.per_s:g} requests a second "
+                f"the API key {key.name} may send {key.rate.per_s:g} requests per second "
                 f"({key.rate.burst} at once)",
                 retry_after=wait,
             )

@@ -72,7 +72,7 @@ def rgb_bytes(rgb: NDArray[np.uint8], *, jpeg: bool = False) -> bytes:
 
 def _jpeg(pixels: NDArray[Any]) -> bytes:
     if max(pixels.shape[:2]) > _LONGEST_JPEG:
-        raise InvalidParameter(f"a JPEG has at most {_LONGEST_JPEG} pixels a side; ask for image/png")
+        raise InvalidParameter(f"a side of a JPEG has at most {_LONGEST_JPEG} pixels; ask for image/png")
     done, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
     if not done:
         raise InferenceFailed("the answer can't be written as JPEG")

@@ -134,8 +134,8 @@ class TextPipeline:
         named = image or STANDARD
         if not self.router.catalogue["clip_text"].named(named):
             raise InvalidParameter(
-                f"no prompts for the image variant {named}: clip_text has no variant of this name, and embeddings "
-                "of two variants can't be compared"
+                f"prompts for the image variant {named} need the variant of clip_text of the same name, and there is "
+                "none; embeddings of different variants can't be compared"
             )
         return named
 

@@ -61,7 +61,7 @@ class SessionCall:
         """
         given = len(self.timestamps or ())
         if given != frames and not (given == 0 and frames == 1):
-            raise InvalidParameter(f"timestamp: {given} for {frames} files; a session needs one a file")
+            raise InvalidParameter(f"timestamp: {given} for {frames} files; a session needs one per file")
 
 
 class Session:

@@ -72,8 +72,8 @@ class Sessions:
         """
         if self._store is None:
             raise SessionsUnavailable(
-                "this service runs several workers, and each would have sessions of its own: "
-                "set GATEWAY_SESSION_STORE"
+                "this service runs several workers, and they can share sessions only in Redis; "
+                "GATEWAY_SESSION_STORE is memory"
             )
         return self._store
 
@@ -169,7 +169,9 @@ class Sessions:
             raise _not_found(session_id)
         if len(found) > 1:
             names = ", ".join(sorted(owner or "nobody" for owner in found))
-            raise InvalidParameter(f"several have a session {session_id}: {names}; say which with owner=")
+            raise InvalidParameter(
+                f"several API keys have a session {session_id}: {names}; choose one with owner="
+            )
         return next(iter(found.items()))
 
     def close(self) -> None:

@@ -89,7 +89,7 @@ class RedisStore:
         except redis.RedisError as error:
             raise SessionsUnavailable(
                 f"{self.name}: {error}",
-                hint="The service's operator finds its Redis under GATEWAY_SESSION_STORE; frames without a "
-                "session are served meanwhile.",
+                hint="Retry, or send frames without a session, which are still served. Tell the operator to check the "
+                "Redis that GATEWAY_SESSION_STORE names.",
                 retry_after=1,
             ) from error

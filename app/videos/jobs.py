@@ -157,7 +157,9 @@ class VideoJobs:
         if nbytes > most:
             raise PayloadTooLarge(f"the video has more than {most} bytes")
         if self._index.input_bytes() + self._files.incoming_bytes() + nbytes > most:
-            raise Overloaded(f"the videos that wait have {most} bytes together", retry_after=60)
+            raise Overloaded(
+                f"videos that wait, run or are being uploaded may have {most} bytes together", retry_after=60
+            )
 
     def submit(
         self,
@@ -184,7 +186,7 @@ class VideoJobs:
         finally:
             self._submitting.discard(job.id)
         if not taken:
-            raise Overloaded(f"{self._options.most_waiting} videos wait already", retry_after=60)
+            raise Overloaded(f"{self._options.most_waiting} videos are already waiting", retry_after=60)
         self._runner.wake()
         return job
 

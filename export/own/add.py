@@ -87,14 +87,14 @@ def _file(request: Request) -> Path:
     """The catalogue's file of this name, which isn't there yet."""
     if request.catalogue.exists() and not request.catalogue.is_dir():
         raise ExportError(
-            f"{request.catalogue} is a file; models are added to a folder, a file each: GATEWAY_CATALOGUE names one"
+            f"{request.catalogue} is a file, but each model gets a file of its own: set GATEWAY_CATALOGUE to a folder"
         )
     file = request.catalogue / f"{request.name}.toml"
     if file.exists() and not entry.is_ours(file):
         raise ExportError(f"{file} was written by hand; take another name")
     if file.exists() and not request.replace:
         raise ExportError(
-            f"{request.name} is there already ({file}): --replace, or `gateway models remove` it first"
+            f"{request.name} exists already ({file}): use --replace, or run `gateway models remove` first"
         )
     return file
 

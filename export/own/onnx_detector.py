@@ -217,7 +217,7 @@ def _compare(spec: ModelSpec, expected: Array, found: Sequence[Array]) -> None:
         raise ExportError(f"{spec.name}: it answers numbers that aren't finite")
     difference = np.abs(answer - expected)
     if difference[:, :4].max() > BOX_TOLERANCE_PX or difference[:, 4:].max() > SCORE_TOLERANCE:
-        raise ExportError(f"{spec.name}: made fixed it answers otherwise than the file does")
+        raise ExportError(f"{spec.name}: with fixed axes, it answers differently from the original file")
     scores = np.concatenate([one[:, 4:] for one in found])
     if scores.min() < 0 or scores.max() > 1:
         raise ExportError(

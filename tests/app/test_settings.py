@@ -44,7 +44,7 @@ def gateway(*arguments: str, **variables: str) -> subprocess.CompletedProcess[st
         ("TRITON_URL", "https://host", "https:// is not offered"),
         ("TRITON_GRPC_PORT", "9001", "GATEWAY_TRITON_URL that begins with http://"),
         ("SESSION_STORE", "sql://hidden", "redis:// or rediss://"),
-        ("API_KEYS", "north gw_hidden", "write down its hash"),
+        ("API_KEYS", "north gw_hidden", "write its entry, with the hash"),
         ("API_KEYS_FILE", "/nowhere", "No such file"),
         ("TRUSTED_PROXIES", "proxy.example", "addresses and networks"),
         ("CORS_ORIGINS", "https://app.example/", "a list of origins"),

@@ -46,7 +46,7 @@ _ERRORS = {
     422: "validation_failed",
     429: "overloaded, rate_limit_exceeded; Retry-After says when to retry",
     502: "inference_failed",
-    503: "triton_unavailable, model_not_ready, weights_missing, and others as of the other routes",
+    503: "triton_unavailable, model_not_ready, weights_missing, and the other codes that the other routes answer",
     504: "deadline_exceeded",
 }
 _TEXT_OR_PICTURE = {

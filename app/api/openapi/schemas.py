@@ -49,7 +49,9 @@ class Problem(BaseModel):
 
 
 class PassedOver(Schema):
-    """A preferred branch that didn't serve, and why; with `fallback` also one that failed on this frame."""
+    """A branch that the routing preferred but that didn't serve, and why. With `fallback`, it may also be a branch that
+    failed on this frame.
+    """
 
     branch: str
     reason: str = Field(examples=["out of memory"])
@@ -75,8 +77,8 @@ class ResizedBy(Schema):
     filter: str = Field(examples=["bicubic, antialiased"])
     scaled_decode: str | None = Field(
         None,
-        description="The library that decodes large JPEGs at a fraction of their size (GATEWAY_SCALED_JPEG); absent: "
-        "pictures are decoded whole.",
+        description="The library that decodes large JPEGs at a fraction of their size (GATEWAY_SCALED_JPEG); absent if "
+        "pictures are decoded at their full size.",
     )
 
 
@@ -93,7 +95,8 @@ class ModelUsed(Schema):
     device: str = Field(examples=["cuda:0", "cpu"])
     preprocess_digest: str | None = None
     prepare: ResizedBy | None = Field(
-        None, description="What resized its input; a model that takes no frames has no such key."
+        None,
+        description="The library that resized the model's input; absent for a model that takes no frames.",
     )
 
 

@@ -34,9 +34,9 @@ class SamplingQuery(BaseModel):
     )
     provenance: Literal["every", "change"] = Field(
         "every",
-        description="Videos: `every` line has its provenance (`branch`, `resolved_model_mapping`, `models_used`, "
-        "`model_signature`, `degraded`, `warnings`); or only the first line, and each one where it differs from the "
-        "line before (`change`).",
+        description="Videos: lines that have the provenance (`branch`, `resolved_model_mapping`, `models_used`, "
+        "`model_signature`, `degraded`, `warnings`). `every`: all lines. `change`: the first line, and each line whose "
+        "provenance differs from that of the line before.",
     )
 
     def sampling(self) -> Sampling:

@@ -28,9 +28,9 @@ class TrackQuery(BaseModel):
 
     session: str | None = Field(
         None,
-        description="Continue the tracker of this session, or start it. The name has up to 128 letters, digits and "
-        ". _ : - Each detection then has a `track_id`. Other parameters must stay as in the session's "
-        "first request.",
+        description="Name of a tracking session: up to 128 letters, digits and the characters . _ : - The first "
+        "request starts the session, and further requests continue its tracks. Each detection then has a "
+        "`track_id`. The other parameters must stay the same in all requests of a session.",
         examples=["cam1"],
     )
     timestamp: list[str] = Field(

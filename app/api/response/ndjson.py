@@ -115,7 +115,7 @@ def _slot(gateway: Gateway) -> Iterator[None]:
     """
     if not gateway.decoders.acquire(blocking=False):
         most = gateway.settings.video_decoders
-        raise Overloaded(f"{most} videos are being streamed, which is as many as there may be", retry_after=5)
+        raise Overloaded(f"{most} videos are being streamed, which is the limit", retry_after=5)
     gateway.metrics.video_streams.inc()
     try:
         yield

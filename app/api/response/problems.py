@@ -55,7 +55,7 @@ STATUS: Mapping[type[errors.GatewayError], int] = {
 }
 # Errors of the operating system that pass, wherever they are met: no descriptors, no memory, no room on a disk.
 _SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT}
-_SHORT = "the service is out of file descriptors, memory or room on its disk"
+_SHORT = "the service has run out of file descriptors, memory or disk space"
 _HTTP = {
     400: ("invalid_request", "The request breaks HTTP", "Send requests as RFC 9112 defines them."),
     404: ("not_found", "No such path", "GET /docs lists the paths."),

@@ -44,7 +44,7 @@ _TYPES = {".npz": "application/zip", ".json": JSON, ".parquet": _PARQUET, ".mp4"
 _LOOK_S = 0.3
 _NAME_BYTES = 1000
 _SEND_A_VIDEO = (
-    "Send one complete MP4, MOV, Matroska, WebM or AVI file; what it is, its bytes decide, not its name."
+    "Send one complete MP4, MOV, Matroska, WebM or AVI file; the type is detected from the content."
 )
 
 
@@ -194,7 +194,7 @@ def _profile(upload: Upload, query: VideoQuery, gateway: Gateway) -> Profile:
     settings = gateway.settings
     text = _text(upload, "profile", profile_documents.MAX_BYTES)
     if text is not None and query.profile is not None:
-        raise InvalidParameter("the profile stands in the query and in the form")
+        raise InvalidParameter("profile: given in the query and in the form; send it once")
     asked = text if text is not None else query.profile
     if not asked:
         known = ", ".join(profile_documents.names(settings.profiles_folder)) or "none"

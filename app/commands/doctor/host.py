@@ -47,7 +47,7 @@ def gateway(url: str, headers: dict[str, str], cacert: Path | None) -> Iterator[
     try:
         http = Http(url, _TIMEOUT_S, headers, cacert)
     except (ValueError, OSError) as error:
-        yield Row("gateway", url, "failed", str(error), "an address is such as http://127.0.0.1:8080")
+        yield Row("gateway", url, "failed", str(error), "give an address such as http://127.0.0.1:8080")
         return
     with contextlib.closing(http):
         for path, todo in (

@@ -78,7 +78,7 @@ def _family(family: Family, ready: Mapping[str, Readiness], variant: str | None)
 
 def _weights(folder: Path, branch: Branch, book: WeightsBook, *, quick: bool) -> Row:
     noted = book.lookup(branch.weights_model)
-    said = f"{noted.kind}, {noted.digest[:19]}…" if noted.digest != "unknown" else "no digest was noted"
+    said = f"{noted.kind}, {noted.digest[:19]}…" if noted.digest != "unknown" else "no digest is recorded"
     if noted.digest == "unknown":
         return Row(
             "weights",
@@ -93,7 +93,7 @@ def _weights(folder: Path, branch: Branch, book: WeightsBook, *, quick: bool) ->
                 "weights",
                 branch.name,
                 "failed",
-                f"{said}: the files are others than those noted",
+                f"{said}: the files don't have the recorded digest",
                 "build it again",
             )
     except OSError as error:

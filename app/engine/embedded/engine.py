@@ -40,7 +40,7 @@ from routing.catalogue import Branch, Catalogue
 from routing.policy import Readiness
 
 _log = logging.getLogger(__name__)
-_LEFT_OUT = "not among the models that are loaded (GATEWAY_MODELS says which are)"
+_LEFT_OUT = "not among the models that are loaded (set by GATEWAY_MODELS)"
 _CLOSE_S = 1.0  # longest wait in `close` for work that can't be interrupted
 _RUN_S = 60.0  # of the run that ends a quarantine, where no time of a first run is set
 
@@ -336,7 +336,9 @@ class EmbeddedEngine:
             if old is None or readiness is Readiness.READY or readiness in NOT_THERE:
                 self._set(*candidate.states.values())
             else:
-                still = f"its files have changed and can't be served, so what was loaded before is: {reason}"
+                still = (
+                    f"its new files can't be served, so the model of the earlier files still serves: {reason}"
+                )
                 self._set(replace(self._states[branch.name], reason=still))
                 _log.warning("%s: %s", branch.name, still)
             if readiness in NOT_THERE and self._pools.pop(branch.name, None) is not None:

@@ -95,8 +95,8 @@ class Reloader:
         except NoModelControl as error:
             _log.log(
                 logging.INFO if self._warned else logging.WARNING,
-                "a branch that ran out of memory can't be reloaded: %s; it is only run again after a pause, "
-                "which explicit model control (tritonserver --model-control-mode=explicit) would recover",
+                "a branch that ran out of memory can't be reloaded: %s; it is only run again after a pause. To let the "
+                "gateway reload it, start Triton with --model-control-mode=explicit",
                 error,
             )
             self._warned = True

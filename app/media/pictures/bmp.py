@@ -71,7 +71,7 @@ def read(data: bytes) -> Bmp:
         compression = _BITFIELDS
     if depth not in _DEPTHS.get(compression, ()):
         kind = BMP_COMPRESSIONS.get(compression, f"a BMP picture with {depth} bits per pixel")
-        raise UnsupportedMediaType(f"the content is {kind}, which is not served")
+        raise UnsupportedMediaType(f"the content is {kind}, which is not supported")
     masks, palette_at = _masks(data, size, depth, compression)
     return _layout(data, (width, height, depth, compression), colours, masks, palette_at)
 

@@ -261,4 +261,4 @@ def _refusal(header: Jpeg) -> Exception:
         kind = f"a JPEG picture with {header.precision} bits per sample"
     if kind is None:
         return damaged("JPEG", "it can't be decoded")
-    return UnsupportedMediaType(f"the content is {kind}, which is not served")
+    return UnsupportedMediaType(f"the content is {kind}, which is not supported")

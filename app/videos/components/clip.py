@@ -41,7 +41,7 @@ class ClipConfig:
         for name, prompts in self.prompts.items():
             if not _SET_NAME.fullmatch(name):
                 raise ValueError(
-                    f"{name[:64]!r} is no name of a prompt set: a letter, then letters, digits, _"
+                    f"{name[:64]!r} is no name of a prompt set; use a-z, 0-9 and _, and begin with a letter"
                 )
             if not prompts:
                 raise ValueError(f"the prompt set {name} is empty")

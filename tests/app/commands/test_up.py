@@ -70,7 +70,7 @@ def test_the_starter_is_built_once_and_again_when_a_file_is_damaged(
     model.unlink()
     code, output, errors = up(capsys)
     assert code == 1
-    assert "beside others that were built from mine.pt: name that file with --weights PATH" in errors
+    assert "the other models were built from mine.pt: name that file with --weights PATH" in errors
     assert "exported" not in output
 
 

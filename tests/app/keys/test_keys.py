@@ -56,7 +56,7 @@ def test_an_entry_says_all_that_a_key_may_do() -> None:
         (_line("a", "b", "scopes="), "one or more of infer, operate"),
         (_line("a", "b", "scopes=infer,infer"), "one or more of infer, operate"),
         (_line("a", "b", "rate=0"), "over 0"),
-        (_line("a", "b", "rate=inf"), "a number of requests a second"),
+        (_line("a", "b", "rate=inf"), "a number of requests per second"),
         (_line("a", "b", "rate=nan"), "rate="),
         (_line("a", "b", "rate=1 burst=0"), "at least 1"),
         (_line("a", "b", "burst=5"), "goes with rate="),
@@ -154,7 +154,7 @@ def test_a_scope_is_needed_and_costs_nothing_where_it_lacks() -> None:
         with pytest.raises(Forbidden, match="lacks the scope operate"):
             allowed.admit(b"gw_one", frozenset({"operate"}))
     assert allowed.admit(b"gw_one", INFER).name == "north"
-    with pytest.raises(RateLimited, match="1 requests a second") as caught:
+    with pytest.raises(RateLimited, match="1 requests per second") as caught:
         allowed.admit(b"gw_one", INFER)
     assert caught.value.retry_after == pytest.approx(1)
 

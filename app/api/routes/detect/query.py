@@ -46,7 +46,10 @@ class DetectQuery(FrameQuery, TrackQuery, SamplingQuery):
         if self.session is not None or video:
             what = "a video" if video else "a session"
             raise InvalidParameter(
-                f"variant: {what} has one, because tracks of two models don't mix; ask again for each"
+                f"variant: {what} uses one variant, because its tracks come from one model; "
+                "send one request per variant"
             )
         if form != JSON:
-            raise InvalidParameter(f"variant: several are answered as {JSON}; ask for each picture by itself")
+            raise InvalidParameter(
+                f"variant: several variants are answered only as {JSON}; for other forms, send one request per variant"
+            )

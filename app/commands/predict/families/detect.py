@@ -59,7 +59,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--fps", type=positive, help="take at most this many frames per second of a video")
     parser.add_argument(
         "--provenance", choices=("every", "change"),
-        help="videos: lines with branch and models: every one (default), or the first and each change",
+        help="videos: write branch and models on every line of --json (default), or only on the first line and on "
+        "lines where they change",
     )  # fmt: skip
 
 
