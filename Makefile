@@ -3,6 +3,7 @@
 PYTHON ?= python3
 SET ?= starter
 WEIGHTS ?= auto
+PRECISION ?= fp32
 TRITON_ARGS ?=
 STACK_ARGS ?=
 SMOKE_ARGS ?=
@@ -114,6 +115,7 @@ help: ## this list
 ## Use it
 
 OTHER_FAMILIES = !detect
+IN_PRECISION = --precision '$(PRECISION)' --catalogue "$${GATEWAY_CATALOGUE:-catalogue}"
 STARTER = $(foreach size,320 640 960,triton/models/yolo11n_$(size)/1/weights.json)
 
 run: .venv/.serve ## install, build the starter models and serve them on the embedded engine
@@ -127,13 +129,13 @@ serve: .venv/.serve ## serve the models that are built (`run` without the build)
 	@GATEWAY_VARIANT=$${GATEWAY_VARIANT:-n} exec .venv/bin/gateway serve
 
 # YOLO11 is made without PyTorch. The other families need it, and the starter set has none of them.
-models: .venv/.serve ## SET=starter|baseline|all WEIGHTS=auto|pretrained|random|DIR: build models into triton/models
+models: .venv/.serve ## SET=starter|baseline|all WEIGHTS=auto|pretrained|random|DIR PRECISION=fp32|fp16: build models into triton/models
 	$(SAY) 'models: SET=$(SET) WEIGHTS=$(WEIGHTS), YOLO11'
-	@.venv/bin/python -P -m export models --set '$(SET)' --weights '$(WEIGHTS)' --families detect
+	@.venv/bin/python -P -m export models --set '$(SET)' --weights '$(WEIGHTS)' --families detect $(IN_PRECISION)
 ifneq ($(SET),starter)
 	@$(MAKE) --no-print-directory .venv-export/.complete
 	$(SAY) 'models: SET=$(SET) WEIGHTS=$(WEIGHTS), the other families'
-	@.venv-export/bin/python -P -m export models --set '$(SET)' --weights '$(WEIGHTS)' --families '$(OTHER_FAMILIES)'
+	@.venv-export/bin/python -P -m export models --set '$(SET)' --weights '$(WEIGHTS)' --families '$(OTHER_FAMILIES)' $(IN_PRECISION)
 endif
 
 repository: .venv/.dev ## write every config.pbtxt and preprocess graph from routing/branches.toml

@@ -278,7 +278,7 @@ def create_app(
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         await anyio.sleep(0)  # it imports a part of itself at its first use: now, while there are descriptors
-        catalogue = overlay.load(settings.own_catalogue, catalogue_path)
+        catalogue = overlay.load(settings.own_catalogue, catalogue_path, settings.precision)
         store = create_session_store(settings, metrics)
         engine = await asyncio.to_thread(engine_factory, settings, catalogue)
         drain = Drain(settings.drain_s)

@@ -169,6 +169,11 @@ class Settings(BaseSettings):
         description="Variant that serves requests that name none (for detection n s m l x, or one of your own). "
         "Separate variants of different families by commas. Unset: the catalogue's default (x).",
     )
+    precision: Literal["fp32", "fp16"] = Field(
+        "fp32",
+        description="Precision of the branches that routing chooses, where a branch has both. Callers may name either. "
+        "`make models PRECISION=fp16` builds FP16 branches, see docs/models.md; branches without one serve in FP32.",
+    )
     require_ready: str = Field(
         "",
         description="Branches that must be READY before /readyz answers 200: patterns, separated by commas. "

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import get_args
 
 try:
     from export import artifacts, build, plan, repository
@@ -59,6 +60,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="detect,depth",
         help="only these of the set, or with !detect all but that one; detect needs no PyTorch",
     )
+    models.add_argument(
+        "--precision",
+        choices=get_args(catalogue.Precision),
+        default="fp32",
+        help="fp16 makes the FP32 models as well, which it converts, and names the FP16 branches in the catalogue",
+    )
+    models.add_argument(
+        "--catalogue", type=Path, default=Path("catalogue"), metavar="DIR", help="your own catalogue"
+    )
     models.set_defaults(run=_models)
     configs = commands.add_parser("repository", help="write every config.pbtxt and the preprocess graphs")
     configs.add_argument("--check", action="store_true", help="write nothing; fail if a config.pbtxt drifted")
@@ -101,7 +111,12 @@ def _models(options: argparse.Namespace) -> int:
     with _alone(_places(options)) as places:
         # The committed repository has them; another one could serve nothing without.
         repository.write_configs(repository.configs(known), places.repository)
-        return 1 if build.models(known, wanted, options.weights, places) else 0
+        failed = build.models(known, wanted, options.weights, places)
+        if options.precision == "fp16":
+            from export import half_models  # noqa: PLC0415  # needs ONNX Runtime, which configurations do without
+
+            failed += half_models.models(wanted, places, options.catalogue)
+        return 1 if failed else 0
 
 
 def _repository(options: argparse.Namespace) -> int:

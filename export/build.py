@@ -47,7 +47,7 @@ def preprocess_graphs(catalogue: Catalogue, places: Places, families: Iterable[s
 
 
 def _preprocess_models(catalogue: Catalogue, families: Iterable[str]) -> Iterator[tuple[ModelSpec, Prepare]]:
-    for branch in (branch for family in families for branch in catalogue[family].with_twins):
+    for branch in (branch for family in families for branch in catalogue[family].every_branch):
         for spec in branch.models:
             if spec.kind == "preprocess" and branch.prepare is not None:
                 yield spec, branch.prepare

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 
 from export import sharing
 from export.artifacts import MODEL_FILE, digest, link, sha256, write_atomic, write_if_changed
+from routing.catalogue import Precision
 
 SCHEMA_VERSION = 1
 WEIGHTS_FILE = "weights.json"
@@ -39,6 +40,7 @@ class Provenance:
     weights: WeightsKind
     source: Source
     exporter: Mapping[str, str | int]
+    precision: Precision = "fp32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,7 @@ def _document(record: Record, labels: Sequence[str]) -> dict[str, Any]:
         "weights": record.provenance.weights,
         "source": asdict(record.provenance.source),
         "engine": "onnx",
-        "precision": "fp32",
+        "precision": record.provenance.precision,
         "exporter": dict(record.provenance.exporter),
     }
     return {**document, "labels": list(labels)} if labels else document
@@ -132,7 +134,8 @@ def _document(record: Record, labels: Sequence[str]) -> dict[str, Any]:
 def _parse(document: Mapping[str, Any]) -> Record:
     if document["schema_version"] != SCHEMA_VERSION or document["weights"] not in get_args(WeightsKind):
         raise ValueError("not a weights.json of this version")
-    provenance = Provenance(document["weights"], Source(**document["source"]), dict(document["exporter"]))
+    source, exporter = Source(**document["source"]), dict(document["exporter"])
+    provenance = Provenance(document["weights"], source, exporter, document.get("precision", "fp32"))
     return Record(document["model"], document["digest"], dict(document["files"]), provenance)
 
 

@@ -25,6 +25,7 @@ STANDARD = "standard"
 INTERPOLATIONS = ("linear", "bicubic")
 Fit = Literal["letterbox", "stretch", "crop"]
 ModelKind = Literal["ensemble", "preprocess", "onnx"]
+Precision = Literal["fp32", "fp16"]
 
 
 class CatalogueError(ValueError):
@@ -97,6 +98,10 @@ class Branch:
 
     `labels` are the class names of its variant, in the order of its output; `prepare` and `min_short_side` as for the
     family. `own`: a user's catalogue has it, ours doesn't.
+
+    `precision` is that of the weights: FP16 branches take and give the same tensors as FP32 ones. `alternate` is the
+    same branch in the other precision, if both are in the catalogue; it serves callers who name it. `alternate_of` is
+    the name of the branch whose alternate this is.
     """
 
     name: str
@@ -117,6 +122,9 @@ class Branch:
     prepare: Prepare | None = None
     min_short_side: int | None = None
     own: bool = False
+    precision: Precision = "fp32"
+    alternate: Branch | None = None
+    alternate_of: str | None = None
 
     @property
     def weights_model(self) -> str:
@@ -177,14 +185,19 @@ class Family:
         """Branches of one variant, ascending by size."""
         return tuple(branch for branch in self.branches if branch.variant == variant)
 
+    def ladder(self, branch: Branch) -> tuple[Branch, ...]:
+        """Branches of the variant of `branch`, ascending by size, in its precision as far as they exist in it."""
+        usual = self.of_variant(branch.variant)
+        return usual if branch.alternate_of is None else tuple(one.alternate or one for one in usual)
+
     @property
-    def with_twins(self) -> tuple[Branch, ...]:
-        """All branches, each twin after its branch."""
-        return with_twins(self.branches)
+    def every_branch(self) -> tuple[Branch, ...]:
+        """All branches that have a name, see `nameable`."""
+        return nameable(self.branches)
 
     def branch(self, name: str) -> Branch | None:
-        """By name; twins have names, too."""
-        return next((branch for branch in self.with_twins if branch.name == name), None)
+        """By name; twins and alternates have names, too."""
+        return next((branch for branch in self.every_branch if branch.name == name), None)
 
 
 def variants_in(text: str | None) -> list[str]:
@@ -195,6 +208,12 @@ def variants_in(text: str | None) -> list[str]:
 def with_twins(branches: Iterable[Branch]) -> tuple[Branch, ...]:
     """Branches, each followed by its twin if it has one."""
     return tuple(twin for branch in branches for twin in (branch, branch.compact) if twin is not None)
+
+
+def nameable(branches: Iterable[Branch]) -> tuple[Branch, ...]:
+    """Branches that callers may name: each with its twin, then its alternate with its twin."""
+    pairs = ((branch, branch.alternate) for branch in branches)
+    return with_twins(branch for pair in pairs for branch in pair if branch is not None)
 
 
 @dataclass(frozen=True)
@@ -208,8 +227,8 @@ class Catalogue:
 
     @cached_property
     def branches(self) -> Mapping[str, Branch]:
-        """Every branch and twin, by name."""
-        return MappingProxyType({b.name: b for family in self.families.values() for b in family.with_twins})
+        """Every branch, twin and alternate, by name."""
+        return MappingProxyType({b.name: b for family in self.families.values() for b in family.every_branch})
 
     @cached_property
     def models(self) -> Mapping[str, ModelSpec]:
@@ -536,6 +555,9 @@ def own_models(family: Family) -> Iterator[str]:
     yield from (model.name for branch in family.branches for model in branch.models)
     yield from (twin.name for twin in twins)
     yield from (spec.name for spec in {twin.models[1] for twin in twins})
+    for other in (branch.alternate for branch in family.branches if branch.alternate is not None):
+        yield from (model.name for model in other.models if model.kind != "preprocess")
+        yield from (() if other.compact is None else (other.compact.name,))
 
 
 def check_family(family: Family) -> None:

@@ -24,6 +24,7 @@ from routing.catalogue import (
     CatalogueError,
     Family,
     ModelSpec,
+    Precision,
     assemble,
     branch_of,
     check_labels,
@@ -33,13 +34,16 @@ from routing.catalogue import (
     prepare_of,
     read_labels,
 )
+from routing.precision import convertible, preferring, with_fp16
 
 SCHEMA_VERSION = 1
 LAYOUTS: Mapping[str, tuple[str, tuple[int | str, ...]]] = {
     "FP32 NCHW": ("FP32", (1, 3, "S", "S")),
     "UINT8 NHWC": ("UINT8", (1, "S", "S", 3)),
 }
-_TOP_KEYS: Mapping[str, type] = {"schema_version": int, "variant": list, "default": dict, "leave_out": dict}
+_TOP_KEYS: Mapping[str, type] = {
+    "schema_version": int, "variant": list, "default": dict, "precision": dict, "leave_out": dict,
+}  # fmt: skip
 _VARIANT_KEYS: Mapping[str, type] = {
     "family": str, "name": str, "replace": bool, "labels": object, "dimension": int, "min_short_side": int,
     "prepare": dict, "layout": str, "inputs": list, "output": str, "branch": list,
@@ -48,6 +52,7 @@ _BRANCH_KEYS: Mapping[str, type] = {
     "name": str, "preprocess": str, "tier": str, "size": int, "max_side": int, "model_size": int, "required": bool,
     "when_ready": bool, "layout": str, "inputs": list, "output": str,
 }  # fmt: skip
+_PRECISION_KEYS: Mapping[str, type] = {"fp16": list}
 _LEAVE_OUT_KEYS: Mapping[str, type] = {"families": list, "variants": list, "branches": list}
 _MAPPING_KEYS = ("layout", "inputs", "output")
 # Ladders of one, two and three sizes.
@@ -60,17 +65,18 @@ _KEY = re.compile(r"""\s*["']?([A-Za-z0-9_-]+)["']?\s*[=.]""")
 Place = tuple[str | int, ...]
 
 
-def load(own: Path | None, path: Path = CATALOGUE_PATH) -> Catalogue:
+def load(own: Path | None, path: Path = CATALOGUE_PATH, precision: Precision = "fp32") -> Catalogue:
     """Our catalogue with a user's own over it.
 
     Args:
         own: a TOML file, or a folder of them; None: ours alone.
         path: of ours.
+        precision: the one that routing prefers.
 
     Raises:
         CatalogueError: one makes no sense; the message names the file and the line.
     """
-    return with_sources(() if own is None else read(own), path)
+    return preferring(with_sources(() if own is None else read(own), path), precision)
 
 
 def with_sources(sources: Sequence[Source], path: Path = CATALOGUE_PATH) -> Catalogue:
@@ -236,6 +242,10 @@ def merge(catalogue: Catalogue, ours: Mapping[str, Any], sources: Sequence[Sourc
             with source.located("default", family):
                 merging.prefer(family, variant)
     for source in sources:
+        with source.located("precision"):
+            check_table(table := source.document.get("precision", {}), _PRECISION_KEYS, "precision")
+            merging.in_fp16(table.get("fp16", ()))
+    for source in sources:
         with source.located("leave_out"):
             merging.leave_out(source, source.document.get("leave_out", {}))
     return assemble(merging.families)
@@ -298,6 +308,18 @@ class _Merging:
             raise CatalogueError(f"{family} has no variant {str(variant)[:80]!r}; it has {known}")
         self.families[family] = replace(found, default_variant=named[0])
 
+    def in_fp16(self, patterns: Sequence[Any]) -> None:
+        """Add FP16 branches beside those that shell patterns name."""
+        branches = (branch for family in self.families.values() for branch in family.branches)
+        names = [branch.name for branch in branches if convertible(branch)]
+        for pattern in patterns:
+            if not isinstance(pattern, str) or not fnmatch.filter(names, pattern):
+                raise CatalogueError(f"fp16: no branch that is built here is called {str(pattern)[:80]!r}")
+        for name, family in self.families.items():
+            self.families[name] = with_fp16(
+                family, lambda branch: any(fnmatch.fnmatchcase(branch.name, pattern) for pattern in patterns)
+            )
+
     def leave_out(self, source: Source, table: Mapping[str, Any]) -> None:
         """Return the names that are left out."""
         check_table(table, _LEAVE_OUT_KEYS, "leave_out")
@@ -333,7 +355,7 @@ class _Merging:
         return {
             model.name: f"{family.name}'s {branch.name}"
             for family in families.values()
-            for branch in family.with_twins
+            for branch in family.every_branch
             for model in branch.models
         }
 

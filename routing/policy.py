@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
 
-from routing.catalogue import STANDARD, TIERS, Branch, Family, with_twins
+from routing.catalogue import STANDARD, TIERS, Branch, Family, nameable, with_twins
 
 
 class Readiness(StrEnum):
@@ -219,7 +219,7 @@ def variant_of(family: Family, wishes: Wishes, default_variant: str | None = Non
 
 def _override(family: Family, branches: tuple[Branch, ...], wishes: Wishes) -> Decision:
     if wishes.branch is not None and family.branch(wishes.branch) is None:
-        names = ", ".join(branch.name for branch in with_twins(branches))
+        names = ", ".join(branch.name for branch in nameable(branches))
         raise RoutingError(
             "model_not_found",
             f"{family.name} has no branch {wishes.branch[:100]!r}; it has {names}",
@@ -233,14 +233,16 @@ def _override(family: Family, branches: tuple[Branch, ...], wishes: Wishes) -> D
         "size": (wishes.size, "size"),
     }
     given = {key: value for key, (value, _) in asked.items() if value is not None}
-    for branch in with_twins(branches):  # a twin is found by its name alone: its branch stands before it
+    for branch in nameable(
+        branches
+    ):  # the others of a branch are found by their names alone: it stands before them
         if all(getattr(branch, asked[key][1]) == value for key, value in given.items()):
             words = ", ".join(f"{key}={value}" for key, value in given.items())
             return Decision(branch, "override", f"override: {words}")
     if wishes.variant is not None:
         given["variant"] = wishes.variant
     named = None if wishes.branch is None else family.branch(wishes.branch)
-    if named is not None and wishes.variant is not None and named not in with_twins(branches):
+    if named is not None and wishes.variant is not None and named not in nameable(branches):
         raise RoutingError(
             "invalid_parameter",
             f"{named.name} is a branch of {named.variant or STANDARD}, not of {wishes.variant}",
@@ -296,7 +298,7 @@ def _fall_back(family: Family, meant: Decision, wishes: Wishes, ready: Mapping[s
 
 def _below(family: Family, meant: Branch) -> list[Branch]:
     """Return the branches that may serve in place of `meant`, the best first."""
-    branches = family.of_variant(meant.variant)
+    branches = family.ladder(meant)
     smaller = [branch for branch in branches if (branch.size or 0) < (meant.size or 0)]
     if meant.twin_of is not None:
         smaller = [*with_twins(smaller), *(branch for branch in branches if branch.name == meant.twin_of)]

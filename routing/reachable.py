@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from routing.catalogue import Branch, Catalogue, Family, with_twins
+from routing.catalogue import Branch, Catalogue, Family, nameable, with_twins
 from routing.policy import RoutingError, Wishes, variant_of
 
 
@@ -27,6 +27,8 @@ def reachable(
         branches = family.of_variant(variant_of(family, wishes, default_variant))
     except RoutingError:
         return ()
+    if named is not None and named in nameable(branches):
+        branches = family.ladder(named)
     if wishes.overrides:
         branches = _chosen(branches, named, wishes)
     return with_twins(branches) if compact and named is None else branches
@@ -74,7 +76,7 @@ def of_service(catalogue: Catalogue, service: Service) -> tuple[Branch, ...]:
     for family in catalogue.families.values():
         usual = reachable(family, Wishes(), service.variant, compact=service.compact)
         if service.there.isdisjoint(branch.name for branch in usual):
-            others = family.with_twins if service.compact else family.branches
+            others = with_twins(family.branches) if service.compact else family.branches
             usual = (*usual, *(branch for branch in others if branch.name in service.there))
         own = (branch for branch in family.branches if branch.own and branch.twin_of is None)
         found |= {branch.name for branch in (*usual, *own)}
@@ -87,7 +89,7 @@ def loading_order(
     """Return the branches so that what most requests need comes first.
 
     First the branch that most frames of each family take, family by family; then the others of the default variants
-    from small to large, then other variants; twins come last.
+    from small to large, then other variants; twins and alternates come last.
     """
     wanted = tuple(branches)
     families = {name: place for place, name in enumerate(catalogue.families)}
@@ -99,7 +101,7 @@ def loading_order(
         usual = catalogue[branch.family].variant_or_default(variant) == branch.variant
         place = families[branch.family]
         return (
-            branch.twin_of is not None,
+            branch.twin_of is not None or branch.alternate_of is not None,
             not usual,
             branch.name not in first,
             *((place, 0) if branch.name in first else (branch.size or 0, place)),

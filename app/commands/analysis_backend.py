@@ -38,7 +38,7 @@ def settings_of(parsed: argparse.Namespace, profile: Profile) -> Settings:
         given["triton_url"] = parsed.triton_url or given.get("triton_url")
     given = {name: value for name, value in given.items() if value is not None}
     settings = Settings(**given)
-    catalogue = overlay.load(settings.own_catalogue)
+    catalogue = overlay.load(settings.own_catalogue, precision=settings.precision)
     allowed = inventory.patterns("*" if settings.models == "auto" else settings.models)
     wanted = {branch.name for branch in inventory.matching(catalogue, allowed)}
     names = [name for name in reached(profile, settings, catalogue) if name in wanted]
@@ -93,7 +93,7 @@ class Backend:
         self._settings, self.options = sharing(settings, jobs)
         self._stop = stop
         self._making = threading.RLock()
-        self._catalogue = overlay.load(settings.own_catalogue)
+        self._catalogue = overlay.load(settings.own_catalogue, precision=settings.precision)
         self._reached = reached(profile, settings, self._catalogue)
         self._engine: Engine | None = None
         self._loaded: PipelineSet | None = None

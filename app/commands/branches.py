@@ -92,7 +92,7 @@ def _of_gateway(parsed: argparse.Namespace) -> dict[str, Any]:
 
 def _of_folder(parsed: argparse.Namespace) -> dict[str, Any]:
     settings = Settings(engine="embedded")
-    catalogue = overlay.load(settings.own_catalogue)
+    catalogue = overlay.load(settings.own_catalogue, precision=settings.precision)
     folder = find(parsed.repository, settings)
     print(f"gateway: models in {plain(str(folder))}", file=sys.stderr)
     variants = (default_variant(folder, family, settings) for family in catalogue.families.values())

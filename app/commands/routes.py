@@ -32,7 +32,7 @@ def add_options(parser: argparse.ArgumentParser, catalogue: Catalogue) -> None:
 def routes(parsed: argparse.Namespace) -> int:
     """Run the command; answers the exit code."""
     settings = Settings()
-    catalogue, default = overlay.load(settings.own_catalogue), settings.variant
+    catalogue, default = overlay.load(settings.own_catalogue, precision=settings.precision), settings.variant
     family = catalogue[parsed.family]
     away = {name.strip() for name in parsed.not_ready.split(",")} - {""}
     faults = list(_faults(catalogue, default, away))

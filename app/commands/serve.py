@@ -37,7 +37,7 @@ _LEFT_BEHIND = ("embedded-loader", "first-run-", "quarantine")
 def serve(settings: Settings) -> int:
     """Run the service until it is told to stop; answers the exit code."""
     settings = _with_profiles(settings)
-    catalogue = overlay.load(settings.own_catalogue)
+    catalogue = overlay.load(settings.own_catalogue, precision=settings.precision)
     wrong = [
         *unknown_variables(environment()),
         *preflight.faults(settings, catalogue),

@@ -72,6 +72,8 @@ def up(parsed: argparse.Namespace) -> int:
     try:
         variant = str(catalogue[_FAMILY].variant_or_default(settings.variant))
         code = _build(folder, parsed.weights, variant, catalogue)
+        if not code and settings.precision == "fp16":
+            code = _halve(folder, variant, catalogue, settings)
     except OSError as error:
         where = error.filename or folder
         return _refuse(f"{where}: {error.strerror or error}; --models names another folder", FAILED)
@@ -173,6 +175,31 @@ def _build(folder: Path, weights: str | None, variant: str, catalogue: Catalogue
             return _refuse(f"{error}\nhint: {_ELSEWHERE}", FAILED)
     _say_weights(found)
     return 0
+
+
+def _halve(folder: Path, variant: str, catalogue: Catalogue, settings: Settings) -> int:
+    """Make the FP16 branches of the models that are there; 0, or an exit code.
+
+    Raises:
+        OSError, KeyboardInterrupt: see `_build`.
+    """
+    from export import artifacts, half_models, plan  # noqa: PLC0415  # as above
+    from export.errors import ExportError  # noqa: PLC0415  # ditto
+
+    places = plan.Places(folder / "repository", folder)
+    wanted = plan.branches(catalogue, _SET, (variant,))
+    listed = settings.catalogue
+    if listed is None:
+        return _refuse(
+            "FP16 branches are listed in your own catalogue: unset GATEWAY_CATALOGUE, or name a folder", USAGE
+        )
+    print(f"GATEWAY_PRECISION=fp16: FP16 branches, listed in {listed / half_models.FILE}", flush=True)
+    try:
+        with _ended_by_sigterm(), artifacts.alone(places.models):
+            failed = half_models.models(wanted, places, listed)
+    except ExportError as error:
+        return _refuse(str(error), FAILED)
+    return _refuse("not every model could be converted to FP16", FAILED) if failed else 0
 
 
 @contextlib.contextmanager

@@ -119,8 +119,10 @@ def required_models(catalogue: Catalogue, required: Sequence[str]) -> set[str]:
 
 
 def _names(pattern: str, branch: Branch) -> bool:
-    """Match a twin only by its full name, since its branch serves the same requests."""
-    return fnmatch.fnmatchcase(branch.name, pattern) if branch.twin_of is None else pattern == branch.name
+    """Match a twin or an alternate only by its full name, since its branch serves the same requests."""
+    if branch.twin_of is not None or branch.alternate_of is not None:
+        return pattern == branch.name
+    return fnmatch.fnmatchcase(branch.name, pattern)
 
 
 def _row(state: ModelState) -> dict[str, Any]:
@@ -143,7 +145,7 @@ def _family(
         "default_variant": family.variant_or_default(router.variant),
         "min_short_side": family.min_short_side,
         "prepare": None if family.prepare is None else _prepare(family.prepare),
-        "branches": [_branch(branch, states, required) for branch in family.with_twins],
+        "branches": [_branch(branch, states, required) for branch in family.every_branch],
     }
 
 
@@ -168,6 +170,8 @@ def _branch(branch: Branch, states: Mapping[str, ModelState], required: Collecti
         "classes": len(branch.labels) or None,
         "own": branch.own,
         "twin_of": branch.twin_of,
+        "precision": branch.precision,
+        "alternate_of": branch.alternate_of,
         "readiness": state.readiness,
         "reason": state.reason,
         "weights": weights.kind,

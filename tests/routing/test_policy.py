@@ -53,7 +53,7 @@ def test_every_wish_ends_in_a_ready_branch_or_a_known_code(
         assert error.code in CODES  # noqa: PT017  # either outcome is right, each in its form
         assert error.detail  # noqa: PT017  # ditto
         return
-    assert decision.branch in CATALOGUE[family].with_twins
+    assert decision.branch in CATALOGUE[family].every_branch
     assert ready[decision.branch.name] is Readiness.READY
     assert decision.why.startswith(f"{decision.kind}: ")
     assert decision.degraded is (decision.kind == "fallback")

@@ -161,7 +161,8 @@ BRANCHES: dict[str, Any] = {
                 {
                     "name": "yolo11n_640", "tier": "medium", "size": 640, "variant": "n", "max_side": 640,
                     "model_size": None, "required": True, "checklist": "optional", "when_ready": False, "classes": 80,
-                    "own": False, "twin_of": None, "readiness": "ready", "reason": None, "weights": "pretrained",
+                    "own": False, "twin_of": None, "precision": "fp32", "alternate_of": None,
+                    "readiness": "ready", "reason": None, "weights": "pretrained",
                     "weights_digest": _DIGEST,
                     "weights_source": None, "device": "cuda:0",
                     "inputs": [{"name": "images", "datatype": "FP32", "shape": [1, 3, 640, 640]}],

@@ -211,6 +211,11 @@ class BranchRow(Schema):
         description="The branch that this twin replaces: it runs the same weights on UINT8 pixels. "
         "null if it is not a twin."
     )
+    precision: Literal["fp32", "fp16"] = Field(description="Precision of its weights in the catalogue.")
+    alternate_of: str | None = Field(
+        description="The branch that routing prefers to this one, which has the same weights in another precision. "
+        "null if it is not an alternate."
+    )
     readiness: Readiness
     reason: str | None
     weights: str

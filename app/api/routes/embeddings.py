@@ -84,10 +84,14 @@ def _model_of(gateway: Gateway, asked: EmbeddingsRequest) -> _Model:
             gateway.router.variant_of(ImagePipeline.family, wishes)
         )
         return _Model(text, wishes)
-    branch = next((one for one in texts.with_twins if one.name == name), None)
+    branch = next((one for one in texts.every_branch if one.name == name), None)
+    if branch is not None and branch.alternate_of is not None:
+        raise InvalidParameter(
+            f"model: GATEWAY_PRECISION has {branch.alternate_of} embed texts here; use that name, or {_DEFAULT}"
+        )
     if branch is not None:
         model = _Model(branch.variant or "standard", None)
-    elif any(one.name == name for one in images.with_twins):
+    elif any(one.name == name for one in images.every_branch):
         model = _Model(None, wishes_of(name))
     else:
         raise ModelNotFound(
@@ -114,7 +118,7 @@ def _check_dimensions(gateway: Gateway, asked: EmbeddingsRequest, model: _Model)
     branches = gateway.router.catalogue[family].of_variant(variant)
     if wishes.branch is not None:
         branches = tuple(
-            one for one in gateway.router.catalogue[family].branches if one.name == wishes.branch
+            one for one in gateway.router.catalogue[family].every_branch if one.name == wishes.branch
         )
     have = {branch.outputs[0].shape[-1] for branch in branches}
     if have and asked.dimensions not in have:

@@ -45,7 +45,7 @@ def _settings(settings: Settings) -> Iterator[Row]:
     """Return the faults and warnings that `gateway serve` would report."""
     faults = [
         *unknown_variables(environment()),
-        *preflight.faults(settings, overlay.load(settings.own_catalogue)),
+        *preflight.faults(settings, overlay.load(settings.own_catalogue, precision=settings.precision)),
     ]
     for fault in faults:
         name, _, said = fault.partition(": ")

@@ -114,7 +114,7 @@ def _triton(settings: Settings) -> Iterator[Row]:
         return
     from app.commands.smoke.triton import Asked, GrpcTriton  # noqa: PLC0415  # gRPC, for those who use it
 
-    catalogue = overlay.load(settings.own_catalogue)
+    catalogue = overlay.load(settings.own_catalogue, precision=settings.precision)
     target = GrpcTriton(settings, Asked(catalogue, settings.variant or ""), _TIMEOUT_S)
     try:
         for check in target.server():

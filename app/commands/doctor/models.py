@@ -36,7 +36,7 @@ def rows(given: Path | None, settings: Settings, *, quick: bool) -> Iterator[Row
     except CommandFailed as error:
         yield Row("models", "folder", "failed" if needed else "note", str(error).partition(";")[0], _BUILD)
         return
-    catalogue = overlay.load(settings.own_catalogue)
+    catalogue = overlay.load(settings.own_catalogue, precision=settings.precision)
     ready = {name: readiness(folder, branch) for name, branch in catalogue.branches.items()}
     built = sum(state is Readiness.READY for state in ready.values())
     state: State = "ok" if built else "failed" if needed else "note"

@@ -33,7 +33,7 @@ def embedded(parsed: argparse.Namespace, entries: Sequence[Input], note: Callabl
     if missing is not None:
         raise NoModels(missing)
     settings = Settings(engine="embedded")
-    catalogue = overlay.load(settings.own_catalogue)
+    catalogue = overlay.load(settings.own_catalogue, precision=settings.precision)
     folder = repository.find(parsed.repository, settings)
     command: FamilyCommand = parsed.predict
     family = catalogue[command.family]

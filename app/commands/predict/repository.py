@@ -80,7 +80,7 @@ def needed(
     Raises:
         NoModels: none of them is built, or no branch is called so.
     """
-    ready = {branch.name: readiness(repository, branch) for branch in family.with_twins}
+    ready = {branch.name: readiness(repository, branch) for branch in family.every_branch}
     names: dict[str, None] = {}
     faults: list[RoutingError] = []
     for size in dict.fromkeys(sizes):

@@ -28,7 +28,7 @@ def smoke(parsed: argparse.Namespace) -> int:
     """Run the command; answers the exit code."""
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s: %(message)s", stream=sys.stderr)
     settings = _settings(parsed)
-    catalogue = overlay.load(settings.own_catalogue)
+    catalogue = overlay.load(settings.own_catalogue, precision=settings.precision)
     try:
         target = _target(parsed, settings, catalogue)
     except (ValueError, OSError) as error:

@@ -106,7 +106,7 @@ def test_other_failures_are_no_reason_for_another_branch(family: str) -> None:
 
 def test_a_twin_without_memory_is_followed_by_the_next_smaller_twin() -> None:
     """Its branch has the same weights, so both are passed over."""
-    twins = CATALOGUE["detect"].with_twins
+    twins = CATALOGUE["detect"].every_branch
     made = {branch.name: exhausted if branch.size == 640 else works for branch in twins}
     found = Router(CATALOGUE, FakeEngine(CATALOGUE, made), "n", "uint8")
     served = FAMILIES["detect"](found, framed(Wishes(size=640, fallback=True)))

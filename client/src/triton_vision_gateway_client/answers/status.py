@@ -91,6 +91,8 @@ class BranchRow:
     classes: int | None = None
     reason: str | None = None
     twin_of: str | None = None
+    precision: str = "fp32"
+    alternate_of: str | None = None
     weights_source: str | None = None
     inputs: tuple[Tensor, ...] = ()
     outputs: tuple[Tensor, ...] = ()

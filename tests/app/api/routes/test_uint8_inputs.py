@@ -113,7 +113,7 @@ def test_pages_show_the_twins(by_bytes: TestClient) -> None:
     schemas.Branches.model_validate(document)
     family = document["families"][0]
     rows = {row["name"]: row for row in family["branches"]}
-    assert list(rows) == [branch.name for branch in CATALOGUE["detect"].with_twins]
+    assert list(rows) == [branch.name for branch in CATALOGUE["detect"].every_branch]
     assert (rows[NAME]["twin_of"], rows[TWIN]["twin_of"]) == (None, NAME)
     assert rows[TWIN]["weights_digest"] == rows[NAME]["weights_digest"]
     assert rows[TWIN]["inputs"] == [{"name": "INPUT__0", "datatype": "UINT8", "shape": [1, 640, 640, 3]}]

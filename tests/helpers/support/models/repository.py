@@ -7,13 +7,14 @@ The depth model answers the mean of the normalised channels, so every pixel's va
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from export import manifest, preprocess, repository
+from export import half, manifest, preprocess, repository
 from export.graphs import value_info
 from routing import catalogue as catalogues
 from routing.catalogue import Branch, Catalogue, ModelSpec
@@ -54,7 +55,11 @@ def write_model(root: Path, spec: ModelSpec, branch: Branch) -> None:
         manifest.Source("tests/helpers/support/models/repository.py"),
         {"onnx": onnx.__version__, "opset": _OPSET},
     )
-    manifest.publish_graph(spec.name, _content(spec, branch), root, provenance, branch.labels)
+    content = _content(spec, branch)
+    if spec.kind == "onnx" and branch.precision == "fp16":
+        content = half.convert(onnx.load_from_string(content)).SerializeToString(deterministic=True)
+        provenance = replace(provenance, precision="fp16")
+    manifest.publish_graph(spec.name, content, root, provenance, branch.labels)
 
 
 def _content(spec: ModelSpec, branch: Branch) -> bytes:
