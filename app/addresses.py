@@ -11,6 +11,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 HTTP_PORT, GRPC_PORT = 8000, 8001
 _MASK = "***"
 _HOST = re.compile(r"\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[?[0-9a-f:.]*:[0-9a-f:.]+\]?")
+_BUCKET = re.compile(r"s3://(?P<bucket>\*|[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(/(?P<prefix>.*?)/*)?")
 _WANTED = (
     "is host:port or grpc://host:port of Triton's gRPC service (grpcs:// with TLS), "
     "or http://host:port of its HTTP service"
@@ -116,6 +117,40 @@ def hosts(text: str) -> tuple[str, ...]:
                 "is a list of hosts such as hooks.example.com,*.example.org (no scheme, port or path)"
             )
     return tuple(plain_address(pattern.strip("[]")) for pattern in patterns)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceList:
+    """Places of videos: hosts as `hosts` reads them, and buckets of S3 with the prefix of their keys."""
+
+    hosts: tuple[str, ...] = ()
+    buckets: tuple[tuple[str, str], ...] = ()
+
+
+def sources(text: str) -> SourceList:
+    """Read hosts, and `s3://bucket` or `s3://bucket/prefix` (a bucket `*` is any), with commas between them.
+
+    Raises:
+        ValueError: one is neither.
+    """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    buckets = [_BUCKET.fullmatch(part) for part in parts if part.startswith("s3://")]
+    named = tuple((found["bucket"], found["prefix"] or "") for found in buckets if found is not None)
+    try:
+        if len(named) < len(buckets):
+            raise ValueError  # noqa: TRY301  # both have the same words
+        return SourceList(hosts(",".join(part for part in parts if not part.startswith("s3://"))), named)
+    except ValueError:
+        raise ValueError(
+            "is a list of hosts and buckets such as media.example.com,*.example.org,s3://videos/2026 (a host has no "
+            "scheme, port or path)"
+        ) from None
+
+
+def without_secrets(url: str) -> str:
+    """Return a URL of http, https or s3 for people: its query may be a signature, and becomes `***`."""
+    head, mark, _ = url.partition("?")
+    return f"{head}?{_MASK}" if mark and not url.startswith("s3://") else url
 
 
 def networks(text: str) -> tuple[Network, ...]:

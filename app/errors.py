@@ -20,6 +20,12 @@ GatewayError
 ├── SessionsUnavailable         sessions_unavailable
 ├── VideoNotFound               video_not_found
 ├── VideosUnavailable           videos_unavailable
+├── SourceFailed
+│   ├── SourceNotAllowed        source_not_allowed
+│   ├── SourceRefused           source_refused
+│   ├── SourceUnreachable       source_unreachable
+│   ├── SourceTooLarge          source_too_large
+│   └── SourceTimeout           source_timeout
 ├── RateLimited                 rate_limited
 ├── Overloaded                  overloaded
 ├── DeadlineExceeded            deadline_exceeded
@@ -172,6 +178,40 @@ class VideosUnavailable(GatewayError):
     code = "videos_unavailable"
     title = "Videos can't be accepted now"
     hint = "The service needs free disk space in GATEWAY_SPOOL_FOLDER, and for jobs in GATEWAY_VIDEOS_FOLDER."
+
+
+class SourceFailed(GatewayError):
+    """A video that can't be fetched from its `source`."""
+
+
+class SourceNotAllowed(SourceFailed):
+    code = "source_not_allowed"
+    title = "The gateway may not fetch from this source"
+    hint = "Ask the operator of the gateway for its GATEWAY_VIDEO_SOURCES, or send the video itself."
+
+
+class SourceRefused(SourceFailed):
+    code = "source_refused"
+    title = "The source refuses to give the video"
+    hint = "Check the URL, its signature and its expiry, then submit the video again."
+
+
+class SourceUnreachable(SourceFailed):
+    code = "source_unreachable"
+    title = "The source can't be reached"
+    hint = "Check that the source answers, then submit the video again."
+
+
+class SourceTooLarge(SourceFailed):
+    code = "source_too_large"
+    title = "The source has too many bytes"
+    hint = "Submit a smaller file; GATEWAY_VIDEO_MAX_BYTES is the limit."
+
+
+class SourceTimeout(SourceFailed):
+    code = "source_timeout"
+    title = "The source is too slow"
+    hint = "Submit the video again, or send it itself; GATEWAY_VIDEO_TIMEOUT_S is the limit of a whole fetch."
 
 
 class RateLimited(GatewayError):

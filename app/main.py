@@ -64,6 +64,9 @@ from app.videos.analysis import Options
 from app.videos.gauges import Gauges
 from app.videos.jobs import JobOptions, VideoJobs
 from app.videos.profile_documents import ProfileReader
+from app.videos.sources.fetcher import FetchOptions
+from app.videos.sources.routes import SETTING, Places, Sign
+from app.videos.sources.transfer import Limits
 from app.videos.webhooks import WebhookOptions
 from routing import overlay, reachable
 from routing.catalogue import CATALOGUE_PATH, Catalogue
@@ -441,6 +444,7 @@ def create_jobs(settings: Settings, pipelines: PipelineSet, profiles: ProfileRea
         settings.videos_keep_s,
         settings.videos_keep_bytes,
         webhook_options(settings),
+        fetch_options(settings),
     )
     jobs = VideoJobs(settings.videos_folder, pipelines, profiles.restored, options)
     jobs.start()
@@ -463,6 +467,31 @@ def webhook_options(settings: Settings) -> WebhookOptions | None:
         settings.webhook_retry_s,
         settings.webhook_give_up_s,
     )
+
+
+def fetch_options(settings: Settings) -> FetchOptions | None:
+    """Return how videos are fetched from URLs; None if the settings list no place.
+
+    Raises:
+        RuntimeError: they list a bucket, and the client of S3 isn't installed.
+    """
+    listed = addresses.sources(settings.video_sources)
+    if not listed.hosts and not listed.buckets:
+        return None
+    guard = UrlGuard(listed.hosts, addresses.networks(settings.allowed_networks), setting=SETTING)
+    places = Places(listed, guard, _signed_urls() if listed.buckets else None)
+    limits = Limits(settings.video_max_bytes, settings.video_timeout_s, settings.idle_timeout_s)
+    return FetchOptions(places, limits)
+
+
+def _signed_urls() -> Sign:
+    try:
+        from app.videos.sources.s3 import SignedUrls  # noqa: PLC0415  # an extra: bulk
+    except ImportError as error:
+        raise RuntimeError(
+            f"{SETTING} lists a bucket, which needs S3's client: pip install {package('bulk')}"
+        ) from error
+    return SignedUrls()
 
 
 def _gateway(

@@ -43,7 +43,10 @@ def resolve(host: str, port: int) -> list[SocketAddress]:
     Raises:
         OSError: it has none, or no name server answers.
     """
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+    except UnicodeError as error:  # an empty or overlong label
+        raise socket.gaierror(socket.EAI_NONAME, "no name of a host") from error
     return [(family, address) for family, _, _, _, address in found]
 
 
@@ -70,6 +73,7 @@ class UrlGuard:
         allowed: networks whose addresses may be called although the Internet doesn't route them.
         setting: name of the setting that lists the hosts, for messages.
         resolve: finds the addresses of a host.
+        longest: most characters of a URL.
     """
 
     def __init__(
@@ -79,11 +83,13 @@ class UrlGuard:
         *,
         setting: str,
         resolve: Resolve = resolve,
+        longest: int = LONGEST_URL,
     ) -> None:
         self._hosts = hosts
         self._allowed = allowed
         self._setting = setting
         self._resolve = resolve
+        self._longest = longest
 
     def check(self, url: str) -> tuple[str, str, int, str]:
         """Check all but the addresses; return scheme, host, port, and path with query.
@@ -92,7 +98,7 @@ class UrlGuard:
             InvalidParameter: it is no URL that can be called.
             UrlRefused: its host isn't listed.
         """
-        scheme, host, port, path = _parts(url)
+        scheme, host, port, path = _parts(url, self._longest)
         if not any(_fits(host, pattern) for pattern in self._hosts):
             known = "doesn't list it" if self._hosts else "is empty"
             raise UrlRefused(f"the host {host[:255]!r} may not be called: {self._setting} {known}")
@@ -139,6 +145,7 @@ class Connection(http.client.HTTPConnection):
         self._target = target
         self._limit_s = limit_s
         self.aborted = False
+        self._wire: socket.socket | None = None  # `sock` is gone once an answer's head has come
 
     def connect(self) -> None:
         """Connect to the first address that answers.
@@ -146,10 +153,10 @@ class Connection(http.client.HTTPConnection):
         Raises:
             OSError: none does; ssl.SSLError, which is one: the certificate can't be verified.
         """
-        self.sock = self._dialled(time.monotonic() + self._limit_s)
+        self.sock = self._wire = self._dialled(time.monotonic() + self._limit_s)
         if self._target.secure:
             context = ssl.create_default_context()
-            self.sock = context.wrap_socket(
+            self.sock = self._wire = context.wrap_socket(
                 self.sock, server_hostname=self._target.host, do_handshake_on_connect=False
             )
             self._check()
@@ -170,9 +177,9 @@ class Connection(http.client.HTTPConnection):
     def _check(self, *, quietly: bool = False) -> None:
         if not self.aborted:
             return
-        if self.sock is not None:
+        if self._wire is not None:
             with contextlib.suppress(OSError):
-                socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
+                socket.socket.shutdown(self._wire, socket.SHUT_RDWR)
         if not quietly:
             raise ConnectionAbortedError("the connection was given up")
 
@@ -215,14 +222,14 @@ def _fits(host: str, pattern: str) -> bool:
     return pattern in ("*", host)
 
 
-def _parts(url: str) -> tuple[str, str, int, str]:
+def _parts(url: str, longest: int) -> tuple[str, str, int, str]:
     """Take a URL apart.
 
     Raises:
         InvalidParameter: it is no plain http or https URL.
     """
-    if len(url) > LONGEST_URL or not re.fullmatch(r"[!-~]+", url) or "\\" in url:
-        raise InvalidParameter(f"a URL has at most {LONGEST_URL} printable ASCII characters and no backslash")
+    if len(url) > longest or not re.fullmatch(r"[!-~]+", url) or "\\" in url:
+        raise InvalidParameter(f"a URL has at most {longest} printable ASCII characters and no backslash")
     try:
         parts = urlsplit(url)
         port = parts.port

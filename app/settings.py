@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from app.addresses import TritonAddress, hosts, networks, origins, proxies, session_store_url
+from app.addresses import TritonAddress, hosts, networks, origins, proxies, session_store_url, sources
 from app.keys import access, signing
 
 PREFIX = "GATEWAY_"
@@ -65,6 +65,11 @@ def _hosts(text: str) -> str:
 
 def _networks(text: str) -> str:
     networks(text)
+    return text.strip()
+
+
+def _sources(text: str) -> str:
+    sources(text)
     return text.strip()
 
 
@@ -333,6 +338,12 @@ class Settings(BaseSettings):
     )
     profiles_folder: OptionalPath = Field(
         Path("profiles"), description="Folder of the profiles that POST /v1/videos accepts by name."
+    )
+    video_sources: Annotated[str, AfterValidator(_sources)] = Field(
+        "",
+        description="Places that `source` of POST /v1/videos may name, separated by commas: hosts (names, "
+        "*.example.com for all names below a domain, addresses, or * for all) for http:// and https:// URLs, "
+        "s3://bucket and s3://bucket/prefix for objects; empty: none. See docs/sources.md.",
     )
     webhook_hosts: Annotated[str, AfterValidator(_hosts)] = Field(
         "",

@@ -57,6 +57,8 @@ ONLY_IN = {
     "opentelemetry": ("app.process.tracing",),
     "app.process.tracing": ("app.main",),
     "app.state.redis": ("app.main",),
+    "botocore": ("app.videos.sources.s3",),
+    "app.videos.sources.s3": ("app.main",),
     "app.state.memory": ("app.main",),
     "yaml": ("app.documents",),
     "pyarrow": ("app.videos.formats.parquet",),
@@ -116,6 +118,11 @@ ALLOWED: dict[str, set[str]] = {
     "app.videos": {*_BASE, "app.__version__", "app.pipelines", "app.state.jobs"},
     "app.videos.formats": {*_BASE, "app.extras", "app.pipelines", "app.videos", "orjson", "pyarrow"},
     "app.videos.jobs": {*_BASE, "app.pipelines", "app.state.callbacks", "app.state.jobs", "app.videos"},
+    "app.videos.sources": {
+        "app.__version__", "app.addresses", "app.errors", "app.outgoing", "app.state.jobs", "app.state.sources",
+        "app.videos.job_files",
+    },
+    "app.videos.sources.s3": {"app.errors", "botocore"},
     "app.videos.webhooks": {
         "app.__version__", "app.errors", "app.keys.signing", "app.outgoing", "app.state.callbacks", "app.state.jobs",
         "app.state.moments",
@@ -124,7 +131,8 @@ ALLOWED: dict[str, set[str]] = {
     "app.api": {
         "app.context", "app.deadline", "app.documents", "app.errors", "app.hints", "app.keys", "app.media",
         "app.metrics", "app.outgoing.LONGEST_URL", "app.pipelines", "app.process.drain", "app.sessions",
-        "app.settings", "app.state.moments", "app.videos", "app.vision.coco", "app.vision.prompts", "app.vision.tracks",
+        "app.settings", "app.state.jobs.Job", "app.state.moments", "app.videos", "app.vision.coco",
+        "app.vision.prompts", "app.vision.tracks",
         "routing.policy", "orjson", *WEB,
     },
     "app.families": {"app.api.routes", "app.pipelines", "app.probes", "app.videos"},

@@ -29,6 +29,7 @@ DOCUMENTS = [
     "docs/outputs.md",
     "docs/videos.md",
     "docs/webhooks.md",
+    "docs/sources.md",
     "docs/pictures.md",
     "docs/access.md",
     "docs/page.md",

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from app.errors import VideosUnavailable
-from app.state import callbacks
+from app.state import callbacks, sources
 from app.state.callbacks import Callbacks
+from app.state.sources import Sources
 from app.state.sqlite_file import RETRY_S, SqliteFile
 
 FINISHED = ("done", "failed")
@@ -106,6 +107,7 @@ class JobIndex:
                 "the folder of the video jobs can't be written", retry_after=RETRY_S
             ) from error
         self.callbacks = Callbacks(self._file, self.owner, self._is_dead)
+        self.sources = Sources(self._file, self.owner, self._is_dead)
         try:
             self._migrate()
         except BaseException:
@@ -114,7 +116,7 @@ class JobIndex:
 
     def _migrate(self) -> None:
         with self._file.writing() as connection:
-            for statement in (*_SCHEMA.split(";"), callbacks.SCHEMA):
+            for statement in (*_SCHEMA.split(";"), callbacks.SCHEMA, sources.SCHEMA):
                 connection.execute(statement)
             present = {row[1] for row in connection.execute("PRAGMA table_info(jobs)")}
             for name, kind in _ADDED.items():
@@ -131,8 +133,14 @@ class JobIndex:
         self._lock.close()
         self._file.close()
 
-    def add(self, job: Job, most_waiting: int, callback_url: str | None = None) -> bool:
-        """Add a new job, and the URL that hears of its end; False if the queue is full."""
+    def add(
+        self,
+        job: Job,
+        most_waiting: int,
+        callback_url: str | None = None,
+        source_url: str | None = None,
+    ) -> bool:
+        """Add a new job, the URL that hears of its end, and the one of its video; False if the queue is full."""
         with self._file.writing() as connection:
             (waiting,) = connection.execute("SELECT count(*) FROM jobs WHERE state = 'queued'").fetchone()
             if waiting >= most_waiting:
@@ -142,6 +150,8 @@ class JobIndex:
             connection.execute(f"INSERT INTO jobs ({_COLUMNS}) VALUES ({marks})", values)  # noqa: S608  # our own names
             if callback_url is not None:
                 callbacks.insert(connection, job.id, callback_url)
+            if source_url is not None:
+                sources.insert(connection, job.id, source_url)
             return True
 
     def get(self, job_id: str) -> Job | None:
@@ -185,7 +195,8 @@ class JobIndex:
         with self._file.writing() as connection:
             rows = self._rows(
                 connection,
-                "state = 'running' OR (state = 'queued' AND not_before <= ?) ORDER BY created, id",
+                "state = 'running' OR (state = 'queued' AND not_before <= ? "
+                f"AND id NOT IN ({sources.UNFETCHED})) ORDER BY created, id",
                 now,
             )
             job = next((row for row in rows if row.state == "queued" or self._is_dead(row.owner)), None)
@@ -259,6 +270,7 @@ class JobIndex:
         with self._file.writing() as connection:
             connection.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
             callbacks.delete(connection, job_id)
+            sources.delete(connection, job_id)
 
     def expired(self, now: float, keep_s: float, keep_bytes: int) -> list[str]:
         """Finished jobs that are too old, or too much: the oldest first."""

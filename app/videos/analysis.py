@@ -34,12 +34,16 @@ class Cancelled(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """The video: an open file, its name as the caller knows it, its length in bytes and its SHA-256 in hex."""
+    """The video: an open file, its name as the caller knows it, its length in bytes and its SHA-256 in hex.
+
+    `origin` is what the manifest says besides of the place it was fetched from.
+    """
 
     file: BinaryIO
     name: str
     nbytes: int
     sha256: str
+    origin: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +209,7 @@ class VideoAnalysis:
             raise fault or InvalidVideo("no frame of the video lies within the sampling")
         manifest = manifests.described(self._profile, run.facts, fault, run.tallies) | {
             "video_id": self._video_id,
-            "input": {"name": video.name, "bytes": video.nbytes, "sha256": video.sha256},
+            "input": {"name": video.name, "bytes": video.nbytes, "sha256": video.sha256, **video.origin},
             "frames": {"sampled": frames, "decoded": decoded, "damaged": damaged, "resumed": resumed},
             "wall_s": round(time.monotonic() - started, 3),
         }

@@ -33,24 +33,30 @@ class JobFiles:
     def input(self, job_id: str) -> Path:
         return self._folder / job_id / "input"
 
+    def partial(self, job_id: str) -> Path:
+        """The part of an input that has been fetched."""
+        return self._folder / job_id / "input.partial"
+
     def profile(self, job_id: str) -> Path:
         return self._folder / job_id / "profile.json"
 
     def output(self, job_id: str) -> Path:
         return self._folder / job_id / "output"
 
-    def keep(self, job_id: str, upload: BinaryIO, profile: Profile) -> None:
-        """Make the job's folder; the upload, a file in `incoming`, becomes its input.
+    def keep(self, job_id: str, upload: BinaryIO | None, profile: Profile) -> None:
+        """Make the job's folder; the upload, a file in `incoming`, becomes its input (None: it is fetched later).
 
         Raises:
             OSError: there is no room. Nothing of the job is left then.
         """
-        upload.flush()
-        os.fsync(upload.fileno())
+        if upload is not None:
+            upload.flush()
+            os.fsync(upload.fileno())
         try:
             (self._folder / job_id).mkdir()
             self.profile(job_id).write_text(json.dumps(profile.to_dict()), encoding="utf-8")
-            Path(upload.name).replace(self.input(job_id))
+            if upload is not None:
+                Path(upload.name).replace(self.input(job_id))
         except OSError:
             self.remove(job_id)
             raise

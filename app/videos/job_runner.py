@@ -24,6 +24,7 @@ from app.videos import manifest as manifests
 from app.videos.analysis import Cancelled, Input, Progress, Report, VideoAnalysis
 from app.videos.job_files import SHORTAGES, JobFiles
 from app.videos.profile import Profile
+from app.videos.sources.views import origin
 
 _log = logging.getLogger(__name__)
 LOOK_S = 0.5  # how soon a deleted job stops, and a job of another worker's is seen
@@ -146,7 +147,9 @@ class JobRunner:
         try:
             profile = self._read_profile(self._files.profile(job.id).read_text(encoding="utf-8"))
             with self._at_work(job, profile) as analysis, self._files.input(job.id).open("rb") as file:
-                given, last = Input(file, job.name, job.bytes, job.sha256), job.attempts >= _MOST_STALLS
+                place = origin(self._index.sources.get(job.id))
+                given = Input(file, job.name, job.bytes, job.sha256, place)
+                last = job.attempts >= _MOST_STALLS
                 manifest = analysis.run(given, self._reporter(job), accept_stall=last)
         except Cancelled:  # deleted, or the service stops: the next one resumes at once
             self._put_back(job, 0.0, None)

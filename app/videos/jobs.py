@@ -17,6 +17,7 @@ from app.errors import (
     ModelNotReady,
     Overloaded,
     PayloadTooLarge,
+    SourceNotAllowed,
     UrlRefused,
     VideoNotFound,
     VideosUnavailable,
@@ -31,6 +32,8 @@ from app.videos.formats.base import Finished
 from app.videos.job_files import JobFiles
 from app.videos.job_runner import LOOK_S, PASSING, JobRunner, ReadProfile
 from app.videos.profile import Profile
+from app.videos.sources.fetcher import NO_SOURCES, Fetcher, FetchOptions, refuse_all
+from app.videos.sources.views import source_view
 from app.videos.webhooks import NO_HOSTS, OUTCOMES, WebhookOptions, Webhooks
 
 _log = logging.getLogger(__name__)
@@ -44,7 +47,8 @@ _RETRY_AFTER_S = 10.0
 class JobOptions:
     """`concurrency` jobs run at once; `most_waiting` may wait, and inputs may have `most_input_bytes` together.
 
-    Finished ones are kept `keep_s`, up to `keep_bytes`. Without `webhooks`, no caller's URL hears of them.
+    Finished ones are kept `keep_s`, up to `keep_bytes`. Without `webhooks`, no caller's URL hears of them; without
+    `sources`, no video is fetched.
     """
 
     analysis: Options
@@ -54,6 +58,7 @@ class JobOptions:
     keep_s: float = 7 * 86400.0
     keep_bytes: int = 20 << 30
     webhooks: WebhookOptions | None = None
+    sources: FetchOptions | None = None
 
 
 class VideoJobs:
@@ -93,6 +98,10 @@ class VideoJobs:
             if webhooks
             else None
         )
+        sources = options.sources
+        self._fetcher = (
+            Fetcher(self._open, self._files, self.admit, sources, self._runner.wake) if sources else None
+        )
         self._keeper = threading.Thread(target=self._keep_house, name="video-keeper", daemon=True)
 
     @property
@@ -107,14 +116,16 @@ class VideoJobs:
                 self._files.remove_uploads()
         self._runner.start()
         self._keeper.start()
-        if self._webhooks is not None:
-            self._webhooks.start()
+        for part in (self._webhooks, self._fetcher):
+            if part is not None:
+                part.start()
 
     def close(self) -> None:
         """Stop; what runs waits on disk for the next start."""
         self._closing.set()
-        if self._webhooks is not None:
-            self._webhooks.close()
+        for part in (self._webhooks, self._fetcher):
+            if part is not None:
+                part.close()
         self._runner.close()
         if self._keeper.ident is not None:
             self._keeper.join()
@@ -145,6 +156,17 @@ class VideoJobs:
         if self._webhooks is None:
             raise UrlRefused(NO_HOSTS)
         self._webhooks.check(url)
+
+    def check_source(self, url: str) -> None:
+        """Check that a video may be fetched from `url`. Resolves its host.
+
+        Raises:
+            InvalidParameter: it is no URL that can be fetched.
+            SourceNotAllowed: the service may not fetch it.
+        """
+        if self._options.sources is None:
+            raise SourceNotAllowed(NO_SOURCES)
+        self._options.sources.places.check_addresses(url)
 
     def admit(self, nbytes: int) -> None:
         """Refuse `nbytes` more of uploads where the inputs on disk would become too many.
@@ -180,22 +202,58 @@ class VideoJobs:
         job = Job(
             uuid.uuid4().hex, "queued", name, profile.name, nbytes, sha256, time.time(), made_by=made_by
         )
+        self._submit(job, file, profile, callback_url)
+        self._runner.wake()
+        return job
+
+    def submit_source(
+        self,
+        url: str,
+        name: str,
+        profile: Profile,
+        made_by: str | None = None,
+        callback_url: str | None = None,
+    ) -> Job:
+        """A new job whose video is fetched from `url`, which has been checked.
+
+        Raises:
+            Overloaded, VideosUnavailable: as `submit`.
+        """
+        job = Job(uuid.uuid4().hex, "queued", name, profile.name, 0, "", time.time(), made_by=made_by)
+        self._submit(job, None, profile, callback_url, url)
+        if self._fetcher is not None:
+            self._fetcher.wake()
+        return job
+
+    def _submit(
+        self,
+        job: Job,
+        file: BinaryIO | None,
+        profile: Profile,
+        callback_url: str | None,
+        source_url: str | None = None,
+    ) -> None:
         self._submitting.add(job.id)
         try:
-            taken = self._keep(job, file, profile, callback_url)
+            taken = self._keep(job, file, profile, callback_url, source_url)
         finally:
             self._submitting.discard(job.id)
         if not taken:
             raise Overloaded(f"{self._options.most_waiting} videos are already waiting", retry_after=60)
-        self._runner.wake()
-        return job
 
-    def _keep(self, job: Job, file: BinaryIO, profile: Profile, callback_url: str | None) -> bool:
+    def _keep(
+        self,
+        job: Job,
+        file: BinaryIO | None,
+        profile: Profile,
+        callback_url: str | None,
+        source_url: str | None,
+    ) -> bool:
         """Store the job's files and its row, or neither."""
         taken = False
         try:
             self._files.keep(job.id, file, profile)
-            taken = self._index.add(job, self._options.most_waiting, callback_url)
+            taken = self._index.add(job, self._options.most_waiting, callback_url, source_url)
         except OSError as error:
             words = f"the video can't be kept: {error.strerror or 'no room'}"
             raise VideosUnavailable(words, retry_after=_RETRY_AFTER_S) from error
@@ -220,6 +278,7 @@ class VideoJobs:
         view["position"] = self._index.waiting_before(job) if job.state == "queued" else None
         view["manifest"] = self._manifest(job_id) if job.state == "done" else None
         view["callback"] = _callback_view(self._index.callbacks.get(job_id), job)
+        view["source"] = source_view(self._index.sources.get(job_id))
         view["further"] = sorted(on_demand.offered(found)) if (found := self._finished(job_id, view)) else []
         return view
 
@@ -291,7 +350,7 @@ class VideoJobs:
             self._files.remove(job_id)  # frees space for the index
             self._index.mark_deleted(job_id)
         with contextlib.suppress(VideosUnavailable):  # the keeper goes on with it
-            self._runner.stop_deleted()
+            self._stop_deleted()
             self._runner.remove_deleted()
 
     def counts(self) -> dict[str, int]:
@@ -330,7 +389,7 @@ class VideoJobs:
         swept = -_RETENTION_S
         while not self._closing.wait(LOOK_S):
             try:
-                self._runner.stop_deleted()
+                self._stop_deleted()
                 if time.monotonic() - swept > _RETENTION_S:
                     swept = time.monotonic()
                     self._sweep()
@@ -340,6 +399,11 @@ class VideoJobs:
                 self._runner.say(VideosUnavailable(str(error)))
             except Exception:  # noqa: BLE001  # the thread must outlive whatever it meets
                 _log.exception("keeping the videos' folder failed; it is tried again")
+
+    def _stop_deleted(self) -> None:
+        self._runner.stop_deleted()
+        if self._fetcher is not None:
+            self._fetcher.stop_deleted()
 
     def _refuse_webhooks(self) -> None:
         """End deliveries that were promised under other settings."""
@@ -351,6 +415,8 @@ class VideoJobs:
     def _sweep(self) -> None:
         if self._webhooks is None:
             self._refuse_webhooks()
+        if self._fetcher is None:
+            refuse_all(self._index, self._files)
         for job_id in self._index.expired(time.time(), self._options.keep_s, self._options.keep_bytes):
             _log.info("video %s is removed: it is too old, or there is too much", job_id)
             self._index.mark_deleted(job_id)

@@ -39,6 +39,7 @@ def guarded(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         "api_keys": ";".join(keys),
         "max_body_bytes": 100_000,
         "webhook_hosts": "127.0.0.1",
+        "video_sources": "127.0.0.1",
         "allowed_networks": "127.0.0.1",
         "webhook_secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
     }

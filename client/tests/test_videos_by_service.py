@@ -217,6 +217,49 @@ def test_a_callback_elsewhere_is_refused(client: Any, inputs: Path) -> None:
     assert caught.value.code == "url_refused"
 
 
+@contextmanager
+def _file_server(folder: Path) -> Iterator[str]:
+    """A server of the files of a folder; yields its address."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments, directory=str(folder))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_a_video_that_the_service_fetches(connect: Any, guarded: Service, inputs: Path) -> None:
+    """Its source is shown without secrets; one that isn't there fails the job."""
+    client = connect(guarded.url, api_key=KEY)
+    with _file_server(inputs) as url:
+        job = client.submit_source(f"{url}numbered.mp4?signature=secret", PROFILE, name="mine.mp4")
+        assert job.job.source.url == f"{url}numbered.mp4?***"
+        done = job.wait()
+        assert (done.name, done.source.state) == ("mine.mp4", "fetched")
+        assert done.bytes == (inputs / "numbered.mp4").stat().st_size
+        with pytest.raises(JobFailed) as caught:
+            client.submit_source(f"{url}none.mp4", PROFILE).wait()
+    assert caught.value.code == "source_refused"
+
+
+def test_a_source_elsewhere_is_refused(client: Any) -> None:
+    """By a service that fetches nothing."""
+    with pytest.raises(InvalidRequest) as caught:
+        client.submit_source("https://media.example.com/x.mp4", PROFILE)
+    assert caught.value.code == "source_not_allowed"
+
+
 def test_jobs_belong_to_a_key(connect: Any, guarded: Service, inputs: Path) -> None:
     """Another key doesn't see them, and an operator does."""
     job = connect(guarded.url, api_key=KEY).submit(inputs / "numbered.mp4", PROFILE)

@@ -37,6 +37,7 @@ SKIPPED: dict[str, int] = {
     "docs/pictures.md": 1,
     "docs/release.md": 3,
     "docs/smoke.md": 1,
+    "docs/sources.md": 2,
     "docs/triton.md": 4,
     "docs/tutorials/kubernetes.md": 1,
     "docs/tutorials/triton-gpu.md": 5,

@@ -121,6 +121,7 @@ VIDEO: dict[str, Any] = {
     "position": None,
     "manifest": None,
     "callback": None,
+    "source": None,
     "links": {"self": f"/v1/videos/{_ID}", "events": f"/v1/videos/{_ID}/events", "artifacts": []},
 }
 VIDEOS: dict[str, Any] = {

@@ -33,6 +33,22 @@ class CallbackState(Schema):
     next_attempt: str | None = Field(description="Time of the next attempt; null before the job's end.")
 
 
+class SourceState(Schema):
+    """The place that the service fetches the video from, before the job runs."""
+
+    url: str = Field(
+        description="The URL of the request; its query, which may be a signature, is shown as `***`."
+    )
+    state: Literal["waiting", "fetching", "fetched", "failed"] = Field(
+        description="`waiting` for its turn, or for the next attempt; `failed`: the job has failed, too."
+    )
+    bytes: int = Field(description="Bytes that are on the disk.")
+    total: int | None = Field(description="Bytes of the video; null while the source doesn't say.")
+    etag: str | None = Field(description="Version of the video, as the source names it.")
+    attempts: int
+    error: str | None = Field(description="Why the last attempt failed.", examples=["the connection broke"])
+
+
 class Links(Schema):
     self: str
     events: str
@@ -48,8 +64,10 @@ class Video(Schema):
     name: str
     owner: str | None = Field(description="Name of the API key that created it; null if no key was needed.")
     profile: str
-    bytes: int
-    sha256: str
+    bytes: int = Field(
+        description="Bytes of the video; of a video that is being fetched, those that the disk must hold."
+    )
+    sha256: str = Field(description="Empty until the video has been fetched.")
     created: str
     started: str | None
     finished: str | None
@@ -67,6 +85,7 @@ class Video(Schema):
         "irregular timestamps."
     )
     callback: CallbackState | None = Field(description="Null if the job has no `callback_url`.")
+    source: SourceState | None = Field(description="Null if the video was sent with the request.")
     links: Links
 
 

@@ -28,6 +28,10 @@ def _route(
     }
 
 
+_CALLBACK_URL = {
+    "type": "string",
+    "description": "URL that receives a signed POST when the job is over.",
+}
 _FORM = {
     "type": "object",
     "required": ["file"],
@@ -35,10 +39,26 @@ _FORM = {
         "file": {"type": "string", "format": "binary"},
         "profile": {"type": "string", "description": "Name of a profile, or a profile in YAML."},
         "name": {"type": "string"},
-        "callback_url": {
+        "callback_url": _CALLBACK_URL,
+    },
+}
+_SOURCE = {
+    "type": "object",
+    "required": ["source"],
+    "additionalProperties": False,
+    "properties": {
+        "source": {
             "type": "string",
-            "description": "URL that receives a signed POST when the job is over.",
+            "maxLength": 2048,
+            "description": "URL that the service fetches the video from: https://, http:// or s3://bucket/key. Its "
+            "host or bucket must be in GATEWAY_VIDEO_SOURCES.",
         },
+        "profile": {
+            "oneOf": [{"type": "string"}, {"type": "object"}],
+            "description": "Name of a profile, a profile in YAML, or a profile as an object.",
+        },
+        "name": {"type": "string", "maxLength": 200},
+        "callback_url": _CALLBACK_URL,
     },
 }
 SUBMIT = _route(
@@ -48,15 +68,22 @@ SUBMIT = _route(
     f"curl --data-binary @docs/astronaut.mp4 '{_HERE}?profile=detect_embedded'",
     f"curl -F file=@docs/astronaut.mp4 -F profile=detect_embedded -F name=astronaut.mp4 '{_HERE}'",
     f"curl --data-binary @docs/astronaut.mp4 '{_HERE}?profile=detect_embedded&callback_url=https://hooks.example.com/videos'",
+    """curl -H 'Content-Type: application/json' -d '{"source": "https://media.example.com/astronaut.mp4", """
+    f""""profile": "detect_embedded"}}' {_HERE}""",
 )
 SUBMIT["responses"][422] = SUBMIT["responses"][422] | {
-    "description": "validation_failed; url_refused: the service may not call the host of callback_url"
+    "description": "validation_failed; url_refused: the service may not call the host of callback_url; "
+    "source_not_allowed: the service may not fetch from source"
 }
 SUBMIT["openapi_extra"]["requestBody"] = {
     "required": True,
     "content": {
         **{f"video/{kind}": _BINARY for kind in ("mp4", "quicktime", "x-matroska", "webm", "x-msvideo")},
         "multipart/form-data": {"schema": _FORM},
+        "application/json": {
+            "schema": _SOURCE,
+            "example": {"source": "https://media.example.com/astronaut.mp4", "profile": "detect_embedded"},
+        },
     },
 }
 LIST = _route(

@@ -50,6 +50,12 @@ STATUS: Mapping[type[errors.GatewayError], int] = {
     errors.InsufficientGpuMemory: 503,
     errors.SessionsUnavailable: 503,
     errors.VideosUnavailable: 503,
+    errors.SourceNotAllowed: 422,
+    # These end a job, which is where callers read them.
+    errors.SourceRefused: 502,
+    errors.SourceUnreachable: 502,
+    errors.SourceTooLarge: 413,
+    errors.SourceTimeout: 504,
     errors.ShuttingDown: 503,
     errors.DeadlineExceeded: 504,
 }

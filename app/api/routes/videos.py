@@ -21,9 +21,10 @@ from app.api.openapi import videos as openapi
 from app.api.request.file_names import clean_name, file_name
 from app.api.request.headers import headers_of, length_of
 from app.api.request.requests import deadline_of, timeout_of
-from app.api.request.uploads import Spooled, Upload, named_file, read_upload
+from app.api.request.uploads import Upload, named_file, read_upload
 from app.api.response.answers import JSON, fresh_json
 from app.api.response.files import OpenedFile
+from app.api.routes.video_sources import is_json, source_of
 from app.api.server.access import caller_of
 from app.api.server.direct_route import DirectRoute
 from app.deadline import Deadline
@@ -31,10 +32,12 @@ from app.errors import InvalidParameter, UnsupportedMediaType, VideoNotFound, Vi
 from app.media.containers import sniff_container
 from app.outgoing import LONGEST_URL
 from app.settings import environment
+from app.state.jobs import Job
 from app.state.moments import moment_text
 from app.videos import profile_documents
 from app.videos.jobs import VideoJobs
 from app.videos.profile import Profile
+from app.videos.sources.routes import name_of
 
 router = APIRouter(tags=["videos"], route_class=DirectRoute)
 Parts = Annotated[Gateway, Depends(gateway_of)]
@@ -44,7 +47,8 @@ _TYPES = {".npz": "application/zip", ".json": JSON, ".parquet": _PARQUET, ".mp4"
 _LOOK_S = 0.3
 _NAME_BYTES = 1000
 _SEND_A_VIDEO = (
-    "Send one complete MP4, MOV, Matroska, WebM or AVI file; the type is detected from the content."
+    "Send one complete MP4, MOV, Matroska, WebM or AVI file; the type is detected from the content. "
+    'Or send JSON: {"source": "https://…", "profile": "…"}.'
 )
 
 
@@ -80,7 +84,8 @@ class ListQuery(BaseModel):
 async def submit(request: Request, query: Annotated[VideoQuery, Query()], gateway: Parts) -> Response:
     """Raw body or multipart `file`; runs through a profile of components, and leaves artefacts (npz) and a manifest.
 
-    Answered as soon as the video is kept and its container, its profile and its branches have been looked at.
+    Answered as soon as the video is kept and its container, its profile and its branches have been looked at. With a
+    JSON body, the service fetches the video from `source` after its answer.
     """
     jobs, settings, caller = _jobs(gateway), gateway.settings, caller_of(request)
     length = length_of(headers_of(request.scope).get(b"content-length"))
@@ -97,7 +102,17 @@ async def submit(request: Request, query: Annotated[VideoQuery, Query()], gatewa
         {"file": 1, "profile": 1, "name": 1, "callback_url": 1},
         lambda: named_file(jobs.incoming, jobs.admit),
     )
-    video = upload.video
+    if is_json(upload):
+        job = await _from_source(upload, query, gateway, caller.name)
+    else:
+        job = await _from_upload(upload, query, gateway, caller.name)
+    location = f"/v1/videos/{job.id}"
+    return fresh_json(await _view(jobs, job.id), 202, {"Location": location})
+
+
+async def _from_upload(upload: Upload, query: VideoQuery, gateway: Gateway, made_by: str | None) -> Job:
+    """Make the job of a video that was sent."""
+    jobs, video = _jobs(gateway), upload.video
     if video is None:
         for head in upload.parts.get("file", ()):
             if head:
@@ -106,20 +121,30 @@ async def submit(request: Request, query: Annotated[VideoQuery, Query()], gatewa
     try:
         with _stored():
             profile = await gateway.work(lambda: _profile(upload, query, gateway))
-            name = _name(upload, query, video)
+            name = _name(upload, query, video.name)
             callback_url = await _callback_url(upload, query, jobs)
             await gateway.work(lambda: jobs.check(video.file, profile))
-            job = await gateway.work(
+            return await gateway.work(
                 lambda: jobs.submit(
-                    video.file, name, video.nbytes, video.sha256, profile, caller.name, callback_url
+                    video.file, name, video.nbytes, video.sha256, profile, made_by, callback_url
                 )
             )
     finally:
         with contextlib.suppress(OSError):  # what is buffered finds no room
             video.file.close()
         await asyncio.to_thread(Path(video.file.name).unlink, missing_ok=True)
-    location = f"/v1/videos/{job.id}"
-    return fresh_json(await _view(jobs, job.id), 202, {"Location": location})
+
+
+async def _from_source(upload: Upload, query: VideoQuery, gateway: Gateway, made_by: str | None) -> Job:
+    """Make the job of a video that is fetched."""
+    jobs = _jobs(gateway)
+    url, body = source_of(upload, gateway.settings.max_json_bytes)
+    await asyncio.to_thread(jobs.check_source, url)  # as `_check_callback`
+    with _stored():
+        profile = await gateway.work(lambda: _profile(body, query, gateway))
+        name = _name(body, query, name_of(url))
+        callback_url = await _callback_url(body, query, jobs)
+        return await gateway.work(lambda: jobs.submit_source(url, name, profile, made_by, callback_url))
 
 
 @router.get("/v1/videos", summary="The newest videos", **openapi.LIST)
@@ -194,7 +219,7 @@ def _profile(upload: Upload, query: VideoQuery, gateway: Gateway) -> Profile:
     settings = gateway.settings
     text = _text(upload, "profile", profile_documents.MAX_BYTES)
     if text is not None and query.profile is not None:
-        raise InvalidParameter("profile: given in the query and in the form; send it once")
+        raise InvalidParameter("profile: given in the query and in the body; send it once")
     asked = text if text is not None else query.profile
     if not asked:
         known = ", ".join(profile_documents.names(settings.profiles_folder)) or "none"
@@ -210,7 +235,7 @@ async def _callback_url(upload: Upload, query: VideoQuery, jobs: VideoJobs) -> s
     if text is None:
         return query.callback_url
     if query.callback_url is not None:
-        raise InvalidParameter("callback_url: given in the query and in the form; send it once")
+        raise InvalidParameter("callback_url: given in the query and in the body; send it once")
     await _check_callback(jobs, text)
     return text
 
@@ -220,13 +245,13 @@ async def _check_callback(jobs: VideoJobs, url: str) -> None:
     await asyncio.to_thread(jobs.check_callback, url)
 
 
-def _name(upload: Upload, query: VideoQuery, video: Spooled) -> str:
-    """Return the caller's name for the video, or the name of the uploaded file."""
+def _name(upload: Upload, query: VideoQuery, file: str | None) -> str:
+    """Return the caller's name for the video, or the name of its file."""
     text = _text(upload, "name", _NAME_BYTES)
     if text is not None and query.name is not None:
-        raise InvalidParameter("name: given in the query and in the form; send it once")
+        raise InvalidParameter("name: given in the query and in the body; send it once")
     asked = query.name if text is None else text
-    return clean_name(asked or "") or file_name(video.name) or "video"
+    return clean_name(asked or "") or file_name(file) or "video"
 
 
 async def _view(jobs: VideoJobs, video_id: str, only: str | None = None) -> dict[str, Any]:

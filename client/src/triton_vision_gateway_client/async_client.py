@@ -287,6 +287,33 @@ class AsyncClient:
         job = await self._transport.run(lambda: jobs.submit(video, profile, name, callback_url, options))
         return AsyncJobHandle(self._transport, job)
 
+    async def submit_source(
+        self,
+        source: str,
+        profile: ProfileLike,
+        *,
+        name: str | None = None,
+        callback_url: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> AsyncJobHandle:
+        """Run a whole video through a profile, in the background; the service fetches the video itself.
+
+        Args:
+            source: `https://…`, `http://…` or `s3://bucket/key`, in a place that the service may fetch from
+                (docs/sources.md).
+            profile: see `submit`.
+            name: of the video in its manifest; default: the last part of the URL's path.
+            callback_url: see `submit`.
+            options: see `CallOptions`.
+
+        Raises:
+            InvalidRequest: the service may not fetch it. A fetch that fails later fails the job.
+        """
+        job = await self._transport.run(
+            lambda: jobs.submit_source(source, profile, name, callback_url, options)
+        )
+        return AsyncJobHandle(self._transport, job)
+
     async def job(self, job_id: str, **options: Unpack[CallOptions]) -> AsyncJobHandle:
         """Return a job by its id.
 

@@ -31,6 +31,22 @@ class Callback:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """The place that the service fetches the video from. `state`: waiting, fetching, fetched or failed.
+
+    `bytes` of `total` are there (None: the source doesn't say). `url` is shown without its query.
+    """
+
+    url: str
+    state: str
+    bytes: int
+    attempts: int
+    total: int | None = None
+    etag: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Links:
     """Paths of the job's resources."""
 
@@ -67,6 +83,7 @@ class Job:
     position: int | None = None
     manifest: Mapping[str, Any] | None = None
     callback: Callback | None = None
+    source: Source | None = None
 
     @property
     def over(self) -> bool:

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from triton_vision_gateway_client.answers.decode import decode
 from triton_vision_gateway_client.answers.jobs import Job, JobEvent, JobRow
 from triton_vision_gateway_client.calls.base import (
+    JSON,
     Call,
+    Raw,
     Received,
     Request,
     Streamed,
@@ -57,6 +59,26 @@ def submit(
         repeat=Repeat.REFUSED,
         timeout=timeout_in(options),
         open_ended=True,
+    )
+    return Call(request=request, parse=_job)
+
+
+def submit_source(
+    source: str,
+    profile: ProfileLike,
+    name: str | None,
+    callback_url: str | None,
+    options: Options,
+) -> Call[Job]:
+    """Build the call for a job whose video the service fetches. It is sent again only if the service has refused it."""
+    given = {"source": source, "profile": _profile_text(profile), "name": name, "callback_url": callback_url}
+    body = json.dumps({key: value for key, value in given.items() if value is not None}).encode()
+    request = Request(
+        method="POST",
+        path=JOBS,
+        body=Raw(body, JSON),
+        repeat=Repeat.REFUSED,
+        timeout=timeout_in(options),
     )
     return Call(request=request, parse=_job)
 

@@ -320,6 +320,8 @@ def test_the_documented_examples_run(repository: Path, tmp_path: Path) -> None:
                 assert "/v1/detect" not in line
                 problem = answered.json()
                 assert problem.get("error", problem)["code"] == "weights_missing", line
+            elif "source" in line:  # as for callback_url
+                assert (answered.status_code, answered.json()["code"]) == (422, "source_not_allowed"), line
             elif "callback_url" in line:  # no host may be called, unless the settings name it
                 assert (answered.status_code, answered.json()["code"]) == (422, "url_refused"), line
             elif "-X DELETE" in line:

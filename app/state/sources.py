@@ -1,0 +1,176 @@
+"""The URLs that videos of jobs are fetched from: a table beside the jobs, shared by all workers of a host.
+
+A job with such a row isn't run before its source is `fetched`. The worker that fetches is the row's owner; a row of a
+dead owner is free again, and what lies on the disk then is `bytes` of the version `etag`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from app.state.sqlite_file import SqliteFile
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS sources (
+    job_id TEXT PRIMARY KEY,
+    url TEXT NOT NULL,
+    state TEXT NOT NULL DEFAULT 'waiting',
+    bytes INTEGER NOT NULL DEFAULT 0,
+    total INTEGER,
+    etag TEXT,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    failures INTEGER NOT NULL DEFAULT 0,
+    spent_s REAL NOT NULL DEFAULT 0,
+    due REAL NOT NULL DEFAULT 0,
+    error TEXT,
+    owner TEXT
+)
+"""
+# Ids of the jobs whose videos aren't there yet, within a statement.
+UNFETCHED = "SELECT job_id FROM sources WHERE state IN ('waiting', 'fetching')"
+State = Literal["waiting", "fetching", "fetched", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One row. `url` may hold secrets until the state is fetched or failed.
+
+    `bytes` are on the disk, of `total` (None: the source doesn't say). `failures` counts the attempts in a row that
+    brought nothing, `spent_s` all seconds so far, `due` is the time of the next attempt (s since 1970). `error` is the
+    reason for which the last attempt failed.
+    """
+
+    job_id: str
+    url: str
+    state: State = "waiting"
+    bytes: int = 0
+    total: int | None = None
+    etag: str | None = None
+    attempts: int = 0
+    failures: int = 0
+    spent_s: float = 0.0
+    due: float = 0.0
+    error: str | None = None
+    owner: str | None = None
+
+    @property
+    def reserved(self) -> int:
+        """Bytes of the disk that count as used for it."""
+        return max(self.bytes, self.total or 0)
+
+
+_COLUMNS = ", ".join(entry.name for entry in fields(Source))
+_DUE = (
+    f"SELECT {_COLUMNS} FROM sources WHERE state IN ('waiting', 'fetching') AND due <= ? AND job_id IN "  # noqa: S608  # our own names
+    "(SELECT id FROM jobs WHERE state = 'queued') ORDER BY due, rowid"
+)
+
+
+def insert(connection: sqlite3.Connection, job_id: str, url: str) -> None:
+    """Add a source within the transaction that adds its job."""
+    connection.execute("INSERT INTO sources (job_id, url) VALUES (?, ?)", (job_id, url))
+
+
+def delete(connection: sqlite3.Connection, job_id: str) -> None:
+    """Remove a source within the transaction that removes its job."""
+    connection.execute("DELETE FROM sources WHERE job_id = ?", (job_id,))
+
+
+class Sources:
+    """The rows of one worker. Every method raises VideosUnavailable where the file can't be used now.
+
+    Args:
+        file: the index of the jobs, with both tables.
+        owner: this worker.
+        is_dead: True for a worker that is gone.
+    """
+
+    def __init__(self, file: SqliteFile, owner: str, is_dead: Callable[[str | None], bool]) -> None:
+        self._file = file
+        self._owner = owner
+        self._is_dead = is_dead
+
+    def get(self, job_id: str) -> Source | None:
+        with self._file.reading() as connection:
+            return _row(connection, job_id)
+
+    def claim(self, now: float) -> Source | None:
+        """Take a source that is due and that no living worker fetches; None if there is none."""
+        with self._file.reading() as connection:  # most looks find nothing, and write nothing
+            if connection.execute(f"{_DUE} LIMIT 1", (now,)).fetchone() is None:
+                return None
+        with self._file.writing() as connection:
+            rows = [Source(*row) for row in connection.execute(_DUE, (now,))]
+            free = next((row for row in rows if row.owner is None or self._is_dead(row.owner)), None)
+            if free is None:
+                return None
+            connection.execute(
+                "UPDATE sources SET owner = ?, state = 'fetching', attempts = attempts + 1 WHERE job_id = ?",
+                (self._owner, free.job_id),
+            )
+            return _row(connection, free.job_id)
+
+    def progress(self, job_id: str, nbytes: int, total: int | None, etag: str | None, spent_s: float) -> bool:
+        """Record what this worker has on the disk; return False if the job has been deleted or is another's."""
+        with self._file.writing() as connection:
+            changed = connection.execute(
+                "UPDATE sources SET bytes = ?, total = ?, etag = ?, spent_s = ? WHERE job_id = ? AND owner = ? "
+                "AND state = 'fetching' AND job_id IN (SELECT id FROM jobs WHERE state = 'queued')",
+                (nbytes, total, etag, spent_s, job_id, self._owner),
+            ).rowcount
+            if changed:
+                reserved = max(nbytes, total or 0)
+                connection.execute("UPDATE jobs SET bytes = ? WHERE id = ?", (reserved, job_id))
+            return bool(changed)
+
+    def put_back(self, job_id: str, due: float, failures: int, spent_s: float, error: str | None) -> None:
+        """Let any worker continue with a source of this one, at `due`."""
+        with self._file.writing() as connection:
+            connection.execute(
+                "UPDATE sources SET state = 'waiting', owner = NULL, due = ?, failures = ?, spent_s = ?, error = ? "
+                "WHERE job_id = ? AND owner = ?",
+                (due, failures, spent_s, error, job_id, self._owner),
+            )
+
+    def fetched(self, job_id: str, url: str, nbytes: int, sha256: str) -> bool:
+        """Let the job run; `url` is the one that may be shown. Return False if the job has been deleted."""
+        with self._file.writing() as connection:
+            changed = connection.execute(
+                "UPDATE jobs SET bytes = ?, sha256 = ? WHERE id = ? AND state = 'queued'",
+                (nbytes, sha256, job_id),
+            ).rowcount
+            connection.execute(
+                "UPDATE sources SET state = 'fetched', owner = NULL, url = ?, bytes = ?, total = ?, error = NULL "
+                "WHERE job_id = ?",
+                (url, nbytes, nbytes, job_id),
+            )
+            return bool(changed)
+
+    def failed(self, job_id: str, url: str, now: float, code: str, detail: str) -> None:
+        """End the job as failed; `url` is the one that may be shown."""
+        with self._file.writing() as connection:
+            connection.execute(
+                "UPDATE jobs SET state = 'failed', finished = ?, code = ?, detail = ?, bytes = 0 "
+                "WHERE id = ? AND state = 'queued'",
+                (now, code, detail, job_id),
+            )
+            connection.execute(
+                "UPDATE sources SET state = 'failed', owner = NULL, url = ?, bytes = 0, error = ? WHERE job_id = ?",
+                (url, detail, job_id),
+            )
+
+    def unfetched(self) -> list[Source]:
+        """Sources that wait or are being fetched by nobody who lives."""
+        with self._file.reading() as connection:
+            query = f"SELECT {_COLUMNS} FROM sources WHERE job_id IN ({UNFETCHED})"  # noqa: S608  # our own names
+            rows = [Source(*row) for row in connection.execute(query)]
+        return [row for row in rows if row.owner is None or self._is_dead(row.owner)]
+
+
+def _row(connection: sqlite3.Connection, job_id: str) -> Source | None:
+    query = f"SELECT {_COLUMNS} FROM sources WHERE job_id = ?"  # noqa: S608  # our own names
+    row = connection.execute(query, (job_id,)).fetchone()
+    return None if row is None else Source(*row)

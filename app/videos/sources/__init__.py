@@ -1,0 +1,1 @@
+"""Videos that the service fetches itself, from hosts and buckets that the settings list."""
