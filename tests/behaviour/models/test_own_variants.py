@@ -138,7 +138,7 @@ def test_a_variant_that_cannot_serve_has_its_error_in_its_place(gateway: TestCli
 @pytest.mark.parametrize(
     ("query", "headers", "words"),
     [
-        ("variant=n,helmet&session=a", {}, "a session has one"),
+        ("variant=n,helmet&session=a", {}, "a session uses one variant"),
         ("variant=n,helmet", {"Accept": "image/png"}, "application/json"),
         ("variant=helmett", {}, "no variant 'helmett'; it has n, s, m, l, x, helmet"),
         ("variant=n,", {}, "no variant ''"),
