@@ -14,6 +14,9 @@ GUARD_ARGS ?=
 PARITY ?= short
 TEST_PROCESSES ?= 4
 # Tests of whole services (restarts, full disks, several Tritons, dashboards, benchmarks, pages in a
+# Your own catalogue: its accelerators go into the config.pbtxt files (docs/tensorrt.md).
+CATALOGUE ?= $(or $(GATEWAY_CATALOGUE),$(wildcard catalogue))
+OWN_CATALOGUE = $(if $(CATALOGUE),--catalogue '$(CATALOGUE)')
 # browser): `make test-system` runs them.
 SYSTEM_TESTS = tests/behaviour/operation tests/deploy tests/benchmarks tests/page \
   tests/app/process/test_shutdown.py tests/app/api/routes/test_out_of_memory.py
@@ -139,7 +142,7 @@ ifneq ($(SET),starter)
 endif
 
 repository: .venv/.dev ## write every config.pbtxt and preprocess graph from routing/branches.toml
-	@.venv/bin/python -P -m export repository
+	@.venv/bin/python -P -m export repository $(OWN_CATALOGUE)
 
 triton: .venv-triton ## a real Triton on this CPU, without Docker, over triton/models (TRITON_ARGS)
 	$(SAY) 'Triton: gRPC on 8001, HTTP on 8000, metrics on 8002 (Ctrl-C ends it)'

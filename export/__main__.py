@@ -17,7 +17,8 @@ except ModuleNotFoundError as error:
 from export.errors import ExportError
 from export.own import add as own
 from export.own.request import Request
-from routing import catalogue
+from routing import catalogue, overlay
+from routing.catalogue import Catalogue, CatalogueError
 
 _EPILOG = """\
 --weights:
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options))
-    except (ExportError, OSError) as error:
+    except (CatalogueError, ExportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -82,6 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("--catalogue", type=Path, default=Path("catalogue"))
     add.add_argument("--replace", action="store_true")
     add.set_defaults(run=_add)
+    configs.add_argument(
+        "--catalogue", type=Path, metavar="PATH", help="your own catalogue, whose accelerators are written"
+    )
     for command in (models, configs, add):
         command.add_argument("--repository", type=Path, default=Path("triton/models"), metavar="DIR")
         command.add_argument("--models", type=Path, default=Path("models"), metavar="DIR")
@@ -107,10 +111,12 @@ def _add(options: argparse.Namespace) -> int:
 
 def _models(options: argparse.Namespace) -> int:
     known = catalogue.load()
+    own = options.catalogue if options.catalogue.exists() else None
+    texts = _texts(known, own, options.repository)
     wanted = plan.branches(known, options.chosen, options.variants, options.families)
     with _alone(_places(options)) as places:
         # The committed repository has them; another one could serve nothing without.
-        repository.write_configs(repository.configs(known), places.repository)
+        repository.write_configs(texts, places.repository)
         failed = build.models(known, wanted, options.weights, places)
         if options.precision == "fp16":
             from export import half_models  # noqa: PLC0415  # needs ONNX Runtime, which configurations do without
@@ -119,9 +125,18 @@ def _models(options: argparse.Namespace) -> int:
         return 1 if failed else 0
 
 
+def _texts(known: Catalogue, own: Path | None, folder: Path) -> dict[str, str]:
+    """Return every config.pbtxt of our catalogue, as a user's changes it, and of further models that are there."""
+    texts = repository.configs(known)
+    if own is None:
+        return texts
+    theirs = repository.configs(overlay.load(own))
+    return texts | {name: text for name, text in theirs.items() if name in texts or (folder / name).is_dir()}
+
+
 def _repository(options: argparse.Namespace) -> int:
     known = catalogue.load()
-    texts = repository.configs(known)
+    texts = _texts(known, options.catalogue, options.repository)
     if options.check:
         wrong = repository.drift(texts, options.repository)
         for name in wrong:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from export.artifacts import write_if_changed
+from routing.accelerators import Accelerator
 from routing.catalogue import Branch, Catalogue, ModelSpec, TensorSpec
 
 CONFIG_FILE = "config.pbtxt"
@@ -83,7 +85,7 @@ def _config(model: ModelSpec, branch: Branch, header: str) -> str:
         *(_tensor("input", t) for t in model.inputs),
         *(_tensor("output", t) for t in model.outputs),
     ]
-    tail = _scheduling(branch) if model.kind == "ensemble" else _instance()
+    tail = _scheduling(branch) if model.kind == "ensemble" else _instance(model.accelerator)
     return "".join([head, *tensors, tail])
 
 
@@ -96,12 +98,43 @@ def _tensor(side: str, tensor: TensorSpec) -> str:
     return _block(side, lines)
 
 
-def _instance() -> str:
+def _instance(accelerator: Accelerator | None) -> str:
     return (
         'default_model_filename: "model.onnx"\n'
         "instance_group { kind: KIND_AUTO count: 1 }  # the GPU where there is one, else the CPU\n"
         + _PARAMETERS
+        + ("" if accelerator is None else _optimization(accelerator))
     )
+
+
+def _optimization(accelerator: Accelerator) -> str:
+    """The accelerator, by the names that Triton's ONNX Runtime backend has for its options."""
+    side = "gpu_execution_accelerator" if accelerator.on_gpu else "cpu_execution_accelerator"
+    options = [_entry("parameters", key, value) for key, value in _accelerator_options(accelerator)]
+    block = _block(side, [f'name: "{accelerator.name}"', *options])
+    block = _block("optimization", _block("execution_accelerators", block.splitlines()).splitlines())
+    if accelerator.memory_limit is not None:  # among the accelerator's options the backend would overwrite it
+        limit = ['key: "gpu_mem_limit"', f'value {{ string_value: "{accelerator.memory_limit}" }}']
+        block += _block("parameters", limit)
+    return block
+
+
+def _accelerator_options(accelerator: Accelerator) -> Iterator[tuple[str, str]]:
+    if accelerator.name == "cuda":
+        yield "cudnn_conv_use_max_workspace", "0"
+    if accelerator.name != "tensorrt":
+        return
+    yield "precision_mode", accelerator.precision.upper()
+    if accelerator.workspace is not None:
+        yield "max_workspace_size_bytes", str(accelerator.workspace)
+    if accelerator.cache is not None:
+        yield "trt_engine_cache_enable", "1"
+        yield "trt_engine_cache_path", accelerator.cache
+
+
+def _entry(field: str, key: str, value: str) -> str:
+    """An entry of a map of texts; JSON escapes them as protobuf does."""
+    return f"{field} {{ key: {json.dumps(key)} value: {json.dumps(value, ensure_ascii=False)} }}"
 
 
 def _scheduling(branch: Branch) -> str:

@@ -16,6 +16,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
+from routing.accelerators import Accelerator, accelerator_of
+
 TIERS = ("small", "medium", "large")
 DATATYPE_BYTES = MappingProxyType({"UINT8": 1, "INT64": 8, "FP32": 4})
 CATALOGUE_PATH = Path(__file__).with_name("branches.toml")
@@ -50,7 +52,8 @@ class ModelSpec:
     """One model of the Triton repository: a folder with a `config.pbtxt`.
 
     `mapped`: others made it, so that it may take more than one frame at a time or more than one size; one frame of one
-    size is asked of it. `classes`: in words, the names that the size of its output follows from.
+    size is asked of it. `classes`: in words, the names that the size of its output follows from. `accelerator`: runs
+    it, where the engine has that.
     """
 
     name: str
@@ -59,6 +62,7 @@ class ModelSpec:
     outputs: tuple[TensorSpec, ...]
     mapped: bool = False
     classes: str = ""
+    accelerator: Accelerator | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +140,10 @@ class Branch:
         if self.twin_of is not None:
             return self.twin_of, self.name
         return (self.name,) if self.compact is None else (self.name, self.compact.name)
+
+    @property
+    def accelerator(self) -> Accelerator | None:
+        return self.models[-1].accelerator
 
     @property
     def preprocess_model(self) -> str | None:
@@ -335,7 +343,7 @@ _FAMILY_KEYS: Mapping[str, type] = {
 }  # fmt: skip
 _BRANCH_KEYS: Mapping[str, type] = {
     "name": str, "variant": str, "preprocess": str, "tier": str, "size": int, "max_side": int, "model_size": int,
-    "required": bool, "when_ready": bool,
+    "required": bool, "when_ready": bool, "accelerator": object,
 }  # fmt: skip
 _COMPACT_KEYS: Mapping[str, type] = {"name": str, "preprocess": str, "input": list}
 _TENSOR_KEYS: Mapping[str, type] = {"name": str, "datatype": str, "shape": list}
@@ -470,7 +478,30 @@ def branch_of(
         min_short_side=table.get("min_short_side"),
     )
     compact = table.get("compact")
-    return branch if compact is None else replace(branch, compact=_twin(branch, table, compact, symbols))
+    if compact is not None:
+        branch = replace(branch, compact=_twin(branch, table, compact, symbols))
+    return accelerated(branch, accelerator_in(row, f"branch {name}"))
+
+
+def accelerator_in(table: Mapping[str, Any], where: str) -> Accelerator | None:
+    """Read the accelerator that a table names, if it names one.
+
+    Raises:
+        CatalogueError: there is no such accelerator, or it has no such option.
+    """
+    try:
+        return accelerator_of(table.get("accelerator"))
+    except ValueError as error:
+        raise CatalogueError(f"{where}: {error}") from error
+
+
+def accelerated(branch: Branch, accelerator: Accelerator | None) -> Branch:
+    """Return the branch with this accelerator for the model that holds its weights, which its twin has in common."""
+    compact = branch.compact
+    model = replace(branch.models[-1], accelerator=accelerator)
+    if compact is not None:
+        compact = replace(compact, models=(*compact.models[:-1], model))
+    return replace(branch, models=(*branch.models[:-1], model), compact=compact)
 
 
 def _symbols(table: Mapping[str, Any], size: int | None, labels: tuple[str, ...]) -> dict[str, int]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from routing.accelerators import Accelerator
 from routing.catalogue import (
     CATALOGUE_PATH,
     STANDARD,
@@ -25,6 +26,8 @@ from routing.catalogue import (
     Family,
     ModelSpec,
     Precision,
+    accelerated,
+    accelerator_in,
     assemble,
     branch_of,
     check_labels,
@@ -42,7 +45,7 @@ LAYOUTS: Mapping[str, tuple[str, tuple[int | str, ...]]] = {
     "UINT8 NHWC": ("UINT8", (1, "S", "S", 3)),
 }
 _TOP_KEYS: Mapping[str, type] = {
-    "schema_version": int, "variant": list, "default": dict, "precision": dict, "leave_out": dict,
+    "schema_version": int, "variant": list, "default": dict, "precision": dict, "leave_out": dict, "accelerate": list,
 }  # fmt: skip
 _VARIANT_KEYS: Mapping[str, type] = {
     "family": str, "name": str, "replace": bool, "labels": object, "dimension": int, "min_short_side": int,
@@ -50,10 +53,11 @@ _VARIANT_KEYS: Mapping[str, type] = {
 }  # fmt: skip
 _BRANCH_KEYS: Mapping[str, type] = {
     "name": str, "preprocess": str, "tier": str, "size": int, "max_side": int, "model_size": int, "required": bool,
-    "when_ready": bool, "layout": str, "inputs": list, "output": str,
+    "when_ready": bool, "layout": str, "inputs": list, "output": str, "accelerator": object,
 }  # fmt: skip
 _PRECISION_KEYS: Mapping[str, type] = {"fp16": list}
 _LEAVE_OUT_KEYS: Mapping[str, type] = {"families": list, "variants": list, "branches": list}
+_ACCELERATE_KEYS: Mapping[str, type] = {"branches": list, "accelerator": object}
 _MAPPING_KEYS = ("layout", "inputs", "output")
 # Ladders of one, two and three sizes.
 _TIERS = {1: ("medium",), 2: ("small", "medium"), 3: TIERS}
@@ -248,6 +252,10 @@ def merge(catalogue: Catalogue, ours: Mapping[str, Any], sources: Sequence[Sourc
     for source in sources:
         with source.located("leave_out"):
             merging.leave_out(source, source.document.get("leave_out", {}))
+    for source in sources:
+        for number, table in enumerate(source.document.get("accelerate", ())):
+            with source.located("accelerate", number):
+                merging.accelerate(table)
     return assemble(merging.families)
 
 
@@ -342,6 +350,35 @@ class _Merging:
             if left != family.branches:
                 self.families[name] = _without(family, left)
 
+    def accelerate(self, table: Any) -> None:
+        """Give branches an accelerator."""
+        check_table(table, _ACCELERATE_KEYS, "accelerate")
+        for key in _ACCELERATE_KEYS:
+            if not table.get(key):
+                raise CatalogueError(
+                    f"{key}: is missing; [[accelerate]] says which branches run on which accelerator"
+                )
+        accelerator = accelerator_in(table, "accelerate")
+        for pattern in table["branches"]:
+            self._accelerate(pattern, accelerator)
+
+    def _accelerate(self, pattern: Any, accelerator: Accelerator | None) -> None:
+        every = [
+            one
+            for family in self.families.values()
+            for branch in family.branches
+            for one in (branch, branch.alternate)
+            if one is not None
+        ]
+        named = [b for b in every if isinstance(pattern, str) and fnmatch.fnmatchcase(b.name, pattern)]
+        ours = {branch.name for branch in named if not branch.models[-1].mapped}
+        if not ours:
+            why = "its config.pbtxt is written by others" if named else "there is no such branch"
+            raise CatalogueError(f"branches: {str(pattern)[:80]!r} can't be accelerated: {why}")
+        for name, family in self.families.items():
+            branches = tuple(_accelerated(branch, ours, accelerator) for branch in family.branches)
+            self.families[name] = replace(family, branches=branches)
+
     def _family(self, name: str) -> Family:
         if name not in self.families:
             raise CatalogueError(
@@ -358,6 +395,14 @@ class _Merging:
             for branch in family.every_branch
             for model in branch.models
         }
+
+
+def _accelerated(branch: Branch, names: set[str], accelerator: Accelerator | None) -> Branch:
+    """The branch with the accelerator, and its alternate, as far as the names have them."""
+    other = branch.alternate
+    if other is not None and other.name in names:
+        branch = replace(branch, alternate=accelerated(other, accelerator))
+    return accelerated(branch, accelerator) if branch.name in names else branch
 
 
 def _in_order(branches: Sequence[Branch], variants: Sequence[str]) -> tuple[Branch, ...]:
@@ -396,8 +441,11 @@ class _Variant:
         for number, row in self._rows():
             with self.source.located("variant", self.number, "branch", number):
                 self._check_name(row, taken)
+                mapped = "layout" in {**self.table, **row}
+                if mapped and "accelerator" in row:
+                    raise CatalogueError("accelerator: its config.pbtxt is written by others")
                 branch = branch_of(*self._mapped(table, row), self.variant, labels)
-                branch = _described(branch, described, mapped="layout" in {**self.table, **row})
+                branch = _described(branch, described, mapped=mapped)
                 self._check_models(branch, taken)
                 taken |= {model.name: f"{name}'s {branch.name}" for model in branch.models}
                 yield branch

@@ -63,10 +63,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     remove = actions.add_parser("remove", help="remove a variant that was added")
     remove.add_argument("name")
     remove.set_defaults(action=_remove)
+    configs = actions.add_parser("configs", help="write the config.pbtxt of every model that is there")
+    configs.set_defaults(action=_configs)
     verify = actions.add_parser("verify", help="compare the recorded digests with the files")
     verify.add_argument("names", nargs="*", metavar="NAME", help="variants (default: all)")
     verify.set_defaults(action=_verify)
-    for action in (add, rows, show, remove, verify):
+    for action in (add, rows, show, remove, configs, verify):
         action.add_argument("--repository", type=Path, help="the model repository (GATEWAY_REPOSITORY)")
         action.add_argument("--catalogue", type=Path, help="the folder of your catalogue (GATEWAY_CATALOGUE)")
     for action in (rows, show, verify):
@@ -278,6 +280,18 @@ def _remove(parsed: argparse.Namespace, settings: Settings) -> int:
     gone = remove(parsed.name, settings.catalogue, *_places(settings))
     print(f"removed {parsed.name}: {', '.join(gone) or 'no model was there'}")
     print("a running service serves it until its next start")
+    return 0
+
+
+def _configs(parsed: argparse.Namespace, settings: Settings) -> int:
+    from export import repository as configs  # noqa: PLC0415  # as above
+
+    del parsed
+    repository, _ = _places(settings)
+    texts = configs.configs(_own(settings))
+    there = {name: text for name, text in texts.items() if (repository / name).is_dir()}
+    written = configs.write_configs(there, repository)
+    print(f"{len(there)} models in {repository}, config.pbtxt written: {', '.join(written) or 'none'}")
     return 0
 
 

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
@@ -37,6 +37,11 @@ class Weights:
     source: str | None = None
     labels: tuple[str, ...] = ()
 
+    memory: ModelMemory | None = None
+
+    def accelerated(self, engine: str, precision: str) -> Weights:
+        """Return the same, for a graph that an accelerator runs: its engine, and the lower precision of the two."""
+        return replace(self, engine=engine, precision=self.precision if precision == "fp32" else precision)
 
 @dataclass(frozen=True)
 class ModelState:

@@ -39,6 +39,7 @@ SKIPPED: dict[str, int] = {
     "docs/smoke.md": 1,
     "docs/sources.md": 2,
     "docs/triton.md": 4,
+    "docs/tensorrt.md": 2,
     "docs/tutorials/kubernetes.md": 1,
     "docs/tutorials/triton-gpu.md": 5,
     "docs/webhooks.md": 3,

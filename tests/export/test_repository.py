@@ -10,6 +10,7 @@ from google.protobuf import text_format
 
 from export import repository
 from routing import catalogue as catalogues
+from routing import overlay
 from routing.catalogue import Branch, ModelSpec, TensorSpec
 
 # The export environment collects this folder for its own tests, and has no client of Triton.
@@ -135,3 +136,57 @@ def test_only_what_changed_is_written(tmp_path: Path) -> None:
     (tmp_path / "clip_text" / "config.pbtxt").write_text("")
     assert repository.write_configs(texts, tmp_path) == ["clip_text"]
     assert repository.drift(texts, tmp_path) == []
+
+
+def _accelerated(tmp_path: Path, accelerator: str) -> Any:
+    """The configuration of yolo11x_640 with an accelerator, as Triton's own parser reads it."""
+    own = tmp_path / "gpu.toml"
+    own.write_text(f'[[accelerate]]\nbranches = ["yolo11x_640"]\naccelerator = {accelerator}\n')
+    texts = repository.configs(overlay.load(own))
+    assert {name for name, text in texts.items() if text != TEXTS[name]} == {"yolo11x_640"}
+    return text_format.Parse(texts["yolo11x_640"], pb.ModelConfig())
+
+
+def test_tensorrt_is_configured_by_the_names_of_the_backend(tmp_path: Path) -> None:
+    """All options reach the GPU's accelerator; the parameters for CUDA stay, which runs what TensorRT can't."""
+    config = _accelerated(
+        tmp_path,
+        '{ name = "tensorrt", precision = "fp16", workspace = "1GiB", cache = "/a b/\\"ö\\"" }',
+    )
+    (row,) = config.optimization.execution_accelerators.gpu_execution_accelerator
+    assert (row.name, dict(row.parameters)) == (
+        "tensorrt",
+        {
+            "precision_mode": "FP16",
+            "max_workspace_size_bytes": "1073741824",
+            "trt_engine_cache_enable": "1",
+            "trt_engine_cache_path": '/a b/"ö"',
+        },
+    )
+    assert not config.optimization.execution_accelerators.cpu_execution_accelerator
+    assert set(config.parameters) == {"cudnn_conv_algo_search", "arena_extend_strategy"}
+
+
+def test_tensorrt_alone_asks_for_its_precision(tmp_path: Path) -> None:
+    """Without options it computes in FP32 and keeps no engines."""
+    config = _accelerated(tmp_path, '"tensorrt"')
+    (row,) = config.optimization.execution_accelerators.gpu_execution_accelerator
+    assert (row.name, dict(row.parameters)) == ("tensorrt", {"precision_mode": "FP32"})
+
+
+def test_cuda_has_its_limit_where_the_backend_reads_it(tmp_path: Path) -> None:
+    """The backend overwrites a limit among the accelerator's own options."""
+    config = _accelerated(tmp_path, '{ name = "cuda", memory_limit = "2GiB" }')
+    (row,) = config.optimization.execution_accelerators.gpu_execution_accelerator
+    assert (row.name, dict(row.parameters)) == ("cuda", {"cudnn_conv_use_max_workspace": "0"})
+    assert config.parameters["gpu_mem_limit"].string_value == str(2 << 30)
+    assert config.parameters["cudnn_conv_algo_search"].string_value == "1"
+
+
+def test_openvino_is_an_accelerator_of_processors(tmp_path: Path) -> None:
+    """It has no options, and the GPU has no accelerator then."""
+    accelerators = _accelerated(tmp_path, '"openvino"').optimization.execution_accelerators
+    assert [(row.name, dict(row.parameters)) for row in accelerators.cpu_execution_accelerator] == [
+        ("openvino", {})
+    ]
+    assert not accelerators.gpu_execution_accelerator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,7 @@ from app.engine.base import NUMPY_DTYPES, ModelState, Weights, allocate, is_out_
 from app.engine.contracts import difference
 from app.engine.embedded.graph_cache import GraphCache, Source
 from app.errors import DeadlineExceeded, GatewayError, InferenceFailed, InsufficientGpuMemory
+from routing.accelerators import Accelerator
 from routing.catalogue import Branch, ModelSpec, TensorSpec
 
 # Its own types, and RuntimeError: what the binding's C++ throws without a type (a device that fails, for one).
@@ -33,6 +34,7 @@ _ORT_ERRORS: tuple[type[Exception], ...] = (
 _ORT_TYPES = {"tensor(uint8)": "UINT8", "tensor(int64)": "INT64", "tensor(float)": "FP32"}
 # What fits several branches on a small GPU (see triton/models: the same values).
 _CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
+_TENSORRT = "TensorrtExecutionProvider"
 
 
 @contextmanager
@@ -128,17 +130,46 @@ class EmbeddedLease:
 
 
 def open_session(
-    source: Source, threads: int, device: str, cache: GraphCache | None = None
+    source: Source,
+    threads: int,
+    device: str,
+    cache: GraphCache | None = None,
+    accelerator: Accelerator | None = None,
 ) -> ort.InferenceSession:
-    """A graph ready to run, on `cpu` or `cuda:0`. Only what runs on `cpu` is cached."""
+    """A graph ready to run, on `cpu` or `cuda:0`. Only what runs on `cpu` is cached; only a GPU has accelerators."""
     path = source.path
     if device != "cpu":
-        providers = [("CUDAExecutionProvider", _CUDA_OPTIONS), "CPUExecutionProvider"]
-        return ort.InferenceSession(str(path), _options(threads), providers=providers)
+        chosen = gpu_providers(accelerator, providers())
+        return ort.InferenceSession(str(path), _options(threads), providers=chosen)
     _share_arena()
     if cache is None:
         return ort.InferenceSession(str(path), _on_cpu(threads), providers=["CPUExecutionProvider"])
     return cache.session(source, lambda: _on_cpu(threads))
+
+
+def gpu_providers(accelerator: Accelerator | None, there: Collection[str]) -> list[Any]:
+    """Execution providers for a GPU, with their options; TensorRT's only where this installation has it."""
+    cuda = dict(_CUDA_OPTIONS)
+    if accelerator is not None and accelerator.memory_limit is not None:
+        cuda["gpu_mem_limit"] = str(accelerator.memory_limit)
+    chosen: list[Any] = [("CUDAExecutionProvider", cuda), "CPUExecutionProvider"]
+    if accelerator is not None and accelerator.name == "tensorrt" and _TENSORRT in there:
+        chosen.insert(0, (_TENSORRT, _tensorrt_options(accelerator)))
+    return chosen
+
+
+def _tensorrt_options(accelerator: Accelerator) -> dict[str, str]:
+    options = {"trt_fp16_enable": str(int(accelerator.precision == "fp16"))}
+    if accelerator.workspace is not None:
+        options["trt_max_workspace_size"] = str(accelerator.workspace)
+    if accelerator.cache is not None:
+        options |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": accelerator.cache}
+    return options
+
+
+def runs_on_tensorrt(session: ort.InferenceSession) -> bool:
+    """True if TensorRT runs what it can of the graph: ONNX Runtime goes on without it where it can't be loaded."""
+    return _TENSORRT in session.get_providers()
 
 
 @functools.cache

@@ -11,7 +11,15 @@ import onnxruntime as ort
 from app.engine import model_config
 from app.engine.base import Weights
 from app.engine.embedded.graph_cache import GraphCache, Source
-from app.engine.embedded.model import ContractError, Graph, open_session, same, specs, translated_errors
+from app.engine.embedded.model import (
+    ContractError,
+    Graph,
+    open_session,
+    runs_on_tensorrt,
+    same,
+    specs,
+    translated_errors,
+)
 from app.engine.model_files import Stamp, stamp
 from app.engine.weights import WeightsBook, files_digest
 from routing.catalogue import Branch, ModelSpec
@@ -116,7 +124,9 @@ class Sessions:
         )
         weights = self._book.verified(folder, model.name, source.digest)
         with translated_errors(model.name):
-            session = open_session(source, self._threads, self._device, self._cache)
+            session = open_session(source, self._threads, self._device, self._cache, model.accelerator)
+        if model.accelerator is not None and runs_on_tensorrt(session):
+            weights = weights.accelerated("tensorrt", model.accelerator.precision)
         same(model, "model.onnx", specs(session.get_inputs()), model.inputs)
         same(model, "model.onnx", specs(session.get_outputs()), model.outputs)
         if stamp(folder.parent) != wanted:  # the digest may not be that of what was loaded

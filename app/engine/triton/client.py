@@ -167,6 +167,7 @@ def _rank(row: IndexRow) -> tuple[bool, int]:
 
 # Backends of Triton, as provenance names engines.
 _ENGINES = {"onnxruntime": "onnx", "tensorrt": "tensorrt", "pytorch": "torch"}
+_ACCELERATORS = ("tensorrt", "openvino")  # those that run the graph in place of ONNX Runtime's own kernels
 
 
 def _device(groups: Iterable[Any]) -> str:
@@ -178,6 +179,16 @@ def _device(groups: Iterable[Any]) -> str:
         if kind == "KIND_CPU":
             return "cpu"
     return UNKNOWN
+
+
+def accelerator_of(accelerators: Any, device: str) -> tuple[str, str] | None:
+    """The accelerator that runs a model on its device, and its precision; None where ONNX Runtime runs it alone."""
+    on_gpu = device.startswith("cuda")
+    rows = accelerators.gpu_execution_accelerator if on_gpu else accelerators.cpu_execution_accelerator
+    for row in rows:
+        if row.name in _ACCELERATORS:
+            return row.name, row.parameters.get("precision_mode", "FP32").lower()
+    return None
 
 
 class TritonClient:
@@ -337,8 +348,10 @@ class TritonClient:
             (step.model_name, None if step.model_version < 0 else str(step.model_version))
             for step in reply.config.ensemble_scheduling.step
         )
+        device = _device(reply.config.instance_group)
         engine = _ENGINES.get(reply.config.backend, reply.config.backend or UNKNOWN)
-        return ServedConfig(_device(reply.config.instance_group), steps, engine)
+        accelerator = accelerator_of(reply.config.optimization.execution_accelerators, device)
+        return ServedConfig(device, steps, engine, accelerator)
 
     def register(self, region: Region, timeout_s: float | None = None) -> None:
         request = pb.SystemSharedMemoryRegisterRequest(

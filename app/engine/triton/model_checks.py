@@ -38,11 +38,15 @@ Index = Mapping[str, IndexRow]
 
 @dataclass(frozen=True, slots=True)
 class ServedConfig:
-    """A model's configuration as the server has it; `steps` of an ensemble; `engine` as provenance names it."""
+    """A model's configuration as the server has it; `steps` of an ensemble; `engine` as provenance names it.
+
+    `accelerator`: the one that runs it, and its precision, where there is one.
+    """
 
     device: str
     steps: tuple[Part, ...]
     engine: str = UNKNOWN
+    accelerator: tuple[str, str] | None = None
 
 
 class Describes(Protocol):
@@ -57,12 +61,13 @@ class Describes(Protocol):
 class Checked:
     """One model. `parts`: the models that an ensemble runs, ensembles among them taken apart; none: no ensemble.
 
-    `away`: the server doesn't serve it, or a part of it, now.
+    `away`: the server doesn't serve it, or a part of it, now. `accelerator`: of the part that holds the weights.
     """
 
     state: ModelState
     parts: tuple[Part, ...] = ()
     away: bool = False
+    accelerator: tuple[str, str] | None = None
 
 
 @dataclass(slots=True)
@@ -143,11 +148,11 @@ class ModelChecks:
             return Checked(ModelState(spec.name, Readiness.CONTRACT_MISMATCH, fault, version))
         config = self._server.config(spec.name)
         parts = tuple(self._parts(config, _DEPTH))
-        device = self._device(spec.name, parts) if parts else config.device
-        state = ModelState(spec.name, Readiness.READY, None, version, device)
+        working = self._working(spec.name, parts) if parts else config
+        state = ModelState(spec.name, Readiness.READY, None, version, working.device)
         if spec.mapped:  # nothing of it is noted, and what isn't known isn't claimed
             state = replace(state, weights=Weights(engine=config.engine, precision=UNKNOWN))
-        return Checked(state, parts)
+        return Checked(state, parts, accelerator=working.accelerator)
 
     def _parts(self, config: ServedConfig, depth: int) -> list[Part]:
         found: list[Part] = []
@@ -156,12 +161,12 @@ class ModelChecks:
             found += steps or [(name, version)]
         return found
 
-    def _device(self, ensemble: str, parts: tuple[Part, ...]) -> str:
-        """Device of the working part: the catalogue's weights model, or the last part."""
+    def _working(self, ensemble: str, parts: tuple[Part, ...]) -> ServedConfig:
+        """Return the configuration of the working part: the catalogue's weights model, or the last part."""
         branch = self._catalogue.branches.get(ensemble)
         names = [name for name, _ in parts]
         working = branch.weights_model if branch and branch.weights_model in names else names[-1]
-        return self._server.config(working).device
+        return self._server.config(working)
 
 
 def _not_ready(reason: str) -> Readiness:

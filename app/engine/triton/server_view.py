@@ -168,6 +168,8 @@ class ServerView:
         weights = self._of(named.get(branch.weights_model))
         mapped = branch.models[0].mapped and weights.kind == UNKNOWN
         state = checked.state if mapped else replace(checked.state, weights=weights)
+        if checked.accelerator is not None:
+            state = replace(state, weights=state.weights.accelerated(*checked.accelerator))
         fault = label_fault(branch, state.weights)
         if fault is not None:
             return replace(state, readiness=Readiness.CONTRACT_MISMATCH, reason=fault)

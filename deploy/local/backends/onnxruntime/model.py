@@ -30,6 +30,7 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Load the model; raises where graph and configuration differ, and then it never becomes READY."""
         config = json.loads(args["model_config"])
+        _refuse_accelerators(config)
         name = config.get("default_model_filename") or "model.onnx"
         path = Path(args["model_repository"]) / args["model_version"] / name
         self._session = ort.InferenceSession(
@@ -55,6 +56,13 @@ class TritonPythonModel:
             return pb_utils.InferenceResponse(tensors)
         except Exception as error:  # noqa: BLE001  # whatever it is belongs to this request, not to the server
             return pb_utils.InferenceResponse([], pb_utils.TritonError(f"onnxruntime: {error}"))
+
+
+def _refuse_accelerators(config: dict[str, Any]) -> None:
+    """Refuse accelerators for processors, as the C++ backend does where it was built without them."""
+    accelerators = config.get("optimization", {}).get("execution_accelerators", {})
+    for row in accelerators.get("cpu_execution_accelerator", []):
+        raise pb_utils.TritonModelException(f"unknown Execution Accelerator '{row['name']}' is requested")
 
 
 def _options(parameters: dict[str, dict[str, str]]) -> ort.SessionOptions:

@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 from support.models.repository import CATALOGUE
 
+from app.engine.base import Weights
 from app.engine.triton import model_checks
 from app.engine.triton.model_checks import IndexRow, ModelChecks, ServedConfig
 from app.errors import InferenceFailed
@@ -140,3 +141,22 @@ def test_what_the_server_does_not_serve_is_away(row: IndexRow | None, readiness:
     checked = ModelChecks(server, CATALOGUE).of(DETECT, {} if row is None else {DETECT.name: row})
     assert (checked.state.readiness, checked.away) == (readiness, True)
     assert server.asked == {}
+
+
+def test_the_accelerator_is_that_of_the_working_part() -> None:
+    """The graph that prepares has none; the ensemble runs on its model's."""
+    configs = {
+        DEPTH.name: ENSEMBLE,
+        PREPARE: ServedConfig("cuda:0", ()),
+        CHILD: ServedConfig("cuda:0", (), accelerator=("tensorrt", "fp16")),
+    }
+    checked = ModelChecks(Table(configs), CATALOGUE).of(DEPTH, ready(DEPTH.name, PREPARE, CHILD))
+    assert checked.accelerator == ("tensorrt", "fp16")
+
+
+def test_weights_name_the_engine_that_runs_them() -> None:
+    """A graph of half precision stays one where the accelerator would compute in FP32."""
+    plain = Weights("sha256:aa", "pretrained")
+    assert plain.accelerated("tensorrt", "fp16") == Weights("sha256:aa", "pretrained", "fp16", "tensorrt")
+    assert plain.accelerated("tensorrt", "fp32").precision == "fp32"
+    assert Weights(precision="fp16").accelerated("tensorrt", "fp32").precision == "fp16"
