@@ -5,18 +5,20 @@ SET ?= starter
 WEIGHTS ?= auto
 PRECISION ?= fp32
 TRITON_ARGS ?=
+MEMORY ?=
 STACK_ARGS ?=
 SMOKE_ARGS ?=
+GPU_CHECK_ARGS ?=
 BENCH_ARGS ?=
 CHAOS ?= hostile
 CHAOS_ARGS ?=
 GUARD_ARGS ?=
 PARITY ?= short
-TEST_PROCESSES ?= 4
-# Tests of whole services (restarts, full disks, several Tritons, dashboards, benchmarks, pages in a
 # Your own catalogue: its accelerators go into the config.pbtxt files (docs/tensorrt.md).
 CATALOGUE ?= $(or $(GATEWAY_CATALOGUE),$(wildcard catalogue))
 OWN_CATALOGUE = $(if $(CATALOGUE),--catalogue '$(CATALOGUE)')
+TEST_PROCESSES ?= 4
+# Tests of whole services (restarts, full disks, several Tritons, dashboards, benchmarks, pages in a
 # browser): `make test-system` runs them.
 SYSTEM_TESTS = tests/behaviour/operation tests/deploy tests/benchmarks tests/page \
   tests/app/process/test_shutdown.py tests/app/api/routes/test_out_of_memory.py
@@ -33,7 +35,7 @@ PIP = -m pip install --disable-pip-version-check
 SAY = @printf '\033[1m==> %s\033[0m\n'
 
 .DEFAULT_GOAL := help
-.PHONY: help run serve models repository triton smoke test test-system test-client client-wheel test-wheel test-containers test-export lint lint-containers settings format bench bench-matrix clean
+.PHONY: help run serve models repository triton gpu-check smoke test test-system test-client client-wheel test-wheel test-containers test-export lint lint-containers settings format bench bench-matrix clean
 
 # `make help` prints what follows `##`: of a target its description, on a line of its own a heading.
 help: ## this list
@@ -144,9 +146,14 @@ endif
 repository: .venv/.dev ## write every config.pbtxt and preprocess graph from routing/branches.toml
 	@.venv/bin/python -P -m export repository $(OWN_CATALOGUE)
 
-triton: .venv-triton ## a real Triton on this CPU, without Docker, over triton/models (TRITON_ARGS)
+triton: .venv-triton $(if $(MEMORY),.venv/.serve) ## a real Triton on this CPU, without Docker, over triton/models (MEMORY=6GiB: the branches that fit; TRITON_ARGS)
 	$(SAY) 'Triton: gRPC on 8001, HTTP on 8000, metrics on 8002 (Ctrl-C ends it)'
-	@exec $(PYTHON) deploy/local/triton.py $(TRITON_ARGS)
+	@$(if $(MEMORY),models=$$(.venv/bin/gateway plan --memory '$(MEMORY)' --format triton-args) || exit; )\
+	exec $(PYTHON) deploy/local/triton.py $(if $(MEMORY),$$models) $(TRITON_ARGS)
+
+gpu-check: .venv/.dev ## run every branch on the GPU: latency, memory beside the plan, what fits (GPU_CHECK_ARGS)
+	@mkdir -p out
+	@.venv/bin/gateway gpu-check --json out/gpu-check.json --picture out/gpu-check.png $(GPU_CHECK_ARGS)
 
 smoke: .venv/.serve ## check what is being served: liveness, models, two inferences per branch (SMOKE_ARGS)
 	@.venv/bin/gateway smoke $(SMOKE_ARGS)

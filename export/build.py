@@ -59,6 +59,7 @@ def preprocess_graph(spec: ModelSpec, prepare: Prepare, places: Places) -> bool:
     changed = write_if_changed(optimized, preprocess.build(spec, prepare))
     there = manifest.read(spec.name, places.repository)
     if there and there.provenance == provenance and not changed:
+        _note_memory(there, places)
         return False
     manifest.publish(spec.name, optimized, places.repository, provenance)
     return True
@@ -118,7 +119,14 @@ def _keep(task: Task, catalogue: Catalogue, places: Places) -> str:
         if not beside.is_file():
             link(served / file, beside)
     _version_folders(task, places)
+    _note_memory(task.there, places)
     return f"is there, {_said(task.there)}"
+
+
+def _note_memory(record: manifest.Record, places: Places) -> None:
+    """Estimate the memory of a model that an older version has built."""
+    if record.memory is None:
+        manifest.note_memory(record.model, places.repository)
 
 
 def _version_folders(task: Task, places: Places) -> None:

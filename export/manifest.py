@@ -15,7 +15,9 @@ from typing import Any, Literal, get_args
 
 from export import sharing
 from export.artifacts import MODEL_FILE, digest, link, sha256, write_atomic, write_if_changed
+from export.memory import estimate
 from routing.catalogue import Precision
+from routing.memory import ModelMemory, from_json
 
 SCHEMA_VERSION = 1
 WEIGHTS_FILE = "weights.json"
@@ -51,6 +53,7 @@ class Record:
     digest: str
     files: Mapping[str, str]
     provenance: Provenance
+    memory: ModelMemory | None = None
 
 
 def publish(
@@ -77,9 +80,26 @@ def publish(
     link(optimized, folder / MODEL_FILE)
     sharing.prune(folder, set(shared))
     files = {name: f"sha256:{sha256(folder / name)}" for name in (MODEL_FILE, *shared)}
-    record = Record(model, digest(_bare(files)), files, provenance)
+    record = Record(model, digest(_bare(files)), files, provenance, estimated(folder / MODEL_FILE))
     write_atomic(folder / WEIGHTS_FILE, _to_json(_document(record, labels)))
     return record
+
+
+def note_memory(model: str, repository: Path) -> None:
+    """Add the estimate of memory to the note of a model that was published without one."""
+    folder = repository / model / VERSION_FOLDER
+    memory = estimated(folder / MODEL_FILE)
+    if memory is not None:
+        document = json.loads((folder / WEIGHTS_FILE).read_bytes())
+        write_atomic(folder / WEIGHTS_FILE, _to_json({**document, "memory": memory.to_json()}))
+
+
+def estimated(path: Path) -> ModelMemory | None:
+    """The estimate of a model's memory; None for a graph that can't be estimated, which serves all the same."""
+    try:
+        return estimate.of_file(path)
+    except Exception:  # noqa: BLE001  # whatever can't be read or counted: nothing depends on it
+        return None
 
 
 def publish_graph(
@@ -128,6 +148,8 @@ def _document(record: Record, labels: Sequence[str]) -> dict[str, Any]:
         "precision": record.provenance.precision,
         "exporter": dict(record.provenance.exporter),
     }
+    if record.memory is not None:
+        document["memory"] = record.memory.to_json()
     return {**document, "labels": list(labels)} if labels else document
 
 
@@ -136,7 +158,8 @@ def _parse(document: Mapping[str, Any]) -> Record:
         raise ValueError("not a weights.json of this version")
     source, exporter = Source(**document["source"]), dict(document["exporter"])
     provenance = Provenance(document["weights"], source, exporter, document.get("precision", "fp32"))
-    return Record(document["model"], document["digest"], dict(document["files"]), provenance)
+    memory = from_json(document.get("memory"))
+    return Record(document["model"], document["digest"], dict(document["files"]), provenance, memory)
 
 
 def _bare(files: Mapping[str, str]) -> dict[str, str]:

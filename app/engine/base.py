@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from app.deadline import Deadline
 from app.errors import DeadlineExceeded, GatewayError, Overloaded, by_code
 from routing.catalogue import Branch, TensorSpec
+from routing.memory import ModelMemory
 from routing.policy import ERROR_CODES, Readiness
 from routing.provenance import UNKNOWN, ModelUsed
 
@@ -36,12 +37,12 @@ class Weights:
     engine: str = "onnx"
     source: str | None = None
     labels: tuple[str, ...] = ()
-
     memory: ModelMemory | None = None
 
     def accelerated(self, engine: str, precision: str) -> Weights:
         """Return the same, for a graph that an accelerator runs: its engine, and the lower precision of the two."""
         return replace(self, engine=engine, precision=self.precision if precision == "fp32" else precision)
+
 
 @dataclass(frozen=True)
 class ModelState:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from app.engine.base import Weights
+from routing.memory import from_json
 from routing.provenance import UNKNOWN
 
 NOTE = "weights.json"
@@ -144,6 +145,7 @@ def _weights(document: Mapping[str, Any]) -> Weights:
         engine=_text(document, "engine") or "onnx",
         source=_text(_mapping(document.get("source")), "name"),
         labels=tuple(str(label) for label in labels) if isinstance(labels, list) else (),
+        memory=from_json(document.get("memory")),
     )
 
 

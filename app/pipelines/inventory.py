@@ -11,6 +11,7 @@ from app.engine.base import ModelState
 from app.errors import GatewayError
 from app.pipelines.base import Router
 from routing.catalogue import Branch, Catalogue, Family, Prepare, TensorSpec
+from routing.memory import Device, lease_bytes, need
 from routing.policy import FrameFacts, Readiness, Wishes
 
 
@@ -181,6 +182,24 @@ def _branch(branch: Branch, states: Mapping[str, ModelState], required: Collecti
         "inputs": [_tensor(spec) for spec in branch.inputs],
         "outputs": [_tensor(spec) for spec in branch.outputs],
         "models": [_row(states[model.name]) for model in branch.models],
+        "memory": _memory(branch, states),
+    }
+
+
+def _memory(branch: Branch, states: Mapping[str, ModelState]) -> dict[str, Any] | None:
+    """The estimate for the branch alone; None if one of its models has none."""
+    device: Device = "cpu" if states[branch.name].device == "cpu" else "cuda"
+    estimates = {spec.name: states[spec.name].weights.memory for spec in branch.models}
+    needed = need(branch.models, {name: one for name, one in estimates.items() if one is not None}, device)
+    if needed.unknown:
+        return None
+    return {
+        "device": device,
+        "weights_bytes": needed.weights,
+        "activations_bytes": needed.activations,
+        "workspace_bytes": needed.workspace,
+        "total_bytes": needed.total,
+        "lease_bytes": lease_bytes(branch),
     }
 
 

@@ -80,6 +80,13 @@ def _arguments() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument(
         "--load", nargs="*", metavar="MODEL", help="load these (default: every one whose files exist)"
     )
+    parser.add_argument(
+        "--load-model",
+        action="append",
+        dest="load",
+        metavar="MODEL",
+        help="load this one, as tritonserver has it",
+    )
     parser.add_argument("--log-verbose", type=int, default=0)
     parser.add_argument(
         "--exit-with-stdin", action="store_true", help="stop when standard input ends, as when a parent dies"

@@ -31,6 +31,7 @@ SKIPPED: dict[str, int] = {
     "deploy/local/README.md": 2,
     "docs/dashboards.md": 1,
     "docs/install.md": 5,
+    "docs/memory.md": 1,
     "docs/models.md": 2,
     "docs/outputs.md": 2,
     "docs/own-models.md": 5,
@@ -38,10 +39,10 @@ SKIPPED: dict[str, int] = {
     "docs/release.md": 3,
     "docs/smoke.md": 1,
     "docs/sources.md": 2,
-    "docs/triton.md": 4,
     "docs/tensorrt.md": 2,
+    "docs/triton.md": 4,
     "docs/tutorials/kubernetes.md": 1,
-    "docs/tutorials/triton-gpu.md": 5,
+    "docs/tutorials/triton-gpu.md": 6,
     "docs/webhooks.md": 3,
 }
 

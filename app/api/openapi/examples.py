@@ -169,6 +169,10 @@ BRANCHES: dict[str, Any] = {
                     "inputs": [{"name": "images", "datatype": "FP32", "shape": [1, 3, 640, 640]}],
                     "outputs": [{"name": "output0", "datatype": "FP32", "shape": [1, 84, 8400]}],
                     "models": [{"name": "yolo11n_640", "readiness": "ready", "reason": None, "version": "1"}],
+                    "memory": {
+                        "device": "cuda", "weights_bytes": 10_600_000, "activations_bytes": 96_000_000,
+                        "workspace_bytes": 58_000_000, "total_bytes": 164_600_000, "lease_bytes": 7_738_000,
+                    },
                 }
             ],
         }

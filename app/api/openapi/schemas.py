@@ -193,6 +193,15 @@ class Tensor(Schema):
     shape: list[int]
 
 
+class BranchMemory(Schema):
+    device: Literal["cuda", "cpu"] = Field(description="The kind of device that the estimate is for.")
+    weights_bytes: int
+    activations_bytes: int = Field(description="ONNX Runtime's arena for tensors between the nodes.")
+    workspace_bytes: int = Field(description="Scratch memory of convolutions on a GPU.")
+    total_bytes: int = Field(description="Their sum, for one instance.")
+    lease_bytes: int = Field(description="Host memory of the input and output tensors of one lease.")
+
+
 class BranchRow(Schema):
     name: str
     tier: str | None
@@ -225,6 +234,9 @@ class BranchRow(Schema):
     inputs: list[Tensor]
     outputs: list[Tensor]
     models: list[ModelRow]
+    memory: BranchMemory | None = Field(
+        None, description="Estimated memory of the branch alone (docs/memory.md); null: unknown."
+    )
 
 
 class FamilyRow(Schema):

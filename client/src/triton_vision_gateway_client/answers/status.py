@@ -73,6 +73,18 @@ class Repository:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BranchMemory:
+    """Estimated memory of a branch alone, in bytes, on the kind of device that it is for."""
+
+    device: str
+    weights_bytes: int
+    activations_bytes: int
+    workspace_bytes: int
+    total_bytes: int
+    lease_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BranchRow:
     """A branch of the catalogue, with its readiness and weights."""
 
@@ -97,6 +109,7 @@ class BranchRow:
     inputs: tuple[Tensor, ...] = ()
     outputs: tuple[Tensor, ...] = ()
     models: tuple[ModelRow, ...] = ()
+    memory: BranchMemory | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

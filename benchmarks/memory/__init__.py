@@ -1,0 +1,1 @@
+"""Estimated memory of branches beside the memory that a process really takes."""
