@@ -23,9 +23,10 @@ from app.commands import keys as keys_command
 from app.commands import models as models_command
 from app.commands import routes as routes_command
 from app.commands import up as up_command
+from app.commands.gpu_check import options as gpu_check_options
 from app.commands.parser import Parser
-from app.commands.predict import options as predict_options
 from app.commands.plan import options as plan_options
+from app.commands.predict import options as predict_options
 from app.commands.predict.families import arguments
 from app.commands.predict.families.table import commands_of
 from app.commands.smoke import options
@@ -100,7 +101,6 @@ def _parser() -> argparse.ArgumentParser:
     _add_analyze(commands)
     _add_smoke(commands)
     _add_bench(commands)
-    models = commands.add_parser("models", help="add, list, verify and remove your own models")
     plan = commands.add_parser("plan", help="estimate the memory of branches, and choose those that fit")
     plan_options.add_options(plan)
     plan.set_defaults(command=_plan)
@@ -109,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     gpu_check_options.add_options(gpu_check)
     gpu_check.set_defaults(command=_gpu_check)
+    models = commands.add_parser("models", help="add, list, verify and remove your own models")
     models_command.add_options(models)
     models.set_defaults(command=models_command.models)
     keys = commands.add_parser("keys", help="create API keys")
@@ -188,7 +189,6 @@ def _doctor(parsed: argparse.Namespace) -> int:
     return doctor(parsed)
 
 
-def _add_bench(commands: Any) -> None:
 def _plan(parsed: argparse.Namespace) -> int:
     from app.commands.plan.command import run  # noqa: PLC0415  # `gateway --help` needs no NumPy
 
@@ -201,6 +201,7 @@ def _gpu_check(parsed: argparse.Namespace) -> int:
     return run(parsed)
 
 
+def _add_bench(commands: Any) -> None:
     # No character begins an option here: all that follows is benchmarks.matrix', --help too.
     parser = commands.add_parser(
         "bench", help="measure branches (python -m benchmarks.matrix)", add_help=False, prefix_chars="\0"
