@@ -62,6 +62,7 @@ ONLY_IN = {
     "app.state.memory": ("app.main",),
     "yaml": ("app.documents",),
     "pyarrow": ("app.videos.formats.parquet",),
+    "fsspec": ("app.videos.stores.remote",),
 }
 # Below everything that serves: whoever is in a room above may use them.
 _BASE = {
@@ -116,6 +117,8 @@ ALLOWED: dict[str, set[str]] = {
         "app.state.moments", "app.vision",
     },
     "app.videos": {*_BASE, "app.__version__", "app.pipelines", "app.state.jobs"},
+    "app.videos.stores": {"app.extras", "app.media.npz"},
+    "app.videos.stores.remote": {"app.videos.stores", "fsspec"},
     "app.videos.formats": {*_BASE, "app.extras", "app.pipelines", "app.videos", "orjson", "pyarrow"},
     "app.videos.jobs": {*_BASE, "app.pipelines", "app.state.callbacks", "app.state.jobs", "app.videos"},
     "app.videos.sources": {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import tempfile
@@ -10,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any, BinaryIO, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # zip's own zero: the time of writing would make every archive another one
 _LEVEL = 1  # floats hardly shrink; masks and padding do at any level
 _PIECE = 1 << 20
+_LONGEST = 64  # characters of a name in the temporary one, which must not become too long
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,20 +35,39 @@ class Blocks:
 
 
 @contextmanager
-def atomically(path: Path) -> Iterator[IO[bytes]]:
-    """Write a temporary file that replaces `path` once it is complete and on disk; on any failure nothing changes."""
+def atomically(path: Path, *, replace: bool = True) -> Iterator[BinaryIO]:
+    """Write a temporary file that becomes `path` once it is complete and on disk; on any failure nothing changes.
+
+    Raises:
+        FileExistsError: `path` exists, and `replace` is False.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, fresh = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".new")
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:_LONGEST]}.", suffix=".new")
+    fresh = Path(name)
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with os.fdopen(descriptor, "w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        Path(fresh).chmod(0o644)
-        Path(fresh).replace(path)
-    except BaseException:
-        Path(fresh).unlink(missing_ok=True)
+        fresh.chmod(0o644)
+        if replace:
+            fresh.replace(path)
+        else:
+            _link(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def _link(fresh: Path, path: Path) -> None:
+    """Give a file a second name that must not exist."""
+    try:
+        os.link(fresh, path)
+    except FileExistsError:
         raise
+    except OSError:  # a file system without hard links: not in one step
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        fresh.replace(path)
 
 
 def write_npz(path: Path, arrays: Mapping[str, NDArray[Any] | Blocks]) -> None:
@@ -56,10 +77,18 @@ def write_npz(path: Path, arrays: Mapping[str, NDArray[Any] | Blocks]) -> None:
         OSError: it can't be written; what stood there before still does.
         ValueError: an array of objects, or blocks that don't add up.
     """
-    with (
-        atomically(path) as file,
-        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL) as archive,
-    ):
+    with atomically(path) as file:
+        write_archive(file, arrays)
+
+
+def write_archive(file: BinaryIO, arrays: Mapping[str, NDArray[Any] | Blocks]) -> None:
+    """Write the same archive into an open file.
+
+    Raises:
+        OSError: it can't be written.
+        ValueError: an array of objects, or blocks that don't add up.
+    """
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL) as archive:
         for name, array in arrays.items():
             info = zipfile.ZipInfo(f"{name}.npy", _EPOCH)
             info.compress_type = zipfile.ZIP_DEFLATED
@@ -98,14 +127,14 @@ def text_blocks(texts: Sequence[str]) -> Blocks:
 class Archive:
     """An archive whose arrays are read whole, or a few rows at a time; use it in a `with`."""
 
-    def __init__(self, path: Path) -> None:
-        """Open an archive.
+    def __init__(self, source: Path | BinaryIO) -> None:
+        """Open an archive; an open file stays the caller's.
 
         Raises:
             OSError: it can't be read.
             zipfile.BadZipFile: it is none.
         """
-        self._zip = zipfile.ZipFile(path)
+        self._zip = zipfile.ZipFile(source)
         self.names = [name.removesuffix(".npy") for name in self._zip.namelist()]
 
     def __enter__(self) -> Self:

@@ -1,0 +1,1 @@
+"""Stores of artefacts: a folder, or a bucket."""

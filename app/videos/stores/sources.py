@@ -1,0 +1,62 @@
+"""A video as the source of an analysis: a file, or an object in a bucket that is fetched first."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO, BinaryIO
+
+from app.videos.stores.opened import bucket_and_key, is_remote, local_path, open_store
+
+_BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One video.
+
+    Args:
+        name: as the manifest and every message give it.
+        uri: a path, `file:///path`, or `s3://bucket/key`.
+        id: names the video in the manifest and the artefacts; by default its name.
+        sha256: of the file in hex, if it is known.
+    """
+
+    name: str
+    uri: str
+    id: str | None = None
+    sha256: str | None = None
+
+    @contextmanager
+    def opened(self, check: Callable[[], None]) -> Iterator[BinaryIO]:
+        """Context manager with the video, which can be read at any position.
+
+        An object is copied to a temporary file first: a decoder reads here and there. `check` is called now and then;
+        what it raises ends the work.
+
+        Raises:
+            OSError: it can't be read; the words are plain and hold no credentials.
+        """
+        if not is_remote(self.uri):
+            with local_path(self.uri).open("rb") as file:
+                yield file
+            return
+        with tempfile.TemporaryFile(prefix="gateway-") as copy:
+            with _object(self.uri) as file:
+                _copy(file, copy, check)
+            yield copy
+
+
+def _object(uri: str) -> BinaryIO:
+    bucket, key = bucket_and_key(uri)
+    return open_store(f"s3://{bucket}").open(key)
+
+
+def _copy(file: BinaryIO, copy: IO[bytes], check: Callable[[], None]) -> None:
+    while block := file.read(_BLOCK_BYTES):
+        check()
+        copy.write(block)
+    copy.flush()
+    copy.seek(0)
