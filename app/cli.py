@@ -224,12 +224,14 @@ def _add_analyze(commands: Any) -> None:
         "1: some failed; 2: the command, a setting or the profile is wrong; 130: interrupted (run it again to resume).",
     )
     parser.add_argument(
-        "--video-path", type=Path, required=True, nargs="+",
-        help="a video, a folder (searched recursively), or a .txt list with one path per line",
+        "--video-path", required=True, nargs="+",
+        help="a video, a folder (searched recursively), a .txt list with one path per line, or s3://bucket/video.mp4",
     )  # fmt: skip
     parser.add_argument("--profile-path", type=Path, required=True, help="a profile, see profiles/")
     parser.add_argument(
-        "--output", type=Path, required=True, help="output folder; each video gets a folder with its name"
+        "--output",
+        required=True,
+        help="output folder, or s3://bucket/prefix; each video gets a folder with its name",
     )
     parser.add_argument(
         "--format", action="append", default=[], metavar="NAMES",

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from app.commands.video_list import Entry
@@ -17,7 +18,7 @@ from app.main import analysis_options, create_engine, create_pipelines, create_s
 from app.metrics import Metrics
 from app.pipelines import inventory
 from app.pipelines.pipeline_set import PipelineSet
-from app.process.cores import available_cores
+from app.process.cores import available_cores, share_of_cores
 from app.settings import Settings
 from app.videos.analysis import Options
 from app.videos.profile import Profile
@@ -27,17 +28,41 @@ from routing.policy import Readiness
 
 
 def settings_of(parsed: argparse.Namespace, profile: Profile) -> Settings:
-    """Take settings from the command line, then the profile, then the environment; load only the branches of the
-    profile.
+    """Take settings from the command line, then the profile, then the environment."""
+    return settings_for(
+        profile, repository=parsed.repository, engine=parsed.engine, triton_url=parsed.triton_url
+    )
+
+
+def settings_for(
+    profile: Profile,
+    *,
+    repository: Path | None = None,
+    engine: str | None = None,
+    triton_url: str | None = None,
+    workers: int = 1,
+) -> Settings:
+    """Return the settings with which the models of a profile are loaded, and no others.
+
+    What is given comes first, then the profile, then the environment.
+
+    Args:
+        profile: the profile.
+        repository: of the models.
+        engine: `embedded` or `triton`; a `triton_url` alone means the latter.
+        triton_url: host and port of Triton's gRPC service.
+        workers: processes like this one that share the machine: each gets its part of the cores.
     """
-    given: dict[str, Any] = {"repository": parsed.repository}
+    given: dict[str, Any] = {"repository": repository}
     if profile.engine is not None:
         given |= {"engine": profile.engine.kind, "triton_url": profile.engine.triton_url}
-    if parsed.engine or parsed.triton_url:
-        given["engine"] = parsed.engine or "triton"
-        given["triton_url"] = parsed.triton_url or given.get("triton_url")
+    if engine or triton_url:
+        given["engine"] = engine or "triton"
+        given["triton_url"] = triton_url or given.get("triton_url")
     given = {name: value for name, value in given.items() if value is not None}
     settings = Settings(**given)
+    if workers > 1 and not settings.embedded_threads:
+        given["embedded_threads"] = share_of_cores(workers)
     catalogue = overlay.load(settings.own_catalogue, precision=settings.precision)
     allowed = inventory.patterns("*" if settings.models == "auto" else settings.models)
     wanted = {branch.name for branch in inventory.matching(catalogue, allowed)}
@@ -84,14 +109,16 @@ class Unusable(RuntimeError):
 
 
 class Backend:
-    """The pipelines, made once, when a video needs them: a run that skips every video loads no model.
+    """The `Suite` of these settings: its pipelines are made once, when a video needs them.
+
+    `jobs` videos may be analysed at once. A run that skips every video loads no model.
 
     Safe to use from many threads.
     """
 
-    def __init__(self, settings: Settings, profile: Profile, jobs: int, stop: Stop) -> None:
+    def __init__(self, settings: Settings, profile: Profile, jobs: int = 1, stop: Stop | None = None) -> None:
         self._settings, self.options = sharing(settings, jobs)
-        self._stop = stop
+        self._stop = stop or Stop()
         self._making = threading.RLock()
         self._catalogue = overlay.load(settings.own_catalogue, precision=settings.precision)
         self._reached = reached(profile, settings, self._catalogue)

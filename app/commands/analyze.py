@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
-import hashlib
 import io
 import json
 import logging
-import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from tqdm import tqdm
 
@@ -27,18 +23,23 @@ from app.errors import GatewayError
 from app.families import FAMILIES
 from app.hints import did_you_mean
 from app.settings import environment
-from app.videos import manifest as manifests
-from app.videos.analysis import Cancelled, Input, Progress, Report, VideoAnalysis
+from app.videos.analysis import Cancelled
+from app.videos.analyst import Analyst, Finding
+from app.videos.checkpoint import locked
 from app.videos.components.detect import DetectComponent
-from app.videos.formats.base import Finished, Format
-from app.videos.formats.derived import FORMATS, make_missing
+from app.videos.formats.base import Format
+from app.videos.formats.derived import FORMATS
 from app.videos.profile import Profile
 from app.videos.profile_documents import ProfileReader, check_prompts
+from app.videos.run_state import Progress, Report
+from app.videos.stores.base import ArtifactStore, StoreUnusable
+from app.videos.stores.folder import FolderStore
+from app.videos.stores.opened import open_store
+from app.videos.stores.sources import Source
 
 _log = logging.getLogger(__name__)
 
 OK, FAILED, USAGE, PARTIAL, INTERRUPTED = 0, 1, 2, 3, 130
-_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +74,37 @@ def analyze(parsed: argparse.Namespace) -> int:
         settings = settings_of(parsed, profile)
         check_prompts(profile, settings.max_prompts)
         jobs = videos_at_once(parsed.jobs, settings, videos)
-        stop = Stop()
-        with stop.on_signals(), contextlib.closing(Backend(settings, profile, jobs, stop)) as backend:
-            analyzer = _Analyzer(backend, profile, formats, force=parsed.force, stop=stop)
-            return _all(videos, analyzer, parsed.output, jobs, as_json=parsed.json)
+        output, stop = _output(parsed.output), Stop()
+        backend = Backend(settings, profile, jobs, stop)
+        with (
+            stop.on_signals(),
+            Analyst(profile, backend, formats=formats, force=parsed.force) as analyst,
+            stop.cancelling(analyst.cancel),
+        ):
+            return _all(videos, _Analyzer(analyst, output, stop), jobs, as_json=parsed.json)
+    except Cancelled:  # before the first video
+        return INTERRUPTED
+    except StoreUnusable as error:
+        print(f"gateway analyze: --output: {error.strerror}", file=sys.stderr)
+        return USAGE
     except (GatewayError, RuntimeError) as error:
         print(f"gateway analyze: {error}", file=sys.stderr)
         return USAGE
+
+
+def _output(url: str) -> ArtifactStore:
+    """Return the store of all outputs.
+
+    Raises:
+        StoreUnusable: it is none, or a bucket that can't be reached.
+    """
+    store = open_store(url)
+    if not isinstance(store, FolderStore):
+        try:
+            next(store.list(), None)
+        except OSError as error:
+            raise StoreUnusable(_words(error)) from error
+    return store
 
 
 def _formats(parsed: argparse.Namespace, profile: Profile) -> list[Format]:
@@ -107,15 +132,13 @@ def _formats(parsed: argparse.Namespace, profile: Profile) -> list[Format]:
 
 @dataclass(frozen=True, slots=True)
 class _Analyzer:
-    """Runs videos, also several at once."""
+    """Turns each video's result into its line; videos may run at once."""
 
-    backend: Backend
-    profile: Profile
-    formats: Sequence[Format]
-    force: bool
+    analyst: Analyst
+    output: ArtifactStore
     stop: Stop
 
-    def one(self, video: Entry, output: Path) -> Outcome:
+    def one(self, video: Entry) -> Outcome:
         """Analyse one video; its faults become its outcome.
 
         Raises:
@@ -123,14 +146,15 @@ class _Analyzer:
         """
         self.stop.check()
         started = time.monotonic()
-        said = (shown(video.path), shown(output))
+        said = (shown(video.uri), shown(_place(self.output, video.name)))
         if video.fault is not None:
             return Outcome("failed", *said, detail=video.fault)
         try:
-            with _locked(output) as mine:
+            sink = self.output.within(video.name)
+            with _locked(sink) as mine:
                 if not mine:
                     return Outcome("busy", *said, detail="another process analyses it")
-                status, manifest, made = self._run(video, output)
+                finding = self._run(video, sink)
         except Cancelled:
             return Outcome(
                 "interrupted", *said, detail="the results so far are kept; run the command again to resume"
@@ -140,57 +164,24 @@ class _Analyzer:
         except Exception as error:  # noqa: BLE001  # a defect is one video's, too
             _log.debug("%s", said[0], exc_info=True)
             return Outcome("failed", *said, detail=_words(error))
-        fault = manifest["fault"]
-        detail = None if fault is None else f"{fault['code']}: {fault['detail']}"
-        if made:
-            said_made = f"made {', '.join(made)} from the results of an earlier run"
-            detail = said_made if detail is None else f"{detail}; {said_made}"
         seconds = round(time.monotonic() - started, 3)
-        return Outcome(status, *said, manifest["frames"]["sampled"], seconds, detail)
-
-    def _run(self, video: Entry, output: Path) -> tuple[str, dict[str, Any], list[str]]:
-        """Return the status, the manifest, and the files that were made of an earlier run's artefacts."""
-        name = shown(video.name)
-        with video.path.open("rb") as file:
-            digest = self._digest(file)
-            given = Input(file, name, os.fstat(file.fileno()).st_size, digest)
-            done = None if self.force else self._done(output, given)
-            manifest = self._analysed(output, given) if done is None else done
-            made = self._derive(output, manifest, file)
-        status = "skipped" if done is not None and not made else "ok"
-        status = "partial" if manifest["status"] == "partial" else status
-        return status, manifest, [] if done is None else made
-
-    def _digest(self, file: BinaryIO) -> str:
-        """Return the SHA-256 of the whole file in hex; a stop ends it."""
-        digest = hashlib.sha256()
-        while block := file.read(_BLOCK_BYTES):
-            self.stop.check()
-            digest.update(block)
-        return digest.hexdigest()
-
-    def _analysed(self, output: Path, video: Input) -> dict[str, Any]:
-        pipelines = self.backend.pipelines
-        analysis = VideoAnalysis(pipelines, self.profile, output, video.name, self.backend.options)
-        with _bar(video.name) as bar, self.stop.cancelling(analysis.cancel):
-            return analysis.run(video, _reporter(bar))
-
-    def _derive(self, output: Path, manifest: dict[str, Any], file: BinaryIO) -> list[str]:
-        """Make the files of the formats that are not there yet; no model runs for that."""
-        components = {component.name: component for component in FAMILIES.components}
-        limits = self.backend.options.limits
-        finished = Finished(
-            output, manifest, components, file, self.profile.sampling, limits, self.stop.check
+        return Outcome(
+            finding.status, *said, finding.manifest["frames"]["sampled"], seconds, _detail(finding)
         )
-        return make_missing(finished, self.formats)
 
-    def _done(self, output: Path, video: Input) -> dict[str, Any] | None:
-        """The manifest of an earlier run over the same video, profile and models; no model is loaded for that."""
-        if manifests.read(output) is None:
-            return None
-        with contextlib.suppress(GatewayError):  # no branch can serve: running says so
-            return VideoAnalysis(self.backend.survey, self.profile, output, video.name).done(video)
-        return None
+    def _run(self, video: Entry, sink: ArtifactStore) -> Finding:
+        name = shown(video.name)
+        with _bar(name) as bar:
+            return self.analyst.run(Source(name, video.uri, video.name), sink, _reporter(bar))
+
+
+def _detail(finding: Finding) -> str | None:
+    """Return the fault of a partial result, and which files were made of artefacts of an earlier run."""
+    fault = finding.manifest["fault"]
+    words = [] if fault is None else [f"{fault['code']}: {fault['detail']}"]
+    if finding.made:
+        words.append(f"made {', '.join(finding.made)} from the results of an earlier run")
+    return "; ".join(words) or None
 
 
 def _words(error: Exception) -> str:
@@ -201,7 +192,7 @@ def _words(error: Exception) -> str:
     return f"internal_error: {type(error).__name__}"
 
 
-def _all(videos: Sequence[Entry], analyzer: _Analyzer, output: Path, jobs: int, *, as_json: bool) -> int:
+def _all(videos: Sequence[Entry], analyzer: _Analyzer, jobs: int, *, as_json: bool) -> int:
     """Print every video's line, in the order of the videos, and return the exit code.
 
     A video that another process works on is no failure.
@@ -213,10 +204,7 @@ def _all(videos: Sequence[Entry], analyzer: _Analyzer, output: Path, jobs: int, 
         with tqdm.external_write_mode(sys.stdout):  # no bar is drawn into the line
             print(json.dumps(asdict(outcome)) if as_json else outcome.line(), flush=True)
 
-    def one(video: Entry) -> Outcome:
-        return analyzer.one(video, output / video.name)
-
-    run_in_order(videos, lambda video: video.name, one, tell, jobs, analyzer.stop)
+    run_in_order(videos, lambda video: video.name, analyzer.one, tell, jobs, analyzer.stop)
     if analyzer.stop.requested:
         return INTERRUPTED
     if "failed" in statuses:
@@ -224,25 +212,14 @@ def _all(videos: Sequence[Entry], analyzer: _Analyzer, output: Path, jobs: int, 
     return PARTIAL if "partial" in statuses else OK
 
 
-@contextlib.contextmanager
-def _locked(output: Path) -> Iterator[bool]:
-    """Lock the folder and yield True, or False if another process holds it: two processes may run over the same
-    list.
-    """
-    output.mkdir(parents=True, exist_ok=True)
-    path = output / ".lock"
-    with path.open("wb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Another process may have finished and removed the file; a lock on a removed file excludes nobody.
-            mine = path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino
-        except BlockingIOError:
-            mine = False
-        try:
-            yield mine
-        finally:
-            if mine:
-                path.unlink(missing_ok=True)
+def _place(output: ArtifactStore, name: str) -> str:
+    """Return where the artefacts of a video go, for people."""
+    return str(output.folder / name) if isinstance(output, FolderStore) else f"{output.url}/{name}"
+
+
+def _locked(sink: ArtifactStore) -> contextlib.AbstractContextManager[bool]:
+    """Lock a folder against other processes: two may run over the same list. A bucket has no locks."""
+    return locked(sink.folder / ".lock") if isinstance(sink, FolderStore) else contextlib.nullcontext(True)
 
 
 def _bar(name: str) -> Any:

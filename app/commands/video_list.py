@@ -11,6 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from app.videos.stores.base import StoreUnusable
+from app.videos.stores.opened import bucket_and_key
+
 # Containers that are read, and others whose files get a line that says why they aren't.
 SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi"})
 _UNREAD = frozenset(
@@ -25,18 +28,24 @@ _BOMS = (  # UTF-32 first: its mark begins with that of UTF-16
 )  # fmt: skip
 _ANOTHER_SYSTEMS = ("cp1252", "latin-1")  # what names and lists are in that are no UTF-8
 _NO_VIDEO = "no such video"
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One video: `name` is its path below the root that was given, and below the output.
 
-    `fault` says why it can't be read.
+    `fault` says why it can't be read. `url` is that of an object in a bucket, whose `path` is its bucket and key.
     """
 
     path: Path
     name: str
     fault: str | None = None
+    url: str | None = None
+
+    @property
+    def uri(self) -> str:
+        return self.url or str(self.path)
 
 
 def shown(text: str | Path) -> str:
@@ -45,21 +54,26 @@ def shown(text: str | Path) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in known)
 
 
-def found_videos(paths: Sequence[Path]) -> list[Entry]:
-    """Every video that the paths name, in their order; those that can't be read have a fault.
+def found_videos(named: Sequence[str | Path]) -> list[Entry]:
+    """Every video that paths and URLs name, in their order; those that can't be read have a fault.
 
     Raises:
         RuntimeError: there is none, or none of the files that were named is there.
     """
-    entries = [entry for path in paths for entry in _entries(path)]
+    entries = [entry for one in named for entry in _entries(str(one))]
     if not entries:
         raise RuntimeError("there is no video")
+    paths = {Path(one) for one in named}
     if all(entry.fault == _NO_VIDEO and entry.path in paths for entry in entries):
         raise RuntimeError(f"no such video: {', '.join(shown(entry.path) for entry in entries)}")
     return _told_apart(entries)
 
 
-def _entries(path: Path) -> Iterator[Entry]:
+def _entries(named: str) -> Iterator[Entry]:
+    if _URL.match(named):
+        yield _object(named)
+        return
+    path = Path(named)
     if os.path.isdir(path):  # noqa: PTH112  # unlike Path's, it answers for every name
         yield from _inside(path)
     elif path.suffix.lower() == ".txt" and os.path.isfile(path):  # noqa: PTH113
@@ -88,6 +102,17 @@ def _inside(folder: Path) -> Iterator[Entry]:
         yield Entry(path, os.path.relpath(path, folder), fault.strerror or "can't be read")
 
 
+def _object(url: str) -> Entry:
+    """The object of an `s3://` URL; nothing is asked of the server yet."""
+    try:
+        bucket, key = bucket_and_key(url)
+    except StoreUnusable as error:
+        return Entry(Path(url.partition("://")[0]), "url", error.strerror, url.partition("://")[0] + "://…")
+    path = Path(bucket, key)
+    named = key and not key.endswith("/")
+    return Entry(path, path.name, None if named else "names no object: gateway bulk takes prefixes", url)
+
+
 def _listed(path: Path) -> Iterator[Entry]:
     """The videos of a list: one a line, relative to its folder; `#` begins a comment."""
     try:
@@ -96,6 +121,9 @@ def _listed(path: Path) -> Iterator[Entry]:
         yield Entry(path, path.name, error.strerror or "can't be read")
         return
     for spellings in _lines(content):
+        if _URL.match(spellings[0]):
+            yield _object(spellings[0])
+            continue
         candidates = [path.parent / spelling for spelling in spellings]
         there = next((found for found in candidates if os.path.isfile(found)), candidates[0])  # noqa: PTH113
         yield _entry(there, _below(there, path.parent))
@@ -143,10 +171,11 @@ def _told_apart(entries: Sequence[Entry]) -> list[Entry]:
     places: dict[str, set[str]] = defaultdict(set)
     for entry in entries:
         if entry.fault is None:
-            places[entry.name].add(os.path.realpath(entry.path))
-    return [
-        replace(entry, name=os.path.abspath(entry.path).lstrip("/"))  # noqa: PTH100
-        if len(places[entry.name]) > 1
-        else entry
-        for entry in entries
-    ]
+            places[entry.name].add(entry.url or os.path.realpath(entry.path))
+    return [replace(entry, name=_whole(entry)) if len(places[entry.name]) > 1 else entry for entry in entries]
+
+
+def _whole(entry: Entry) -> str:
+    """The whole path of a video, or the bucket and key of an object."""
+    whole = str(entry.path) if entry.url else os.path.abspath(entry.path)  # noqa: PTH100
+    return whole.lstrip("/")

@@ -6,10 +6,9 @@ models give the same arrays.
 
 from __future__ import annotations
 
-import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,13 +17,16 @@ from app.deadline import Deadline
 from app.errors import DeadlineExceeded, GatewayError, InvalidVideo
 from app.media.video.reader import VideoFacts, VideoLimits, VideoReader
 from app.pipelines.base import used_with
-from app.pipelines.frames import Frame, FramesInOrder, Patience, Sample, Step, frames_in_order
+from app.pipelines.frames import Frame, FramesInOrder, Patience, Step, frames_in_order
 from app.pipelines.pipeline_set import PipelineSet
 from app.pipelines.tally import Tally, merged
 from app.videos import manifest as manifests
-from app.videos.checkpoint import Checkpoint, Chunk
+from app.videos.checkpoint import Checkpoint, Chunk, checkpoint_folder
 from app.videos.components.base import Component, Scene
-from app.videos.profile import Profile, SamplingRule
+from app.videos.earlier import Earlier
+from app.videos.profile import Profile
+from app.videos.run_state import Report, Run, progress_at
+from app.videos.stores.base import ArtifactStore
 from routing.policy import FrameFacts
 
 
@@ -76,46 +78,18 @@ class Options:
         )
 
 
+class OtherFrames(Exception):
+    """The video has other frames now than when the artefacts were made that should be kept."""
+
+
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """`frames` samples are done, of about `expected` (None: unknown); `fraction` of the video's time, 0 to 1."""
+class _Task:
+    """One call of `run`."""
 
-    frames: int
-    expected: int | None
-    fraction: float | None
-    resumed: int = 0
-
-
-Report = Callable[[Progress], None]
-
-
-@dataclass(slots=True)
-class _Run:
-    """State of one run."""
-
-    facts: VideoFacts
-    components: Sequence[Component]
-    checkpoint: Checkpoint
-    tallies: dict[str, Tally]
+    video: Input
     report: Report
-
-    def keep(self, chunk: Chunk) -> None:
-        if chunk.frame_index:
-            states = {component.name: component.state() for component in self.components}
-            self.checkpoint.write(chunk, states, self.tallies)
-
-    def fresh(self) -> Chunk:
-        return Chunk.after(self.checkpoint.frames, [component.name for component in self.components])
-
-    def add(self, chunk: Chunk, sample: Sample, results: Sequence[Any]) -> None:
-        """One frame's rows."""
-        chunk.frame_index.append(sample.index)
-        chunk.time_s.append(sample.time_s)
-        for component, result in zip(self.components, results, strict=False):
-            chunk.add(component.name, component.row(sample, result))
-            served = component.served(result)
-            if served is not None:
-                self.tallies[component.name].add(served)
+    accept_stall: bool
+    earlier: Earlier | None
 
 
 class VideoAnalysis:
@@ -125,7 +99,7 @@ class VideoAnalysis:
         self,
         pipelines: PipelineSet,
         profile: Profile,
-        output: Path,
+        output: ArtifactStore,
         video_id: str,
         options: Options | None = None,
     ) -> None:
@@ -153,16 +127,24 @@ class VideoAnalysis:
             GatewayError: no branch can serve.
         """
         manifest = manifests.read(self._output)
+        earlier = None if manifest is None else self.earlier(video, manifest)
+        return earlier.manifest if earlier is not None and earlier.whole else None
+
+    def earlier(self, video: Input, manifest: dict[str, Any]) -> Earlier | None:
+        """The run of a manifest, if it did this very video with this profile, and all its files are there.
+
+        Raises:
+            GatewayError: no branch can serve.
+        """
         if (
-            manifest is None
-            or manifest["input"]["sha256"] != video.sha256
+            manifest["input"]["sha256"] != video.sha256
             or manifest["config_hash"] != self._profile.config_hash
             or not manifests.complete(self._output, manifest)
         ):
             return None
         facts = self._frame_facts(manifest["video"]["width"], manifest["video"]["height"])
         same = _signature(self._expected(self._components(facts))) == manifest["model_signature"]
-        return manifest if same else None
+        return Earlier(manifest, same)
 
     def check(self, file: BinaryIO) -> None:
         """Check that the video can be read and every branch can serve it.
@@ -173,61 +155,90 @@ class VideoAnalysis:
         with VideoReader(file, self._profile.sampling, self._options.limits) as reader:
             self._components(self._frame_facts(reader.facts.width, reader.facts.height))
 
-    def run(self, video: Input, report: Report | None = None, *, accept_stall: bool = True) -> dict[str, Any]:
+    def run(
+        self,
+        video: Input,
+        report: Report | None = None,
+        *,
+        accept_stall: bool = True,
+        earlier: Earlier | None = None,
+    ) -> dict[str, Any]:
         """Analyse the video; answers the manifest.
 
-        A decoder that stalls ends the video early, with a partial result, or without `accept_stall` the run.
+        A decoder that stalls ends the video early, with a partial result, or without `accept_stall` the run. Artefacts
+        of an earlier run that the models at hand would make again are kept, and only the other components run.
 
         Raises:
             Cancelled: see `cancel`.
+            OtherFrames: artefacts can't be kept; a run without `earlier` is needed.
             GatewayError: the video can't be read, no branch can serve, or a frame failed. What is done is kept.
             OSError: the output can't be written.
         """
+        task = _Task(video, report or (lambda _: None), accept_stall, earlier)
         try:
-            return self._run(video, report, accept_stall)
+            with checkpoint_folder(self._output) as folder:
+                return self._run(task, folder)
         except GatewayError:
             self._check_cancelled()  # a frame, or the work before the first one, was late because of that
             raise
         finally:
             self._running = None
 
-    def _run(self, video: Input, report: Report | None, accept_stall: bool) -> dict[str, Any]:
+    def _run(self, task: _Task, folder: Path) -> dict[str, Any]:
         self._check_cancelled()
-        started = time.monotonic()
+        started, before = time.monotonic(), manifests.read(self._output)
         sampling, window = self._profile.sampling, self._options.window
-        with VideoReader(video.file, sampling, self._options.limits, window + 2) as reader:
-            run = self._prepared(video, reader.facts, report)
+        with VideoReader(task.video.file, sampling, self._options.limits, window + 2) as reader:
+            run = self._prepared(task, reader.facts, folder)
             resumed = run.checkpoint.frames
             self._begin(run)
             self._frames(reader, run)
             run.facts = reader.facts
             fault, decoded, damaged = reader.fault, reader.decoded, reader.damaged
         frames = run.checkpoint.frames
-        if isinstance(fault, DeadlineExceeded) and not accept_stall:
+        if isinstance(fault, DeadlineExceeded) and not task.accept_stall:
             raise fault
         if not frames:
             raise fault or InvalidVideo("no frame of the video lies within the sampling")
-        manifest = manifests.described(self._profile, run.facts, fault, run.tallies) | {
-            "video_id": self._video_id,
-            "input": {"name": video.name, "bytes": video.nbytes, "sha256": video.sha256, **video.origin},
-            "frames": {"sampled": frames, "decoded": decoded, "damaged": damaged, "resumed": resumed},
+        if task.earlier is not None and run.kept and (fault is not None or not task.earlier.fits(frames)):
+            raise OtherFrames
+        counts = {
+            "sampled": frames, "decoded": decoded, "damaged": damaged, "resumed": resumed,
+        }  # fmt: skip
+        manifest = self._described(task.video, run, fault) | {
+            "frames": counts,
             "wall_s": round(time.monotonic() - started, 3),
         }
         manifest["warnings"] += reader.warnings
-        manifest["run_id"] = manifests.run_key(video.sha256, self._profile, manifest["model_signature"])[:16]
-        manifests.write(self._output, run.components, run.checkpoint, run.tallies, manifest)
+        results = manifests.Results(run.components, run.checkpoint, run.tallies, manifest, run.kept)
+        manifest = results.publish(self._output, before)
         run.checkpoint.remove()
         return manifest
 
-    def _prepared(self, video: Input, facts: VideoFacts, report: Report | None) -> _Run:
+    def _described(self, video: Input, run: Run, fault: GatewayError | None) -> dict[str, Any]:
+        manifest = manifests.described(self._profile, run.facts, fault, run.tallies)
+        key = manifests.run_key(video.sha256, self._profile, manifest["model_signature"])
+        return manifest | {
+            "video_id": self._video_id,
+            "run_id": key[:16],
+            "input": {"name": video.name, "bytes": video.nbytes, "sha256": video.sha256, **video.origin},
+            "kept": [name for name in run.tallies if name in run.kept],
+        }
+
+    def _prepared(self, task: _Task, facts: VideoFacts, folder: Path) -> Run:
         components = self._components(self._frame_facts(facts.width, facts.height))
         expected = self._expected(components)
-        key = manifests.run_key(video.sha256, self._profile, _signature(expected))
-        checkpoint = Checkpoint(self._output / ".partial", key)
+        key = manifests.run_key(task.video.sha256, self._profile, _signature(expected))
+        kept = {} if task.earlier is None else task.earlier.kept(expected)
+        working = [component for component in components if component.name not in kept]
+        working[0].first = True
+        if kept:
+            key = f"{key} {' '.join(component.name for component in working)}"
+        checkpoint = Checkpoint(folder, key)
         tallies = checkpoint.tallies or expected
-        return _Run(facts, components, checkpoint, tallies, report or (lambda _: None))
+        return Run(facts, working, checkpoint, tallies, kept, task.report)
 
-    def _begin(self, run: _Run) -> None:
+    def _begin(self, run: Run) -> None:
         for component in run.components:
             if run.checkpoint.frames:
                 component.restore(run.checkpoint.states[component.name])
@@ -239,9 +250,7 @@ class VideoAnalysis:
 
     def _components(self, facts: FrameFacts) -> list[Component]:
         scene = Scene(self._pipelines, self._profile, facts)
-        components = [kind(scene, config) for kind, config in self._profile.components.given()]
-        components[0].first = True
-        return components
+        return [kind(scene, config) for kind, config in self._profile.components.given()]
 
     def _expected(self, components: Sequence[Component]) -> dict[str, Tally]:
         """Return the branches that will serve, before a frame is run."""
@@ -255,7 +264,7 @@ class VideoAnalysis:
                 tallies[component.name].expect(router.catalogue[family], decision, used)
         return tallies
 
-    def _frames(self, reader: VideoReader, run: _Run) -> None:
+    def _frames(self, reader: VideoReader, run: Run) -> None:
         options = self._options
         patience = Patience(self._deadline, options.backend_s, options.frame_s, self._pipelines.metrics)
         steps: list[Step] = [_step(component, patience) for component in run.components]
@@ -268,7 +277,7 @@ class VideoAnalysis:
                 self._collect(frames, run, reader)
         self._check_cancelled()
 
-    def _collect(self, frames: FramesInOrder, run: _Run, reader: VideoReader) -> None:
+    def _collect(self, frames: FramesInOrder, run: Run, reader: VideoReader) -> None:
         options, resumed = self._options, run.checkpoint.frames
         chunk, began = run.fresh(), time.monotonic()
         since = began
@@ -283,16 +292,11 @@ class VideoAnalysis:
                 raise failed
             counted.labels("job", "ok").inc()
             run.add(chunk, sample, results)
-            run.report(self._progress(sample, reader.facts, resumed))
+            run.report(progress_at(sample, reader.facts, self._profile.sampling, resumed))
             if options.full(chunk, since, began):
                 run.keep(chunk)
                 chunk, since = run.fresh(), time.monotonic()
         run.keep(chunk)
-
-    def _progress(self, sample: Sample, facts: VideoFacts, resumed: int) -> Progress:
-        """Progress through the video by its facts, which change where the header was wrong."""
-        expected = expected_samples(facts, self._profile.sampling)
-        return Progress(sample.ordinal + 1, expected, _fraction(facts, sample.time_s), resumed)
 
     def _check_cancelled(self) -> None:
         if self._cancelled.is_set():
@@ -309,20 +313,3 @@ def _step(component: Component, patience: Patience) -> Step:
 def _signature(tallies: Mapping[str, Tally]) -> str:
     signature: str = merged(tallies.values()).provenance()["model_signature"]
     return signature
-
-
-def expected_samples(facts: VideoFacts, rule: SamplingRule) -> int | None:
-    """About how many samples there will be; None where the container doesn't say."""
-    if facts.duration_s is None or rule.keyframes:
-        return None
-    seconds = min(facts.duration_s, rule.end_s or math.inf) - rule.start_s
-    rate = facts.fps or 0.0
-    if rule.fps is not None:
-        rate = min(rule.fps, rate or rule.fps)
-    if rule.every is not None:
-        rate /= rule.every
-    return max(1, round(seconds * rate)) if rate > 0 and seconds > 0 else None
-
-
-def _fraction(facts: VideoFacts, time_s: float) -> float | None:
-    return None if not facts.duration_s else min(1.0, max(0.0, time_s / facts.duration_s))

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
+import hashlib
 import json
+import os
 import shutil
+import stat
+import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +23,8 @@ from numpy.typing import NDArray
 from app.media.npz import Blocks, write_npz
 from app.pipelines.tally import Tally
 from app.videos.components.base import Row
+from app.videos.stores.base import PARTIAL, ArtifactStore
+from app.videos.stores.folder import FolderStore
 
 _DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 
@@ -139,3 +148,54 @@ class ComponentColumns:
         (first,) = next(self.chunks(name))
         shape = (self.frames, *first.shape[1:])
         return Blocks(shape, np.dtype(dtype or first.dtype), (column for (column,) in self.chunks(name)))
+
+
+@contextlib.contextmanager
+def checkpoint_folder(output: ArtifactStore) -> Iterator[Path]:
+    """Context manager with the local folder of a video's checkpoints: beside the artefacts, or else a temporary one.
+
+    Another attempt at the same video on this host has the folder to itself; this one then gets another, empty one.
+    """
+    folder = output.folder / PARTIAL if isinstance(output, FolderStore) else _scratch() / _key(output.url)
+    with locked(folder.with_name(f"{folder.name}.lock")) as mine:
+        if mine:
+            yield folder
+            return
+        with tempfile.TemporaryDirectory(prefix="gateway-") as other:
+            yield Path(other) / PARTIAL
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[bool]:
+    """Lock a file and yield True, or False if somebody else holds it. The file is removed at the end."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Another process may have finished and removed the file; a lock on a removed file excludes nobody.
+            mine = path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino
+        except BlockingIOError:
+            mine = False
+        try:
+            yield mine
+        finally:
+            if mine:
+                path.unlink(missing_ok=True)
+
+
+def _scratch() -> Path:
+    """Return this user's own folder below the temporary one.
+
+    Raises:
+        PermissionError: somebody else made it.
+    """
+    folder = Path(tempfile.gettempdir()) / f"gateway-checkpoints-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    facts = folder.lstat()
+    if facts.st_uid != os.getuid() or not stat.S_ISDIR(facts.st_mode):
+        raise PermissionError(errno.EPERM, f"{folder} belongs to another user: set TMPDIR", str(folder))
+    return folder
+
+
+def _key(url: str) -> str:
+    return hashlib.sha256(url.encode(errors="surrogateescape")).hexdigest()[:32]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from app.videos.profile import Profile
+from app.videos.stores.folder import FolderStore
 
 # Errors of the operating system that pass: no room on the disk, no descriptors, no memory.
 SHORTAGES = frozenset(
@@ -42,6 +43,10 @@ class JobFiles:
 
     def output(self, job_id: str) -> Path:
         return self._folder / job_id / "output"
+
+    def results(self, job_id: str) -> FolderStore:
+        """Return the store of a job's artefacts."""
+        return FolderStore(self.output(job_id))
 
     def keep(self, job_id: str, upload: BinaryIO | None, profile: Profile) -> None:
         """Make the job's folder; the upload, a file in `incoming`, becomes its input (None: it is fetched later).

@@ -21,10 +21,13 @@ from app.errors import (
 from app.metrics import Metrics
 from app.state.jobs import Job, JobIndex
 from app.videos import manifest as manifests
-from app.videos.analysis import Cancelled, Input, Progress, Report, VideoAnalysis
+from app.videos.analysis import Cancelled
+from app.videos.analyst import Analyst
 from app.videos.job_files import SHORTAGES, JobFiles
 from app.videos.profile import Profile
+from app.videos.run_state import Progress, Report
 from app.videos.sources.views import origin
+from app.videos.stores.sources import Source
 
 _log = logging.getLogger(__name__)
 LOOK_S = 0.5  # how soon a deleted job stops, and a job of another worker's is seen
@@ -37,7 +40,7 @@ PASSING = (TritonUnavailable, SeveralServers, ModelNotReady, InsufficientGpuMemo
 _NO_ROOM = "the disk is full, or the service is out of file descriptors or memory; the job resumes when there is room"
 
 ReadProfile = Callable[[str], Profile]
-MakeAnalysis = Callable[[str, Profile], VideoAnalysis]
+MakeAnalyst = Callable[[Profile], Analyst]
 
 
 class JobRunner:
@@ -47,7 +50,7 @@ class JobRunner:
         index: the index, once it can be opened; raises VideosUnavailable until then.
         files: of the jobs.
         read_profile: reads `profile.json`.
-        analysis: makes the analysis of a job.
+        analyst: makes what analyses a job.
         threads: jobs that run at once.
         metrics: where postponed jobs are counted.
     """
@@ -57,16 +60,16 @@ class JobRunner:
         index: Callable[[], JobIndex],
         files: JobFiles,
         read_profile: ReadProfile,
-        analysis: MakeAnalysis,
+        analyst: MakeAnalyst,
         threads: int,
         metrics: Metrics,
     ) -> None:
         self._open = index
         self._files = files
         self._read_profile = read_profile
-        self._analysis = analysis
+        self._analyst = analyst
         self._metrics = metrics
-        self._running: dict[str, VideoAnalysis] = {}
+        self._running: dict[str, Analyst] = {}
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._wake = threading.Event()
@@ -88,8 +91,8 @@ class JobRunner:
         self._closing.set()
         self._wake.set()
         with self._lock:
-            for analysis in self._running.values():
-                analysis.cancel()
+            for analyst in self._running.values():
+                analyst.cancel()
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join()
@@ -102,9 +105,9 @@ class JobRunner:
         """Cancel the jobs that somebody has deleted."""
         with self._lock:
             running = dict(self._running)
-        for job_id, analysis in running.items():
+        for job_id, analyst in running.items():
             if self._index.is_deleted(job_id):
-                analysis.cancel()
+                analyst.cancel()
 
     def remove_deleted(self) -> None:
         """Remove the files of deleted jobs that nobody runs any more."""
@@ -146,11 +149,11 @@ class JobRunner:
     def _run(self, job: Job) -> None:
         try:
             profile = self._read_profile(self._files.profile(job.id).read_text(encoding="utf-8"))
-            with self._at_work(job, profile) as analysis, self._files.input(job.id).open("rb") as file:
-                place = origin(self._index.sources.get(job.id))
-                given = Input(file, job.name, job.bytes, job.sha256, place)
-                last = job.attempts >= _MOST_STALLS
-                manifest = analysis.run(given, self._reporter(job), accept_stall=last)
+            place = origin(self._index.sources.get(job.id))
+            given = Source(job.name, str(self._files.input(job.id)), job.id, job.sha256, place)
+            results, last = self._files.results(job.id), job.attempts >= _MOST_STALLS
+            with self._at_work(job, profile) as analyst:
+                finding = analyst.run(given, results, self._reporter(job), accept_stall=last)
         except Cancelled:  # deleted, or the service stops: the next one resumes at once
             self._put_back(job, 0.0, None)
         except VideosUnavailable as error:
@@ -167,18 +170,18 @@ class JobRunner:
             _log.exception("video %s failed", job.id)
             self._over(job, "failed", ("internal_error", type(error).__name__))
         else:
-            fault = manifest["fault"]
+            fault = finding.manifest["fault"]
             self._over(job, "done", None if fault is None else (fault["code"], fault["detail"]))
 
     @contextlib.contextmanager
-    def _at_work(self, job: Job, profile: Profile) -> Iterator[VideoAnalysis]:
-        analysis = self._analysis(job.id, profile)
+    def _at_work(self, job: Job, profile: Profile) -> Iterator[Analyst]:
+        analyst = self._analyst(profile)
         with self._lock:
-            self._running[job.id] = analysis
+            self._running[job.id] = analyst
         try:
             if self._closing.is_set():
-                analysis.cancel()
-            yield analysis
+                analyst.cancel()
+            yield analyst
         finally:
             with self._lock:
                 del self._running[job.id]
@@ -249,7 +252,7 @@ class JobRunner:
             self._release_deleted(job)
 
     def _finish(self, job: Job, state: str, error: tuple[str, str] | None) -> bool:
-        manifest = manifests.read(self._files.output(job.id)) if state == "done" else None
+        manifest = manifests.read(self._files.results(job.id)) if state == "done" else None
         if manifest is not None:
             frames = manifest["frames"]["sampled"]
             self._index.progress(job.id, frames, frames, 1.0)

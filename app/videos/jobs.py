@@ -27,6 +27,7 @@ from app.state.callbacks import Callback
 from app.state.jobs import FINISHED, Job, JobIndex
 from app.videos import manifest as manifests
 from app.videos.analysis import Options, VideoAnalysis
+from app.videos.analyst import Analyst, LoadedSuite
 from app.videos.formats import on_demand
 from app.videos.formats.base import Finished
 from app.videos.job_files import JobFiles
@@ -87,7 +88,7 @@ class VideoJobs:
         self._submitting: set[str] = set()
         self._closing = threading.Event()
         self._runner = JobRunner(
-            self._open, self._files, read_profile, self._analysis, options.concurrency, pipelines.metrics
+            self._open, self._files, read_profile, self._analyst, options.concurrency, pipelines.metrics
         )
         count = pipelines.metrics.webhook_attempts
         # All of them begin at zero, so that an alert sees the first one, too.
@@ -139,7 +140,8 @@ class VideoJobs:
             GatewayError: it will never work like this.
         """
         try:
-            self._analysis("check", profile).check(file)
+            store, options = self._files.results("check"), self._options.analysis
+            VideoAnalysis(self._pipelines, profile, store, "check", options).check(file)
         except PASSING as error:
             if isinstance(error, Overloaded) or (  # no decoder can be started now
                 isinstance(error, ModelNotReady) and error.retry_after is None  # nobody is loading it
@@ -305,12 +307,12 @@ class VideoJobs:
         form = None if finished is None else on_demand.offered(finished).get(name)
         if finished is not None and form is not None:
             try:
-                path = on_demand.made(finished, name, form)
+                on_demand.make(finished, name, form)
             except OSError as error:
                 words = f"the file can't be made: {error.strerror or 'no room'}"
                 raise VideosUnavailable(words, retry_after=_RETRY_AFTER_S) from error
             self._count(job)
-            return path
+            return self._files.output(job_id) / name
         known = {row["name"] for row in manifest["artifacts"]} | {manifests.NAME} if manifest else set()
         if name not in known:
             raise VideoNotFound(
@@ -333,7 +335,7 @@ class VideoJobs:
             profile = self._read_profile(self._files.profile(job_id).read_text(encoding="utf-8"))
         except (OSError, InvalidParameter):  # deleted meanwhile, or of another version
             return None
-        return on_demand.finished_job(self._files.output(job_id), view["manifest"], profile)
+        return on_demand.finished_job(self._files.results(job_id), view["manifest"], profile)
 
     def delete(self, job_id: str, only: str | None = None) -> None:
         """Cancel the job if it isn't over, and remove all that belongs to it.
@@ -375,14 +377,12 @@ class VideoJobs:
 
     def _manifest(self, job_id: str) -> dict[str, Any] | None:
         try:
-            return manifests.read(self._files.output(job_id))
+            return manifests.read(self._files.results(job_id))
         except OSError as error:
             raise VideosUnavailable("the results can't be read now", retry_after=_RETRY_AFTER_S) from error
 
-    def _analysis(self, job_id: str, profile: Profile) -> VideoAnalysis:
-        return VideoAnalysis(
-            self._pipelines, profile, self._files.output(job_id), job_id, self._options.analysis
-        )
+    def _analyst(self, profile: Profile) -> Analyst:
+        return Analyst(profile, LoadedSuite(self._pipelines, self._options.analysis))
 
     def _keep_house(self) -> None:
         """Loop of the housekeeping thread: stop and remove deleted jobs, remove old ones and files without a job."""

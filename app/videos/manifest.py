@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from app import __version__
 from app.errors import GatewayError
-from app.media.npz import atomically, write_npz
+from app.media.npz import write_archive
 from app.media.video.reader import VideoFacts
 from app.pipelines.tally import Tally, merged, rounded
 from app.videos.checkpoint import Checkpoint
 from app.videos.components.base import Component
 from app.videos.profile import SCHEMA_VERSION, Profile
+from app.videos.stores.base import ArtifactStore, checked_name
 
 NAME = "manifest.json"
 PRODUCER = "triton-vision-gateway"
@@ -27,6 +28,8 @@ _NEEDED = {"input", "config_hash", "model_signature", "video", "artifacts"}
 _META_KEYS = (
     "producer", "producer_version", "schema_version", "created_at", "video_id", "run_id", "config_hash", "status",
 )  # fmt: skip
+_BLOCK_BYTES = 1 << 20
+_PUBLISHERS = 5  # that get in each other's way
 
 
 def run_key(sha256: str, profile: Profile, signature: str) -> str:
@@ -58,86 +61,133 @@ def described(
     }
 
 
-def write(
-    output: Path,
-    components: Sequence[Component],
-    checkpoint: Checkpoint,
-    tallies: Mapping[str, Tally],
-    manifest: dict[str, Any],
-) -> None:
-    """The artefacts, then the manifest: where a manifest stands, all that it lists stands too.
+@dataclass(frozen=True, slots=True)
+class Results:
+    """All that a run has found, to be published; `kept` are rows of artefacts that stand already, by component."""
 
-    Raises:
-        OSError: they can't be written; no manifest stands then.
-    """
-    remove_results(output)
-    manifest["artifacts"] = [
-        _write_artifact(output, component, checkpoint, tallies[component.name], manifest)
-        for component in components
-    ]
-    save(output, manifest)
+    components: Sequence[Component]
+    checkpoint: Checkpoint
+    tallies: Mapping[str, Tally]
+    manifest: dict[str, Any]
+    kept: Mapping[str, Mapping[str, Any]]
+
+    def publish(self, output: ArtifactStore, before: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Write the artefacts, then the manifest: where a manifest stands, all that it lists stands too.
+
+        Of several attempts at the same run that end at the same time, one publishes, and all return its manifest.
+
+        Args:
+            output: the store of the video.
+            before: the manifest that stood when the run began, which this one replaces.
+
+        Raises:
+            OSError: they can't be written; no manifest stands then.
+        """
+        for attempt in range(_PUBLISHERS):
+            standing = None if attempt else read(output)
+            if standing is not None and standing != before and self._is_same(output, standing):
+                return standing
+            self._write(output)
+            text = _text(self.manifest)
+            if output.put(NAME, text, only_if_absent=True):
+                return dict(json.loads(text))  # as every reader sees it
+            # Another attempt published meanwhile, and its manifest may list files that are this one's now.
+        raise OSError(errno.EBUSY, "other processes publish the same video again and again")
+
+    def _is_same(self, output: ArtifactStore, standing: Mapping[str, Any]) -> bool:
+        return standing.get("run_id") == self.manifest["run_id"] and complete(output, standing)
+
+    def _write(self, output: ArtifactStore) -> None:
+        remove_results(output, {row["name"] for row in self.kept.values()})
+        written = {component.name: self._artifact(output, component) for component in self.components}
+        rows = {**self.kept, **written}
+        self.manifest["artifacts"] = [dict(rows[name]) for name in self.tallies]
+
+    def _artifact(self, output: ArtifactStore, component: Component) -> dict[str, Any]:
+        columns, tally = self.checkpoint.columns(component.name), self.tallies[component.name]
+        made_by = tally.provenance()
+        meta = {
+            **{key: self.manifest[key] for key in _META_KEYS},
+            **made_by,
+            "stage_timings_ms": rounded(tally.timings.ms),
+            **component.meta(),
+        }
+        name = f"{component.name}/{component.artifact}"
+        arrays = {
+            "frame_indices": columns.blocks("frame_index", np.int32),
+            "times_s": columns.blocks("time_s", np.float32),
+            "meta_json": np.array(json.dumps(meta, sort_keys=True)),
+            **component.assemble(columns),
+        }
+        with output.writing(name) as file:
+            write_archive(file, arrays)
+            row = _row(name, file)
+        return row | {
+            "component": component.name,
+            "model_signature": made_by["model_signature"],
+            "run_id": self.manifest["run_id"],
+            "warnings": sorted(tally.warnings),
+        }
 
 
-def save(output: Path, manifest: Mapping[str, Any]) -> None:
+def save(output: ArtifactStore, manifest: Mapping[str, Any]) -> None:
     """Write `manifest.json` in one step."""
-    with atomically(output / NAME) as file:
-        file.write((json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
+    output.put(NAME, _text(manifest))
 
 
-def _write_artifact(
-    output: Path, component: Component, checkpoint: Checkpoint, tally: Tally, manifest: Mapping[str, Any]
-) -> dict[str, Any]:
-    columns = checkpoint.columns(component.name)
-    meta = {
-        **{key: manifest[key] for key in _META_KEYS},
-        **tally.provenance(),
-        "stage_timings_ms": rounded(tally.timings.ms),
-        **component.meta(),
-    }
-    name = f"{component.name}/{component.artifact}"
-    arrays = {
-        "frame_indices": columns.blocks("frame_index", np.int32),
-        "times_s": columns.blocks("time_s", np.float32),
-        "meta_json": np.array(json.dumps(meta, sort_keys=True)),
-        **component.assemble(columns),
-    }
-    write_npz(output / name, arrays)
-    return file_row(output, name)
+def _text(manifest: Mapping[str, Any]) -> bytes:
+    return (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
 
 
-def file_row(output: Path, name: str) -> dict[str, Any]:
+def file_row(output: ArtifactStore, name: str) -> dict[str, Any]:
     """Name, length and SHA-256 of a file of the output."""
-    with (output / name).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return {"name": name, "bytes": file.tell(), "sha256": digest}
+    with output.open(name) as file:
+        return _row(name, file)
 
 
-def read(output: Path) -> dict[str, Any] | None:
-    """The manifest of an output folder; None where there is none, or it is damaged.
+def _row(name: str, file: BinaryIO) -> dict[str, Any]:
+    file.seek(0)
+    digest = hashlib.sha256()
+    while block := file.read(_BLOCK_BYTES):
+        digest.update(block)
+    return {"name": name, "bytes": file.tell(), "sha256": digest.hexdigest()}
+
+
+def read(output: ArtifactStore) -> dict[str, Any] | None:
+    """The manifest of an output; None where there is none, or it is damaged.
 
     Raises:
         OSError: it can't be read now.
     """
     try:
-        document = json.loads((output / NAME).read_bytes())
+        with output.open(NAME) as file:
+            document = json.loads(file.read())
         return document if set(document) >= _NEEDED else None
-    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
+    except (FileNotFoundError, ValueError, TypeError):
         return None
 
 
-def complete(output: Path, manifest: Mapping[str, Any]) -> bool:
+def complete(output: ArtifactStore, manifest: Mapping[str, Any]) -> bool:
     """Return whether every file that the manifest lists exists in its full length."""
     try:
-        return all((output / row["name"]).stat().st_size == row["bytes"] for row in manifest["artifacts"])
+        return all(output.size(row["name"]) == row["bytes"] for row in manifest["artifacts"])
     except OSError:
         return False
 
 
-def remove_results(output: Path) -> None:
+def remove_results(output: ArtifactStore, keep: set[str]) -> None:
     """Take away what an earlier run left, manifest first: none of it may be taken for the new run's."""
     manifest = read(output)
-    (output / NAME).unlink(missing_ok=True)
+    output.delete(NAME)
     for row in (*manifest["artifacts"], *manifest.get("derived", ())) if manifest else ():
-        name = Path(row["name"])
-        if ".." not in name.parts and not name.is_absolute():
-            (output / name).unlink(missing_ok=True)
+        if row["name"] not in keep:
+            _remove(output, row["name"])
+
+
+def _remove(output: ArtifactStore, name: str) -> None:
+    """Remove a file; a name that leads out of the output is left alone."""
+    try:
+        checked_name(name)
+    except OSError:
+        return
+    output.delete(name)

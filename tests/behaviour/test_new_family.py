@@ -40,6 +40,7 @@ from app.metrics import Metrics
 from app.settings import Settings
 from app.videos.analysis import VideoAnalysis
 from app.videos.profile_documents import ProfileReader
+from app.videos.stores.folder import FolderStore
 from deploy.grafana.build import dashboards
 from deploy.prometheus.objectives import objectives
 from routing.catalogue import CATALOGUE_PATH, Catalogue, load
@@ -257,7 +258,7 @@ def test_a_profile_may_name_its_component(catalogue: Catalogue, tmp_path: Path) 
     pipelines = create_pipelines(settings, catalogue, engine, Metrics(), WITH_TOY)
     video = write(tmp_path / "v.mp4", (scene(64, 48) for _ in range(3)))
     with opened(video) as given:
-        manifest = VideoAnalysis(pipelines, profile, tmp_path / "out", "v").run(given)
+        manifest = VideoAnalysis(pipelines, profile, FolderStore(tmp_path / "out"), "v").run(given)
     assert manifest["resolved_model_mapping"] == {"toy_brightness": "toy_32"}
     found = arrays(tmp_path / "out" / "toy_brightness" / "brightness.npz")
     assert found["brightness"] == pytest.approx([2 * 114 / 255] * 3, abs=0.02)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 from app import extras
 from app.media.npz import Archive
 from app.media.video.reader import VideoLimits
 from app.videos.components.base import Component
-from app.videos.profile import SamplingRule
+from app.videos.profile import Profile, SamplingRule
+from app.videos.stores.base import ArtifactStore
 
 _BLOCK_BYTES = 4 << 20
 _BLOCK_FRAMES = 1024
@@ -25,12 +26,12 @@ def _nothing() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """One finished analysis: its folder, its manifest, and the video that it was made of; None: that is gone.
+    """One finished analysis: its artefacts, its manifest, and the video that it was made of; None: that is gone.
 
     `check` is called between files and between frames; what it raises ends the work.
     """
 
-    output: Path
+    output: ArtifactStore
     manifest: Mapping[str, Any]
     components: Mapping[str, type[Component]]
     video: BinaryIO | None
@@ -46,9 +47,19 @@ class Finished:
             if name in names:
                 yield component, name
 
-    def artifact(self, component: type[Component]) -> Path | None:
-        """Return the artefact of a component; None if it was not run."""
-        return next((self.output / name for kind, name in self.artifacts() if kind is component), None)
+    def artifact(self, component: type[Component]) -> str | None:
+        """Return the name of a component's artefact; None if it was not run."""
+        return next((name for kind, name in self.artifacts() if kind is component), None)
+
+    @contextmanager
+    def opened(self, name: str) -> Iterator[Archive]:
+        """Context manager with an artefact that is read.
+
+        Raises:
+            OSError: it can't be read.
+        """
+        with self.output.open(name) as file, Archive(file) as archive:
+            yield archive
 
 
 class Format(ABC):
@@ -86,3 +97,9 @@ def frames_per_block(archive: Archive, names: Sequence[str]) -> int:
     headers = [archive.shape(name) for name in names]
     nbytes = sum(dtype.itemsize * math.prod(shape[1:]) for shape, dtype in headers)
     return max(1, min(_BLOCK_FRAMES, _BLOCK_BYTES // max(1, nbytes)))
+
+
+def kinds_of(profile: Profile) -> dict[str, type[Component]]:
+    """Return the kinds of a profile's components by name."""
+    kinds = [kind for kind, _ in profile.components.given()]
+    return {kind.name: kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Component)}

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.media.npz import Archive
 from app.videos.components.detect import names_of
-from app.videos.formats.base import frames_per_block
+from app.videos.formats.base import Finished, frames_per_block
 
 _ARRAYS = ("frame_indices", "times_s", "boxes", "scores", "class_ids", "track_ids", "valid_mask")
 
@@ -30,15 +28,15 @@ class FrameBoxes:
     names: list[str]
 
 
-def class_names(path: Path) -> list[str]:
+def class_names(finished: Finished, name: str) -> list[str]:
     """Return the class names by id."""
-    with Archive(path) as archive:
-        return [name.partition(":")[2] for name in archive.whole("class_names").tolist()]
+    with finished.opened(name) as archive:
+        return [text.partition(":")[2] for text in archive.whole("class_names").tolist()]
 
 
-def read_boxes(path: Path) -> Iterator[FrameBoxes]:
+def read_boxes(finished: Finished, name: str) -> Iterator[FrameBoxes]:
     """Yield the boxes of each frame of `detections.npz`; some frames are in memory at a time."""
-    with Archive(path) as archive:
+    with finished.opened(name) as archive:
         names = archive.whole("class_names").tolist()
         for block in archive.blocks(_ARRAYS, frames_per_block(archive, _ARRAYS)):
             for row in range(len(block["times_s"])):

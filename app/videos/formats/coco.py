@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 import orjson
 
-from app.media.npz import atomically
 from app.videos.components.detect import DetectComponent
 from app.videos.formats.base import Finished, Format
 from app.videos.formats.boxes import class_names, read_boxes
@@ -30,13 +28,13 @@ class CocoFormat(Format):
         source = finished.artifact(DetectComponent)
         for name in self.files(finished):
             assert source is not None  # noqa: S101  # see files
-            with atomically(finished.output / name) as file:
+            with finished.output.writing(name) as file:
                 _write(file, source, finished)
 
 
-def _write(file: IO[bytes], source: Path, finished: Finished) -> None:
+def _write(file: BinaryIO, source: str, finished: Finished) -> None:
     manifest, video = finished.manifest, finished.manifest["video"]
-    categories = Categories(class_names(source))
+    categories = Categories(class_names(finished, source))
     head = {
         "info": information({name: manifest[name] for name in _MADE_BY if name in manifest}),
         "licenses": [],
@@ -47,28 +45,27 @@ def _write(file: IO[bytes], source: Path, finished: Finished) -> None:
     }
     file.write(_dump(head)[:-1])
     file.write(b',\n"images":[')
-    _list(file, _images(source, video["width"], video["height"]))
+    _list(file, _images(finished, source, video["width"], video["height"]))
     file.write(b'],\n"annotations":[')
-    _list(file, _annotations(source, categories))
+    _list(file, _annotations(finished, source, categories))
     file.write(b"]}\n")
 
 
-def _list(file: IO[bytes], rows: Iterable[dict[str, Any]]) -> None:
-    for number, row in enumerate(rows):
-        file.write((b",\n" if number else b"\n") + _dump(row))
+def _list(file: BinaryIO, rows: Iterable[dict[str, Any]]) -> None:
+    file.writelines((b",\n" if number else b"\n") + _dump(row) for number, row in enumerate(rows))
 
 
-def _images(source: Path, width: int, height: int) -> Iterator[dict[str, Any]]:
-    for number, frame in enumerate(read_boxes(source), 1):
+def _images(finished: Finished, source: str, width: int, height: int) -> Iterator[dict[str, Any]]:
+    for number, frame in enumerate(read_boxes(finished, source), 1):
         yield {
             "id": number, "file_name": f"{frame.index:06d}.jpg", "width": width, "height": height, "video_id": 1,
             "frame_index": frame.index, "time_s": round(frame.time_s, 6),
         }  # fmt: skip
 
 
-def _annotations(source: Path, categories: Categories) -> Iterator[dict[str, Any]]:
+def _annotations(finished: Finished, source: str, categories: Categories) -> Iterator[dict[str, Any]]:
     next_id = 1
-    for number, frame in enumerate(read_boxes(source), 1):
+    for number, frame in enumerate(read_boxes(finished, source), 1):
         rows = boxes_of_image(
             categories, number, next_id, frame.boxes, frame.scores, frame.class_ids, frame.track_ids
         )

@@ -44,9 +44,7 @@ def _there(finished: Finished, form: Format) -> bool:
     }
     rows = [listed.get(name) for name in form.files(finished)]
     try:
-        return all(
-            row is not None and (finished.output / row["name"]).stat().st_size == row["bytes"] for row in rows
-        )
+        return all(row is not None and finished.output.size(row["name"]) == row["bytes"] for row in rows)
     except OSError:
         return False
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import fnmatch
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.media.npz import Archive, atomically
+from app.media.npz import Archive
 from app.videos.components.base import Component
 from app.videos.formats.base import Finished, Format, frames_per_block
 
@@ -31,39 +30,36 @@ class ParquetFormat(Format):
 
     def make(self, finished: Finished) -> None:
         for component, name in finished.artifacts():
-            with atomically(finished.output / _beside(name)) as file:
-                _write(file, component, finished.output / name, self.version)
+            with finished.output.writing(_beside(name)) as file, finished.opened(name) as archive:
+                _write(file, component, archive, self.version)
 
 
 def _beside(name: str) -> str:
     return name.removesuffix(".npz") + ".parquet"
 
 
-def _write(file: Any, component: type[Component], source: Path, version: int) -> None:
+def _write(file: BinaryIO, component: type[Component], archive: Archive, version: int) -> None:
     import pyarrow.parquet as pq  # noqa: PLC0415  # an extra, see `ParquetFormat.extra`
 
-    with Archive(source) as archive:
-        meta = json.loads(str(archive.whole("meta_json")))
-        texts = {
-            name: archive.whole(name).tolist() for name in _matching(archive.names, component.table_texts)
-        }
-        told = {
-            "gateway.schema_version": str(version),
-            "gateway.component": component.name,
-            "gateway.meta": json.dumps(meta, sort_keys=True),
-            **{f"gateway.{name}": json.dumps(values) for name, values in texts.items()},
-        }
-        writer: pq.ParquetWriter | None = None
-        try:
-            for table in _tables(archive, component, meta, texts):
-                if writer is None:
-                    writer = pq.ParquetWriter(
-                        file, table.schema.with_metadata(told), compression="zstd", store_schema=True
-                    )
-                writer.write_table(table)
-        finally:
-            if writer is not None:
-                writer.close()
+    meta = json.loads(str(archive.whole("meta_json")))
+    texts = {name: archive.whole(name).tolist() for name in _matching(archive.names, component.table_texts)}
+    told = {
+        "gateway.schema_version": str(version),
+        "gateway.component": component.name,
+        "gateway.meta": json.dumps(meta, sort_keys=True),
+        **{f"gateway.{name}": json.dumps(values) for name, values in texts.items()},
+    }
+    writer: pq.ParquetWriter | None = None
+    try:
+        for table in _tables(archive, component, meta, texts):
+            if writer is None:
+                writer = pq.ParquetWriter(
+                    file, table.schema.with_metadata(told), compression="zstd", store_schema=True
+                )
+            writer.write_table(table)
+    finally:
+        if writer is not None:
+            writer.close()
 
 
 def _matching(names: Sequence[str], patterns: Sequence[str]) -> list[str]:

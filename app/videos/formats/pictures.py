@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import repeat
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import InvalidVideo
 from app.media.encodings import rgb_bytes
-from app.media.npz import atomically
 from app.media.overlays import contact_sheet, draw_boxes, thumbnail
 from app.media.video.reader import VideoReader
 from app.media.video.writer import VideoWriter
@@ -37,14 +39,19 @@ class AnnotatedVideo(Format):
 
     def make(self, finished: Finished) -> None:
         rate = finished.sampling.fps or 10.0
-        with VideoWriter(finished.output / "annotated.mp4", rate) as writer:
+        # FFmpeg moves the index to the front in the end, for which it opens the file by its path again.
+        with tempfile.TemporaryDirectory(prefix="gateway-") as folder:
+            path = Path(folder) / "annotated.mp4"
+            with VideoWriter(path, rate) as writer:
 
-            def draw(rgb: NDArray[np.uint8], time_s: float, found: FrameBoxes | None) -> None:
-                writer.write(_drawn(rgb, found), time_s)
+                def draw(rgb: NDArray[np.uint8], time_s: float, found: FrameBoxes | None) -> None:
+                    writer.write(_drawn(rgb, found), time_s)
 
-            with _reader(finished) as reader:
-                writer.pixel_aspect = reader.facts.pixel_aspect
-                _each(finished, reader, draw)
+                with _reader(finished) as reader:
+                    writer.pixel_aspect = reader.facts.pixel_aspect
+                    _each(finished, reader, draw)
+            with path.open("rb") as made, finished.output.writing(path.name) as file:
+                shutil.copyfileobj(made, file)
 
 
 class ContactSheet(Format):
@@ -71,7 +78,7 @@ class ContactSheet(Format):
 
         with _reader(finished) as reader:
             _each(finished, reader, draw)
-        with atomically(finished.output / "contact_sheet.jpg") as file:
+        with finished.output.writing("contact_sheet.jpg") as file:
             file.write(rgb_bytes(contact_sheet(tiles), jpeg=True))
 
 
@@ -88,7 +95,9 @@ def _each(
 ) -> None:
     """Call `draw` for each frame that was analysed, in order."""
     source, count = finished.artifact(DetectComponent), finished.manifest["frames"]["sampled"]
-    boxes: Iterable[FrameBoxes | None] = repeat(None, count) if source is None else read_boxes(source)
+    boxes: Iterable[FrameBoxes | None] = (
+        repeat(None, count) if source is None else read_boxes(finished, source)
+    )
     for found, frame in zip(boxes, reader, strict=False):
         try:
             finished.check()

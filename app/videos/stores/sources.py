@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, BinaryIO
 
 from app.videos.stores.opened import bucket_and_key, is_remote, local_path, open_store
@@ -22,12 +22,14 @@ class Source:
         uri: a path, `file:///path`, or `s3://bucket/key`.
         id: names the video in the manifest and the artefacts; by default its name.
         sha256: of the file in hex, if it is known.
+        origin: fields of the manifest's `input` beside the name, the length and the digest.
     """
 
     name: str
     uri: str
     id: str | None = None
     sha256: str | None = None
+    origin: Mapping[str, str] = field(default_factory=dict)
 
     @contextmanager
     def opened(self, check: Callable[[], None]) -> Iterator[BinaryIO]:

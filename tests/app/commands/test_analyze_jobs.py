@@ -26,7 +26,8 @@ from app.commands.video_list import Entry
 from app.commands.video_threads import Stop, run_in_order
 from app.media.video.writer import VideoWriter
 from app.settings import Settings
-from app.videos.analysis import Cancelled, Input, Progress, VideoAnalysis
+from app.videos.analysis import Cancelled, Input, VideoAnalysis
+from app.videos.run_state import Progress
 
 
 @pytest.fixture(autouse=True)

@@ -29,9 +29,11 @@ from app.media.image import ImageLimits
 from app.media.resizers.pillow import PillowResizer
 from app.pipelines.embedding_cache import EmbeddingCache
 from app.pipelines.pipeline_set import PipelineParts, PipelineSet, Resizing
-from app.videos.analysis import Cancelled, Input, Options, Progress, VideoAnalysis
+from app.videos.analysis import Cancelled, Input, Options, VideoAnalysis
 from app.videos.components.depth import preview_stride
 from app.videos.profile import Profile
+from app.videos.run_state import Progress
+from app.videos.stores.folder import FolderStore
 from deploy.local.triton_server import TritonServer
 
 # By number alone: a slow machine would cut them by time as well.
@@ -75,7 +77,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def analyse(
     pipelines: PipelineSet, video: Path, output: Path, asked: Profile | None = None, **how: Any
 ) -> dict[str, Any]:
-    analysis = VideoAnalysis(pipelines, asked or profile(), output, video.name, SMALL_CHUNKS)
+    analysis = VideoAnalysis(pipelines, asked or profile(), FolderStore(output), video.name, SMALL_CHUNKS)
     with opened(video) as given:
         return analysis.run(given, **how)
 
@@ -246,8 +248,8 @@ def test_a_run_never_mixes_two_resizers(embedded: PipelineSet, video: Path, tmp_
     assert prepared["midas_256"] == {"library": "other", "version": "1", "filter": "bicubic, antialiased"}
     assert prepared["clip_text"] is None
     with opened(video) as given:
-        assert VideoAnalysis(others, profile(), tmp_path, "x").done(given) is not None
-        assert VideoAnalysis(embedded, profile(), tmp_path, "x").done(given) is None
+        assert VideoAnalysis(others, profile(), FolderStore(tmp_path), "x").done(given) is not None
+        assert VideoAnalysis(embedded, profile(), FolderStore(tmp_path), "x").done(given) is None
 
 
 class _Other(PillowResizer):
@@ -259,7 +261,7 @@ def test_a_video_that_is_done_is_known(embedded: PipelineSet, video: Path, tmp_p
     manifest = analyse(embedded, video, tmp_path)
 
     def done(asked: Profile, sha256: str = manifest["input"]["sha256"]) -> bool:
-        analysis = VideoAnalysis(embedded, asked, tmp_path, "x")
+        analysis = VideoAnalysis(embedded, asked, FolderStore(tmp_path), "x")
         with video.open("rb") as file:
             return analysis.done(Input(file, "x", 1, sha256)) is not None
 
@@ -278,7 +280,7 @@ def test_other_weights_are_another_run(embedded: PipelineSet, video: Path, tmp_p
     document["model_signature"] = "sha256:" + "0" * 64
     path.write_text(json.dumps(document))
     with opened(video) as given:
-        assert VideoAnalysis(embedded, profile(), tmp_path, "x").done(given) is None
+        assert VideoAnalysis(embedded, profile(), FolderStore(tmp_path), "x").done(given) is None
 
 
 def test_artefacts_of_components_that_left_are_removed(
@@ -295,7 +297,7 @@ def test_artefacts_of_components_that_left_are_removed(
 
 def test_cancelling_keeps_what_is_done(embedded: PipelineSet, video: Path, tmp_path: Path) -> None:
     """A cancelled analysis says so, and the next one goes on."""
-    analysis = VideoAnalysis(embedded, profile(), tmp_path, "x", SMALL_CHUNKS)
+    analysis = VideoAnalysis(embedded, profile(), FolderStore(tmp_path), "x", SMALL_CHUNKS)
 
     def report(progress: Progress) -> None:
         if progress.frames == 6:
@@ -351,10 +353,10 @@ def test_the_analysis_size_steers_routing_alone(embedded: PipelineSet, video: Pa
 def test_check_refuses_what_will_never_work(embedded: PipelineSet, video: Path, tmp_path: Path) -> None:
     """A submitted video is looked at before it is queued."""
     with video.open("rb") as file:
-        VideoAnalysis(embedded, profile(), tmp_path, "x").check(file)
+        VideoAnalysis(embedded, profile(), FolderStore(tmp_path), "x").check(file)
         wrong = PROFILES.parse("components: {core_object_detections: {classes: [unicorn]}}")
         with pytest.raises(GatewayError, match="unicorn"):
-            VideoAnalysis(embedded, wrong, tmp_path, "x").check(file)
+            VideoAnalysis(embedded, wrong, FolderStore(tmp_path), "x").check(file)
 
 
 @pytest.mark.parametrize("most", [1, 3, 8])

@@ -20,8 +20,8 @@ from support.models import repository as test_repository
 from support.models.shaped import Shaped
 from support.models.timed import Timed
 from support.servers.gateway import client, png, scene
-from support.servers.witness import STEADY, Witness, digest_of, put_graph, put_note
 from support.waiting import eventually
+from support.witness import STEADY, Witness, digest_of, put_graph, put_note
 
 from app.engine import weights_files
 from deploy.local.triton_server import TritonServer

@@ -14,8 +14,8 @@ from support.models import repository as test_repository
 from support.servers.balancer import Balancer
 from support.servers.cable import Cable
 from support.servers.gateway import client
-from support.servers.witness import STEADY, Witness, digest_of, put_graph, put_note
 from support.waiting import eventually
+from support.witness import STEADY, Witness, digest_of, put_graph, put_note
 
 from deploy.local.triton_server import TritonServer
 

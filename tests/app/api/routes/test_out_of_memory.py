@@ -29,6 +29,7 @@ from app.engine.weights import WeightsBook
 from app.errors import InsufficientGpuMemory
 from app.settings import Settings
 from app.videos.analysis import Options, VideoAnalysis
+from app.videos.stores.folder import FolderStore
 from deploy.local.triton_server import TritonServer
 from routing.catalogue import Catalogue
 
@@ -427,7 +428,11 @@ def test_a_video_job_that_waited_in_vain_decides_anew(service: Service, video: b
     service.memory[DEPTH].is_short()
     with opened(tmp_path / "v.mp4") as file:
         with pytest.raises(InsufficientGpuMemory):
-            VideoAnalysis(pipelines, profile(text=text), tmp_path / "out", "v", options).run(file)
-        manifest = VideoAnalysis(pipelines, profile(text=text), tmp_path / "out", "v", options).run(file)
+            VideoAnalysis(pipelines, profile(text=text), FolderStore(tmp_path / "out"), "v", options).run(
+                file
+            )
+        manifest = VideoAnalysis(
+            pipelines, profile(text=text), FolderStore(tmp_path / "out"), "v", options
+        ).run(file)
     assert (manifest["degraded"], manifest["frames"]["resumed"]) == (True, 0)
     assert manifest["resolved_model_mapping"] == {"core_depth_midas": SHALLOWER}

@@ -33,6 +33,7 @@ from app.api.openapi.video_schemas import Video
 from app.deadline import Deadline
 from app.state.jobs import JobIndex
 from app.videos.analysis import VideoAnalysis
+from app.videos.stores.folder import FolderStore
 
 # What a frame costs least, for videos that are long.
 BOXES = "components: {core_object_detections: {variant: n}}\n"
@@ -326,7 +327,7 @@ def test_a_killed_service_s_job_ends_the_same(all_families: Path, tmp_path: Path
     """Kill -9 in the middle of a job; started again, the artefacts are those of an undisturbed run, to the bit."""
     long = patches(tmp_path / "long.mp4", 120)
     with opened(long) as given, pipeline_set(all_families) as pipelines:
-        VideoAnalysis(pipelines, profile(), tmp_path / "undisturbed", "x").run(given)
+        VideoAnalysis(pipelines, profile(), FolderStore(tmp_path / "undisturbed"), "x").run(given)
     kept = tmp_path / "v"
     with server(all_families, tmp_path / "first.log", videos_folder=kept, embedded_threads=1) as (http, pid):
         job = submit(http, long.read_bytes())

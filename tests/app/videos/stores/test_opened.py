@@ -98,7 +98,7 @@ def test_missing_credentials_are_said(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 @pytest.mark.usefixtures("s3")
 def test_names_in_a_bucket_are_text() -> None:
-    """What a file system takes and S3 does not is refused before it is sent."""
+    """A name that S3 cannot hold is refused before it is sent."""
     with pytest.raises(OSError, match="UTF-8"):
         open_store("s3://things").put("caf\udce9", b"")
 
