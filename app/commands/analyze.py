@@ -172,7 +172,7 @@ class _Analyzer:
     def _run(self, video: Entry, sink: ArtifactStore) -> Finding:
         name = shown(video.name)
         with _bar(name) as bar:
-            return self.analyst.run(Source(name, video.uri, video.name), sink, _reporter(bar))
+            return self.analyst.run(Source(name, video.uri), sink, _reporter(bar))
 
 
 def _detail(finding: Finding) -> str | None:
