@@ -178,7 +178,7 @@ class Fetcher:
 
     def _transfer(self, source: Source, have: Have, spent_s: Callable[[], float]) -> str:
         """Bring the source to the disk; return its SHA-256 in hex."""
-        index, limits, reserved = self._open(), self._options.limits, source.reserved
+        limits, reserved = self._options.limits, source.reserved
 
         def reserve(nbytes: int) -> None:
             nonlocal reserved
@@ -186,14 +186,9 @@ class Fetcher:
                 self._admit(nbytes - reserved)
                 reserved = nbytes
 
-        def keep(now: Have) -> bool:
-            with contextlib.suppress(VideosUnavailable):  # busy; the next second records more
-                return index.sources.progress(source.job_id, now.nbytes, now.total, now.etag, spent_s())
-            return True
-
         route = self._options.places.route(source.url)
         left = replace(limits, limit_s=limits.limit_s - source.spent_s)
-        transfer = Transfer(route, left, reserve, keep)
+        transfer = Transfer(route, left, reserve, lambda now: self._keep(source, now, spent_s()))
         with self._at_work(source.job_id, transfer):
             return transfer.run(self._files.partial(source.job_id), have)
 
@@ -226,13 +221,19 @@ class Fetcher:
             return
         pause = min(self._options.retry_s * 2.0 ** (failures - 1), _LONGEST_PAUSE_S)
         pause = max(pause * random.uniform(0.75, 1.25), error.wait_s)  # noqa: S311  # no secret
+        self._keep(source, have, spent_s)
         self._put_back(source, time.time() + pause, failures, spent_s + pause, error.words)
 
     def _later(self, source: Source, have: Have, spent_s: float, words: str) -> None:
         """Put a source back that waits for room; that is no failure of the source, and takes none of its time."""
-        with contextlib.suppress(VideosUnavailable):
-            self._open().sources.progress(source.job_id, have.nbytes, have.total, have.etag, spent_s)
+        self._keep(source, have, spent_s)
         self._put_back(source, time.time() + _ROOM_S, source.failures, spent_s, words)
+
+    def _keep(self, source: Source, have: Have, spent_s: float) -> bool:
+        """Record what is on the disk; return False if the job has been deleted."""
+        with contextlib.suppress(VideosUnavailable):  # busy; the next second records more
+            return self._open().sources.progress(source.job_id, have.nbytes, have.total, have.etag, spent_s)
+        return True
 
     def _put_back(self, source: Source, due: float, failures: int, spent_s: float, words: str | None) -> None:
         self._settled(lambda: self._open().sources.put_back(source.job_id, due, failures, spent_s, words))
