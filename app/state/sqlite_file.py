@@ -112,6 +112,7 @@ class SqliteFile:
                 self._path, timeout=10, isolation_level=None, check_same_thread=False
             )
             self._connection = connection
+            connection.execute("PRAGMA secure_delete = ON").fetchall()  # URLs may hold secrets
             with contextlib.suppress(sqlite3.OperationalError):  # an older version has it open: WAL for now
                 connection.execute("PRAGMA journal_mode = PERSIST").fetchall()
         return self._connection

@@ -18,6 +18,7 @@ from support.waiting import eventually
 
 from app.api.openapi.schemas import Problem
 from app.api.openapi.video_schemas import Video
+from app.keys.access import ApiKey, digest_of, entry, new_key, scopes_of
 
 BOXES = {"components": {"core_object_detections": {"variant": "n"}}}
 
@@ -206,3 +207,47 @@ def test_a_job_shows_its_fetch_and_can_be_deleted(
     eventually(lambda: not (folder / job["id"]).exists())
     assert gateway.get(f"/v1/videos/{job['id']}").status_code == 404
     assert len(source.seen) == 1
+
+
+def test_what_is_being_fetched_counts_as_waiting(
+    repository: Path, tmp_path: Path, source: VideoSource, video: bytes
+) -> None:
+    """By its announced length, from before its bytes are there; once it is deleted there is room again."""
+    source.plans = [Plan(most=0, hang=True)]
+    with client(
+        repository,
+        videos_folder=tmp_path / "videos",
+        videos_waiting_bytes=len(video) * 3 // 2,
+        video_sources="127.0.0.1",
+        allowed_networks="127.0.0.1",
+    ) as gateway:
+        job = post(gateway, source.url).json()
+        eventually(lambda: view(gateway, job["id"])["bytes"] == len(video))
+        response = gateway.post("/v1/videos?profile=detect_embedded", content=video)
+        assert (response.status_code, response.json()["code"]) == (429, "overloaded")
+        gateway.delete(f"/v1/videos/{job['id']}")
+        response = gateway.post("/v1/videos?profile=detect_embedded", content=video)
+        assert response.status_code == 202, response.text
+
+
+def test_a_job_belongs_to_the_key_that_names_its_source(
+    repository: Path, tmp_path: Path, source: VideoSource
+) -> None:
+    """As an upload does; a key that may only operate submits none."""
+    keys = {scope: new_key() for scope in ("infer", "operate")}
+    entries = [
+        entry(ApiKey(f"a-{scope}", digest_of(key.encode()), scopes_of(scope))) for scope, key in keys.items()
+    ]
+    with client(
+        repository,
+        videos_folder=tmp_path / "videos",
+        api_keys=";".join(entries),
+        video_sources="127.0.0.1",
+        allowed_networks="127.0.0.1",
+        wait=False,
+    ) as gateway:
+        body = {"source": source.url, "profile": BOXES}
+        made = gateway.post("/v1/videos", json=body, headers={"x-api-key": keys["infer"]})
+        assert (made.status_code, made.json()["owner"]) == (202, "a-infer")
+        for headers, status in (({}, 401), ({"x-api-key": keys["operate"]}, 403)):
+            assert gateway.post("/v1/videos", json=body, headers=headers).status_code == status
