@@ -71,6 +71,7 @@ def _not_installed(settings: Settings) -> Iterator[str]:
         "engine": ("embedded", settings.engine == "embedded"),
         "session_store": ("redis", settings.session_store != "memory"),
         "tracing_endpoint": ("tracing", settings.tracing_endpoint is not None),
+        "video_sources": ("bulk", "s3://" in settings.video_sources),
     }
     for name, (extra, wanted) in needed.items():
         said = extras.missing(extra) if wanted else None
