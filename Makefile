@@ -22,6 +22,8 @@ TEST_PROCESSES ?= 4
 # browser): `make test-system` runs them.
 SYSTEM_TESTS = tests/behaviour/operation tests/deploy tests/benchmarks tests/page \
   tests/app/process/test_shutdown.py tests/app/api/routes/test_out_of_memory.py
+# Bulk runs with workers, drivers and nodes that are killed: `make test-bulk` runs them.
+BULK_TESTS = tests/bulk/whole
 # The pages' blocks of code, run as a reader would: `make test-docs` runs them.
 DOCS_TESTS = tests/docs
 PYTEST = .venv/bin/pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder \
@@ -35,7 +37,7 @@ PIP = -m pip install --disable-pip-version-check
 SAY = @printf '\033[1m==> %s\033[0m\n'
 
 .DEFAULT_GOAL := help
-.PHONY: help run serve models repository triton gpu-check smoke test test-system test-client client-wheel test-wheel test-containers test-export lint lint-containers settings format bench bench-matrix clean
+.PHONY: help run serve models repository triton gpu-check smoke test test-system test-bulk test-client client-wheel test-wheel test-containers test-export lint lint-containers settings format bench bench-matrix clean
 
 # `make help` prints what follows `##`: of a target its description, on a line of its own a heading.
 help: ## this list
@@ -171,11 +173,15 @@ client: .venv-clients ## URL=…: a Python client from the OpenAPI of a running 
 
 test: .venv/.dev .venv-triton .venv-clients redis-server ## the test suite; starts and stops its own Triton and Redis (TEST_PROCESSES)
 	$(SAY) 'tests (TEST_PROCESSES=$(TEST_PROCESSES) side by side; a file stays in one process)'
-	@$(PYTEST) $(SYSTEM_TESTS:%=--ignore=%) $(DOCS_TESTS:%=--ignore=%)
+	@$(PYTEST) $(SYSTEM_TESTS:%=--ignore=%) $(BULK_TESTS:%=--ignore=%) $(DOCS_TESTS:%=--ignore=%)
 
 test-system: .venv/.dev .venv-triton redis-server haproxy prometheus chromium ## whole services: restarts, full disks, several Tritons, dashboards, benchmarks, the pages in a browser (about 6 minutes)
 	$(SAY) 'tests of whole services (TEST_PROCESSES=$(TEST_PROCESSES) side by side)'
 	@$(PYTEST) $(SYSTEM_TESTS)
+
+test-bulk: .venv/.dev ## bulk runs whose workers, nodes and drivers are killed, on this machine and on Ray (about 3 minutes)
+	$(SAY) 'bulk runs whose workers, nodes and drivers are killed (about 3 minutes)'
+	@$(PYTEST) $(BULK_TESTS)
 
 test-docs: .venv/.dev docs chromium ## every block of code of README, tutorials and pages, and the built site in a browser (about 3 minutes)
 	$(SAY) 'the blocks of code of the pages, and the site (TEST_PROCESSES=$(TEST_PROCESSES) side by side)'

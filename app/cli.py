@@ -23,6 +23,7 @@ from app.commands import keys as keys_command
 from app.commands import models as models_command
 from app.commands import routes as routes_command
 from app.commands import up as up_command
+from app.commands.bulk import options as bulk_options
 from app.commands.gpu_check import options as gpu_check_options
 from app.commands.parser import Parser
 from app.commands.plan import options as plan_options
@@ -45,7 +46,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # why standard out
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit code says how it went (2: the command line or a setting is wrong)."""
     parser = _parser()
-    parsed = parser.parse_args(arguments)
+    parsed = parser.parse_args(bulk_options.with_run(sys.argv[1:] if arguments is None else arguments))
     try:
         exit_code: int = parsed.command(parsed)
         sys.stdout.flush()
@@ -99,6 +100,10 @@ def _parser() -> argparse.ArgumentParser:
     config.set_defaults(command=_config)
     predict_options.add_commands(commands, commands_of(catalogue), _predict)
     _add_analyze(commands)
+    bulk = commands.add_parser(
+        "bulk", help="run thousands of videos through a profile, and report on such runs"
+    )
+    bulk_options.add_options(bulk)
     _add_smoke(commands)
     _add_bench(commands)
     plan = commands.add_parser("plan", help="estimate the memory of branches, and choose those that fit")
@@ -278,8 +283,9 @@ def _serve(parsed: argparse.Namespace) -> int:
 
 def _metrics(_: argparse.Namespace) -> int:
     from app.metrics import Metrics, markdown  # noqa: PLC0415  # for those who serve, as above
+    from app.metrics.bulk import BulkMetrics  # noqa: PLC0415  # as above
 
-    print(markdown(Metrics(triton=True).described), end="")
+    print(markdown([*Metrics(triton=True).described, *BulkMetrics().described]), end="")
     return 0
 
 

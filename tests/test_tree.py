@@ -28,6 +28,7 @@ DOCUMENTS = [
     "docs/install.md",
     "docs/release.md",
     "docs/cli.md",
+    "docs/bulk.md",
     "docs/embeddings.md",
     "docs/outputs.md",
     "docs/videos.md",

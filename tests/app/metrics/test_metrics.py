@@ -15,8 +15,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from support.paths import ROOT
 
 from app.metrics import STAGE_BUCKETS, Metrics, markdown
+from app.metrics.bulk import BulkMetrics
 
 # What a caller can choose: none of it may be a label.
+DESCRIBED = [*Metrics(triton=True).described, *BulkMetrics().described]
 CALLERS = {"session", "session_id", "request_id", "path", "url", "id", "video", "prompt", "key", "name", "ip"}
 
 
@@ -32,7 +34,7 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
 
 def test_names_follow_the_conventions() -> None:
     """Counters end in _total, nothing else does; durations are in seconds and sizes in bytes; each says what it is."""
-    described = Metrics(triton=True).described
+    described = DESCRIBED
     assert len({row.name for row in described}) == len(described)
     for row in described:
         assert re.fullmatch(r"gateway_[a-z]+(_[a-z]+)*", row.name)
@@ -47,7 +49,7 @@ def test_names_follow_the_conventions() -> None:
 def test_the_page_is_what_the_code_has() -> None:
     """docs/metrics.md is not stale; `gateway metrics` makes it."""
     written = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
-    assert written == markdown(Metrics(triton=True).described)
+    assert written == markdown(DESCRIBED)
 
 
 def test_buckets_tell_a_letterbox_from_a_large_model() -> None:

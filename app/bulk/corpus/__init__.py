@@ -1,0 +1,1 @@
+"""The videos of a run: found in folders, buckets and tables, named, and chosen."""

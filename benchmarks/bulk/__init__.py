@@ -1,0 +1,1 @@
+"""Bulk runs: what they cost beside the analysis itself."""

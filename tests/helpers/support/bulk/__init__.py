@@ -1,0 +1,1 @@
+"""Bulk runs: the command, and workers without models."""
