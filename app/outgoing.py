@@ -229,7 +229,9 @@ def _parts(url: str, longest: int) -> tuple[str, str, int, str]:
         InvalidParameter: it is no plain http or https URL.
     """
     if len(url) > longest or not re.fullmatch(r"[!-~]+", url) or "\\" in url:
-        raise InvalidParameter(f"a URL has at most {longest} printable ASCII characters and no backslash")
+        raise InvalidParameter(
+            f"a URL has at most {longest} printable ASCII characters and no backslash; percent-encode all others"
+        )
     try:
         parts = urlsplit(url)
         port = parts.port

@@ -23,6 +23,7 @@ from typing import BinaryIO
 from app import __version__
 from app.errors import SourceRefused, SourceTimeout, SourceTooLarge, SourceUnreachable
 from app.outgoing import Connection, Target
+from app.videos.job_files import SHORTAGES
 from app.videos.sources.routes import Route
 
 _MOST_REDIRECTS = 5
@@ -132,7 +133,7 @@ class Transfer:
             Stopped: by `abort` or `keep`.
             Broken: it may be tried again.
             SourceFailed: trying again doesn't help.
-            OSError: the file can't be written.
+            OSError: the file can't be written, or the service is short of descriptors or memory.
         """
         timer = threading.Timer(max(0.0, self._limits.limit_s), self._expire)
         timer.daemon = True
@@ -296,8 +297,15 @@ class Transfer:
             raise SourceUnreachable("the source's certificate can't be verified") from error
         except (OSError, http.client.HTTPException) as error:
             self._check()
+            if _is_shortage(error):
+                raise
             raise Broken(next(words for kind, words in _REASONS if isinstance(error, kind))) from error
         self._check()
+
+
+def _is_shortage(error: Exception) -> bool:
+    """Return True for a lack of descriptors or memory here; numbers of the resolver's errors mean something else."""
+    return isinstance(error, OSError) and not isinstance(error, socket.gaierror) and error.errno in SHORTAGES
 
 
 def _retry_after(text: str) -> float:

@@ -19,7 +19,7 @@ from support.waiting import eventually
 
 from app.addresses import networks, sources
 from app.errors import Overloaded, PayloadTooLarge
-from app.outgoing import SocketAddress, UrlGuard
+from app.outgoing import SocketAddress, UrlGuard, resolve
 from app.state.jobs import Job, JobIndex
 from app.state.sources import Source
 from app.videos.job_files import JobFiles
@@ -469,6 +469,25 @@ def test_a_full_disk_is_waited_for(
     assert (row(index).failures, job(index).state) == (0, "queued")
     full.clear()
     arrived(index, files)
+
+
+def test_a_lack_of_descriptors_is_no_fault_of_the_source(
+    index: JobIndex, files: JobFiles, source: VideoSource, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is waited for, as a full disk is."""
+    monkeypatch.setattr(module, "_ROOM_S", 0.01)
+    short = [OSError(errno.EMFILE, "Too many open files") for _ in range(10)]
+
+    def resolved(host: str, port: int) -> list[SocketAddress]:
+        if short:
+            raise short.pop()
+        return resolve(host, port)
+
+    judge = UrlGuard(("127.0.0.1",), networks("127.0.0.1"), setting="GATEWAY_X", resolve=resolved)
+    submit(index, files, source.url)
+    start(places=Places(sources("127.0.0.1"), judge))
+    arrived(index, files)
+    assert (row(index).attempts, row(index).failures) == (11, 0)
 
 
 @pytest.mark.parametrize("certificate", ["right", "of another authority", "of another host"])
