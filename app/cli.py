@@ -31,6 +31,7 @@ from app.commands.predict import options as predict_options
 from app.commands.predict.families import arguments
 from app.commands.predict.families.table import commands_of
 from app.commands.smoke import options
+from app.commands.verify import options as verify_options
 from app.settings import (
     Settings,
     environment,
@@ -104,6 +105,11 @@ def _parser() -> argparse.ArgumentParser:
         "bulk", help="run thousands of videos through a profile, and report on such runs"
     )
     bulk_options.add_options(bulk)
+    verify = commands.add_parser(
+        "verify", help="check the files and models of an output of analyze or bulk against its manifests"
+    )
+    verify_options.add_options(verify)
+    verify.set_defaults(command=_verify)
     _add_smoke(commands)
     _add_bench(commands)
     plan = commands.add_parser("plan", help="estimate the memory of branches, and choose those that fit")
@@ -262,6 +268,12 @@ def _analyze(parsed: argparse.Namespace) -> int:
     from app.commands.analyze import analyze  # noqa: PLC0415  # `gateway --help` needs no FastAPI
 
     return analyze(parsed)
+
+
+def _verify(parsed: argparse.Namespace) -> int:
+    from app.commands.verify.command import verify  # noqa: PLC0415  # as above
+
+    return verify(parsed)
 
 
 def _config(parsed: argparse.Namespace) -> int:

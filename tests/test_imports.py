@@ -310,6 +310,7 @@ HABITS = {
         "app.commands.serve",
         "app.commands.up",
         "app.commands.models",
+        "app.commands.verify.command",
     ),
 }
 

@@ -1,0 +1,1 @@
+"""`gateway verify`: check an output of `gateway analyze` or `gateway bulk`."""
