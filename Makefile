@@ -216,7 +216,7 @@ test-export: .venv/.dev .venv-export/.parity ## the exporters and the parity wit
 	$(SAY) 'parity with the reference (skipped where the reference data is absent)'
 	@.venv/bin/pytest -m reference
 
-lint: .venv/.dev ## ruff, mypy, the generated configurations, the Dockerfile and compose.yaml
+lint: .venv/.dev ## ruff, mypy, the generated configurations, the Dockerfiles, compose.yaml and the manifests of KubeRay
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
@@ -225,9 +225,10 @@ lint: .venv/.dev ## ruff, mypy, the generated configurations, the Dockerfile and
 	@.venv/bin/python deploy/supply/wheels.py
 	@$(MAKE) --no-print-directory lint-containers
 
-lint-containers: .venv/.dev ## the Dockerfile and compose.yaml alone
-	@.venv/bin/hadolint Dockerfile
+lint-containers: .venv/.dev ## the Dockerfiles, compose.yaml and the manifests of KubeRay alone
+	@.venv/bin/hadolint Dockerfile deploy/kuberay/Dockerfile
 	@.venv/bin/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
+	@.venv/bin/check-jsonschema --schemafile deploy/kuberay/schema.json deploy/kuberay/job-embedded.yaml deploy/kuberay/cluster-triton.yaml
 
 .PHONY: hooks
 hooks: .venv/.dev ## have git run the commands of `lint` before each commit, those that look at what it changes
@@ -277,7 +278,7 @@ bench-growth: .venv/.dev .venv-triton ## cost by picture, callers, prompts, boxe
 	@.venv/bin/python -m benchmarks.growth --json docs/benchmarks/growth.json --plot docs/benchmarks $(GROWTH_ARGS)
 
 .PHONY: chaos
-chaos: .venv/.dev .venv-triton redis-server .venv-fuzz/.complete ## CHAOS=hostile|hostile_memory|kills|soak|mixed|overload|fuzz|openapi_fuzz (docs/survival.md)
+chaos: .venv/.dev .venv-triton redis-server .venv-fuzz/.complete ## CHAOS=hostile|hostile_memory|kills|soak|mixed|overload|fuzz|openapi_fuzz|bulk_crash (docs/survival.md)
 	$(SAY) 'tests/chaos/$(CHAOS).py $(CHAOS_ARGS) (docs/survival.md says what each proves)'
 	@PYTHONPATH=tests/helpers .venv/bin/python -m tests.chaos.$(CHAOS) $(CHAOS_ARGS)
 

@@ -64,6 +64,7 @@ ONLY_IN = {
     "pyarrow": ("app.videos.formats.parquet", "app.bulk"),
     "fsspec": ("app.videos.stores.remote",),
     "loky": ("app.bulk.executors.local",),
+    "ray": ("app.bulk.executors.ray",),
     "rich": ("app.commands.bulk",),
 }
 # Below everything that serves: whoever is in a room above may use them.
@@ -136,6 +137,10 @@ ALLOWED: dict[str, set[str]] = {
     "app.bulk": {"app.hints", "app.videos"},
     "app.bulk.corpus": {"app.bulk.entries", "app.hints", "app.videos.stores", "pyarrow"},
     "app.bulk.executors": {"app.bulk.attempts", "app.bulk.entries", "app.bulk.outcomes", "loky"},
+    "app.bulk.executors.ray": {
+        "app.__version__", "app.bulk.attempts", "app.bulk.entries", "app.bulk.executors.base", "app.bulk.outcomes",
+        "ray", "triton_vision_gateway.add_to_path",
+    },
     "app.api": {
         "app.context", "app.deadline", "app.documents", "app.errors", "app.hints", "app.keys", "app.media",
         "app.metrics", "app.outgoing.LONGEST_URL", "app.pipelines", "app.process.drain", "app.sessions",
@@ -219,6 +224,8 @@ def test_rooms_import_only_what_they_may(path: Path) -> None:
         ("app.pipelines.detect", "import fastapi"),
         ("app.bulk.driver", "from app.main import create_engine"),
         ("app.bulk.executors.base", "import loky"),
+        ("app.bulk.executors.local", "import ray"),
+        ("app.commands.bulk.executors", "import ray"),
         ("app.engine.triton.engine", "import grpc"),
         ("app.engine.embedded.engine", "def f():\n    import tritonclient.grpc"),
         ("app.pipelines.detect", "import app.engine.fake"),
@@ -289,7 +296,8 @@ IMPURE = {
 PURE_ROOMS = ("routing", "app.vision")
 # Habit -> the only modules of app/ and routing/ that may have it.
 HABITS = {
-    "os.environ": ("app.settings", "app.engine"),  # app.engine tells ONNX Runtime to report nothing
+    # ONNX Runtime and Ray are told to report nothing; a Ray job finds its cluster in RAY_ADDRESS.
+    "os.environ": ("app.settings", "app.engine", "app.bulk.executors.ray.cluster"),
     "os.getenv": ("app.settings",),
     "print": (
         "app.commands.routes",

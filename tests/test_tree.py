@@ -29,6 +29,7 @@ DOCUMENTS = [
     "docs/release.md",
     "docs/cli.md",
     "docs/bulk.md",
+    "docs/bulk-ray.md",
     "docs/embeddings.md",
     "docs/outputs.md",
     "docs/videos.md",

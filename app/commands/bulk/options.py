@@ -68,13 +68,31 @@ def _add_execution(parser: argparse.ArgumentParser) -> None:
         "--on", choices=EXECUTORS, default="local", help="where the workers run (default: processes of this machine)"
     )  # fmt: skip
     parser.add_argument(
-        "--workers", type=arguments.count, metavar="N", help="videos at once (default: one per two cores)"
+        "--workers", type=arguments.count, metavar="N",
+        help="videos at once (default: one per two cores, and on a cluster as many as there is room for)",
     )  # fmt: skip
+    _add_ray(parser)
     parser.add_argument(
         "--engine", choices=("embedded", "triton"), help="engine that runs the models; overrides the profile"
     )  # fmt: skip
     parser.add_argument("--triton-url", help="host:port of Triton's gRPC service; implies --engine triton")
     parser.add_argument("--repository", type=Path, help="the model repository (GATEWAY_REPOSITORY)")
+
+
+def _add_ray(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("on a Ray cluster (--on ray)")
+    group.add_argument(
+        "--address", metavar="HOST:PORT",
+        help="the cluster; auto: the one that runs on this machine; local: one of its own (default: RAY_ADDRESS, or "
+        "local)",
+    )  # fmt: skip
+    group.add_argument(
+        "--worker-cpus", type=arguments.count, metavar="N", default=2, help="CPUs that a worker reserves (default: 2)"
+    )  # fmt: skip
+    group.add_argument(
+        "--node-triton", action="store_true",
+        help="have workers on nodes with Ray's custom resource triton, 1 each, use the Triton of their node",
+    )  # fmt: skip
 
 
 # Name -> help, and the function that adds its options. A source of one of these names is written ./NAME.

@@ -15,7 +15,7 @@ from app.bulk.driver import Driver, Observe, Run, Totals, new_run_id
 from app.bulk.executors.base import Executor, MakeWorker
 from app.bulk.outcomes import Outcome
 from app.commands.analysis_backend import settings_of
-from app.commands.bulk.executors import workers_of
+from app.commands.bulk.executors import on_nodes, workers_of
 from app.commands.bulk.progress import Progress, summary
 from app.commands.bulk.views import create_view
 from app.commands.bulk.worker import MakeAnalysisWorker
@@ -40,6 +40,8 @@ def run(parsed: argparse.Namespace, entries: Chosen, executor: Executor) -> int:
     """
     profile = ProfileReader(FAMILIES.components).load(parsed.profile, environment(), sys.maxsize)
     settings = settings_of(parsed, profile)
+    if parsed.on == "ray":
+        settings = on_nodes(settings, parsed.worker_cpus, node_triton=parsed.node_triton)
     check_prompts(profile, settings.max_prompts)
     if parsed.on == "local" and settings.engine == "embedded":
         _check_repository(settings.repository)
