@@ -19,7 +19,7 @@ _KEYS = ("weights", "activations", "arena", "workspace")
 class ModelMemory:
     """Estimated bytes of one model with one instance.
 
-    `weights`: its parameters. `activations`: the most that its tensors take at once. `arena`: what ONNX Runtime's arena
+    `weights`: its parameters. `activations`: the most that its buffers take at once. `arena`: what ONNX Runtime's arena
     takes for them, which never shrinks. `workspace`: scratch memory of the largest convolution. `shared`: the part of
     the weights in files that other models have too, by the name of the file. `unknown`: tensors of unknown size.
     """

@@ -46,7 +46,11 @@ def main() -> int:
     document: dict[str, Any] = json.loads(JSON.read_text()) if JSON.is_file() else {}
     document["plans"] = [_planned(card, branches, known) for card in CARDS]
     if options.measure:
-        document |= _measured(branches, known, options.repository)
+        document |= _measured(branches, options.repository)
+    if "branches" in document:
+        for row in document["branches"]:
+            row.update(_estimated([branch for branch in branches if branch.name == row["name"]], known))
+        document["together"] |= _estimated(branches, known)
     text = tables.markdown(document)
     print(text)
     if options.write:
@@ -92,33 +96,33 @@ def _planned(card: str, branches: Sequence[Branch], known: Mapping[str, ModelMem
     }
 
 
-def _measured(
-    branches: Sequence[Branch], known: Mapping[str, ModelMemory], repository: Path
-) -> dict[str, Any]:
+def _measured(branches: Sequence[Branch], repository: Path) -> dict[str, Any]:
     rows = []
     for branch in branches:
-        rows.append(_row(branch.name, [branch], known, repository))
-        print(f"{branch.name}: {rows[-1]['ratio']:.2f}", file=sys.stderr)
-    return {"branches": rows, "together": _row("all", branches, known, repository)}
+        taken = _taken([branch], repository)
+        rows.append({"name": branch.name, **taken})
+        print(f"{branch.name}: {taken['taken_bytes'] >> 20} MiB", file=sys.stderr)
+    return {"branches": rows, "together": {"name": "all", **_taken(branches, repository)}}
 
 
-def _row(
-    name: str, branches: Sequence[Branch], known: Mapping[str, ModelMemory], repository: Path
-) -> dict[str, Any]:
-    models = [spec for branch in branches for spec in branch.models]
-    estimate = need(models, known, "cpu")
+def _taken(branches: Sequence[Branch], repository: Path) -> dict[str, int]:
+    """Memory after loading and after the runs, in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.memory.child", str(repository), *(b.name for b in branches)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise SystemExit(f"{name}: {done.stderr[-2000:]}")
-    taken = json.loads(done.stdout.splitlines()[-1])
+        raise SystemExit(f"{branches[0].name}: {done.stderr[-2000:]}")
+    found: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _estimated(branches: Sequence[Branch], known: Mapping[str, ModelMemory]) -> dict[str, int]:
+    models = [spec for branch in branches for spec in branch.models]
+    estimate = need(models, known, "cpu")
+    activations = (known[spec.name].activations for spec in models if spec.name in known)
     return {
-        "name": name,
         "weights_bytes": estimate.weights,
         "arena_bytes": estimate.activations,
-        "activations_bytes": max(known[spec.name].activations for spec in models if spec.name in known),
-        **taken,
-        "ratio": taken["taken_bytes"] / estimate.total,
+        "activations_bytes": max(activations, default=0),
     }
 
 

@@ -39,19 +39,22 @@ def _plans(plans: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _measured(document: Mapping[str, Any]) -> Iterator[str]:
-    yield "| branch | weights | activations | arena | estimate | measured | measured / estimate |"
-    yield "|---|---:|---:|---:|---:|---:|---:|"
+    yield (
+        "| branch | weights, estimate | loaded, measured | ratio | activations, estimate | runs, measured | ratio "
+        "| all, ratio |"
+    )
+    yield "|---|---:|---:|---:|---:|---:|---:|---:|"
     for row in [*document["branches"], {**document["together"], "name": "all of them in one process"}]:
-        estimate = row["weights_bytes"] + row["arena_bytes"]
-        name = f"`{row['name']}`" if " " not in row["name"] else row["name"]
-        numbers = (
-            row["weights_bytes"],
-            row["activations_bytes"],
-            row["arena_bytes"],
-            estimate,
-            row["taken_bytes"],
+        weights, arena, loaded, taken = (
+            row[key] for key in ("weights_bytes", "arena_bytes", "loaded_bytes", "taken_bytes")
         )
-        yield f"| {name} | {' | '.join(map(_mib, numbers))} | {row['ratio']:.2f} |"
+        runs = taken - loaded
+        name = f"`{row['name']}`" if " " not in row["name"] else row["name"]
+        cells = (
+            _mib(weights), _mib(loaded), f"{loaded / weights:.2f}", _mib(arena), _mib(runs), f"{runs / arena:.2f}",
+            f"{taken / (weights + arena):.2f}",
+        )  # fmt: skip
+        yield f"| {name} | {' | '.join(cells)} |"
 
 
 def _mib(size: int) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnx
 
 from export.memory.arena import Arena, Place, rounded
-from export.memory.graph import Liveness, Step, constants, initializer_bytes, shared_files, sizes
+from export.memory.graph import Liveness, Step, Tensor, constants, initializer_bytes, shared_files, tensors
 from export.memory.shapes import with_shapes
 from routing.memory import ModelMemory
 
@@ -34,7 +34,7 @@ def estimate(model: onnx.ModelProto) -> ModelMemory:
     if not model.graph.node:
         raise ValueError("a model without nodes")
     graph = with_shapes(model)
-    known = sizes(graph)
+    known = tensors(graph)
     ready = constants(graph)
     used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
     made = [name for node in graph.node for name in node.output if name and name not in ready]
@@ -76,7 +76,7 @@ def _arena(steps: Sequence[Step]) -> int:
     return arena.total
 
 
-def _workspace(graph: onnx.GraphProto, known: dict[str, int]) -> int:
+def _workspace(graph: onnx.GraphProto, known: Mapping[str, Tensor]) -> int:
     """Scratch memory of the convolution that may need most; 0 without convolutions."""
     kernels = {tensor.name: tensor for tensor in graph.initializer}
     needs = [
@@ -87,11 +87,11 @@ def _workspace(graph: onnx.GraphProto, known: dict[str, int]) -> int:
     return max((_LEAST_WORKSPACE, *needs)) if needs else 0
 
 
-def _scratch(node: onnx.NodeProto, known: dict[str, int], kernel: onnx.TensorProto) -> int:
+def _scratch(node: onnx.NodeProto, known: Mapping[str, Tensor], kernel: onnx.TensorProto) -> int:
     attributes = {attribute.name: attribute for attribute in node.attribute}
     strides = list(attributes["strides"].ints) if "strides" in attributes else [1, 1]
     groups = attributes["group"].i if "group" in attributes else 1
     if list(kernel.dims[2:]) != [3, 3] or strides != [1, 1] or groups != 1:
         return 0
-    tiles = known.get(node.input[0], 0) + known.get(node.output[0], 0)
+    tiles = sum(known[name].size for name in (node.input[0], node.output[0]) if name in known)
     return int(_WINOGRAD_TILE * tiles + _WINOGRAD_KERNEL * initializer_bytes(kernel))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,24 @@ _IN_PLACE = frozenset(
         "Where",
     }
 )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """Bytes and shape of a tensor."""
+
+    size: int
+    shape: tuple[int, ...]
+
+
+@dataclass(slots=True, eq=False)
+class _Buffer:
+    """Memory from one node to another; `names` are the tensors that are in it now."""
+
+    tensor: Tensor
+    first: int
+    last: int = -1
+    names: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +70,13 @@ def shared_files(graph: onnx.GraphProto) -> dict[str, int]:
     return found
 
 
-def sizes(graph: onnx.GraphProto) -> dict[str, int]:
-    """Bytes of every tensor whose type and shape are known, by name."""
+def tensors(graph: onnx.GraphProto) -> dict[str, Tensor]:
+    """Return every tensor whose type and shape are known, by name."""
     known = {}
     for value in (*graph.input, *graph.value_info, *graph.output):
         shape = _fixed_shape(value)
         if shape is not None:
-            known[value.name] = tensor_bytes(value.type.tensor_type.elem_type, shape)
+            known[value.name] = Tensor(tensor_bytes(value.type.tensor_type.elem_type, shape), shape)
     return known
 
 
@@ -80,74 +98,78 @@ def constants(graph: onnx.GraphProto) -> set[str]:
 
 
 class Liveness:
-    """The buffers of one run, in the order of the nodes.
+    """The buffers of one run, as ONNX Runtime's planner assigns them.
+
+    A tensor takes the place of an input that dies with the node, if the node can compute in place; else a buffer of the
+    same shape that is free; else a buffer of its own. A buffer is given back to the arena after its last tensor, so a
+    shape that comes again later keeps it until then.
 
     Args:
         graph: with a topological order of nodes.
-        known: bytes of its tensors; others count as empty.
+        known: its tensors; others count as empty.
     """
 
-    def __init__(self, graph: onnx.GraphProto, known: Mapping[str, int]) -> None:
-        self._graph = graph
+    def __init__(self, graph: onnx.GraphProto, known: Mapping[str, Tensor]) -> None:
         self._known = known
-        self._constants = constants(graph)
+        ready = constants(graph)
+        self._nodes = [node for node in graph.node if node.output[0] not in ready]
         self._last = {
-            name: place for place, node in enumerate(graph.node) for name in (*node.output, *node.input)
+            name: place for place, node in enumerate(self._nodes) for name in (*node.output, *node.input)
         }
-        self._last |= {value.name: len(graph.node) for value in graph.output}
-        self._buffer: dict[str, int] = {}
-        self._names: dict[int, set[str]] = {}
+        self._last |= {value.name: len(self._nodes) for value in graph.output}
+        self._buffers: list[_Buffer] = []
+        self._of: dict[str, _Buffer] = {}
+        self._free: list[_Buffer] = []  # the one that became free last is first
+        for value in graph.input:
+            if value.name not in ready:
+                self._join(value.name, self._new(value.name, -1))
+        for place, node in enumerate(self._nodes):
+            self._plan(place, node)
 
     def steps(self) -> Iterator[Step]:
         """Inputs first, then node by node; outputs stay until the end."""
-        inputs = [value.name for value in self._graph.input if value.name not in self._constants]
-        yield Step(tuple(self._take(name) for name in inputs), ())
-        for place, node in enumerate(self._graph.node):
-            if node.output[0] not in self._constants:
-                yield self._step(place, node)
+        for place in range(-1, len(self._nodes)):
+            taken = tuple((n, b.tensor.size) for n, b in enumerate(self._buffers) if b.first == place)
+            freed = tuple(n for n, b in enumerate(self._buffers) if b.last == place)
+            yield Step(taken, freed)
 
-    def _step(self, place: int, node: onnx.NodeProto) -> Step:
-        taken = []
+    def _plan(self, place: int, node: onnx.NodeProto) -> None:
         for number, name in enumerate(node.output):
-            reused = self._reused(place, node, name) if number == 0 else None
-            if reused is not None:
-                self._join(name, reused)
-            elif name:
-                taken.append(self._take(name))
-        dead = [name for name in (*node.input, *node.output) if self._last.get(name) == place]
-        return Step(tuple(taken), tuple(self._drop(dead)))
+            if name:
+                reused = self._in_place(place, node, name) if number == 0 else None
+                self._join(name, reused or self._reused(name) or self._new(name, place))
+        for name in dict.fromkeys((*node.input, *node.output)):
+            buffer = self._of.get(name)
+            if buffer is not None and self._last[name] == place and name in buffer.names:
+                buffer.names.remove(name)
+                if not buffer.names and buffer.first >= 0:
+                    self._free.insert(0, buffer)
 
-    def _take(self, name: str) -> tuple[int, int]:
-        number = len(self._names)
-        self._names[number] = set()
-        self._join(name, number)
-        return number, self._known.get(name, 0)
+    def _new(self, name: str, place: int) -> _Buffer:
+        self._buffers.append(_Buffer(self._known.get(name, Tensor(0, ())), place))
+        return self._buffers[-1]
 
-    def _join(self, name: str, number: int) -> None:
-        self._buffer[name] = number
-        self._names[number].add(name)
+    def _join(self, name: str, buffer: _Buffer) -> None:
+        self._of[name] = buffer
+        buffer.names.add(name)
+        buffer.last = max(buffer.last, self._last.get(name, -1))
 
-    def _reused(self, place: int, node: onnx.NodeProto, output: str) -> int | None:
-        """The buffer that the output can take over."""
+    def _reused(self, name: str) -> _Buffer | None:
+        """A free buffer of the same shape."""
+        found = next((buffer for buffer in self._free if buffer.tensor == self._known.get(name)), None)
+        if found is not None:
+            self._free.remove(found)
+        return found
+
+    def _in_place(self, place: int, node: onnx.NodeProto, output: str) -> _Buffer | None:
+        """The buffer of an input that the output can take over."""
         if node.op_type in _ALIASES:
-            return self._buffer.get(node.input[0])
+            return self._of.get(node.input[0])
         if node.op_type not in _IN_PLACE:
             return None
         for name in node.input:
-            number = self._buffer.get(name)
-            if (
-                number is not None
-                and self._names[number] == {name}
-                and self._last[name] == place
-                and self._known.get(name) == self._known.get(output)
-            ):
-                return number
+            buffer = self._of.get(name)
+            same = self._known.get(name) == self._known.get(output)
+            if buffer is not None and same and buffer.names == {name} and self._last[name] == place:
+                return buffer
         return None
-
-    def _drop(self, dead: list[str]) -> Iterator[int]:
-        for name in dict.fromkeys(dead):
-            number = self._buffer.get(name)
-            if number is not None and name in self._names[number]:
-                self._names[number].remove(name)
-                if not self._names[number]:
-                    yield number

@@ -18,7 +18,7 @@ from app.commands.smoke.inputs import tensors
 from app.deadline import Deadline
 from app.engine.base import Engine, not_served
 from app.errors import GatewayError
-from app.main import create_engine
+from app.main import create_engine, embedded_providers
 from app.process import gpus
 from app.settings import Settings
 from routing import overlay
@@ -107,6 +107,8 @@ def in_process(job: Job) -> Iterator[Run | int | None]:
 def _work(connection: Connection, job: Job) -> None:
     """The child: what it sends is what `in_process` yields. Its parent ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if job.settings.engine == "embedded":
+        embedded_providers()  # ONNX Runtime's own code belongs to no branch
     connection.send(memory_taken())
     catalogue = overlay.load(job.settings.own_catalogue, precision=job.settings.precision)
     engines: list[Engine] = []
