@@ -47,7 +47,7 @@ class TritonServer:
         for name, port in zip(("http", "grpc", "metrics"), self._ports, strict=True):
             self._command += [f"--{name}-port", str(port)]
         if load is not None:
-            self._command += ["--load", *load]
+            self._command += [f"--load-model={name}" for name in load] or ["--load"]
         self._command += ["--exit-with-stdin", *(["--", *extra] if extra else [])]
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -8,10 +8,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
+from support.waiting import PATIENCE_S
 
 from app.cli import main
 from app.process import gpus
+from deploy.local.triton_server import TritonServer
 from routing import catalogue as catalogues
 from routing.memory import ModelMemory
 
@@ -69,6 +72,27 @@ def test_arguments_for_triton_name_what_fits(repository: Path, capsys: pytest.Ca
     assert (code, out) == (0, "--load-model=midas_256\n")
     assert "gateway plan: left out: yolo11n_320: no, " in err
     assert _plan(capsys, *small, "--format", "names")[1] == "midas_256\n"
+
+
+def test_a_triton_loads_what_the_arguments_name(
+    repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A real server takes them as they are printed; the parts of an ensemble come with it, and nothing else."""
+    words = [
+        "--repository",
+        repository,
+        "--branches",
+        "midas_256",
+        "--memory",
+        "6GiB",
+        "--format",
+        "triton-args",
+    ]
+    names = [word.removeprefix("--load-model=") for word in _plan(capsys, *words)[1].split()]
+    with TritonServer(repository, tmp_path / "triton.log", names) as server:
+        index = httpx2.post(f"{server.http_url}/v2/repository/index", json={}, timeout=PATIENCE_S).json()
+    ready = {row["name"] for row in index if row.get("state") == "READY"}
+    assert ready == {"midas_256", "midas_256_onnx", "preprocess_midas_256"}
 
 
 def test_a_required_branch_that_does_not_fit_is_a_failure(
