@@ -138,7 +138,7 @@ async def _from_upload(upload: Upload, query: VideoQuery, gateway: Gateway, made
 async def _from_source(upload: Upload, query: VideoQuery, gateway: Gateway, made_by: str | None) -> Job:
     """Make the job of a video that is fetched."""
     jobs = _jobs(gateway)
-    url, body = source_of(upload, gateway.settings.max_json_bytes)
+    url, body = await gateway.work(lambda: source_of(upload, gateway.settings.max_json_bytes))
     await asyncio.to_thread(jobs.check_source, url)  # as `_check_callback`
     with _stored():
         profile = await gateway.work(lambda: _profile(body, query, gateway))

@@ -44,7 +44,14 @@ class SignedUrls:
             if self._session is None:
                 self._session = botocore.session.get_session()
             if region not in self._clients:
-                signed = self._session.get_credentials() is not None
-                config = Config(signature_version="s3v4" if signed else UNSIGNED)
-                self._clients[region] = self._session.create_client("s3", region, config=config)
+                self._clients[region] = self._new_client(region)
             return self._clients[region]
+
+    def _new_client(self, region: str | None) -> Any:
+        version = "s3v4" if self._session.get_credentials() is not None else UNSIGNED
+        client = self._session.create_client("s3", region, config=Config(signature_version=version))
+        if ".amazonaws." not in client.meta.endpoint_url:  # a server of the operator's own
+            return client
+        # By default, botocore signs for the global host, which redirects for new buckets of other regions.
+        config = Config(signature_version=version, s3={"addressing_style": "virtual"})
+        return self._session.create_client("s3", region, config=config)

@@ -6,6 +6,7 @@ import hashlib
 import sys
 import time
 from collections.abc import Iterator
+from email.message import Message
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from app.state.jobs import Job, JobIndex
 from app.state.sources import Source
 from app.videos.job_files import JobFiles
 from app.videos.sources.fetcher import Fetcher, FetchOptions
-from app.videos.sources.routes import Places, name_of, object_of
+from app.videos.sources.routes import Places, S3Route, name_of, object_of
 from app.videos.sources.s3 import SignedUrls
 from app.videos.sources.transfer import Limits
 from routing.catalogue import load
@@ -165,6 +166,22 @@ def test_a_missing_client_is_said_at_the_start(monkeypatch: pytest.MonkeyPatch) 
         assert ("GATEWAY_VIDEO_SOURCES: " in words and "bulk" in words) == said
 
 
+@pytest.mark.parametrize(
+    ("bucket", "region", "start"),
+    [
+        ("videos", "eu-west-1", "https://videos.s3.eu-west-1.amazonaws.com/a.mp4?"),
+        ("my.videos", "eu-west-1", "https://s3.eu-west-1.amazonaws.com/my.videos/a.mp4?"),
+        ("videos", None, "https://videos.s3.amazonaws.com/a.mp4?"),
+    ],
+)
+def test_amazon_s_buckets_are_asked_in_their_region(
+    monkeypatch: pytest.MonkeyPatch, bucket: str, region: str | None, start: str
+) -> None:
+    """The URL is that of the region's own host, and its certificate's."""
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    assert SignedUrls()(bucket, "a.mp4", region).startswith(start)
+
+
 def test_settings_that_cant_be_used_have_words(monkeypatch: pytest.MonkeyPatch) -> None:
     """A profile that isn't there, and an endpoint that is none."""
     monkeypatch.setenv("AWS_PROFILE", "nobody")
@@ -174,6 +191,28 @@ def test_settings_that_cant_be_used_have_words(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("AWS_ENDPOINT_URL", "nothing")
     with pytest.raises(SourceUnreachable, match="ValueError"):
         SignedUrls()("videos", "a.mp4", None)
+
+
+@pytest.mark.parametrize(
+    ("status", "region", "followed"),
+    [
+        (301, "eu-west-1", True), (307, "eu-west-1", True), (400, "eu-west-1", True), (301, None, False),
+        (403, "eu-west-1", False), (301, "evil.example/", False), (301, "", False),
+    ],
+)  # fmt: skip
+def test_a_bucket_of_another_region_is_asked_there(
+    server: S3Server, status: int, region: str | None, followed: bool
+) -> None:
+    """At the same endpoint, signed for the region; no other redirect is followed."""
+    answer = Message()
+    answer["location"] = "http://evil.example/"
+    if region is not None:
+        answer["x-amz-bucket-region"] = region
+    target = S3Route("videos", "a.mp4", SignedUrls()).onward(status, answer)
+    assert (target is not None) == followed
+    if target is not None:
+        assert server.url == f"http://{target.host}:{target.port}"
+        assert "eu-west-1" in target.path
 
 
 @pytest.mark.parametrize(
