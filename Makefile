@@ -273,7 +273,7 @@ bench-guard: .venv/.dev .venv-triton ## compare with the committed ratios of doc
 
 .PHONY: bench-growth
 bench-growth: .venv/.dev .venv-triton ## cost by picture, callers, prompts, boxes, workers and video length (GROWTH_ARGS=--quick)
-	$(SAY) 'how cost grows (about 6 minutes): docs/benchmarks/growth.md (GROWTH_ARGS=--quick)'
+	$(SAY) 'how cost grows (about 4 minutes): docs/benchmarks/growth.md (GROWTH_ARGS=--quick)'
 	@.venv/bin/python -c 'import matplotlib' 2>/dev/null || .venv/bin/pip install -q -c constraints.txt 'matplotlib>=3.9'
 	@.venv/bin/python -m benchmarks.growth --json docs/benchmarks/growth.json --plot docs/benchmarks $(GROWTH_ARGS)
 
