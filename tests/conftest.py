@@ -35,6 +35,9 @@ _PROGRAMS = re.compile(
     r"|cli import main|\binstall\("
 )
 _CUT_OFF = "this test starts a program"
+_TESTS = Path(__file__).parent
+# Of a test with more cases than this, `--fast` runs so many, spread evenly. Tests of the project's own files run whole.
+_FAST_CASES = 12
 _STARTS = ("subprocess.Popen", "os.fork", "os.posix_spawn")  # names of audit events
 _in_a_test = pytest.StashKey[bool]()
 _started = pytest.StashKey[bool]()
@@ -42,7 +45,11 @@ _started = pytest.StashKey[bool]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add `--fast`, which `make test-fast` gives."""
-    parser.addoption("--fast", action="store_true", help="only files whose tests start no other program")
+    parser.addoption(
+        "--fast",
+        action="store_true",
+        help="only files whose tests start no other program, and a sample of many cases",
+    )
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -95,13 +102,29 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Run files that start programs first: they wait a lot, and what is left for the end is short.
 
-    Processes take whole files in this order (`--no-loadscope-reorder`).
+    Processes take whole files in this order (`--no-loadscope-reorder`). With `--fast`, tests of many cases are sampled.
     """
+    if config.getoption("--fast"):
+        kept = _sampled(items)
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = [item for item in items if item in kept]
     rank = {path: _rank(path) for path in {item.path for item in items}}
     items.sort(key=lambda item: rank[item.path])
+
+
+def _sampled(items: list[pytest.Item]) -> set[pytest.Item]:
+    """Return at most `_FAST_CASES` cases of each test that isn't marked as long, the first one among them."""
+    cases: dict[tuple[Path, str], list[pytest.Item]] = {}
+    for item in (item for item in items if item.get_closest_marker("long") is None):
+        cases.setdefault((item.path, item.nodeid.partition("[")[0]), []).append(item)
+    kept = set()
+    for (path, _), same in cases.items():
+        step = 1 if path.parent == _TESTS else -(-len(same) // _FAST_CASES)
+        kept.update(same[::step])
+    return kept
 
 
 def _rank(path: Path) -> float:

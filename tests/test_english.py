@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from support.paths import ROOT
 
 FOLDERS = (
@@ -40,22 +39,21 @@ def named(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=named)
-def test_docstrings_open_with_a_verb_or_a_noun(path: Path) -> None:
+def test_docstrings_open_with_a_verb_or_a_noun() -> None:
     """No docstring opens with a question word or with "of"."""
-    found = docstrings(path.read_text(encoding="utf-8"))
     assert [
-        f"{line}: {text.splitlines()[0]}" for line, text in found if OPENING.match(text.lstrip("`"))
+        f"{named(path)}:{line}: {text.splitlines()[0]}"
+        for path in SOURCES
+        for line, text in docstrings(path.read_text(encoding="utf-8"))
+        if OPENING.match(text.lstrip("`"))
     ] == []
 
 
-@pytest.mark.parametrize("path", [*SOURCES, *DOCUMENTS], ids=named)
-def test_rare_words_have_their_plain_form(path: Path) -> None:
+def test_rare_words_have_their_plain_form() -> None:
     """Files say "again", never its rare synonym."""
-    if path == Path(__file__):
-        return
-    lines = path.read_text(encoding="utf-8").splitlines()
-    assert [line for line in lines if WORDS.search(line)] == []
+    texts = {path: path.read_text(encoding="utf-8") for path in (*SOURCES, *DOCUMENTS)}
+    del texts[Path(__file__)]
+    assert [named(path) for path, text in texts.items() if WORDS.search(text)] == []
 
 
 def test_a_bad_opening_is_seen() -> None:

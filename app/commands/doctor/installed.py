@@ -21,6 +21,8 @@ _DISTRIBUTIONS = {
     "repository": ("onnx",),
     "starter": ("platformdirs",),
     "tables": ("pyarrow",),
+    "bulk": ("fsspec",),
+    "ray": ("ray",),
     "bench": ("matplotlib",),
 }
 

@@ -24,7 +24,7 @@ from app.errors import (
     WeightsMissing,
 )
 
-pytestmark = pytest.mark.parametrize("kind", ENGINES)
+pytestmark = [pytest.mark.long, pytest.mark.parametrize("kind", ENGINES)]
 DETECTOR = CATALOGUE.branches["yolo11n_320"]
 DEPTH = CATALOGUE.branches["midas_256"]
 # What each engine knows of a branch whose configuration is in the repository and whose weights are not.

@@ -33,6 +33,7 @@ def walk(times: list[float], speed: float, tracker: ByteTracker | None = None) -
 # The published algorithm
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("begin_s", [0.0, 1.7e9], ids=["zero", "epoch"])
 @pytest.mark.parametrize("fps", [30, 29.97, 10, 0.25])
 @pytest.mark.parametrize("name", SCENES)

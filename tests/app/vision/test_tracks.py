@@ -57,6 +57,7 @@ def test_states_are_small_and_reproducible(state: bytes) -> None:
     assert ByteTracker.restore(ByteTracker().state()).frames == 0
 
 
+@pytest.mark.long
 def test_any_damage_is_refused(state: bytes) -> None:
     """Every byte counts: changed, cut off or added, the state is refused."""
     rng = np.random.default_rng(0)
