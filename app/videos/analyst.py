@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -122,21 +123,20 @@ class Analyst:
             OSError: the video or the store can't be read or written.
         """
         self._check()
+        place = source.place()
+        before = None if self._force else manifests.read(sink)
+        if before is not None and self._is_done(source, place, before, sink):
+            return self._found(sink, before, None, done=True)
         with source.opened(self._check) as file:
             digest = source.sha256 or self._digest(file)
             nbytes = os.fstat(file.fileno()).st_size
-            given = Input(file, source.name, nbytes, digest, source.origin)
-            name = source.id or source.name
-            earlier = None if self._force else self._earlier(given, name, sink)
+            given = Input(file, source.name, nbytes, digest, {**source.origin, **place})
+            earlier = None if before is None else self._earlier(given, before, sink)
             if earlier is not None and earlier.whole:
-                manifest, done = earlier.manifest, True
-            else:
-                manifest, done = self._analysed(given, name, sink, report, accept_stall, earlier), False
-            made = self._derive(sink, manifest, file)
-        status = "skipped" if done and not made else "ok"
-        return Finding(
-            "partial" if manifest["status"] == "partial" else status, manifest, made if done else ()
-        )
+                return self._found(sink, earlier.manifest, file, done=True)
+            name = source.id or source.name
+            manifest = self._analysed(given, name, sink, report, accept_stall, earlier)
+            return self._found(sink, manifest, file, done=False)
 
     def cancel(self) -> None:
         """Stop what runs, without waiting for a frame; from now on `run` raises Cancelled. A signal handler may call
@@ -162,16 +162,36 @@ class Analyst:
         except OtherFrames:
             return self._analysed(video, name, sink, report, accept_stall, None)
 
-    def _earlier(self, video: Input, name: str, sink: ArtifactStore) -> Earlier | None:
-        """Return the earlier run of this video; no model is loaded for that."""
-        manifest = manifests.read(sink)
-        if manifest is None:
-            return None
+    def _is_done(
+        self, source: Source, place: Mapping[str, str], before: dict[str, Any], sink: ArtifactStore
+    ) -> bool:
+        """Return True if nothing has to be fetched: the object has the tag that it had when it was analysed."""
+        if not place or any(form.needs_video for form in self._formats):
+            return False
+        then = before["input"]
+        if any(then.get(key) != value for key, value in place.items()):
+            return False
+        given = Input(io.BytesIO(), source.name, then["bytes"], then["sha256"])
+        earlier = self._earlier(given, before, sink)
+        return earlier is not None and earlier.whole
+
+    def _earlier(self, video: Input, manifest: dict[str, Any], sink: ArtifactStore) -> Earlier | None:
+        """Return the run of a manifest if it did this video; no model is loaded for that."""
         with contextlib.suppress(GatewayError):  # no branch can serve: running says so
-            return VideoAnalysis(self._suite.survey, self._profile, sink, name).earlier(video, manifest)
+            analysis = VideoAnalysis(self._suite.survey, self._profile, sink, video.name)
+            return analysis.earlier(video, manifest)
         return None
 
-    def _derive(self, sink: ArtifactStore, manifest: dict[str, Any], file: BinaryIO) -> list[str]:
+    def _found(
+        self, sink: ArtifactStore, manifest: dict[str, Any], file: BinaryIO | None, *, done: bool
+    ) -> Finding:
+        """Return the result, once the files of the formats are made of it; `done`: by an earlier run."""
+        made = self._derive(sink, manifest, file)
+        status = "skipped" if done and not made else "ok"
+        status = "partial" if manifest["status"] == "partial" else status
+        return Finding(status, manifest, made if done else ())
+
+    def _derive(self, sink: ArtifactStore, manifest: dict[str, Any], file: BinaryIO | None) -> list[str]:
         """Make the files of the formats that are not there yet; no model runs for that."""
         finished = Finished(
             sink,

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from app import extras
 from app.videos.stores.base import ArtifactStore, StoreUnusable
 from app.videos.stores.folder import FolderStore
+
+if TYPE_CHECKING:
+    from app.videos.stores.remote import BucketStore
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]+")
@@ -45,12 +49,21 @@ def open_store(url: str) -> ArtifactStore:
     if not is_remote(url):
         return FolderStore(local_path(url))
     bucket, prefix = bucket_and_key(url)
+    return open_bucket(bucket, prefix.strip("/"))
+
+
+def open_bucket(bucket: str, prefix: str = "") -> BucketStore:
+    """Return the store of a bucket, or of a prefix in it.
+
+    Raises:
+        StoreUnusable: the extra `bulk` is missing.
+    """
     lacking = extras.missing("bulk")
     if lacking is not None:
         raise StoreUnusable(lacking)
     from app.videos.stores.remote import BucketStore, file_system  # noqa: PLC0415  # an extra: bulk
 
-    return BucketStore(file_system(), bucket, prefix.strip("/"))
+    return BucketStore(file_system(), bucket, prefix)
 
 
 def bucket_and_key(url: str) -> tuple[str, str]:

@@ -96,6 +96,14 @@ class BucketStore:
         fetch = partial(self._fetch, name, head["ETag"])
         return cast(BinaryIO, io.BufferedReader(_Object(int(head["ContentLength"]), fetch), _BLOCK_BYTES))
 
+    def tag(self, name: str) -> str:
+        """Return the tag of an object (ETag), which changes with its content.
+
+        Raises:
+            FileNotFoundError: there is none of this name.
+        """
+        return str(self._call("head_object", name)["ETag"])
+
     def size(self, name: str) -> int | None:
         try:
             return int(self._call("head_object", name)["ContentLength"])

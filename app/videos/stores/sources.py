@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, BinaryIO
 
-from app.videos.stores.opened import bucket_and_key, is_remote, local_path, open_store
+from app.videos.stores.opened import bucket_and_key, is_remote, local_path, open_bucket
 
 _BLOCK_BYTES = 1 << 20
 
@@ -31,6 +31,17 @@ class Source:
     sha256: str | None = None
     origin: Mapping[str, str] = field(default_factory=dict)
 
+    def place(self) -> dict[str, str]:
+        """Return the URL of an object and the tag of its content; nothing for a file.
+
+        Raises:
+            OSError: there is no such object, or it can't be asked for.
+        """
+        if not is_remote(self.uri):
+            return {}
+        bucket, key = bucket_and_key(self.uri)
+        return {"url": self.uri, "etag": open_bucket(bucket).tag(key)}
+
     @contextmanager
     def opened(self, check: Callable[[], None]) -> Iterator[BinaryIO]:
         """Context manager with the video, which can be read at any position.
@@ -46,14 +57,10 @@ class Source:
                 yield file
             return
         with tempfile.TemporaryFile(prefix="gateway-") as copy:
-            with _object(self.uri) as file:
+            bucket, key = bucket_and_key(self.uri)
+            with open_bucket(bucket).open(key) as file:
                 _copy(file, copy, check)
             yield copy
-
-
-def _object(uri: str) -> BinaryIO:
-    bucket, key = bucket_and_key(uri)
-    return open_store(f"s3://{bucket}").open(key)
 
 
 def _copy(file: BinaryIO, copy: IO[bytes], check: Callable[[], None]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -303,6 +304,7 @@ def test_from_bucket_to_bucket(
         finding = made.run(source, store)
         assert finding.status == "ok"
         assert made.run(source, store).status == "skipped"
+    assert finding.manifest["input"]["url"] == source.uri
     assert digests_are_right(store, finding.manifest)
     with analyst(changed) as made:
         again = made.run(source, store)
@@ -316,6 +318,49 @@ def test_from_bucket_to_bucket(
     assert numbers(tmp_path / "copy")
     assert same_numbers(tmp_path / "copy", tmp_path / "local")
     assert {stored.name for stored in store.list()} == {*ARTIFACTS, "manifest.json"}
+
+
+def test_what_is_done_is_not_fetched_again(
+    pipelines: PipelineSet, video: Path, bucket: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tag of the object tells; formats that need no video are made, and another content is analysed."""
+    bucket.client().upload_file(str(video), "corpus", "in/a.mp4")
+    store, source = open_store("s3://corpus/out/a.mp4"), Source("a.mp4", "s3://corpus/in/a.mp4")
+    with analyst(pipelines) as made:
+        first = made.run(source, store)
+
+    def opened(*_: object) -> None:
+        raise AssertionError("nothing has to be fetched")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Source, "opened", opened)
+        with analyst(pipelines) as made:
+            assert made.run(source, store).status == "skipped"
+        with analyst(pipelines, formats=[FORMATS["coco"]]) as made:
+            assert made.run(source, store).made
+    bucket.client().put_object(Bucket="corpus", Key="in/a.mp4", Body=video.read_bytes() + b"\0" * 8)
+    with analyst(pipelines) as made:
+        again = made.run(source, store)
+    assert (again.status, again.manifest["kept"]) == ("ok", [])
+    assert again.manifest["input"]["etag"] != first.manifest["input"]["etag"]
+
+
+def test_a_run_into_a_bucket_resumes(
+    pipelines: PipelineSet, video: Path, bucket: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its checkpoints lie on this host until it is done, and are gone then."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    store = open_store(f"{bucket.bucket('resumed')}/a.mp4")
+
+    def die(progress: Progress) -> None:
+        if progress.frames == 8:
+            raise Dies
+
+    with pytest.raises(Dies):
+        run(pipelines, video, store, die)
+    assert list(store.list()) == []
+    assert run(pipelines, video, store).manifest["frames"]["resumed"] == 6
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_a_missing_object_is_said(pipelines: PipelineSet, tmp_path: Path, bucket: S3Server) -> None:
