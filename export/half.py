@@ -18,6 +18,7 @@ from export.sharing import PREFIX
 REVISION = 1  # raised by hand when the same FP32 graph gives another FP16 graph
 SINGLE, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
 LARGEST = float(np.finfo(np.float16).max)
+_MASK = 1e30  # larger numbers, such as the lowest of FP32, hide tokens; they are no weights
 
 _CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 _PRODUCTS = _CONVOLUTIONS | {"Gemm", "MatMul"}
@@ -246,8 +247,8 @@ def _halved(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
         ExportError: a weight is beyond the range.
     """
     array = numpy_helper.to_array(tensor)
-    finite = np.isfinite(array)
-    if name.startswith(PREFIX) and (np.abs(array[finite]) > LARGEST).any():
+    finite, size = np.isfinite(array), np.abs(array)
+    if name.startswith(PREFIX) and ((size > LARGEST) & (size < _MASK)).any():
         raise ExportError(f"it has weights beyond {LARGEST:.0f}, the largest number of FP16")
     bounded = np.where(finite, np.clip(array, -LARGEST, LARGEST), array)
     return numpy_helper.from_array(bounded.astype(np.float16), name)

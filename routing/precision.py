@@ -13,7 +13,7 @@ from types import MappingProxyType
 from routing.catalogue import Branch, Catalogue, CatalogueError, Family, ModelSpec, Precision
 
 SUFFIX = "_fp16"
-ADVICE = "`make models PRECISION=fp16` builds some"
+ADVICE = "`make models PRECISION=fp16` or `gateway up` builds some"
 
 
 def convertible(branch: Branch) -> bool:

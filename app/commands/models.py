@@ -16,7 +16,7 @@ from app import extras, installation
 from app.hints import did_you_mean
 from app.settings import Settings, from_environment
 from routing import overlay
-from routing.catalogue import STANDARD, Branch, Catalogue, with_twins
+from routing.catalogue import STANDARD, Branch, Catalogue, nameable
 from routing.own_families import OWN_FAMILIES
 
 if TYPE_CHECKING:
@@ -302,7 +302,7 @@ def _verify(parsed: argparse.Namespace, settings: Settings) -> int:
         if parsed.names
         else [b for f in catalogue.families.values() for b in f.branches if b.own or _built(b, settings)]
     )
-    there = [branch for branch in with_twins(branches) if not _absent_twin(branch, settings)]
+    there = [branch for branch in nameable(branches) if not _absent_beside(branch, settings)]
     found = {branch.name: _state(branch, settings) for branch in there}
     if parsed.json:
         print(json.dumps(found, indent=2))
@@ -316,8 +316,9 @@ def _verify(parsed: argparse.Namespace, settings: Settings) -> int:
 _RIGHT = ("as noted", "somebody else's: no digest is noted")
 
 
-def _absent_twin(branch: Branch, settings: Settings) -> bool:
-    return branch.twin_of is not None and not (_places(settings)[0] / branch.name).is_dir()
+def _absent_beside(branch: Branch, settings: Settings) -> bool:
+    beside = branch.twin_of is not None or branch.alternate_of is not None
+    return beside and not (_places(settings)[0] / branch.name).is_dir()
 
 
 def _built(branch: Branch, settings: Settings) -> bool:

@@ -30,6 +30,7 @@ EPILOG = f"""\
   random   seeded weights to test the setup; they recognise nothing
   PATH     a checkpoint file of YOLO11, or a folder with yolo11n.pt; the licence is the file's own
 Without this option, existing models are served unchanged, and missing ones are built as with auto.
+GATEWAY_PRECISION=fp16 converts them as well, and lists the FP16 branches in your own catalogue (GATEWAY_CATALOGUE).
 
 exit codes: 0: ended by a signal, after serving; 1: the models can't be built; 2: the command line or a setting is
 wrong; 130: interrupted while building (run it again to resume)

@@ -221,12 +221,12 @@ def test_a_mask_is_bounded_and_infinity_stays() -> None:
     """`-3.4e38`, which hides a token, is the lowest number of FP16 then."""
     nodes = [
         helper.make_node("Conv", ["x", "w"], ["a"], "conv"),
-        helper.make_node("Add", ["a", "mask"], ["b"], "add"),
+        helper.make_node("Add", ["a", "shared_mask"], ["b"], "add"),
         helper.make_node("Conv", ["b", "w"], ["y"], "last"),
     ]
     mask = np.array([np.finfo(np.float32).min, -np.inf], np.float32).reshape(1, 1, 2, 1)
-    made = half.convert(_graph(nodes, {"w": _kernel(), "mask": mask}, ((1, 4, 2, 8), (1, 4, 2, 8))))
-    (found,) = [numpy_helper.to_array(t) for t in made.graph.initializer if t.name == "mask_fp16"]
+    made = half.convert(_graph(nodes, {"w": _kernel(), "shared_mask": mask}, ((1, 4, 2, 8), (1, 4, 2, 8))))
+    (found,) = [numpy_helper.to_array(t) for t in made.graph.initializer if t.name == "shared_mask_fp16"]
     assert found.ravel().tolist() == [-half.LARGEST, -np.inf]
 
 

@@ -168,7 +168,7 @@ def test_a_fault_is_told_with_its_line(tmp_path: Path, text: str, fault: str) ->
 
 def test_fp16_without_an_fp16_branch_is_refused(tmp_path: Path) -> None:
     """The message says what builds some."""
-    assert "`make models PRECISION=fp16` builds some" in _fault(tmp_path, "", "fp16")
+    assert "`make models PRECISION=fp16` or `gateway up` builds some" in _fault(tmp_path, "", "fp16")
 
 
 def test_other_programs_models_have_one_precision(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from app import cli
+from routing import overlay
 
 pytestmark = pytest.mark.long
 
@@ -33,9 +34,11 @@ def up(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str
 
 
 def test_the_starter_is_built_once_and_again_when_a_file_is_damaged(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Offline: random weights with a warning that names the way out; then nothing is built, until a digest differs.
+
+    With GATEWAY_PRECISION=fp16, FP16 branches come beside them and are kept as well.
 
     Beside models of a user's own checkpoint, no model of other weights is built.
     """
@@ -52,6 +55,17 @@ def test_the_starter_is_built_once_and_again_when_a_file_is_damaged(
     assert (code, errors) == (0, "")
     assert "already built" in output
     assert "weights: random" in output
+
+    monkeypatch.setenv("GATEWAY_PRECISION", "fp16")
+    monkeypatch.setenv("GATEWAY_CATALOGUE", str(tmp_path / "catalogue"))
+    (tmp_path / "catalogue").mkdir()
+    code, output, errors = up(capsys)
+    assert (code, errors, output.count(" converted, ")) == (0, "", 3)
+    assert "yolo11n_640_fp16" in overlay.load(tmp_path / "catalogue").branches
+    code, output, _ = up(capsys)
+    assert (code, output.count(" is there, ")) == (0, 3)
+    monkeypatch.delenv("GATEWAY_PRECISION")
+    monkeypatch.delenv("GATEWAY_CATALOGUE")
 
     model = folder / "repository" / "yolo11n_640" / "1" / "model.onnx"
     content = model.read_bytes()

@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 from support.models.repository import DEPTH, DETECTORS, OTHERS, build
 from support.servers.gateway import client, png, scene
 
+from app import cli
 from app.process import preflight
 from app.settings import Settings
 from deploy.local.triton_server import TritonServer
@@ -31,7 +32,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     listed = ", ".join(f'"{name}"' for name in NAMES)
     (root / "catalogue/fp16.toml").write_text(f"[precision]\nfp16 = [{listed}]\n")
     both = [name for single in NAMES for name in (single, f"{single}_fp16")]
-    build(root / "models", [*both, "yolo11n_320_fp16_uint8"], catalogue=overlay.load(root / "catalogue"))
+    build(
+        root / "models",
+        [*both, *(f"{name}_fp16_uint8" for name in DETECTORS)],
+        catalogue=overlay.load(root / "catalogue"),
+    )
     return root
 
 
@@ -163,3 +168,19 @@ def test_fp16_without_an_fp16_branch_is_refused_at_the_start(folder: Path) -> No
     settings = Settings(repository=folder / "models", precision="fp16", catalogue=None)
     with pytest.raises(CatalogueError, match="make models PRECISION=fp16"):
         preflight.faults(settings, overlay.load(settings.own_catalogue, precision=settings.precision))
+
+
+def test_the_commands_know_both(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`models verify` compares the FP16 files, too; `routes` follows the setting."""
+    monkeypatch.setenv("GATEWAY_REPOSITORY", str(folder / "models"))
+    monkeypatch.setenv("GATEWAY_CATALOGUE", str(folder / "catalogue"))
+    assert cli.main(["models", "verify"]) == 0
+    said = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert said["midas_256"] == said["midas_256_fp16"] == said["yolo11n_320_fp16_uint8"] == "as noted"
+    monkeypatch.setenv("GATEWAY_PRECISION", "fp16")
+    assert cli.main(["routes", "--variant", "n", "300", "1000"]) == 0
+    small, large = capsys.readouterr().out.splitlines()
+    assert "yolo11n_320_fp16" in small
+    assert "yolo11n_960 " in large
