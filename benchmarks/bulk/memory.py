@@ -15,36 +15,13 @@ import resource
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 from app.bulk.corpus.corpus import Corpus
 from app.bulk.driver import Driver, Run, new_run_id
-from app.bulk.entries import Entry
 from app.bulk.executors.local import LocalExecutor
-from app.bulk.outcomes import Outcome, now
 from app.videos.stores.folder import FolderStore
-
-
-@dataclass(frozen=True)
-class MakeIdle:
-    """Makes a worker that analyses nothing."""
-
-    def __call__(self) -> MakeIdle:
-        return self
-
-    def analyse(self, entry: Entry, attempt: int) -> Outcome:
-        """Answer at once."""
-        at = now()
-        return Outcome(
-            entry.name, entry.uri, "done", attempts=attempt, frames=1, started_at=at, finished_at=at
-        )
-
-    def stop(self) -> None:
-        """Nothing runs."""
-
-    def close(self) -> None:
-        """Nothing is held."""
+from benchmarks.bulk.idle import MakeIdle
 
 
 def drive(entries: int) -> float:

@@ -12,6 +12,7 @@ from support.servers.s3 import S3Server
 
 from app.bulk.corpus.choice import Choice, Chosen, Shard
 from app.bulk.corpus.corpus import Corpus
+from app.bulk.corpus.digests import Digests, digest
 from app.bulk.corpus.names import SourceError
 from app.bulk.corpus.tables import Columns
 from app.bulk.entries import Entry
@@ -177,3 +178,11 @@ def test_a_sample_is_always_the_same() -> None:
     assert first == [entry.name for entry in Chosen(listed(1000)[::-1], Choice(sample=10))]
     assert max(int(name.removesuffix(".mp4")) for name in first) > 300
     assert [entry.name for entry in Chosen(listed(9), Choice(limit=2))] == ["0.mp4", "1.mp4"]
+
+
+def test_names_that_were_seen_are_known() -> None:
+    """However many there are: each is new once, and known from then on."""
+    seen, names_ = Digests(), [f"{number}.mp4" for number in range(5000)]
+    assert all(seen.add(digest(name)) for name in names_)
+    assert not any(seen.add(digest(name)) for name in names_)
+    assert seen.add(digest("another.mp4"))

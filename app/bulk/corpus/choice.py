@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from app.bulk.corpus.corpus import digest
+from app.bulk.corpus.digests import digest
 from app.bulk.entries import Entry
 
 _SHARD = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from app.bulk.corpus import places, tables
+from app.bulk.corpus.digests import Digests, digest
 from app.bulk.corpus.names import Place, SourceError, common, is_video, name_of, place, printable
 from app.bulk.corpus.places import Found
 from app.bulk.corpus.tables import Columns
@@ -56,14 +56,9 @@ class Corpus:
 
     def __iter__(self) -> Iterator[Entry]:
         """Yield the entries in the order of the sources; a name that comes again is a fault."""
-        seen: set[int] = set()
+        seen = Digests()
         for entry in self._entries():
-            key = digest(entry.name)
-            if key in seen:
-                yield _duplicate(entry, seen)
-            else:
-                seen.add(key)
-                yield entry
+            yield entry if seen.add(digest(entry.name)) else _duplicate(entry, seen)
 
     def _entries(self) -> Iterator[Entry]:
         for source in self._sources:
@@ -146,16 +141,10 @@ def _pattern(there: Place, text: str) -> _Source:
     return _Source(places.before_pattern(there), pattern=there)
 
 
-def digest(name: str) -> int:
-    """Return a number of 64 bits that is the same in every process."""
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")
-
-
-def _duplicate(entry: Entry, seen: set[int]) -> Entry:
+def _duplicate(entry: Entry, seen: Digests) -> Entry:
     """Return the row of a repeated name: called `NAME#2`, or `#3` and so on if that is taken, too."""
     number = 2
-    while (key := digest(f"{entry.name}#{number}")) in seen:
+    while not seen.add(digest(f"{entry.name}#{number}")):
         number += 1
-    seen.add(key)
     words = f"a video named {entry.name} is listed before, which counts (--relative-to changes names)"
     return Entry(f"{entry.name}#{number}", entry.uri, words, entry.id, "duplicate")

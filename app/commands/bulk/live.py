@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -58,9 +59,10 @@ class LiveView:
         left = self._progress.left
         return text.append("counting …" if left is None else f"{left} left")
 
-    def _bar(self) -> ProgressBar:
+    def _bar(self) -> RenderableType:
         totals = self._progress.totals
-        return ProgressBar(total=totals.expected, completed=totals.videos, pulse=totals.expected is None)
+        bar = ProgressBar(total=totals.expected, completed=totals.videos, pulse=totals.expected is None)
+        return Padding(bar, 0)  # a bar alone ends with no new line
 
     def _speed(self) -> Text:
         progress = self._progress

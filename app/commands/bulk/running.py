@@ -14,7 +14,7 @@ from app.bulk.corpus.names import printable
 from app.bulk.driver import Driver, Observe, Run, Totals, new_run_id
 from app.bulk.executors.base import Executor, MakeWorker
 from app.bulk.outcomes import Outcome
-from app.commands.analysis_backend import settings_of
+from app.commands.analysis_backend import settings_for
 from app.commands.bulk.executors import on_nodes, workers_of
 from app.commands.bulk.progress import Progress, summary
 from app.commands.bulk.views import create_view
@@ -39,16 +39,17 @@ def run(parsed: argparse.Namespace, entries: Chosen, executor: Executor) -> int:
         OSError: the output can't be used.
     """
     profile = ProfileReader(FAMILIES.components).load(parsed.profile, environment(), sys.maxsize)
-    settings = settings_of(parsed, profile)
+    settings = settings_for(
+        profile, repository=parsed.repository, engine=parsed.engine, triton_url=parsed.triton_url,
+        workers=workers_of(parsed) if parsed.on == "local" else 1,
+    )  # fmt: skip
     if parsed.on == "ray":
         settings = on_nodes(settings, parsed.worker_cpus, node_triton=parsed.node_triton)
     check_prompts(profile, settings.max_prompts)
     if parsed.on == "local" and settings.engine == "embedded":
         _check_repository(settings.repository)
     output = parsed.output if is_remote(parsed.output) else str(local_path(parsed.output).absolute())
-    make = MakeAnalysisWorker(
-        settings, json.dumps(profile.to_dict()), output, workers_of(parsed), force=parsed.force
-    )
+    make = MakeAnalysisWorker(settings, json.dumps(profile.to_dict()), output, force=parsed.force)
     run = _described(parsed, profile)
     driver = Driver(open_store(output), executor, run)
     driver.begin()

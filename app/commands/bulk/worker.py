@@ -41,7 +41,6 @@ class MakeAnalysisWorker:
     settings: Settings
     profile: str
     output: str
-    workers: int = 1
     force: bool = False
 
     def __call__(self) -> AnalysisWorker:
