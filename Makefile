@@ -6,6 +6,7 @@ WEIGHTS ?= auto
 PRECISION ?= fp32
 TRITON_ARGS ?=
 MEMORY ?=
+PLAN_ARGS ?=
 STACK_ARGS ?=
 SMOKE_ARGS ?=
 GPU_CHECK_ARGS ?=
@@ -148,9 +149,9 @@ endif
 repository: .venv/.dev ## write every config.pbtxt and preprocess graph from routing/branches.toml
 	@.venv/bin/python -P -m export repository $(OWN_CATALOGUE)
 
-triton: .venv-triton $(if $(MEMORY),.venv/.serve) ## a real Triton on this CPU, without Docker, over triton/models (MEMORY=6GiB: the branches that fit; TRITON_ARGS)
+triton: .venv-triton $(if $(MEMORY),.venv/.serve) ## a real Triton on this CPU, without Docker, over triton/models (MEMORY=6GiB: the branches that fit, PLAN_ARGS; TRITON_ARGS)
 	$(SAY) 'Triton: gRPC on 8001, HTTP on 8000, metrics on 8002 (Ctrl-C ends it)'
-	@$(if $(MEMORY),models=$$(.venv/bin/gateway plan --memory '$(MEMORY)' --format triton-args) || exit; )\
+	@$(if $(MEMORY),models=$$(.venv/bin/gateway plan --memory '$(MEMORY)' $(PLAN_ARGS) --format triton-args) || exit; )\
 	exec $(PYTHON) deploy/local/triton.py $(if $(MEMORY),$$models) $(TRITON_ARGS)
 
 gpu-check: .venv/.dev ## run every branch on the GPU: latency, memory beside the plan, what fits (GPU_CHECK_ARGS)

@@ -39,8 +39,15 @@ def run(parsed: argparse.Namespace) -> int:
     if parsed.format not in ("table", "json"):
         for line in printing.left_out(made):
             print(f"gateway plan: {line}", file=sys.stderr)
-    required = [row for row in made.rows if row.branch.required]
-    return 0 if made.chosen and all(row.fits for row in required) else FAILED
+    short = [row.branch.name for row in made.rows if row.branch.required and not row.fits]
+    if made.chosen and not short:
+        return 0
+    said = f"required branches don't fit ({', '.join(short)})" if short else "no branch fits"
+    print(
+        f"gateway plan: {said}; --branches chooses others, --margin and --reserve free memory",
+        file=sys.stderr,
+    )
+    return FAILED
 
 
 def make(parsed: argparse.Namespace, settings: Settings) -> Plan:

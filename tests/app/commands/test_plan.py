@@ -99,8 +99,9 @@ def test_a_required_branch_that_does_not_fit_is_a_failure(
     repository: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The table says what is short; a script sees the exit code."""
-    code, out, _ = _plan(capsys, "--repository", repository, "--memory", "700MiB")
+    code, out, err = _plan(capsys, "--repository", repository, "--memory", "700MiB")
     assert code == 1
+    assert err.startswith("gateway plan: required branches don't fit (midas_256); --branches chooses others")
     assert " short" in out
     assert "0 of 3 branches fit: 0 MiB needed, 0 MiB left" in out
 
