@@ -13,7 +13,7 @@ EXTRAS = MappingProxyType(
         "embedded": ("the embedded engine needs ONNX Runtime", "onnxruntime"),
         "redis": ("sessions in Redis need its client", "redis"),
         "tables": ("tables need pyarrow", "pyarrow"),
-        "bulk": ("buckets and bulk runs need fsspec", "fsspec"),
+        "bulk": ("buckets and bulk runs need s3fs", "s3fs"),
         "ray": ("runs on a cluster need Ray", "ray"),
         "tracing": ("tracing needs OpenTelemetry", "opentelemetry.exporter.otlp.proto.http"),
         "bench": ("pictures of benchmarks need matplotlib", "matplotlib"),

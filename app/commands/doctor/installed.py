@@ -21,7 +21,7 @@ _DISTRIBUTIONS = {
     "repository": ("onnx",),
     "starter": ("platformdirs",),
     "tables": ("pyarrow",),
-    "bulk": ("fsspec",),
+    "bulk": ("s3fs",),
     "ray": ("ray",),
     "bench": ("matplotlib",),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -118,3 +119,11 @@ def test_a_long_name_is_written(tmp_path: Path) -> None:
     name = "x" * 255
     assert open_store(str(tmp_path)).put(name, b"")
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_client_of_buckets_without_s3_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch brings fsspec without its part for S3."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "s3fs" else find(name))
+    with pytest.raises(StoreUnusable, match="need s3fs: pip install"):
+        open_store("s3://bucket")
