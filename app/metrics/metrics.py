@@ -245,7 +245,7 @@ class Metrics:
         )
         self.video_jobs = made.gauge(
             "gateway_video_jobs",
-            "Video jobs by state; all workers report the same jobs.",
+            "Video jobs by state (fetching: the gateway fetches the video); all workers report the same jobs.",
             "livemostrecent",
             ("state",),
         )

@@ -169,9 +169,11 @@ class JobIndex:
         return len(self._select("state = 'queued' AND (created, id) < (?, ?)", job.created, job.id))
 
     def counts(self) -> dict[str, int]:
-        """Jobs by state."""
+        """Jobs by state; `fetching` are those of `queued` whose videos aren't there yet."""
+        shown = f"CASE WHEN state = 'queued' AND id IN ({sources.UNFETCHED}) THEN 'fetching' ELSE state END"
+        query = f"SELECT {shown} AS shown, count(*) FROM jobs GROUP BY shown"  # noqa: S608  # our own names
         with self._file.reading() as connection:
-            return dict(connection.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall())
+            return dict(connection.execute(query).fetchall())
 
     def input_bytes(self) -> int:
         """Bytes of the videos of all jobs that wait or run."""

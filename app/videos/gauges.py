@@ -20,7 +20,7 @@ Occupancy = Callable[[], Mapping[str, tuple[int, int, int]]]
 
 
 _NO_POOL = PoolUsage(0, 0, 0)  # Triton is away, and so are its leases
-_JOB_STATES = ("queued", "running", "done", "failed")
+_JOB_STATES = ("fetching", "queued", "running", "done", "failed")
 
 
 class Gauges:

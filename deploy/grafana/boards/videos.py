@@ -61,7 +61,8 @@ def _videos() -> list[Panel]:
         bars("Jobs by state", "Finished ones are kept for GATEWAY_VIDEOS_KEEP_S. failed: each says why at GET "
                               "/v1/videos/{id}.",
              Query("sum by (state) (instance_state:gateway_video_jobs:max)", "{{state}}"), "short", width=8),
-        lines("Jobs over time", "queued grows and running stays: jobs come faster than they are done.",
+        lines("Jobs over time", "queued grows and running stays: jobs come faster than they are done. "
+              "fetching: their videos aren't there yet.",
               [Query("sum by (state) (instance_state:gateway_video_jobs:max)", "{{state}}")], "short", width=8),
         lines("Streams in progress", "Each holds one of GATEWAY_VIDEO_DECODERS; the next one then waits.",
               [Query("sum(gateway_video_streams_in_progress)", "streams")], "short", width=8),

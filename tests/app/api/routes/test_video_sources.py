@@ -203,6 +203,9 @@ def test_a_job_shows_its_fetch_and_can_be_deleted(
     job = post(gateway, source.url).json()
     eventually(lambda: view(gateway, job["id"])["source"]["state"] == "fetching")
     assert view(gateway, job["id"])["state"] == "queued"
+    scraped = gateway.get("/metrics").text
+    assert 'gateway_video_jobs{state="fetching"} 1.0' in scraped
+    assert 'gateway_video_jobs{state="queued"} 0.0' in scraped
     assert gateway.delete(f"/v1/videos/{job['id']}").status_code == 204
     eventually(lambda: not (folder / job["id"]).exists())
     assert gateway.get(f"/v1/videos/{job['id']}").status_code == 404
