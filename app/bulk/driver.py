@@ -115,6 +115,8 @@ class Driver:
             for outcome in self._executor.run(self._to_run(entries, observe), make, self._attempts):
                 self._settle(outcome, observe)
         self.totals.interrupted = self._stopped
+        if not self._stopped:
+            counting.join()  # the run has read the same lists, so it is about to end
         self._write_run(ended_at=now())
         return self.totals
 
