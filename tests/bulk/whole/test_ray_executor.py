@@ -243,16 +243,22 @@ def test_a_node_that_comes_during_a_run_gets_a_worker(
 
 
 def test_an_entry_whose_node_dies_goes_to_another_one(
-    executor: RayExecutor, cluster: RayCluster, notes: Path
+    executor: RayExecutor,
+    cluster: RayCluster,
+    notes: Path,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """It is done there with its second attempt; the other entry goes on."""
+    """It is done there with its second attempt; what Ray says of the node is logged, not printed."""
     with running(executor, named("slow", "slow"), notes) as found:
         eventually(lambda: len(list(notes.glob("?.mp4 *"))) == 2)
         worker = next(notes.glob("0.mp4 *")).name.split()[2]
         cluster.kill_node(int(worker))
         cluster.add()
         eventually(lambda: bool(found))
+        eventually(lambda: "Ray: The node with node id" in caplog.text)
     assert [(outcome.state, outcome.attempts) for outcome in found] == [("done", 2)]
+    assert capfd.readouterr().out == ""
 
 
 def test_without_a_cluster_one_is_started_here_for_the_run(notes: Path) -> None:

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray._private import worker
+
+_log = logging.getLogger(__name__)
 
 _LOCAL_STORE_BYTES = 100 << 20  # results are a few hundred bytes each; Ray takes no less than 75 MB
 _DASHBOARD = "8265"
@@ -67,12 +70,22 @@ def connect(address: str | None, cpus: int, needs: Needs) -> bool:
         raise Unusable("the resource triton is one of the nodes of a cluster: give its --address")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     own = {"num_cpus": cpus, "object_store_memory": _LOCAL_STORE_BYTES, "include_dashboard": False}
+    worker.print_to_stdstream = _tell
     with _own_signals():
         try:
             ray.init(address, **quiet, **(own if local else {}))
         except Exception as error:
             raise Unusable(_words(address, error)) from error
     return local
+
+
+def _tell(data: Mapping[str, Any], **_: Any) -> None:
+    """Log a message of the cluster, such as that a node died.
+
+    Ray has no option for that: with `log_to_driver=False` it still prints these on standard output.
+    """
+    for line in data["lines"]:
+        _log.warning("Ray: %s", " ".join(str(line).split()))
 
 
 def _checked(address: str) -> str:
