@@ -16,7 +16,7 @@ EXTRAS = MappingProxyType(
         "bulk": ("buckets and bulk runs need s3fs", "s3fs"),
         "ray": ("runs on a cluster need Ray", "ray"),
         "tracing": ("tracing needs OpenTelemetry", "opentelemetry.exporter.otlp.proto.http"),
-        "bench": ("pictures of benchmarks need matplotlib", "matplotlib"),
+        "bench": ("plots of benchmarks and reports need matplotlib", "matplotlib"),
         "repository": ("building a model repository needs onnx", "onnx"),
         "starter": ("the user's folders are found by platformdirs", "platformdirs"),
     }

@@ -30,6 +30,7 @@ DOCUMENTS = [
     "docs/cli.md",
     "docs/bulk.md",
     "docs/bulk-ray.md",
+    "docs/bulk-outputs.md",
     "docs/embeddings.md",
     "docs/outputs.md",
     "docs/videos.md",

@@ -81,6 +81,7 @@ class Driver:
         self._unfinished: Mapping[str, Outcome] = {}
         self.totals = Totals()
         self._stopped = False
+        self._counted = False
 
     def stop(self) -> None:
         """Begin no further video and end those under way; `run` returns soon."""
@@ -111,7 +112,7 @@ class Driver:
         """
         counting = threading.Thread(target=self._count, args=(entries,), name="counting", daemon=True)
         counting.start()
-        with Publishing((self._log.publish, self._attempts.publish), _SEGMENT_S):
+        with Publishing((self._log.publish, self._attempts.publish, self._publish_count), _SEGMENT_S):
             for outcome in self._executor.run(self._to_run(entries, observe), make, self._attempts):
                 self._settle(outcome, observe)
         self.totals.interrupted = self._stopped
@@ -158,6 +159,12 @@ class Driver:
             self.totals.expected = sum(self._wanted(self._unfinished.get(entry.name)) for entry in entries)
         except (OSError, RuntimeError):  # the run itself reads them, too, and says so
             return
+
+    def _publish_count(self) -> None:
+        """Write `run/run.json` again once the entries are counted, so that others know how many are left."""
+        if self.totals.expected is not None and not self._counted:
+            self._write_run()
+            self._counted = True
 
     def _write_run(self, ended_at: str | None = None) -> None:
         totals = self.totals

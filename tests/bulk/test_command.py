@@ -7,6 +7,7 @@ import os
 import urllib.request
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from support import videos
 from support.analysis import patches, same_numbers
@@ -59,6 +60,13 @@ def test_a_folder_becomes_what_analyze_makes(repository: Path, corpus: Path, tmp
     code, rows, _ = run(*given)
     assert (code, {row["state"] for row in rows.values()}) == (0, {"skipped"})
     assert list((tmp_path / "out" / "run").glob("attempts/*")) == []
+    index = pd.read_parquet(tmp_path / "out" / "index.parquet")
+    assert dict(zip(index["name"], index["state"], strict=True)) == dict.fromkeys(rows, "skipped")
+    boxes = pd.read_parquet(tmp_path / "out" / "tables" / "core_object_detections")
+    assert set(boxes["name"]) == set(rows)
+    assert boxes.groupby("name")["frame_index"].max().to_dict() == {
+        "cam1/0001.mp4": FRAMES - 1, "cam2/0001.mp4": FRAMES,
+    }  # fmt: skip
 
 
 def test_whatever_is_wrong_with_a_video_is_a_row(

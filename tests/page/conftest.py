@@ -57,4 +57,6 @@ def _complaint(message: ConsoleMessage) -> list[str]:
 
 
 def _elsewhere(url: str) -> list[str]:
-    return [] if url.startswith(("http://127.0.0.1:", "blob:http://127.0.0.1:", "data:")) else [url]
+    return (
+        [] if url.startswith(("http://127.0.0.1:", "blob:http://127.0.0.1:", "data:", "file:///")) else [url]
+    )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from app.commands.bulk import output_options
 from app.commands.predict.families import arguments
 
 RUN = "run"
@@ -33,6 +34,9 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object per video on stdout")
     parser.add_argument(
         "--metrics-port", type=arguments.count, metavar="PORT", help="serve Prometheus metrics of the run on this port"
+    )  # fmt: skip
+    parser.add_argument(
+        "--no-tables", dest="tables", action="store_false", help="write no tables at the end; see `gateway bulk tables`"
     )  # fmt: skip
     parser.set_defaults(command=_run)
 
@@ -98,6 +102,9 @@ def _add_ray(parser: argparse.ArgumentParser) -> None:
 # Name -> help, and the function that adds its options. A source of one of these names is written ./NAME.
 COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     RUN: ("run videos through a profile; the word may be left out", _add_run),
+    "status": ("show what is done, failed and left", output_options.add_status),
+    "tables": ("write what is finished into Parquet tables", output_options.add_tables),
+    "report": ("write a page with plots, failures and models", output_options.add_report),
 }
 
 

@@ -16,6 +16,7 @@ from app.bulk.executors.base import Executor, MakeWorker
 from app.bulk.outcomes import Outcome
 from app.commands.analysis_backend import settings_for
 from app.commands.bulk.executors import on_nodes, workers_of
+from app.commands.bulk.finishing import write_tables
 from app.commands.bulk.progress import Progress, summary
 from app.commands.bulk.views import create_view
 from app.commands.bulk.worker import MakeAnalysisWorker
@@ -51,13 +52,21 @@ def run(parsed: argparse.Namespace, entries: Chosen, executor: Executor) -> int:
     output = parsed.output if is_remote(parsed.output) else str(local_path(parsed.output).absolute())
     make = MakeAnalysisWorker(settings, json.dumps(profile.to_dict()), output, force=parsed.force)
     run = _described(parsed, profile)
-    driver = Driver(open_store(output), executor, run)
+    store = open_store(output)
+    driver = Driver(store, executor, run)
     driver.begin()
     progress = Progress()
     with _metrics(parsed.metrics_port, settings.host) as count, _stopping(driver):
         totals = _shown(driver, entries, make, progress, count, as_json=parsed.json)
+    out = sys.stderr if parsed.json else sys.stdout
     for text in summary(progress, output):
-        print(text, file=sys.stderr if parsed.json else sys.stdout)
+        print(text, file=out)
+    if parsed.tables and not totals.interrupted:
+        try:
+            print(write_tables(store, run.run_id), file=out)
+        except KeyboardInterrupt:
+            print("tables: interrupted; `gateway bulk tables` goes on with them", file=out)
+            return INTERRUPTED
     return _exit_code(totals)
 
 

@@ -31,27 +31,55 @@ class ParquetFormat(Format):
     def make(self, finished: Finished) -> None:
         for component, name in finished.artifacts():
             with finished.output.writing(_beside(name)) as file, finished.opened(name) as archive:
-                _write(file, component, archive, self.version)
+                _write(file, ArtifactTable(archive, component))
+
+
+class ArtifactTable:
+    """The table of one artefact: its metadata, and its rows some frames at a time.
+
+    Args:
+        archive: the artefact, which stays open as long as rows are read.
+        component: that has made it.
+    """
+
+    def __init__(self, archive: Archive, component: type[Component]) -> None:
+        self._archive = archive
+        self._component = component
+        self._meta: dict[str, Any] = json.loads(str(archive.whole("meta_json")))
+        self._texts: dict[str, list[str]] = {
+            name: archive.whole(name).tolist() for name in _matching(archive.names, component.table_texts)
+        }
+
+    def metadata(self) -> dict[str, str]:
+        """Return what a file says of all its rows: the layout's version, the component, and the texts that numbers
+        refer to.
+        """
+        return {
+            "gateway.schema_version": str(ParquetFormat.version),
+            "gateway.component": self._component.name,
+            **{f"gateway.{name}": json.dumps(values) for name, values in self._texts.items()},
+        }
+
+    def made_by(self) -> dict[str, str]:
+        """Return what a file of this artefact alone says beside that: the artefact's `meta_json`."""
+        return {"gateway.meta": json.dumps(self._meta, sort_keys=True)}
+
+    def blocks(self) -> Iterator[pa.Table]:
+        """Yield the rows; all blocks have one schema."""
+        return _tables(self._archive, self._component, self._meta, self._texts)
 
 
 def _beside(name: str) -> str:
     return name.removesuffix(".npz") + ".parquet"
 
 
-def _write(file: BinaryIO, component: type[Component], archive: Archive, version: int) -> None:
+def _write(file: BinaryIO, source: ArtifactTable) -> None:
     import pyarrow.parquet as pq  # noqa: PLC0415  # an extra, see `ParquetFormat.extra`
 
-    meta = json.loads(str(archive.whole("meta_json")))
-    texts = {name: archive.whole(name).tolist() for name in _matching(archive.names, component.table_texts)}
-    told = {
-        "gateway.schema_version": str(version),
-        "gateway.component": component.name,
-        "gateway.meta": json.dumps(meta, sort_keys=True),
-        **{f"gateway.{name}": json.dumps(values) for name, values in texts.items()},
-    }
+    told = {**source.metadata(), **source.made_by()}
     writer: pq.ParquetWriter | None = None
     try:
-        for table in _tables(archive, component, meta, texts):
+        for table in source.blocks():
             if writer is None:
                 writer = pq.ParquetWriter(
                     file, table.schema.with_metadata(told), compression="zstd", store_schema=True
