@@ -6,7 +6,7 @@ import argparse
 import os
 import re
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from app.hints import did_you_mean
 
@@ -16,6 +16,13 @@ _UNKNOWN = re.compile(r"unrecognized arguments: (.*)")
 
 class Parser(argparse.ArgumentParser):
     """`argparse`'s; parsers of commands are of this class, too."""
+
+    called = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Remember that this command was given: hints name its options only."""
+        self.called = True
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Exit with code 2 and the message, which a known command, value or option is added to if one is alike."""
@@ -35,9 +42,10 @@ class Parser(argparse.ArgumentParser):
 
 
 def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
-    """The options of a parser and of its commands."""
+    """The options of a parser and of the command that was given."""
     for action in parser._actions:  # noqa: SLF001  # argparse has no public list of them
         yield from action.option_strings
         if isinstance(action.choices, dict):
             for command in action.choices.values():
-                yield from _options(command)
+                if isinstance(command, Parser) and command.called:
+                    yield from _options(command)
