@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import sys
 import urllib.request
 from pathlib import Path
 
@@ -165,6 +167,41 @@ def test_a_wrong_command_is_told_before_anything_runs(
     assert (code, out) == (2, "")
     assert words in said
     assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("module", ["s3fs", "loky", "rich", "pyarrow"])
+def test_a_package_that_is_missing_is_said(
+    repository: Path,
+    corpus: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    module: str,
+) -> None:
+    """Each of the extra, also where the others are there: one line that says what to install, and nothing written."""
+    monkeypatch.setitem(sys.modules, module, None)  # Python then finds it nowhere
+    given = [*options(repository, tmp_path, BOXES), "--output", str(tmp_path / "out")]
+    code, out, said = run_command(capsys, "bulk", str(corpus), *given)
+    assert (code, out, len(said.splitlines())) == (2, "", 1)
+    assert re.search(rf"need .*{module}.*: pip install .*bulk", said)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_parquet_list_without_pyarrow_is_said(
+    repository: Path,
+    corpus: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before the names of a list can be read."""
+    pd.DataFrame({"path": ["cam1/0001.mp4"]}).to_parquet(corpus / "list.parquet")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.delitem(sys.modules, "app.bulk.corpus.parquet_rows", raising=False)
+    given = [*options(repository, tmp_path, BOXES), "--output", str(tmp_path / "out"), "--dry-run"]
+    code, out, said = run_command(capsys, "bulk", str(corpus / "list.parquet"), *given)
+    assert (code, out, len(said.splitlines())) == (2, "", 1)
+    assert "tables need pyarrow: pip install" in said
 
 
 def test_metrics_are_served_while_a_run_goes_on(

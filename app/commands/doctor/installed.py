@@ -21,7 +21,7 @@ _DISTRIBUTIONS = {
     "repository": ("onnx",),
     "starter": ("platformdirs",),
     "tables": ("pyarrow",),
-    "bulk": ("s3fs",),
+    "bulk": ("s3fs", "loky", "rich", "pyarrow"),
     "ray": ("ray",),
     "bench": ("matplotlib",),
 }
