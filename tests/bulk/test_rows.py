@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.bulk_outputs import at, publish
 
 from app.bulk.attempts import Attempts
 from app.bulk.earlier import unfinished
 from app.bulk.outcomes import Outcome, OutcomeLog
+from app.bulk.recorded import Recorded
 from app.videos.stores.folder import FolderStore
 
 
@@ -52,6 +55,19 @@ def test_the_latest_row_of_a_video_counts(tmp_path: Path) -> None:
     store.put("run/outcomes/3-000000.jsonl", f"{newer}\n{newer[:20]}".encode())
     assert {name: row.state for name, row in unfinished(store).items()} == {
         "b": "poison", "c": "failed", "d": "failed",
+    }  # fmt: skip
+
+
+def test_the_row_that_was_finished_last_counts_among_shards(tmp_path: Path) -> None:
+    """Two drivers run at once, and the one that began first ends last. Everything that reads the rows agrees."""
+    store = FolderStore(tmp_path)
+    a, b, c = (Outcome(name, "u", "done", finished_at=at(5)) for name in "abc")
+    publish(store, "1", replace(a, state="failed"), b, replace(c, state="poison"), replace(c, state="failed"))
+    a, b, c = (replace(row, finished_at=at(3)) for row in (a, b, c))
+    publish(store, "2", a, replace(b, state="poison"), c)
+    assert {name: row.state for name, row in unfinished(store).items()} == {"a": "failed", "c": "failed"}
+    assert {row.name: row.state for row in Recorded.of(store).newest()} == {
+        "a": "failed", "b": "done", "c": "failed",
     }  # fmt: skip
 
 
