@@ -119,9 +119,9 @@ def _models(options: argparse.Namespace) -> int:
         repository.write_configs(texts, places.repository)
         failed = build.models(known, wanted, options.weights, places)
         if options.precision == "fp16":
-            from export import half_models  # noqa: PLC0415  # needs ONNX Runtime, which configurations do without
+            from export.half import models  # noqa: PLC0415  # needs ONNX Runtime, which configurations do without
 
-            failed += half_models.models(wanted, places, options.catalogue)
+            failed += models.models(wanted, places, options.catalogue)
         return 1 if failed else 0
 
 

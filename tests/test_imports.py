@@ -326,6 +326,7 @@ HABITS = {
         "app.commands.up",
         "app.commands.models",
         "app.commands.verify.command",
+        "export.half.models",
     ),
 }
 

@@ -184,8 +184,9 @@ def _halve(folder: Path, variant: str, catalogue: Catalogue, settings: Settings)
     Raises:
         OSError, KeyboardInterrupt: see `_build`.
     """
-    from export import artifacts, half_models, plan  # noqa: PLC0415  # as above
+    from export import artifacts, plan  # noqa: PLC0415  # as above
     from export.errors import ExportError  # noqa: PLC0415  # ditto
+    from export.half import models  # noqa: PLC0415  # ditto
 
     places = plan.Places(folder / "repository", folder)
     wanted = plan.branches(catalogue, _SET, (variant,))
@@ -194,10 +195,10 @@ def _halve(folder: Path, variant: str, catalogue: Catalogue, settings: Settings)
         return _refuse(
             "FP16 branches are listed in your own catalogue: unset GATEWAY_CATALOGUE, or name a folder", USAGE
         )
-    print(f"GATEWAY_PRECISION=fp16: FP16 branches, listed in {listed / half_models.FILE}", flush=True)
+    print(f"GATEWAY_PRECISION=fp16: FP16 branches, listed in {listed / models.FILE}", flush=True)
     try:
         with _ended_by_sigterm(), artifacts.alone(places.models):
-            failed = half_models.models(wanted, places, listed)
+            failed = models.models(wanted, places, listed)
     except ExportError as error:
         return _refuse(str(error), FAILED)
     return _refuse("not every model could be converted to FP16", FAILED) if failed else 0

@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.precision.models import Array, Feeds, graph, session
-from benchmarks.precision.rounding import rounded
 from benchmarks.precision.tensors import answer, difference
-from export import half
-from export.half_models import read
+from export.half import conversion
+from export.half.models import read
+from export.half.rounding import rounded
 from routing.catalogue import Branch
 
 _NORMS = frozenset({"InstanceNormalization", "LayerNormalization", "ReduceL2", "ReduceMean", "ReduceSum"})
-ALL = half.Kept()
-NOTHING = half.Kept(frozenset(), dfl=False, sampling=False, tail=False)
+ALL = conversion.Kept()
+NOTHING = conversion.Kept(frozenset(), dfl=False, sampling=False, tail=False)
 # In words, and what is kept then.
-WAYS: Mapping[str, half.Kept] = {
+WAYS: Mapping[str, conversion.Kept] = {
     "as served": ALL,
     "softmax in FP16": replace(ALL, operations=ALL.operations - {"Softmax"}),
     "norms in FP16": replace(ALL, operations=ALL.operations - _NORMS),
@@ -52,11 +52,11 @@ def measure(repository: Path, branch: Branch, feeds: Sequence[Feeds]) -> list[Wo
     expected = [answer(session(graph(repository, branch.weights_model)), feed) for feed in feeds]
     served, found = b"", []
     for way, kept in WAYS.items():
-        content = half.convert(model, kept).SerializeToString(deterministic=True)
+        content = conversion.convert(model, kept).SerializeToString(deterministic=True)
         if way != "as served" and content == served:
             continue
         served = served or content
-        run = session(rounded(half.convert(model, kept)).SerializeToString(), optimised=False)
+        run = session(rounded(conversion.convert(model, kept)).SerializeToString(), optimised=False)
         found.append(_worth(branch, way, expected, [answer(run, feed) for feed in feeds]))
     return found
 

@@ -13,7 +13,7 @@ import onnxruntime as ort
 from app.media.vocabulary import clip_merges
 from app.vision.prompts import END_OF_TEXT, Tokenizer
 from benchmarks.precision.models import Array, Feeds, Inputs, Pixels, graph, session
-from export.half_models import cosine
+from export.half.models import cosine
 from routing.catalogue import Branch
 
 PROMPTS = ("a photo of a cat", "an astronaut in front of a flag", "two people on a motorcycle at night")

@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 import pytest
 
-from export import half, half_models
 from export.exporters import EXPORTERS
 from export.graphs import check_contract
+from export.half import conversion, models
 from export.weights import random_weights
 from routing import catalogue as catalogues
 
@@ -30,12 +30,12 @@ def test_a_network_answers_in_fp16_as_in_fp32(name: str) -> None:
     branch = CATALOGUE.branches[name]
     exporter, spec = EXPORTERS[branch.family], branch.models[-1]
     content, _ = exporter.make()(branch, random_weights())
-    made = half.convert(onnx.load_from_string(content))
+    made = conversion.convert(onnx.load_from_string(content))
     check_contract(made, spec, exporter.opset)
     halved = made.SerializeToString(deterministic=True)
     assert len(halved) < 0.6 * len(content)
-    feeds = [half_models.feed(spec, seed) for seed in (3, 4)]
-    answers = half_models.run(content, feeds), half_models.run(halved, feeds)
+    feeds = [models.feed(spec, seed) for seed in (3, 4)]
+    answers = models.run(content, feeds), models.run(halved, feeds)
     for expected, answer in zip(*answers, strict=True):
         error = np.sqrt(
             np.mean((answer.astype(np.float64) - expected) ** 2)

@@ -14,8 +14,9 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from export import half, manifest, preprocess, repository
+from export import manifest, preprocess, repository
 from export.graphs import value_info
+from export.half import conversion
 from routing import catalogue as catalogues
 from routing.catalogue import Branch, Catalogue, ModelSpec
 
@@ -57,7 +58,7 @@ def write_model(root: Path, spec: ModelSpec, branch: Branch) -> None:
     )
     content = _content(spec, branch)
     if spec.kind == "onnx" and branch.precision == "fp16":
-        content = half.convert(onnx.load_from_string(content)).SerializeToString(deterministic=True)
+        content = conversion.convert(onnx.load_from_string(content)).SerializeToString(deterministic=True)
         provenance = replace(provenance, precision="fp16")
     manifest.publish_graph(spec.name, content, root, provenance, branch.labels)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import onnx
 from onnx import helper, numpy_helper
 
-from export.half import HALF, SINGLE
+from export.half.conversion import HALF, SINGLE
 
 # Their results are numbers of their inputs, so rounding changes nothing.
 _MOVES = frozenset(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ import pytest
 from onnx import helper, numpy_helper
 from support.models.repository import CATALOGUE, DEPTH, DETECTORS, OTHERS, build
 
-from export import half_models, manifest, repository
+from export import manifest, repository
 from export.errors import ExportError
+from export.half import models
 from export.plan import Places
 from routing import overlay
 
@@ -27,7 +29,7 @@ def places(tmp_path: Path) -> Places:
 
 def _make(places: Places, *names: str) -> int:
     branches = [CATALOGUE.branches[name] for name in names]
-    return half_models.models(branches, places, places.models.parent / "catalogue")
+    return models.models(branches, places, places.models.parent / "catalogue")
 
 
 def _note(places: Places, name: str) -> dict[str, object]:
@@ -50,7 +52,8 @@ def test_every_family_gets_fp16_branches(places: Places, capsys: pytest.CaptureF
         assert record.provenance.precision == "fp16"
         note, before = _note(places, branch.weights_model), _note(places, single.weights_model)
         assert note["precision"] == "fp16"
-        assert note["digest"] != before["digest"]
+        only_means = name in ("midas_256", "raft_256")  # the small models of these stay in FP32 as a whole
+        assert (note["digest"] == before["digest"]) == only_means
         assert (note["source"], note.get("labels")) == (before["source"], before.get("labels"))
     listed = json.loads(places.manifest.read_bytes())["models"]
     assert {listed[f"{name}_fp16"]["precision"] for name in DETECTORS} == {"fp16"}
@@ -64,13 +67,13 @@ def test_what_is_there_is_kept_and_what_is_old_is_made_again(
     _make(places, "yolo11n_320")
     first = _note(places, "yolo11n_320_fp16")
     assert _make(places, "yolo11n_320", "midas_256") == 0
-    assert "yolo11n_320_fp16    is there" in capsys.readouterr().out
+    assert re.search(r"yolo11n_320_fp16 +is there", capsys.readouterr().out)
     folder = places.repository / "yolo11n_320" / "1"
     other = manifest.Provenance("random", manifest.Source("another seed"), {"opset": 17})
     manifest.publish_graph("yolo11n_320", (folder / "model.onnx").read_bytes(), places.repository, other)
     assert _make(places, "yolo11n_320") == 0
     assert _note(places, "yolo11n_320_fp16")["source"] != first["source"]
-    names = half_models.Listed(places.models.parent / "catalogue").names()
+    names = models.Listed(places.models.parent / "catalogue").names()
     assert names == ["yolo11n_320", "midas_256"]
 
 
@@ -119,7 +122,7 @@ def test_shared_weights_are_read_and_shared_again(places: Places) -> None:
         graph.graph.node.insert(
             0, helper.make_node("Conv", ["images", "shared_kernel"], ["unused"], "beside")
         )
-        content, shared = half_models.build.share(graph.SerializeToString(), places.models / "o")
+        content, shared = models.build.share(graph.SerializeToString(), places.models / "o")
         path = places.models / "o" / f"{name}.onnx"
         path.write_bytes(content)
         provenance = manifest.Provenance("random", manifest.Source("seed"), {"opset": 17})
@@ -138,16 +141,16 @@ def test_a_catalogue_that_cannot_be_extended_is_told_first(places: Places, tmp_p
     file = tmp_path / "mine.toml"
     file.write_text("")
     with pytest.raises(ExportError, match="is a file: FP16 branches are listed in a folder"):
-        half_models.models(branches, places, file)
+        models.models(branches, places, file)
     folder = tmp_path / "catalogue"
     folder.mkdir()
-    (folder / half_models.FILE).write_text("[precision]\nfp16 = []\n")
+    (folder / models.FILE).write_text("[precision]\nfp16 = []\n")
     with pytest.raises(ExportError, match="was written by hand; rename it"):
-        half_models.models(branches, places, folder)
-    (folder / half_models.FILE).unlink()
+        models.models(branches, places, folder)
+    (folder / models.FILE).unlink()
     (folder / "broken.toml").write_text("[precision\n")
     with pytest.raises(ExportError, match=r"broken\.toml:1"):
-        half_models.models(branches, places, folder)
+        models.models(branches, places, folder)
     assert not (places.repository / "midas_256_fp16").exists()
 
 
@@ -160,7 +163,7 @@ def test_branches_that_the_catalogue_leaves_out_are_left_out(
     (folder / "mine.toml").write_text('[leave_out]\nfamilies = ["depth"]\n')
     assert _make(places, "midas_256", "yolo11n_320") == 0
     assert f"left out by {folder}: midas_256" in capsys.readouterr().out
-    assert half_models.Listed(folder).names() == ["yolo11n_320"]
+    assert models.Listed(folder).names() == ["yolo11n_320"]
 
 
 def test_a_graph_whose_weights_are_missing_is_told_by_its_path(places: Places) -> None:
@@ -175,11 +178,11 @@ def test_a_graph_whose_weights_are_missing_is_told_by_its_path(places: Places) -
     path = places.repository / "midas_256_onnx/1/model.onnx"
     path.write_bytes(graph.SerializeToString())
     with pytest.raises(ExportError, match=r"model\.onnx can't be read"):
-        half_models.read(path)
+        models.read(path)
 
 
 def test_the_conversion_is_deterministic(places: Places) -> None:
     """The same FP32 file gives the same FP16 bytes."""
     branch = CATALOGUE.branches["clip_image_224"]
-    first, second = (half_models.converted(branch, places.repository) for _ in range(2))
+    first, second = (models.converted(branch, places.repository) for _ in range(2))
     assert first == second

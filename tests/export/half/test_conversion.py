@@ -11,9 +11,10 @@ import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 
-from export import half, sharing, yolo11
+from export import sharing, yolo11
 from export.errors import ExportError
 from export.graphs import check_contract
+from export.half import conversion
 from export.yolo11 import architecture
 from export.yolo11.graph import build
 
@@ -75,7 +76,7 @@ def test_the_contract_stays_and_the_weights_halve() -> None:
         helper.make_node("Conv", ["b", "shared_v"], ["y"], "last"),
     ]
     single = _graph(nodes, {"shared_w": _kernel(), "shared_v": _kernel()})
-    made = half.convert(single)
+    made = conversion.convert(single)
     assert _precisions(made) == {"conv": "fp16", "relu": "fp16", "last": "fp16"}
     assert [(t.name, t.data_type) for t in made.graph.initializer] == [
         ("shared_w_fp16", HALF),
@@ -97,7 +98,7 @@ def test_the_same_graph_gives_the_same_bytes() -> None:
     nodes = [helper.make_node("Conv", ["x", "w"], ["y"], "conv")]
     single = _graph(nodes, {"w": _kernel()})
     before = single.SerializeToString(deterministic=True)
-    first, second = (half.convert(single).SerializeToString(deterministic=True) for _ in range(2))
+    first, second = (conversion.convert(single).SerializeToString(deterministic=True) for _ in range(2))
     assert first == second
     assert single.SerializeToString(deterministic=True) == before
 
@@ -119,11 +120,13 @@ def test_softmax_and_norms_stay_in_fp32() -> None:
         "bias": np.full(4, 0.1, np.float32),
     }
     model = _graph(nodes, constants, ((1, 8, 4), (1, 8, 4)))
-    assert _precisions(half.convert(model)) == {
+    assert _precisions(conversion.convert(model)) == {
         "first": "fp16", "norm": "fp32", "add": "fp32", "second": "fp16", "multiply": "fp16", "softmax": "fp32",
         "third": "fp16",
     }  # fmt: skip
-    everything = half.convert(model, half.Kept(frozenset(), dfl=False, sampling=False, tail=False))
+    everything = conversion.convert(
+        model, conversion.Kept(frozenset(), dfl=False, sampling=False, tail=False)
+    )
     assert set(_precisions(everything).values()) == {"fp16"}
 
 
@@ -134,7 +137,7 @@ def test_everything_after_the_last_product_is_fp32() -> None:
         helper.make_node("Sigmoid", ["a"], ["b"], "sigmoid"),
         helper.make_node("Mul", ["b", "pixels"], ["y"], "multiply"),
     ]
-    made = half.convert(_graph(nodes, {"w": _kernel(), "pixels": np.float32(959.0)}))
+    made = conversion.convert(_graph(nodes, {"w": _kernel(), "pixels": np.float32(959.0)}))
     assert _precisions(made) == {"conv": "fp16", "sigmoid": "fp32", "multiply": "fp32"}
 
 
@@ -147,8 +150,8 @@ def test_the_bins_of_a_detector_are_averaged_in_fp32() -> None:
         helper.make_node("Conv", ["b", "bins"], ["y"], "mean"),
     ]
     model = _graph(nodes, {"w": _kernel(), "bins": bins}, ((1, 4, 8, 8), (1, 1, 8, 8)))
-    assert _precisions(half.convert(model)) == {"conv": "fp16", "softmax": "fp32", "mean": "fp32"}
-    assert _precisions(half.convert(model, half.Kept(dfl=False)))["mean"] == "fp16"
+    assert _precisions(conversion.convert(model)) == {"conv": "fp16", "softmax": "fp32", "mean": "fp32"}
+    assert _precisions(conversion.convert(model, conversion.Kept(dfl=False)))["mean"] == "fp16"
 
 
 def test_what_is_sampled_and_where_is_fp32() -> None:
@@ -164,11 +167,11 @@ def test_what_is_sampled_and_where_is_fp32() -> None:
     ]
     grid = RANDOM.uniform(-1, 1, (1, 8, 8, 2)).astype(np.float32)
     model = _graph(nodes, {"w": _kernel(), "two": _kernel(2), "grid": grid})
-    assert _precisions(half.convert(model)) == {
+    assert _precisions(conversion.convert(model)) == {
         "encoder": "fp16", "correlation": "fp32", "update": "fp16", "move": "fp32", "coordinates": "fp32",
         "sample": "fp32", "motion": "fp16",
     }  # fmt: skip
-    other = _precisions(half.convert(model, half.Kept(sampling=False)))
+    other = _precisions(conversion.convert(model, conversion.Kept(sampling=False)))
     assert (other["correlation"], other["coordinates"]) == ("fp16", "fp16")
 
 
@@ -184,7 +187,7 @@ def test_scales_of_resize_stay_fp32_and_other_constants_follow() -> None:
     model = _graph(
         nodes, {"w": _kernel(), "most": np.float32(6), "scales": scales}, ((1, 4, 8, 8), (1, 4, 16, 16))
     )
-    made = half.convert(model)
+    made = conversion.convert(model)
     assert set(_precisions(made).values()) == {"fp16"}
     kinds = {tensor.name: tensor.data_type for tensor in made.graph.initializer}
     assert kinds == {"w_fp16": HALF, "most_fp16": HALF, "scales": SINGLE}
@@ -198,7 +201,7 @@ def test_a_table_of_embeddings_is_half() -> None:
         helper.make_node("MatMul", ["a", "w"], ["y"], "product"),
     ]
     constants = {"table": RANDOM.standard_normal((100, 4)).astype(np.float32), "w": _kernel().reshape(4, 4)}
-    made = half.convert(_graph(nodes, constants, ((1, 7), (1, 7, 4)), onnx.TensorProto.INT64))
+    made = conversion.convert(_graph(nodes, constants, ((1, 7), (1, 7, 4)), onnx.TensorProto.INT64))
     assert _precisions(made) == {"look-up": "fp16", "product": "fp16"}
     assert {tensor.data_type for tensor in made.graph.initializer} == {HALF}
 
@@ -212,7 +215,7 @@ def test_an_output_that_others_read_is_given_back_in_fp32() -> None:
     ]
     model = _graph(nodes, {"w": _kernel()})
     model.graph.output.append(helper.make_tensor_value_info("b", SINGLE, (1, 4, 8, 8)))
-    made = half.convert(model)
+    made = conversion.convert(model)
     assert _precisions(made) == {"conv": "fp16", "relu": "fp16", "last": "fp16"}
     assert [value.type.tensor_type.elem_type for value in made.graph.output] == [SINGLE, SINGLE]
 
@@ -225,16 +228,18 @@ def test_a_mask_is_bounded_and_infinity_stays() -> None:
         helper.make_node("Conv", ["b", "w"], ["y"], "last"),
     ]
     mask = np.array([np.finfo(np.float32).min, -np.inf], np.float32).reshape(1, 1, 2, 1)
-    made = half.convert(_graph(nodes, {"w": _kernel(), "shared_mask": mask}, ((1, 4, 2, 8), (1, 4, 2, 8))))
+    made = conversion.convert(
+        _graph(nodes, {"w": _kernel(), "shared_mask": mask}, ((1, 4, 2, 8), (1, 4, 2, 8)))
+    )
     (found,) = [numpy_helper.to_array(t) for t in made.graph.initializer if t.name == "shared_mask_fp16"]
-    assert found.ravel().tolist() == [-half.LARGEST, -np.inf]
+    assert found.ravel().tolist() == [-conversion.LARGEST, -np.inf]
 
 
 def test_weights_beyond_fp16_are_refused() -> None:
     """Bounded, they would be others."""
     nodes = [helper.make_node("Conv", ["x", "shared_w"], ["y"], "conv")]
     with pytest.raises(ExportError, match="weights beyond 65504"):
-        half.convert(_graph(nodes, {"shared_w": np.full((4, 4, 1, 1), 1e5, np.float32)}))
+        conversion.convert(_graph(nodes, {"shared_w": np.full((4, 4, 1, 1), 1e5, np.float32)}))
 
 
 def test_branches_in_a_graph_are_refused() -> None:
@@ -247,7 +252,7 @@ def test_branches_in_a_graph_are_refused() -> None:
     )
     nodes = [helper.make_node("If", ["so"], ["y"], "if", then_branch=inner, else_branch=inner)]
     with pytest.raises(ExportError, match="branches or loops"):
-        half.convert(_graph(nodes, {"so": np.array(True)}))
+        conversion.convert(_graph(nodes, {"so": np.array(True)}))
 
 
 def test_sizes_of_one_network_share_their_half_weights() -> None:
@@ -257,7 +262,7 @@ def test_sizes_of_one_network_share_their_half_weights() -> None:
     for side in (64, 96):
         spec = yolo11.specification("yolo11n", side)
         single = onnx.load_from_string(build(network, spec, yolo11.OPSET))
-        made = half.convert(single)
+        made = conversion.convert(single)
         check_contract(made, spec, yolo11.OPSET)
         content = bytes(made.SerializeToString(deterministic=True))
         (_, name, data), (_, _, whole) = sharing.split(content), sharing.split(single.SerializeToString())
