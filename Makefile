@@ -19,12 +19,16 @@ PARITY ?= short
 CATALOGUE ?= $(or $(GATEWAY_CATALOGUE),$(wildcard catalogue))
 OWN_CATALOGUE = $(if $(CATALOGUE),--catalogue '$(CATALOGUE)')
 TEST_PROCESSES ?= 4
-# Tests of whole services (restarts, full disks, several Tritons, dashboards, benchmarks, pages in a
-# browser): `make test-system` runs them.
+# Tests of whole services and commands (restarts, full disks, several Tritons, dashboards, benchmarks, pages
+# in a browser), and of the decoder with damaged files: `make test-system` runs them.
 SYSTEM_TESTS = tests/behaviour/operation tests/deploy tests/benchmarks tests/page \
-  tests/app/process/test_shutdown.py tests/app/api/routes/test_out_of_memory.py
-# Bulk runs with workers, drivers and nodes that are killed: `make test-bulk` runs them.
-BULK_TESTS = tests/bulk/whole
+  tests/app/process/test_shutdown.py tests/app/api/routes/test_out_of_memory.py tests/app/api/server/test_tls.py \
+  tests/app/commands/test_smoke.py tests/app/commands/predict/test_predict.py tests/app/media/video/test_damage.py
+# Videos in numbers and from elsewhere: lists and folders, buckets, URLs, bulk runs whose workers, drivers and
+# nodes are killed. `make test-bulk` runs them.
+BULK_TESTS = tests/bulk tests/app/videos/stores tests/app/videos/sources tests/app/videos/test_analyst.py \
+  tests/app/commands/test_analyze_buckets.py tests/app/commands/test_analyze_jobs.py \
+  tests/app/commands/test_verify.py tests/behaviour/videos/test_analyze_lists.py
 # The pages' blocks of code, run as a reader would: `make test-docs` runs them.
 DOCS_TESTS = tests/docs
 PYTEST = .venv/bin/pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder \
@@ -176,12 +180,12 @@ test: .venv/.dev .venv-triton .venv-clients redis-server ## the test suite; star
 	$(SAY) 'tests (TEST_PROCESSES=$(TEST_PROCESSES) side by side; a file stays in one process)'
 	@$(PYTEST) $(SYSTEM_TESTS:%=--ignore=%) $(BULK_TESTS:%=--ignore=%) $(DOCS_TESTS:%=--ignore=%)
 
-test-system: .venv/.dev .venv-triton redis-server haproxy prometheus chromium ## whole services: restarts, full disks, several Tritons, dashboards, benchmarks, the pages in a browser (about 6 minutes)
+test-system: .venv/.dev .venv-triton redis-server haproxy prometheus chromium ## whole services: restarts, full disks, several Tritons, dashboards, benchmarks, the pages in a browser (about 8 minutes)
 	$(SAY) 'tests of whole services (TEST_PROCESSES=$(TEST_PROCESSES) side by side)'
 	@$(PYTEST) $(SYSTEM_TESTS)
 
-test-bulk: .venv/.dev ## bulk runs whose workers, nodes and drivers are killed, on this machine and on Ray (about 3 minutes)
-	$(SAY) 'bulk runs whose workers, nodes and drivers are killed (about 3 minutes)'
+test-bulk: .venv/.dev .venv-triton redis-server ## many videos: buckets, URLs, and bulk runs whose workers, nodes and drivers are killed, on this machine and on Ray (about 5 minutes)
+	$(SAY) 'many videos: buckets, URLs, and bulk runs whose workers, nodes and drivers are killed (about 5 minutes)'
 	@$(PYTEST) $(BULK_TESTS)
 
 test-docs: .venv/.dev docs chromium ## every block of code of README, tutorials and pages, and the built site in a browser (about 3 minutes)
