@@ -125,5 +125,5 @@ def test_a_client_of_buckets_without_s3_is_missing(monkeypatch: pytest.MonkeyPat
     """PyTorch brings fsspec without its part for S3."""
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "s3fs" else find(name))
-    with pytest.raises(StoreUnusable, match="need s3fs, .*: pip install"):
+    with pytest.raises(StoreUnusable, match=r"need s3fs, .*: pip install"):
         open_store("s3://bucket")
