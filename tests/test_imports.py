@@ -121,6 +121,7 @@ ALLOWED: dict[str, set[str]] = {
         "app.state.moments", "app.vision",
     },
     "app.videos": {*_BASE, "app.__version__", "app.pipelines", "app.state.jobs"},
+    "app.videos.names": set(),
     "app.videos.stores": {"app.extras", "app.media.npz"},
     "app.videos.stores.remote": {"app.videos.stores", "fsspec"},
     "app.videos.formats": {*_BASE, "app.extras", "app.pipelines", "app.videos", "orjson", "pyarrow"},
@@ -138,7 +139,7 @@ ALLOWED: dict[str, set[str]] = {
     "app.bulk": {"app.hints", "app.videos"},
     "app.bulk.report": {"app.bulk", "app.videos", "numpy", "matplotlib"},
     "app.bulk.tables": {"app.bulk", "app.media.npz", "app.videos", "pyarrow"},
-    "app.bulk.corpus": {"app.bulk.entries", "app.hints", "app.videos.stores", "pyarrow"},
+    "app.bulk.corpus": {"app.bulk.entries", "app.hints", "app.videos.names", "app.videos.stores", "pyarrow"},
     "app.bulk.executors": {"app.bulk.attempts", "app.bulk.entries", "app.bulk.outcomes", "loky"},
     "app.bulk.executors.ray": {
         "app.__version__", "app.bulk.attempts", "app.bulk.entries", "app.bulk.executors.base", "app.bulk.outcomes",

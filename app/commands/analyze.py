@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from app import extras
 from app.commands.analysis_backend import Backend, Unusable, settings_of, videos_at_once
-from app.commands.video_list import Entry, found_videos, shown
+from app.commands.video_list import Entry, found_videos
 from app.commands.video_threads import Stop, run_in_order
 from app.errors import GatewayError
 from app.families import FAMILIES
@@ -29,6 +29,7 @@ from app.videos.checkpoint import locked
 from app.videos.components.detect import DetectComponent
 from app.videos.formats.base import Format
 from app.videos.formats.derived import FORMATS
+from app.videos.names import shown
 from app.videos.profile import Profile
 from app.videos.profile_documents import ProfileReader, check_prompts
 from app.videos.run_state import Progress, Report

@@ -11,17 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from app.videos.names import is_video, shown
 from app.videos.stores.base import StoreUnusable
 from app.videos.stores.opened import bucket_and_key
 
-# Containers that are read, and others whose files get a line that says why they aren't.
-SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi"})
-_UNREAD = frozenset(
-    {
-        ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".m2v", ".vob", ".flv", ".f4v", ".wmv", ".asf", ".ogv", ".ogm",
-        ".rm", ".rmvb", ".3g2", ".mxf", ".dv", ".y4m",
-    }
-)  # fmt: skip
 _BOMS = (  # UTF-32 first: its mark begins with that of UTF-16
     (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
@@ -46,12 +39,6 @@ class Entry:
     @property
     def uri(self) -> str:
         return self.url or str(self.path)
-
-
-def shown(text: str | Path) -> str:
-    """A file's name as every terminal and every reader of JSON takes it: what is no text is escaped."""
-    known = os.fsencode(text).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in known)
 
 
 def found_videos(named: Sequence[str | Path]) -> list[Entry]:
@@ -93,7 +80,7 @@ def _inside(folder: Path) -> Iterator[Entry]:
         Path(place, name)
         for place, _, names in os.walk(folder, onerror=faults.append)
         for name in names
-        if Path(name).suffix.lower() in SUFFIXES | _UNREAD and not name.startswith("._")
+        if is_video(name)
     ]
     for path in sorted(found):
         yield _entry(path, str(path.relative_to(folder)))

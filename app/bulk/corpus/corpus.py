@@ -10,10 +10,11 @@ from itertools import islice
 
 from app.bulk.corpus import places, tables
 from app.bulk.corpus.digests import Digests, digest
-from app.bulk.corpus.names import Place, SourceError, common, is_video, name_of, place, printable
+from app.bulk.corpus.names import Place, SourceError, common, name_of, place
 from app.bulk.corpus.places import Found
 from app.bulk.corpus.tables import Columns
 from app.bulk.entries import Entry
+from app.videos.names import is_video, shown
 from app.videos.stores.opened import open_store
 
 
@@ -72,7 +73,7 @@ class Corpus:
         try:
             name = name_of(found.place, self._root)
         except SourceError as error:
-            return Entry(printable(found.place.path).replace("..", "__"), found.place.uri, str(error))
+            return Entry(shown(found.place.path).replace("..", "__"), found.place.uri, str(error))
         code = "unreadable_source" if found.fault else "invalid_entry"
         return Entry(name, found.place.uri, found.fault, code=code)
 
@@ -87,9 +88,9 @@ class Corpus:
                     continue
                 except SourceError as error:
                     fault = str(error)
-            leaf = printable(table.leaf)
+            leaf = shown(table.leaf)
             yield Entry(
-                f"{leaf}#{row.number}", printable(row.uri), f"row {row.number} of {leaf}: {fault}", row.id
+                f"{leaf}#{row.number}", shown(row.uri), f"row {row.number} of {leaf}: {fault}", row.id
             )
 
     def _source(self, text: str) -> _Source:
@@ -102,7 +103,7 @@ class Corpus:
             return self._file(there)
         if places.has_pattern(text):
             return _pattern(there, text)
-        raise SourceError(f"there is no file or folder {printable(text)}")
+        raise SourceError(f"there is no file or folder {shown(text)}")
 
     def _in_bucket(self, there: Place) -> _Source:
         if there.suffix in tables.TABLES:
@@ -112,7 +113,7 @@ class Corpus:
         if is_video(there.leaf) and _is_object(there):
             return self._file(there)
         if next(places.below(there), None) is None:
-            raise SourceError(f"there is no video at {printable(there.uri)}")
+            raise SourceError(f"there is no video at {shown(there.uri)}")
         return _Source(there)
 
     def _file(self, there: Place) -> _Source:
@@ -128,7 +129,7 @@ def _readable(source: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise SourceError(f"{printable(source)}: {error.strerror or 'it cannot be read'}") from error
+        raise SourceError(f"{shown(source)}: {error.strerror or 'it cannot be read'}") from error
 
 
 def _is_object(there: Place) -> bool:
@@ -137,7 +138,7 @@ def _is_object(there: Place) -> bool:
 
 def _pattern(there: Place, text: str) -> _Source:
     if all(found.fault is not None for found in islice(places.matching(there), 1)):
-        raise SourceError(f"no video matches {printable(text)}")
+        raise SourceError(f"no video matches {shown(text)}")
     return _Source(places.before_pattern(there), pattern=there)
 
 

@@ -8,14 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-# Containers that are read, and others whose rows say why they aren't.
-SUFFIXES = frozenset(
-    {
-        ".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi",
-        ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".m2v", ".vob", ".flv", ".f4v", ".wmv", ".asf", ".ogv", ".ogm",
-        ".rm", ".rmvb", ".3g2", ".mxf", ".dv", ".y4m",
-    }
-)  # fmt: skip
+from app.videos.names import shown
+
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 
 
@@ -97,16 +91,4 @@ def name_of(video: Place, root: Place | None) -> str:
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if not parts or ".." in parts:
         raise SourceError("a name with '..' can't be used")
-    return printable("/".join(parts))
-
-
-def printable(text: str) -> str:
-    """Return a name as every terminal and every file system takes it: what is no printable text is escaped."""
-    known = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in known)
-
-
-def is_video(name: str) -> bool:
-    """Return True for the name of a video, and False for other files and those that macOS leaves beside them."""
-    leaf = name.rpartition("/")[2]
-    return os.path.splitext(leaf)[1].lower() in SUFFIXES and not leaf.startswith("._")  # noqa: PTH122
+    return shown("/".join(parts))

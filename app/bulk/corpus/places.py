@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from app.bulk.corpus.names import Place, is_video
+from app.bulk.corpus.names import Place
+from app.videos.names import is_video
 from app.videos.stores.opened import open_store
 
 _MAGIC = re.compile(r"[*?\[]")

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from app.bulk.corpus.names import Place, SourceError, printable
+from app.bulk.corpus.names import Place, SourceError
 from app.hints import did_you_mean
+from app.videos.names import shown
 from app.videos.stores.opened import open_store
 
 TABLES = (".csv", ".tsv", ".parquet", ".txt")
@@ -66,7 +67,7 @@ def _opened(table: Place) -> Iterator[BinaryIO]:
         with open_store(table.parent.uri).open(table.leaf) as file:
             yield file
     except OSError as error:
-        raise SourceError(f"{printable(table.uri)}: {error.strerror or 'it cannot be read'}") from error
+        raise SourceError(f"{shown(table.uri)}: {error.strerror or 'it cannot be read'}") from error
 
 
 def _lines(file: BinaryIO) -> Iterator[Row]:
@@ -136,7 +137,7 @@ def _chosen(table: Place, names: Sequence[str], columns: Columns) -> tuple[int, 
             raise SourceError(_no_column(table, names, option, asked))
     if uri is None:
         raise SourceError(
-            f"{printable(table.uri)} has no column of videos ({', '.join(_URI_COLUMNS)}): "
+            f"{shown(table.uri)} has no column of videos ({', '.join(_URI_COLUMNS)}): "
             f"name one of its columns with --uri-column: {', '.join(names)}"
         )
     return names.index(uri), None if identity is None else names.index(identity)
@@ -144,6 +145,4 @@ def _chosen(table: Place, names: Sequence[str], columns: Columns) -> tuple[int, 
 
 def _no_column(table: Place, names: Sequence[str], option: str, asked: str) -> str:
     there = ", ".join(names)
-    return (
-        f"{option}: {printable(table.uri)} has no column {asked!r}, but {there}{did_you_mean(asked, names)}"
-    )
+    return f"{option}: {shown(table.uri)} has no column {asked!r}, but {there}{did_you_mean(asked, names)}"

@@ -7,7 +7,7 @@ import io
 import sys
 from collections.abc import Iterator
 
-from app.commands.video_list import shown
+from app.videos.names import shown
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 

@@ -9,8 +9,8 @@ from app import __version__, extras
 from app.bulk.report.data import report_data
 from app.bulk.summary import summarised
 from app.commands.bulk.reading import OK, USAGE, Ended, plainly
-from app.commands.video_list import shown
 from app.media.npz import atomically
+from app.videos.names import shown
 from app.videos.stores.opened import open_store
 
 

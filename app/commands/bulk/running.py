@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from app.bulk.corpus.choice import Chosen
-from app.bulk.corpus.names import printable
 from app.bulk.driver import Driver, Observe, Run, Totals, new_run_id
 from app.bulk.executors.base import Executor, MakeWorker
 from app.bulk.outcomes import Outcome
@@ -24,6 +23,7 @@ from app.commands.video_threads import Stop
 from app.families import FAMILIES
 from app.metrics.bulk import BulkMetrics
 from app.settings import environment
+from app.videos.names import shown
 from app.videos.profile import Profile
 from app.videos.profile_documents import ProfileReader, check_prompts
 from app.videos.stores.opened import is_remote, local_path, open_store
@@ -82,7 +82,7 @@ def _check_repository(repository: Path | None) -> None:
 
 def _described(parsed: argparse.Namespace, profile: Profile) -> Run:
     return Run(
-        new_run_id(), profile.name, profile.config_hash, [printable(source) for source in parsed.source],
+        new_run_id(), profile.name, profile.config_hash, [shown(source) for source in parsed.source],
         parsed.on, parsed.shard, parsed.only, parsed.force,
     )  # fmt: skip
 

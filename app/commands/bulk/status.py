@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from app.bulk.outcomes import STATES
 from app.bulk.summary import Summary, as_document, summarised
 from app.commands.bulk.reading import OK, Ended, plainly, take_any_name
-from app.commands.video_list import shown
+from app.videos.names import shown
 from app.videos.stores.opened import open_store
 
 _MOST_SLOW = 5

@@ -11,8 +11,8 @@ from app import extras
 from app.bulk.summary import NoRun, read_run
 from app.bulk.tables.update import Tables, Updated
 from app.commands.bulk.reading import FAILED, OK, USAGE, Ended, plainly, take_any_name
-from app.commands.video_list import shown
 from app.families import FAMILIES
+from app.videos.names import shown
 from app.videos.stores.opened import open_store
 
 _MB = 1 << 20

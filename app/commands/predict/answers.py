@@ -20,7 +20,7 @@ from app.commands.predict.families.base import FamilyCommand
 from app.commands.predict.inputs import Input
 from app.commands.predict.saving import Saver
 from app.commands.smoke.http import Reply
-from app.commands.video_list import shown
+from app.videos.names import shown
 
 _NPY = "application/x-npy"
 Query = Mapping[str, Sequence[str]]

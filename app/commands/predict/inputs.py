@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from app.commands.predict.errors import InputFailed, NoInput
-from app.commands.video_list import SUFFIXES as VIDEOS
-from app.commands.video_list import shown
 from app.hints import did_you_mean
 from app.media.containers import HEAD_BYTES
 from app.media.kinds import kind_of
+from app.videos.names import SUFFIXES as VIDEOS
+from app.videos.names import shown
 
 PICTURES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp"})
 # Pictures whose files get a line that says why they aren't read, where a folder holds them.

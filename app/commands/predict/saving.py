@@ -12,7 +12,7 @@ from typing import Any
 
 from app.commands.predict.errors import NoInput
 from app.commands.predict.inputs import Input
-from app.commands.video_list import shown
+from app.videos.names import shown
 
 _OF_VIDEOS = ("mp4", "ndjson")
 

@@ -13,8 +13,8 @@ from app.commands.predict.errors import NoModels
 from app.commands.predict.repository import find
 from app.commands.verify.at_hand import AtHand, InFolder, OnTriton, Unreachable
 from app.commands.verify.report import Totals, Verified
-from app.commands.video_list import shown
 from app.settings import Settings
+from app.videos.names import shown
 from app.videos.stores.opened import open_store
 from app.videos.verification.files import Listing
 from app.videos.verification.models import branches_of, compared

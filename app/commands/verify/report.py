@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from app.commands.video_list import shown
+from app.videos.names import shown
 from app.videos.verification.files import CheckedFiles
 from app.videos.verification.models import ComparedComponent
 

@@ -13,8 +13,9 @@ from support.analysis import PROFILES, patches
 from support.paths import ROOT
 
 from app.commands.analysis_backend import reached
-from app.commands.video_list import found_videos, shown
+from app.commands.video_list import found_videos
 from app.settings import Settings
+from app.videos.names import shown
 from routing import catalogue as catalogues
 
 PROFILE = "components: {core_object_detections: {variant: n}}\n"
