@@ -4,8 +4,8 @@
     python -m benchmarks.dashboards [--seconds 300] [--output out/dashboards]
 
 deploy/local/stack.py starts Triton, the gateway (2 workers), Redis and Prometheus over models that compute next to
-nothing; callers send a little of everything (benchmarks/common/traffic.py). Needs no Docker and no Grafana. The exit
-code is 1 if a panel has no data that should have some.
+nothing; callers send a little of everything (benchmarks/common/traffic.py), and `gateway bulk` runs beside them. Needs
+no Docker and no Grafana. The exit code is 1 if a panel has no data that should have some.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import httpx2
 from benchmarks import ROOT
 from benchmarks.common import null_models, test_videos
 from benchmarks.common.traffic import Traffic
+from benchmarks.dashboards.bulk_run import bulk_run
 from benchmarks.dashboards.draw import Source, draw
 from deploy.grafana import queries
 from export import repository
@@ -37,6 +38,7 @@ BRANCHES = (
     *("yolo11n_320", "yolo11n_640", "midas_256", "raft_256"),
     *("clip_image_224", "clip_text", "places365_resnet50_224"),
 )
+MODELS, STACK = "models", "stack"
 SCRAPE = "5s"
 RATE_INTERVAL = "30s"  # Grafana takes at least four scrapes
 # Without data by right, beside what exists on GPU hosts alone.
@@ -58,22 +60,24 @@ def main() -> int:
     options.output.mkdir(parents=True, exist_ok=True)
     if options.draw:
         return picture(options.draw, time.time() - options.seconds, options.output)
-    with tempfile.TemporaryDirectory() as folder, stack(Path(folder)) as addresses:
-        video = test_videos.make(Path(folder) / "video.mp4", 320, 256, 1).read_bytes()
-        started = time.time()
-        rounds = load(addresses["gateway"], video, options.callers, options.seconds)
-        print(f"{rounds} rounds in {options.seconds:.0f} s")
-        return picture(addresses["prometheus"], started, options.output)
+    with tempfile.TemporaryDirectory() as made, stack(folder := Path(made)) as addresses:
+        video = test_videos.make(folder / "video.mp4", 320, 256, 1)
+        with bulk_run(folder / "bulk", video, folder / MODELS, folder / STACK):
+            started = time.time()
+            rounds = load(addresses["gateway"], video.read_bytes(), options.callers, options.seconds)
+            print(f"{rounds} rounds in {options.seconds:.0f} s")
+            return picture(addresses["prometheus"], started, options.output)
 
 
 @contextlib.contextmanager
 def stack(folder: Path) -> Iterator[dict[str, str]]:
     """The stack over null models of some branches: the addresses of its parts."""
-    models = folder / "models"
+    models = folder / MODELS
     repository.write_configs(repository.configs(catalogues.load()), models)  # the others lack their weights
     null_models.build(models, BRANCHES)
     command = [sys.executable, str(ROOT / "deploy" / "local" / "stack.py"), "--repository", str(models)]
-    command += ["--workers", "2", "--scrape-interval", SCRAPE]
+    (folder / STACK / "bulk").mkdir(parents=True)
+    command += ["--workers", "2", "--scrape-interval", SCRAPE, "--folder", str(folder / STACK)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

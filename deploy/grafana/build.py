@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from deploy.grafana.boards import branches, overview, provenance, triton, videos
+from deploy.grafana.boards import branches, bulk, overview, provenance, triton, videos
 from deploy.grafana.panels import with_families
 from routing import catalogue
 
@@ -22,6 +22,7 @@ BOARDS = {
     "branches": branches.board,
     "triton": triton.board,
     "videos": videos.board,
+    "bulk": bulk.board,
     "provenance": provenance.board,
 }
 

@@ -30,7 +30,10 @@ COLOURS: dict[str, dict[str, str]] = {
     "weights": {"random": RED, "pretrained": GREEN, "checkpoint": BLUE, "none": GREY, "unknown": ORANGE},
     "kind": {"rule": GREEN, "override": BLUE, "fallback": ORANGE},
     "transport": {"shared_memory": GREEN, "bytes": ORANGE, "inprocess": BLUE},
-    "state": {"done": GREEN, "running": BLUE, "queued": YELLOW, "failed": RED},
+    "state": {
+        "done": GREEN, "running": BLUE, "queued": YELLOW, "failed": RED, "partial": ORANGE, "skipped": GREY,
+        "poison": PURPLE,
+    },
     "outcome": {"delivered": GREEN, "retried": ORANGE, "given_up": RED, "refused": PURPLE},
 }  # fmt: skip
 # Of families, in the catalogue's order; more of them than colours begin again.

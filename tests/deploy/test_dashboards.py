@@ -61,8 +61,8 @@ def test_the_json_is_what_the_code_makes() -> None:
 
 
 def test_every_subject_has_its_dashboard() -> None:
-    """Overview, branches and stages, Triton, videos and sessions, provenance; each under its own uid and title."""
-    assert set(BOARDS) == {"overview", "branches", "triton", "videos", "provenance"}
+    """Overview, branches and stages, Triton, videos, bulk runs, provenance; each under its own uid and title."""
+    assert set(BOARDS) == {"overview", "branches", "triton", "videos", "bulk", "provenance"}
     for key in ("uid", "title"):
         assert len({board[key] for board in BOARDS.values()}) == len(BOARDS)
 

@@ -1,4 +1,4 @@
-"""A gateway and its Triton under a little load, watched by a Prometheus; all three are real."""
+"""A gateway and its Triton under a little load, and a bulk run, watched by a Prometheus; all of them are real."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.common.traffic import Traffic
+from benchmarks.dashboards.bulk_run import bulk_run
 from deploy.local.triton_server import TritonServer
 from support.analysis import patches
 from support.servers.gateway import server
@@ -33,7 +34,7 @@ class Observed(NamedTuple):
 def observed(repository: Path, folder: Path) -> Iterator[Observed]:
     """After some seconds of load on every route, while everything still runs."""
     program("prometheus")
-    video = patches(folder / "video.mp4").read_bytes()
+    film = patches(folder / "video.mp4")
     with (
         TritonServer(repository, folder / "triton.log") as triton,
         server(
@@ -41,13 +42,14 @@ def observed(repository: Path, folder: Path) -> Iterator[Observed]:
             videos_folder=folder / "videos", require_ready="yolo11n_320",
             webhook_hosts="127.0.0.1", allowed_networks="127.0.0.1", webhook_secret="whsec_" + "QUJD" * 8,
         ) as (http, _),
+        bulk_run(folder / "bulk", film, repository, folder / "prometheus"),
         receiving() as receiver,
         PrometheusServer(
             folder / "prometheus", http.base_url.netloc.decode(), _host(triton.metrics_url)
         ) as prometheus,
     ):  # fmt: skip
         began = time.time()
-        traffic = Traffic(http, video, callback_url=receiver.url)
+        traffic = Traffic(http, film.read_bytes(), callback_url=receiver.url)
         traffic.run(LOAD_SECONDS, at_least=ROUNDS)
         if traffic.failed:
             raise RuntimeError("\n".join(traffic.failed[:5]))
