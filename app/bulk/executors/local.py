@@ -10,8 +10,6 @@ import logging
 import os
 import pickle
 import re
-import shutil
-import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -25,6 +23,7 @@ from app.bulk.attempts import Attempts
 from app.bulk.entries import Entry
 from app.bulk.executors import local_worker
 from app.bulk.executors.base import MakeWorker, Stopped, set_aside
+from app.bulk.executors.scratch import RunFolder
 from app.bulk.outcomes import Outcome
 
 _log = logging.getLogger(__name__)
@@ -77,9 +76,8 @@ class LocalExecutor:
     """See `Executor`. At most `workers` videos at once, each in a process of its own; close it at the end."""
 
     def __init__(self, workers: int) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="gateway-bulk-"))
-        self._stop_file = self._folder / "stop"
-        self._slots = [_Slot(self._stop_file) for _ in range(workers)]
+        self._folder = RunFolder()
+        self._slots = [_Slot(self._folder.stop_file) for _ in range(workers)]
         self._stopped = False
         self._again: deque[Entry] = deque()
 
@@ -110,14 +108,14 @@ class LocalExecutor:
         """See `Executor.stop`."""
         self._stopped = True
         with suppress(OSError):  # closed meanwhile
-            self._stop_file.touch()
+            self._folder.stop_file.touch()
 
     def close(self) -> None:
         """See `Executor.close`. A worker that does not come to its end is killed."""
         self.stop()
         for slot in self._slots:
             slot.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.remove()
 
     def _next(self, source: Iterator[Entry]) -> Entry | None:
         if self._stopped:
