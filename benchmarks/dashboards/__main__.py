@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -78,7 +79,8 @@ def stack(folder: Path) -> Iterator[dict[str, str]]:
     command = [sys.executable, str(ROOT / "deploy" / "local" / "stack.py"), "--repository", str(models)]
     (folder / STACK / "bulk").mkdir(parents=True)
     command += ["--workers", "2", "--scrape-interval", SCRAPE, "--folder", str(folder / STACK)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    environment = {**os.environ, "GATEWAY_REQUIRE_READY": BRANCHES[0]}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             lines = iter(process.stdout.readline, "")
