@@ -42,7 +42,7 @@ def main() -> int:
     if not branches:
         print(f"no branch is built in {options.repository}: make models SET=baseline", file=sys.stderr)
         return 2
-    known = estimates(branches, options.repository, None)
+    known = estimates(branches, options.repository)
     document: dict[str, Any] = json.loads(JSON.read_text()) if JSON.is_file() else {}
     document["plans"] = [_planned(card, branches, known) for card in CARDS]
     if options.measure:

@@ -77,7 +77,7 @@ def _check(parsed: argparse.Namespace, settings: Settings, results: Results) -> 
     _look(parsed, settings, results)
     _print(report.devices(results))
     device: Device = "cuda" if _on_gpu(results) else "cpu"
-    known = estimates(branches, repository, settings.manifest)
+    known = estimates(branches, repository)
     names = [branch.name for branch in branches]
     if settings.engine == "embedded":
         _print(["", "each branch alone", report.ALONE_HEAD])

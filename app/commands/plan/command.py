@@ -62,7 +62,7 @@ def make(parsed: argparse.Namespace, settings: Settings) -> Plan:
     memory = parsed.memory or total_memory(parsed.device)
     reserve = parsed.reserve or parse_size(RESERVE[parsed.device])
     budget = Budget(memory, reserve, int(memory * parsed.margin))
-    known = estimates(branches, repository, settings.manifest)
+    known = estimates(branches, repository)
     return plan(branches, known, budget, parsed.device, parsed.instances)
 
 

@@ -11,9 +11,9 @@ from routing.catalogue import Branch
 from routing.memory import ModelMemory
 
 
-def estimates(branches: Iterable[Branch], repository: Path, manifest: Path | None) -> dict[str, ModelMemory]:
+def estimates(branches: Iterable[Branch], repository: Path) -> dict[str, ModelMemory]:
     """Return the estimates of the branches' models by name; those that can't be estimated are missing."""
-    book = WeightsBook(repository, manifest)
+    book = WeightsBook(repository, None)
     models = {spec.name for branch in branches for spec in branch.models if spec.kind != "ensemble"}
     found = {
         name: book.lookup(name).memory or _from_graph(repository / name / "1" / "model.onnx")

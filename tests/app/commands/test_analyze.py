@@ -152,7 +152,7 @@ def test_formats_are_made_of_what_is_done(
     table.unlink()
     assert run(*given)[1][0]["status"] == "skipped"  # nobody asks for it
     (row,) = run(*given, "--format", "parquet,coco,mp4")[1]
-    assert (row["status"], "made core_object_detections/detections.parquet of" in row["detail"]) == (
+    assert (row["status"], "made core_object_detections/detections.parquet from" in row["detail"]) == (
         "ok",
         True,
     )
