@@ -20,10 +20,10 @@ CATALOGUE ?= $(or $(GATEWAY_CATALOGUE),$(wildcard catalogue))
 OWN_CATALOGUE = $(if $(CATALOGUE),--catalogue '$(CATALOGUE)')
 TEST_PROCESSES ?= 4
 # Tests of whole services and commands (restarts, full disks, several Tritons, dashboards, benchmarks, pages
-# in a browser), and of the decoder with damaged files: `make test-system` runs them.
+# in a browser), and of the decoder of videos: `make test-system` runs them.
 SYSTEM_TESTS = tests/behaviour/operation tests/deploy tests/benchmarks tests/page \
   tests/app/process/test_shutdown.py tests/app/api/routes/test_out_of_memory.py tests/app/api/server/test_tls.py \
-  tests/app/commands/test_smoke.py tests/app/commands/predict/test_predict.py tests/app/media/video/test_damage.py
+  tests/app/commands/test_smoke.py tests/app/commands/predict/test_predict.py tests/app/media/video
 # Videos in numbers and from elsewhere: lists and folders, buckets, URLs, bulk runs whose workers, drivers and
 # nodes are killed. `make test-bulk` runs them.
 BULK_TESTS = tests/bulk tests/app/videos/stores tests/app/videos/sources tests/app/videos/test_analyst.py \
@@ -180,7 +180,7 @@ test: .venv/.dev .venv-triton .venv-clients redis-server ## the test suite; star
 	$(SAY) 'tests (TEST_PROCESSES=$(TEST_PROCESSES) side by side; a file stays in one process)'
 	@$(PYTEST) $(SYSTEM_TESTS:%=--ignore=%) $(BULK_TESTS:%=--ignore=%) $(DOCS_TESTS:%=--ignore=%)
 
-test-system: .venv/.dev .venv-triton redis-server haproxy prometheus chromium ## whole services: restarts, full disks, several Tritons, dashboards, benchmarks, the pages in a browser (about 8 minutes)
+test-system: .venv/.dev .venv-triton redis-server haproxy prometheus chromium ## whole services: restarts, full disks, several Tritons, dashboards, benchmarks, the decoder of videos, the pages in a browser (about 9 minutes)
 	$(SAY) 'tests of whole services (TEST_PROCESSES=$(TEST_PROCESSES) side by side)'
 	@$(PYTEST) $(SYSTEM_TESTS)
 
