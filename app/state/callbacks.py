@@ -6,11 +6,11 @@ so an attempt that was cut off is repeated.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal
 
+from app.state.owned_rows import OwnedRows, Table
 from app.state.sqlite_file import SqliteFile
 
 SCHEMA = """
@@ -47,72 +47,35 @@ class Callback:
     owner: str | None = None
 
 
-_COLUMNS = ", ".join(entry.name for entry in fields(Callback))
-_DUE = (
-    f"SELECT {_COLUMNS} FROM callbacks WHERE state = 'waiting' AND due <= ? AND job_id IN "  # noqa: S608  # our own names
-    "(SELECT id FROM jobs WHERE state IN ('done', 'failed')) ORDER BY due, job_id"
+TABLE = Table(
+    "callbacks",
+    Callback,
+    "state = 'waiting' AND due <= ? AND job_id IN (SELECT id FROM jobs WHERE state IN ('done', 'failed')) "
+    "ORDER BY due, job_id",
 )
 
 
-def insert(connection: sqlite3.Connection, job_id: str, url: str) -> None:
-    """Add a callback within the transaction that adds its job."""
-    connection.execute("INSERT INTO callbacks (job_id, url) VALUES (?, ?)", (job_id, url))
-
-
-def delete(connection: sqlite3.Connection, job_id: str) -> None:
-    """Remove a callback within the transaction that removes its job."""
-    connection.execute("DELETE FROM callbacks WHERE job_id = ?", (job_id,))
-
-
-class Callbacks:
-    """The rows of one worker. Every method raises VideosUnavailable where the file can't be used now.
-
-    Args:
-        file: the index of the jobs, with both tables.
-        owner: this worker.
-        is_dead: True for a worker that is gone.
-    """
+class Callbacks(OwnedRows[Callback]):
+    """The deliveries of one worker; see OwnedRows."""
 
     def __init__(self, file: SqliteFile, owner: str, is_dead: Callable[[str | None], bool]) -> None:
-        self._file = file
-        self._owner = owner
-        self._is_dead = is_dead
-
-    def get(self, job_id: str) -> Callback | None:
-        with self._file.reading() as connection:
-            query = f"SELECT {_COLUMNS} FROM callbacks WHERE job_id = ?"  # noqa: S608  # our own names
-            row = connection.execute(query, (job_id,)).fetchone()
-        return None if row is None else Callback(*row)
+        super().__init__(TABLE, file, owner, is_dead)
 
     def claim(self, now: float) -> Callback | None:
         """Take a delivery that is due and that no living worker attempts; None if there is none."""
-        with self._file.reading() as connection:  # most looks find nothing, and write nothing
-            if connection.execute(f"{_DUE} LIMIT 1", (now,)).fetchone() is None:
-                return None
-        with self._file.writing() as connection:
-            rows = [Callback(*row) for row in connection.execute(_DUE, (now,))]
-            free = next((row for row in rows if row.owner is None or self._is_dead(row.owner)), None)
-            if free is None:
-                return None
-            connection.execute(
-                "UPDATE callbacks SET owner = ?, attempted = ?, attempts = attempts + 1 WHERE job_id = ?",
-                (self._owner, now, free.job_id),
-            )
-            query = f"SELECT {_COLUMNS} FROM callbacks WHERE job_id = ?"  # noqa: S608  # our own names
-            return Callback(*connection.execute(query, (free.job_id,)).fetchone())
+        return self._claim(now, "attempted = ?", (now,))
 
     def refuse(self, reason: str) -> int:
         """End all deliveries that wait and that no living worker attempts as `refused`; return their number."""
-        waiting = f"SELECT {_COLUMNS} FROM callbacks WHERE state = 'waiting'"  # noqa: S608  # our own names
+        waiting = "state = 'waiting'"
         with self._file.reading() as connection:  # as a rule there is none
-            if connection.execute(f"{waiting} LIMIT 1").fetchone() is None:
+            if not self._table.rows(connection, f"{waiting} LIMIT 1"):
                 return 0
         with self._file.writing() as connection:
-            rows = [Callback(*row) for row in connection.execute(waiting)]
-            free = [row.job_id for row in rows if row.owner is None or self._is_dead(row.owner)]
+            free = self._free(self._table.rows(connection, waiting))
             connection.executemany(
                 "UPDATE callbacks SET owner = NULL, state = 'refused', error = ? WHERE job_id = ?",
-                [(reason, job_id) for job_id in free],
+                [(reason, row.job_id) for row in free],
             )
             return len(free)
 

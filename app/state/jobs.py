@@ -149,9 +149,9 @@ class JobIndex:
             values = [getattr(job, entry.name) for entry in fields(Job)]
             connection.execute(f"INSERT INTO jobs ({_COLUMNS}) VALUES ({marks})", values)  # noqa: S608  # our own names
             if callback_url is not None:
-                callbacks.insert(connection, job.id, callback_url)
+                callbacks.TABLE.insert(connection, job.id, callback_url)
             if source_url is not None:
-                sources.insert(connection, job.id, source_url)
+                sources.TABLE.insert(connection, job.id, source_url)
             return True
 
     def get(self, job_id: str) -> Job | None:
@@ -271,8 +271,8 @@ class JobIndex:
         """The job's files are gone; forget it."""
         with self._file.writing() as connection:
             connection.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
-            callbacks.delete(connection, job_id)
-            sources.delete(connection, job_id)
+            callbacks.TABLE.delete(connection, job_id)
+            sources.TABLE.delete(connection, job_id)
 
     def expired(self, now: float, keep_s: float, keep_bytes: int) -> list[str]:
         """Finished jobs that are too old, or too much: the oldest first."""

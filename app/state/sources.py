@@ -6,11 +6,11 @@ dead owner is free again, and what lies on the disk then is `bytes` of the versi
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal
 
+from app.state.owned_rows import OwnedRows, Table
 from app.state.sqlite_file import SqliteFile
 
 SCHEMA = """
@@ -62,56 +62,23 @@ class Source:
         return max(self.bytes, self.total or 0)
 
 
-_COLUMNS = ", ".join(entry.name for entry in fields(Source))
-_DUE = (
-    f"SELECT {_COLUMNS} FROM sources WHERE state IN ('waiting', 'fetching') AND due <= ? AND job_id IN "  # noqa: S608  # our own names
-    "(SELECT id FROM jobs WHERE state = 'queued') ORDER BY due, rowid"
+TABLE = Table(
+    "sources",
+    Source,
+    "state IN ('waiting', 'fetching') AND due <= ? AND job_id IN (SELECT id FROM jobs WHERE state = 'queued') "
+    "ORDER BY due, rowid",
 )
 
 
-def insert(connection: sqlite3.Connection, job_id: str, url: str) -> None:
-    """Add a source within the transaction that adds its job."""
-    connection.execute("INSERT INTO sources (job_id, url) VALUES (?, ?)", (job_id, url))
-
-
-def delete(connection: sqlite3.Connection, job_id: str) -> None:
-    """Remove a source within the transaction that removes its job."""
-    connection.execute("DELETE FROM sources WHERE job_id = ?", (job_id,))
-
-
-class Sources:
-    """The rows of one worker. Every method raises VideosUnavailable where the file can't be used now.
-
-    Args:
-        file: the index of the jobs, with both tables.
-        owner: this worker.
-        is_dead: True for a worker that is gone.
-    """
+class Sources(OwnedRows[Source]):
+    """The sources of one worker; see OwnedRows."""
 
     def __init__(self, file: SqliteFile, owner: str, is_dead: Callable[[str | None], bool]) -> None:
-        self._file = file
-        self._owner = owner
-        self._is_dead = is_dead
-
-    def get(self, job_id: str) -> Source | None:
-        with self._file.reading() as connection:
-            return _row(connection, job_id)
+        super().__init__(TABLE, file, owner, is_dead)
 
     def claim(self, now: float) -> Source | None:
         """Take a source that is due and that no living worker fetches; None if there is none."""
-        with self._file.reading() as connection:  # most looks find nothing, and write nothing
-            if connection.execute(f"{_DUE} LIMIT 1", (now,)).fetchone() is None:
-                return None
-        with self._file.writing() as connection:
-            rows = [Source(*row) for row in connection.execute(_DUE, (now,))]
-            free = next((row for row in rows if row.owner is None or self._is_dead(row.owner)), None)
-            if free is None:
-                return None
-            connection.execute(
-                "UPDATE sources SET owner = ?, state = 'fetching', attempts = attempts + 1 WHERE job_id = ?",
-                (self._owner, free.job_id),
-            )
-            return _row(connection, free.job_id)
+        return self._claim(now, "state = 'fetching'")
 
     def progress(self, job_id: str, nbytes: int, total: int | None, etag: str | None, spent_s: float) -> bool:
         """Record what this worker has on the disk; return False if the job has been deleted or is another's."""
@@ -165,12 +132,4 @@ class Sources:
     def unfetched(self) -> list[Source]:
         """Sources that wait or are being fetched by nobody who lives."""
         with self._file.reading() as connection:
-            query = f"SELECT {_COLUMNS} FROM sources WHERE job_id IN ({UNFETCHED})"  # noqa: S608  # our own names
-            rows = [Source(*row) for row in connection.execute(query)]
-        return [row for row in rows if row.owner is None or self._is_dead(row.owner)]
-
-
-def _row(connection: sqlite3.Connection, job_id: str) -> Source | None:
-    query = f"SELECT {_COLUMNS} FROM sources WHERE job_id = ?"  # noqa: S608  # our own names
-    row = connection.execute(query, (job_id,)).fetchone()
-    return None if row is None else Source(*row)
+            return self._free(self._table.rows(connection, f"job_id IN ({UNFETCHED})"))
