@@ -22,7 +22,10 @@ ENGINES = (
     "embedded",
     pytest.param("shared_memory", marks=pytest.mark.triton),
     pytest.param("bytes", marks=pytest.mark.triton),
+    "embedded_fp16",  # the same models, computed in half precision
+    pytest.param("shared_memory_fp16", marks=pytest.mark.triton),
 )
+FP16 = "_fp16"
 Make = Callable[..., Engine]
 
 

@@ -35,18 +35,22 @@ def build(
     *,
     configs: bool = True,
     catalogue: Catalogue = CATALOGUE,
+    precision: str | None = None,
 ) -> Path:
-    """Write configurations of all models, and the files of `branches`; `weights` says `random` everywhere."""
+    """Write configurations of all models, and the files of `branches`; `weights` says `random` everywhere.
+
+    Models have the `precision` of their branches, or the given one.
+    """
     if configs:
         repository.write_configs(repository.configs(catalogue), root)
     for name in branches:
         branch = catalogue.branches[name]
         for spec in branch.models:
-            write_model(root, spec, branch)
+            write_model(root, spec, branch, precision)
     return root
 
 
-def write_model(root: Path, spec: ModelSpec, branch: Branch) -> None:
+def write_model(root: Path, spec: ModelSpec, branch: Branch, precision: str | None = None) -> None:
     """The files of one model, with its weights.json."""
     if spec.kind == "ensemble":
         (root / spec.name / manifest.VERSION_FOLDER).mkdir(parents=True, exist_ok=True)
@@ -57,7 +61,7 @@ def write_model(root: Path, spec: ModelSpec, branch: Branch) -> None:
         {"onnx": onnx.__version__, "opset": _OPSET},
     )
     content = _content(spec, branch)
-    if spec.kind == "onnx" and branch.precision == "fp16":
+    if spec.kind == "onnx" and (precision or branch.precision) == "fp16":
         content = conversion.convert(onnx.load_from_string(content)).SerializeToString(deterministic=True)
         provenance = replace(provenance, precision="fp16")
     manifest.publish_graph(spec.name, content, root, provenance, branch.labels)
