@@ -29,6 +29,7 @@ from support.waiting import PATIENCE_S, eventually
 PROFILE = "name: crash\ncomponents: {core_object_detections: {classes: [person, bicycle, car], track: {}}}\n"
 BUCKET = "crash"
 FRAMES = 40
+_LENGTHS = 24
 Digests = dict[str, str]
 
 
@@ -40,7 +41,7 @@ class Driver:
     stdout: Path
     stderr: Path
 
-    def until(self, true: Callable[[], bool]) -> None:
+    def until(self, true: Callable[[], bool], seconds: float = PATIENCE_S) -> None:
         """Wait until it is true; the driver must still run then."""
 
         def met() -> bool:
@@ -48,7 +49,7 @@ class Driver:
             time.sleep(0.1)  # the server has other work
             return true()
 
-        eventually(met)
+        eventually(met, seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ class Run:
             name = f"cam{index % 2}/{index // 2:04}.mp4"
             path = self.folder / "videos" / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            videos.count(path, FRAMES + index)
+            videos.count(path, FRAMES + index % _LENGTHS)
             client.upload_file(str(path), BUCKET, f"in/{name}")
 
     def straight(self) -> Digests:
@@ -172,16 +173,17 @@ def crash(run: Run, number: int) -> Crashed:
 
     The process's environment has to name the S3 server.
     """
+    patience = PATIENCE_S * max(1, number // 20)
     with RayCluster(2) as cluster:
         with run.driver("first", "--address", cluster.address) as driver:
             driver.until(lambda: len(run.manifests()) >= 1)
             driver.until(lambda: _killed_one(cluster))
-            driver.until(lambda: len(run.manifests()) >= number // 4)
+            driver.until(lambda: len(run.manifests()) >= number // 4, patience)
             cluster.kill_node()
             cluster.add()
-            driver.until(lambda: len(run.manifests()) >= number // 2)
+            driver.until(lambda: len(run.manifests()) >= number // 2, patience)
         with variables({"RAY_ADDRESS": cluster.address}), run.driver("second") as driver:
-            exit_code = driver.process.wait(10 * PATIENCE_S)
+            exit_code = driver.process.wait(10 * patience)
     return Crashed(
         exit_code, driver.stdout.read_text(), driver.stderr.read_text(), run.rows(), run.manifests()
     )
