@@ -193,7 +193,7 @@ test-docs: .venv/.dev docs chromium ## every block of code of README, tutorials 
 	@$(PYTEST) --dist load $(DOCS_TESTS)
 
 .PHONY: test-fast
-test-fast: .venv/.dev ## the tests that start no server and no other program (under a minute): the inner loop
+test-fast: .venv/.dev ## the tests that start no server and no other program (about 70 s): the inner loop
 	@.venv/bin/pytest --fast -q -n 2 --dist loadfile -m 'not export and not reference' $(DOCS_TESTS:%=--ignore=%)
 
 client-wheel: .venv-client/.complete ## the wheel of the Python client (client/README.md): out/client
