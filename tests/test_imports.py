@@ -128,7 +128,7 @@ ALLOWED: dict[str, set[str]] = {
     "app.videos.jobs": {*_BASE, "app.pipelines", "app.state.callbacks", "app.state.jobs", "app.videos"},
     "app.videos.sources": {
         "app.__version__", "app.addresses", "app.errors", "app.outgoing", "app.state.jobs", "app.state.sources",
-        "app.videos.job_files",
+        "app.videos.job_files", "app.videos.job_threads",
     },
     "app.videos.sources.s3": {"app.errors", "botocore"},
     "app.videos.webhooks": {

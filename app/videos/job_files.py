@@ -20,6 +20,7 @@ from app.videos.stores.folder import FolderStore
 SHORTAGES = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
 )
+NO_ROOM = "the disk is full, or the service is out of file descriptors or memory"
 _PROBE_BYTES = 1 << 16
 _ID = re.compile(r"[0-9a-f]{32}")
 

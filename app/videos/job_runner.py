@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from app.errors import (
     DeadlineExceeded,
@@ -23,7 +22,8 @@ from app.state.jobs import Job, JobIndex
 from app.videos import manifest as manifests
 from app.videos.analysis import Cancelled
 from app.videos.analyst import Analyst
-from app.videos.job_files import SHORTAGES, JobFiles
+from app.videos.job_files import NO_ROOM, SHORTAGES, JobFiles
+from app.videos.job_threads import JobThreads
 from app.videos.profile import Profile
 from app.videos.run_state import Progress, Report
 from app.videos.sources.views import origin
@@ -37,17 +37,17 @@ _ROOM_S, _ROOM_LONGEST_S = 5.0, 60.0
 _MOST_ATTEMPTS, _MOST_LATE, _MOST_STALLS = 100, 20, 4
 # Errors that may pass; the job is tried again later.
 PASSING = (TritonUnavailable, SeveralServers, ModelNotReady, InsufficientGpuMemory, Overloaded)
-_NO_ROOM = "the disk is full, or the service is out of file descriptors or memory; the job resumes when there is room"
+_WAITS_FOR_ROOM = f"{NO_ROOM}; the job resumes when there is room"
 
 ReadProfile = Callable[[str], Profile]
 MakeAnalyst = Callable[[Profile], Analyst]
 
 
-class JobRunner:
-    """See the module. `start` once, `close` at the end.
+class JobRunner(JobThreads):
+    """See the module and JobThreads.
 
     Args:
-        index: the index, once it can be opened; raises VideosUnavailable until then.
+        index: see JobThreads.
         files: of the jobs.
         read_profile: reads `profile.json`.
         analyst: makes what analyses a job.
@@ -64,50 +64,17 @@ class JobRunner:
         threads: int,
         metrics: Metrics,
     ) -> None:
-        self._open = index
+        super().__init__(index, "video-job", threads)
         self._files = files
         self._read_profile = read_profile
         self._analyst = analyst
         self._metrics = metrics
-        self._running: dict[str, Analyst] = {}
-        self._lock = threading.Lock()
-        self._closing = threading.Event()
-        self._wake = threading.Event()
         self._short: dict[str, int] = {}  # jobs that found no room, and how often in a row
         self._trouble = ""
-        names = [f"video-job-{number}" for number in range(threads)]
-        self._threads = [threading.Thread(target=self._work, name=name, daemon=True) for name in names]
 
     @property
     def _index(self) -> JobIndex:
         return self._open()
-
-    def start(self) -> None:
-        for thread in self._threads:
-            thread.start()
-
-    def close(self) -> None:
-        """Stop; what runs waits on disk for the next start."""
-        self._closing.set()
-        self._wake.set()
-        with self._lock:
-            for analyst in self._running.values():
-                analyst.cancel()
-        for thread in self._threads:
-            if thread.ident is not None:
-                thread.join()
-
-    def wake(self) -> None:
-        """Look for a job now."""
-        self._wake.set()
-
-    def stop_deleted(self) -> None:
-        """Cancel the jobs that somebody has deleted."""
-        with self._lock:
-            running = dict(self._running)
-        for job_id, analyst in running.items():
-            if self._index.is_deleted(job_id):
-                analyst.cancel()
 
     def remove_deleted(self) -> None:
         """Remove the files of deleted jobs that nobody runs any more."""
@@ -123,7 +90,6 @@ class JobRunner:
             _log.warning("video jobs wait: %s", words)
 
     def _work(self) -> None:
-        """On each of the job threads: one job after another."""
         while not self._closing.is_set():
             try:
                 if self._next():
@@ -152,7 +118,8 @@ class JobRunner:
             place = origin(self._index.sources.get(job.id))
             given = Source(job.name, str(self._files.input(job.id)), job.id, job.sha256, place)
             results, last = self._files.results(job.id), job.attempts >= _MOST_STALLS
-            with self._at_work(job, profile) as analyst:
+            analyst = self._analyst(profile)
+            with self._at_work(job.id, analyst.cancel):
                 finding = analyst.run(given, results, self._reporter(job), accept_stall=last)
         except Cancelled:  # deleted, or the service stops: the next one resumes at once
             self._put_back(job, 0.0, None)
@@ -172,19 +139,6 @@ class JobRunner:
         else:
             fault = finding.manifest["fault"]
             self._over(job, "done", None if fault is None else (fault["code"], fault["detail"]))
-
-    @contextlib.contextmanager
-    def _at_work(self, job: Job, profile: Profile) -> Iterator[Analyst]:
-        analyst = self._analyst(profile)
-        with self._lock:
-            self._running[job.id] = analyst
-        try:
-            if self._closing.is_set():
-                analyst.cancel()
-            yield analyst
-        finally:
-            with self._lock:
-                del self._running[job.id]
 
     def _reporter(self, job: Job) -> Report:
         last = 0.0
@@ -227,7 +181,7 @@ class JobRunner:
         self._metrics.retries.labels("job_postponed").inc()
         self.say(error if isinstance(error, GatewayError) else VideosUnavailable(str(error)))
         pause = min(_ROOM_S * times, _ROOM_LONGEST_S)
-        self._put_back(job, pause, VideosUnavailable(_NO_ROOM), counts=False)
+        self._put_back(job, pause, VideosUnavailable(_WAITS_FOR_ROOM), counts=False)
 
     def _postpone(self, job: Job, error: GatewayError) -> None:
         """Put the job back into the queue; the obstacle may pass, even a backend or decoder that was too slow.

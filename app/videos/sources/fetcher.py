@@ -10,7 +10,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from app.addresses import without_secrets
@@ -25,19 +25,18 @@ from app.errors import (
 )
 from app.state.jobs import JobIndex
 from app.state.sources import Source
-from app.videos.job_files import SHORTAGES, JobFiles
+from app.videos.job_files import NO_ROOM, SHORTAGES, JobFiles
+from app.videos.job_threads import JobThreads
 from app.videos.sources.routes import SETTING, Places
 from app.videos.sources.transfer import Broken, Have, Limits, Stopped, Transfer
 
 _log = logging.getLogger(__name__)
 _AT_ONCE = 4  # transfers of one worker
 _LOOK_S = 0.5
-_CLOSE_S = 1.0
 _MOST_FAILURES = 8  # attempts in a row that bring nothing
 _LONGEST_PAUSE_S = 30.0
 _ROOM_S = 30.0
 NO_SOURCES = f"this service fetches no videos: {SETTING} is empty"
-_NO_ROOM = "the disk is full, or the service is out of file descriptors or memory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +48,18 @@ class FetchOptions:
     retry_s: float = 0.5
 
 
-class Fetcher:
-    """See the module. `start` once, `close` at the end.
+class Fetcher(JobThreads):
+    """See the module and JobThreads.
 
     Args:
-        index: of the jobs, once it can be opened; raises VideosUnavailable until then.
+        index: see JobThreads.
         files: of the jobs.
         admit: refuses so many more bytes of videos where there would be too many.
         options: see there.
         fetched: told of each video that is there.
     """
+
+    close_s = 1.0
 
     def __init__(
         self,
@@ -68,49 +69,14 @@ class Fetcher:
         options: FetchOptions,
         fetched: Callable[[], None],
     ) -> None:
-        self._open = index
+        super().__init__(index, "video-fetch", _AT_ONCE)
         self._files = files
         self._admit = admit
         self._options = options
         self._fetched = fetched
-        self._closing = threading.Event()
-        self._wake = threading.Event()
         self._looking = threading.Lock()
-        self._lock = threading.Lock()
-        self._running: dict[str, Transfer] = {}
-        names = [f"video-fetch-{number}" for number in range(_AT_ONCE)]
-        self._threads = [threading.Thread(target=self._work, name=name, daemon=True) for name in names]
-
-    def start(self) -> None:
-        for thread in self._threads:
-            thread.start()
-
-    def close(self) -> None:
-        """Cut off what is on its way; the next start continues it."""
-        self._closing.set()
-        self._wake.set()
-        with self._lock:
-            for transfer in self._running.values():
-                transfer.abort()
-        limit = time.monotonic() + _CLOSE_S
-        for thread in self._threads:
-            if thread.ident is not None:
-                thread.join(max(0.0, limit - time.monotonic()))
-
-    def wake(self) -> None:
-        """Look for a source now."""
-        self._wake.set()
-
-    def stop_deleted(self) -> None:
-        """Stop the transfers of jobs that somebody has deleted."""
-        with self._lock:
-            running = dict(self._running)
-        for job_id, transfer in running.items():
-            if self._open().is_deleted(job_id):
-                transfer.abort()
 
     def _work(self) -> None:
-        """On each of the threads: one source after another."""
         while not self._closing.is_set():
             try:
                 source = self._next()
@@ -173,7 +139,7 @@ class Fetcher:
             return
         if error.errno not in SHORTAGES:
             _log.warning("the source of video %s can't be stored: %s", source.job_id, error)
-        words = _NO_ROOM if error.errno in SHORTAGES else "the job's files can't be read or written"
+        words = NO_ROOM if error.errno in SHORTAGES else "the job's files can't be read or written"
         self._later(source, have, spent_s, words)
 
     def _transfer(self, source: Source, have: Have, spent_s: Callable[[], float]) -> str:
@@ -189,20 +155,8 @@ class Fetcher:
         route = self._options.places.route(source.url)
         left = replace(limits, limit_s=limits.limit_s - source.spent_s)
         transfer = Transfer(route, left, reserve, lambda now: self._keep(source, now, spent_s()))
-        with self._at_work(source.job_id, transfer):
+        with self._at_work(source.job_id, transfer.abort):
             return transfer.run(self._files.partial(source.job_id), have)
-
-    @contextlib.contextmanager
-    def _at_work(self, job_id: str, transfer: Transfer) -> Iterator[None]:
-        with self._lock:
-            self._running[job_id] = transfer
-        try:
-            if self._closing.is_set():
-                transfer.abort()
-            yield
-        finally:
-            with self._lock:
-                del self._running[job_id]
 
     def _arrived(self, source: Source, have: Have, sha256: str) -> None:
         self._files.partial(source.job_id).replace(self._files.input(source.job_id))
