@@ -233,9 +233,8 @@ def _override(family: Family, branches: tuple[Branch, ...], wishes: Wishes) -> D
         "size": (wishes.size, "size"),
     }
     given = {key: value for key, (value, _) in asked.items() if value is not None}
-    for branch in nameable(
-        branches
-    ):  # the others of a branch are found by their names alone: it stands before them
+    # A twin or an alternate is found by its name alone: its branch comes before it.
+    for branch in nameable(branches):
         if all(getattr(branch, asked[key][1]) == value for key, value in given.items()):
             words = ", ".join(f"{key}={value}" for key, value in given.items())
             return Decision(branch, "override", f"override: {words}")

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from support.analyze_command import ENVIRONMENT
 from support.bulk_outputs import analysed, begin, outcome, publish
 
 from app.families import FAMILIES
@@ -18,11 +19,7 @@ VIDEOS = {"a.mp4": 12, "cam 1/ü.mp4": 8, "cam 1/b.mp4": 6}
 def artefacts(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The artefacts of three videos; don't write into it."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {
-            "GATEWAY_VARIANT": "n",
-            "GATEWAY_MANIFEST": "",
-            "GATEWAY_EMBEDDED_THREADS": "1",
-        }.items():
+        for name, value in ENVIRONMENT.items():
             patch.setenv(name, value)
         return analysed(tmp_path_factory.mktemp("run"), repository, VIDEOS)
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support.analysis import arrays
+from support.analyze_command import ENVIRONMENT
 from support.bulk_outputs import analyze, begin, copied, manifest, outcome, publish
 from support.servers.s3 import S3Server, reachable
 
@@ -138,7 +139,8 @@ def test_a_video_that_was_analysed_again_has_its_new_rows_alone(
     """In the part that it was in; the other videos keep theirs."""
     store = FolderStore(output)
     update(store, kinds, part_bytes=1)
-    _again(monkeypatch, output, artefacts, tmp_path, repository, "sampling: {every: 2}\n")
+    profile = f"name: again\ncomponents: {{{DETECTIONS}: {{}}, {DEPTH}: {{}}}}\nsampling: {{every: 2}}\n"
+    _again(monkeypatch, output, artefacts, tmp_path, repository, profile)
     publish(store, "r2", outcome(output, "a.mp4", 90.0, run_id="r2"))
     assert update(store, kinds, part_bytes=1).changed == 1
     assert len(list((output / "tables" / DEPTH).iterdir())) == 3
@@ -159,16 +161,11 @@ def _again(
     artefacts: Path,
     tmp_path: Path,
     repository: Path,
-    more: str,
+    profile: str,
 ) -> None:
     """Analyse one video again with another profile."""
-    for name, value in {
-        "GATEWAY_VARIANT": "n",
-        "GATEWAY_MANIFEST": "",
-        "GATEWAY_EMBEDDED_THREADS": "1",
-    }.items():
+    for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
-    profile = f"name: again\ncomponents: {{{DETECTIONS}: {{}}, {DEPTH}: {{}}}}\n{more}"
     analyze(artefacts.parent / "in" / "a.mp4", output, tmp_path, repository, profile)
 
 
@@ -183,15 +180,7 @@ def test_a_component_that_a_video_has_no_longer_loses_its_rows(
     """A part without a video is removed."""
     store = FolderStore(output)
     update(store, kinds, part_bytes=1)
-    for name, value in {"GATEWAY_VARIANT": "n", "GATEWAY_MANIFEST": ""}.items():
-        monkeypatch.setenv(name, value)
-    analyze(
-        artefacts.parent / "in" / "a.mp4",
-        output,
-        tmp_path,
-        repository,
-        f"components: {{{DETECTIONS}: {{}}}}\n",
-    )
+    _again(monkeypatch, output, artefacts, tmp_path, repository, f"components: {{{DETECTIONS}: {{}}}}\n")
     publish(store, "r2", outcome(output, "a.mp4", 90.0, run_id="r2"))
     update(store, kinds, part_bytes=1)
     assert "a.mp4" not in rows_of(output)
