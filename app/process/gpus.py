@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 _PATIENCE_S = 20.0  # a driver that has to be loaded first takes seconds
@@ -25,24 +25,27 @@ class Gpu:
 
 
 def found() -> list[Gpu]:
-    """The GPUs, in the driver's order; none without `nvidia-smi`, or if it fails."""
+    """The GPUs, in the driver's order; one whose memory isn't reported is left out."""
+    return [
+        Gpu(int(index), name, int(total) * _MEBIBYTE, int(used) * _MEBIBYTE, driver, compute)
+        for index, name, total, used, driver, compute in queried(_FIELDS, units=False)
+        if index.isdecimal() and total.isdecimal() and used.isdecimal()
+    ]
+
+
+def queried(fields: Sequence[str], *, units: bool) -> list[list[str]]:
+    """The values of these fields of `nvidia-smi --query-gpu`, a row per GPU; none without it, or if it fails."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
-    command = [program, f"--query-gpu={','.join(_FIELDS)}", "--format=csv,noheader,nounits"]
+    form = "csv,noheader" if units else "csv,noheader,nounits"
+    command = [program, f"--query-gpu={','.join(fields)}", f"--format={form}"]
     try:
         done = subprocess.run(  # noqa: S603  # its own arguments
             command, capture_output=True, text=True, timeout=_PATIENCE_S, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return []
-    return list(parse(done.stdout)) if done.returncode == 0 else []
-
-
-def parse(text: str) -> Iterator[Gpu]:
-    """Read the rows that `nvidia-smi` prints; one whose memory isn't reported is left out."""
-    for line in text.splitlines():
-        cells = [cell.strip() for cell in line.split(",")]
-        if len(cells) == len(_FIELDS) and all(cells[place].isdecimal() for place in (0, 2, 3)):
-            index, name, total, used, driver, compute = cells
-            yield Gpu(int(index), name, int(total) * _MEBIBYTE, int(used) * _MEBIBYTE, driver, compute)
+    lines = done.stdout.splitlines() if done.returncode == 0 else []
+    rows = ([cell.strip() for cell in line.split(",")] for line in lines)
+    return [row for row in rows if len(row) == len(fields)]

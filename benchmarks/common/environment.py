@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import subprocess
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -15,6 +14,7 @@ from app import __version__
 from app.commands.smoke.http import Http
 from app.engine.triton.client import TritonClient
 from app.errors import GatewayError
+from app.process.gpus import queried
 from benchmarks import ROOT
 
 PACKAGES = (
@@ -49,16 +49,7 @@ def environment(triton_grpc: str, gateway: str, headers: Mapping[str, str]) -> d
 
 def gpus() -> list[dict[str, str]]:
     """A row a GPU, as nvidia-smi has it; empty without one."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return []
-    command = [tool, f"--query-gpu={','.join(_GPU)}", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    rows = [line.split(", ") for line in done.stdout.splitlines()] if done.returncode == 0 else []
-    return [dict(zip(_GPU, row, strict=True)) for row in rows if len(row) == len(_GPU)]
+    return [dict(zip(_GPU, row, strict=True)) for row in queried(_GPU, units=True)]
 
 
 def device_name(found: dict[str, Any]) -> str:
