@@ -12,6 +12,7 @@ EXTRAS = MappingProxyType(
     {
         "embedded": ("the embedded engine needs ONNX Runtime", ("onnxruntime",)),
         "redis": ("sessions in Redis need its client", ("redis",)),
+        "postgres": ("jobs in PostgreSQL need its client", ("procrastinate", "psycopg")),
         "tables": ("tables need pyarrow", ("pyarrow",)),
         "bulk": (
             "buckets and bulk runs need s3fs, loky, rich and pyarrow",

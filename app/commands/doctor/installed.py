@@ -17,6 +17,7 @@ _LEAST = (3, 11)
 _DISTRIBUTIONS = {
     "embedded": ("onnxruntime", "onnxruntime-gpu"),
     "redis": ("redis",),
+    "postgres": ("procrastinate", "psycopg"),
     "tracing": ("opentelemetry-exporter-otlp-proto-http",),
     "repository": ("onnx",),
     "starter": ("platformdirs",),
