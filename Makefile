@@ -29,6 +29,8 @@ SYSTEM_TESTS = tests/behaviour/operation tests/deploy tests/benchmarks tests/pag
 BULK_TESTS = tests/bulk tests/app/videos/stores tests/app/videos/sources tests/app/videos/test_analyst.py \
   tests/app/commands/test_analyze_buckets.py tests/app/commands/test_analyze_jobs.py \
   tests/app/commands/test_verify.py tests/behaviour/videos/test_analyze_lists.py
+# Several gateways and Tritons, Redis, PostgreSQL and buckets, each part of which is killed. `make test-cluster` runs them.
+CLUSTER_TESTS = tests/cluster
 # The pages' blocks of code, run as a reader would: `make test-docs` runs them.
 DOCS_TESTS = tests/docs
 PYTEST = .venv/bin/pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder \
@@ -42,7 +44,7 @@ PIP = -m pip install --disable-pip-version-check
 SAY = @printf '\033[1m==> %s\033[0m\n'
 
 .DEFAULT_GOAL := help
-.PHONY: help run serve models repository triton gpu-check smoke test test-system test-bulk test-client client-wheel test-wheel test-containers test-export lint lint-containers settings format bench bench-matrix clean
+.PHONY: help run serve models repository triton gpu-check smoke test test-system test-bulk test-cluster test-client client-wheel test-wheel test-containers test-export lint lint-containers settings format bench bench-matrix clean
 
 # `make help` prints what follows `##`: of a target its description, on a line of its own a heading.
 help: ## this list
@@ -178,7 +180,7 @@ client: .venv-clients ## URL=…: a Python client from the OpenAPI of a running 
 
 test: .venv/.dev .venv-triton .venv-clients redis-server ## the test suite; starts and stops its own Triton and Redis (TEST_PROCESSES)
 	$(SAY) 'tests (TEST_PROCESSES=$(TEST_PROCESSES) side by side; a file stays in one process)'
-	@$(PYTEST) $(SYSTEM_TESTS:%=--ignore=%) $(BULK_TESTS:%=--ignore=%) $(DOCS_TESTS:%=--ignore=%)
+	@$(PYTEST) $(SYSTEM_TESTS:%=--ignore=%) $(BULK_TESTS:%=--ignore=%) $(CLUSTER_TESTS:%=--ignore=%) $(DOCS_TESTS:%=--ignore=%)
 
 test-system: .venv/.dev .venv-triton redis-server haproxy prometheus chromium ## whole services: restarts, full disks, several Tritons, dashboards, benchmarks, the decoder of videos, the pages in a browser (about 9 minutes)
 	$(SAY) 'tests of whole services (TEST_PROCESSES=$(TEST_PROCESSES) side by side)'
@@ -187,6 +189,10 @@ test-system: .venv/.dev .venv-triton redis-server haproxy prometheus chromium ##
 test-bulk: .venv/.dev .venv-triton redis-server ## many videos: buckets, URLs, and bulk runs whose workers, nodes and drivers are killed, on this machine and on Ray (about 5 minutes)
 	$(SAY) 'many videos: buckets, URLs, and bulk runs whose workers, nodes and drivers are killed (about 5 minutes)'
 	@$(PYTEST) $(BULK_TESTS)
+
+test-cluster: .venv/.dev .venv-triton redis-server haproxy ## several gateways and Tritons, Redis, PostgreSQL and buckets, each part of which is killed (about 5 minutes)
+	$(SAY) 'several gateways over several Tritons, each part of which is killed (about 5 minutes)'
+	@$(PYTEST) $(CLUSTER_TESTS)
 
 test-docs: .venv/.dev docs chromium ## every block of code of README, tutorials and pages, and the built site in a browser (about 3 minutes)
 	$(SAY) 'the blocks of code of the pages, and the site (TEST_PROCESSES=$(TEST_PROCESSES) side by side)'

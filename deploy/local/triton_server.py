@@ -28,7 +28,8 @@ _RESUME_S = 10.0
 class TritonServer:
     """Start with `with TritonServer(repository, log):`; `load` names the models (default: all that are there).
 
-    `ports`: of HTTP, gRPC and metrics; default: free ones. Leaving the block kills the server, which takes no time;
+    `ports`: of HTTP, gRPC and metrics; default: free ones. `address`: the one to listen on. `prefix`: words before the
+    command that starts it, such as those of `nsenter`. Leaving the block kills the server, which takes no time;
     `stop` is polite and takes seconds.
     """
 
@@ -40,10 +41,15 @@ class TritonServer:
         extra: Sequence[str] = (),
         ports: Sequence[int] | None = None,
         launcher: Path = LAUNCHER,
+        *,
+        address: str = "127.0.0.1",
+        prefix: Sequence[str] = (),
     ) -> None:
         self.log = log
+        self._address = address
         self._ports = list(ports or free_ports(3))
-        self._command = [sys.executable, str(launcher), "--repository", str(repository)]
+        self._command = [*prefix, sys.executable, str(launcher), "--repository", str(repository)]
+        self._command += [] if address == "127.0.0.1" else ["--host", address]
         for name, port in zip(("http", "grpc", "metrics"), self._ports, strict=True):
             self._command += [f"--{name}-port", str(port)]
         if load is not None:
@@ -53,15 +59,15 @@ class TritonServer:
 
     @property
     def http_url(self) -> str:
-        return f"http://127.0.0.1:{self._ports[0]}"
+        return f"http://{self._address}:{self._ports[0]}"
 
     @property
     def grpc_url(self) -> str:
-        return f"127.0.0.1:{self._ports[1]}"
+        return f"{self._address}:{self._ports[1]}"
 
     @property
     def metrics_url(self) -> str:
-        return f"http://127.0.0.1:{self._ports[2]}/metrics"
+        return f"http://{self._address}:{self._ports[2]}/metrics"
 
     def __enter__(self) -> TritonServer:
         self.start()
