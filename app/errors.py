@@ -20,6 +20,9 @@ GatewayError
 ├── SessionsUnavailable         sessions_unavailable
 ├── VideoNotFound               video_not_found
 ├── VideosUnavailable           videos_unavailable
+├── InvalidCursor               invalid_cursor
+├── IdempotencyKeyReused        idempotency_key_reused
+├── IdempotencyKeyInUse         idempotency_key_in_use
 ├── SourceFailed
 │   ├── SourceNotAllowed        source_not_allowed
 │   ├── SourceRefused           source_refused
@@ -178,6 +181,24 @@ class VideosUnavailable(GatewayError):
     code = "videos_unavailable"
     title = "Videos can't be accepted now"
     hint = "The service needs free disk space in GATEWAY_SPOOL_FOLDER, and for jobs in GATEWAY_VIDEOS_FOLDER."
+
+
+class InvalidCursor(GatewayError):
+    code = "invalid_cursor"
+    title = "The cursor can't be used"
+    hint = "Take `next` of the page before, unchanged; without `after`, the list begins with the newest."
+
+
+class IdempotencyKeyReused(GatewayError):
+    code = "idempotency_key_reused"
+    title = "The Idempotency-Key belongs to another request"
+    hint = "Send a new key with each new request; only a retry of the same request has the same key."
+
+
+class IdempotencyKeyInUse(GatewayError):
+    code = "idempotency_key_in_use"
+    title = "A request with this Idempotency-Key is in progress"
+    hint = "Retry after the time in Retry-After, with the same key."
 
 
 class SourceFailed(GatewayError):

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import fcntl
 import sqlite3
+import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import IO, Any
 
 from app.errors import VideosUnavailable
-from app.state import callbacks, sources
+from app.state import callbacks, idempotency, schema_version, sources
 from app.state.callbacks import Callbacks
+from app.state.idempotency import IdempotencyKeys
+from app.state.schema_version import SchemaVersion
 from app.state.sources import Sources
 from app.state.sqlite_file import RETRY_S, SqliteFile
 
@@ -42,7 +46,8 @@ CREATE TABLE IF NOT EXISTS jobs (
     kept_bytes INTEGER NOT NULL DEFAULT 0,
     made_by TEXT
 );
-CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, created)
+CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, created);
+CREATE INDEX IF NOT EXISTS jobs_by_age ON jobs (created DESC, id)
 """
 # Columns that earlier versions did not have.
 _ADDED = {"made_by": "TEXT"}
@@ -83,6 +88,14 @@ class Job:
         return self.state == "done" and self.code is not None
 
 
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in the list of all jobs, the newest first: behind the job of this time and id."""
+
+    created: float
+    id: str
+
+
 _COLUMNS = ", ".join(entry.name for entry in fields(Job))
 
 
@@ -108,6 +121,7 @@ class JobIndex:
             ) from error
         self.callbacks = Callbacks(self._file, self.owner, self._is_dead)
         self.sources = Sources(self._file, self.owner, self._is_dead)
+        self.keys = IdempotencyKeys(self._file, self.owner, self._is_dead)
         try:
             self._migrate()
         except BaseException:
@@ -116,12 +130,19 @@ class JobIndex:
 
     def _migrate(self) -> None:
         with self._file.writing() as connection:
-            for statement in (*_SCHEMA.split(";"), callbacks.SCHEMA, sources.SCHEMA):
+            (number,) = connection.execute("PRAGMA user_version").fetchone()
+            fault = schema_version.JOBS.fault(SchemaVersion.of(number))
+            if fault is not None:
+                raise VideosUnavailable(f"the index of the video jobs can't be used: {fault}")
+            for statement in (*_SCHEMA.split(";"), callbacks.SCHEMA, sources.SCHEMA, idempotency.SCHEMA):
                 connection.execute(statement)
             present = {row[1] for row in connection.execute("PRAGMA table_info(jobs)")}
             for name, kind in _ADDED.items():
                 if name not in present:
                     connection.execute(f"ALTER TABLE jobs ADD COLUMN {name} {kind}")
+            idempotency.purge(connection, time.time())
+            if number < schema_version.JOBS.number:  # a newer minor version stays
+                connection.execute(f"PRAGMA user_version = {schema_version.JOBS.number}")
 
     def reserve(self) -> None:
         """Keep room for the changes that must work on a full disk, such as deleting."""
@@ -139,8 +160,15 @@ class JobIndex:
         most_waiting: int,
         callback_url: str | None = None,
         source_url: str | None = None,
+        digest: str | None = None,
     ) -> bool:
-        """Add a new job, the URL that hears of its end, and the one of its video; False if the queue is full."""
+        """Add a new job, the URL that hears of its end, and the one of its video; False if the queue is full.
+
+        `digest` is that of a submission whose Idempotency-Key is reserved for this job (see `keys`).
+
+        Raises:
+            IdempotencyKeyInUse: the key is no longer reserved for it.
+        """
         with self._file.writing() as connection:
             (waiting,) = connection.execute("SELECT count(*) FROM jobs WHERE state = 'queued'").fetchone()
             if waiting >= most_waiting:
@@ -152,17 +180,41 @@ class JobIndex:
                 callbacks.TABLE.insert(connection, job.id, callback_url)
             if source_url is not None:
                 sources.TABLE.insert(connection, job.id, source_url)
+            if digest is not None:
+                idempotency.settle(connection, job.id, digest)
             return True
 
     def get(self, job_id: str) -> Job | None:
         return next(iter(self._select("id = ? AND state != 'deleted'", job_id)), None)
 
-    def newest(self, most: int, made_by: str | None = None) -> list[Job]:
-        """Jobs, the newest first; those that `made_by` made, or all."""
-        return self._select(
-            "state != 'deleted' AND (? IS NULL OR made_by = ?) ORDER BY created DESC, id LIMIT ?",
-            made_by, made_by, most,
-        )  # fmt: skip
+    def newest(
+        self,
+        most: int,
+        made_by: str | None = None,
+        states: Sequence[str] = (),
+        after: Position | None = None,
+    ) -> list[Job]:
+        """Jobs, the newest first: those that `made_by` made, or all; from the one after a position.
+
+        `states`: queued, running, done, failed, or fetching, which are the queued ones whose videos aren't there yet;
+        none: all.
+        """
+        conditions, values = ["state != 'deleted'"], list[Any]()
+        if made_by is not None:
+            conditions.append("made_by = ?")
+            values.append(made_by)
+        if states:
+            marks = ", ".join("?" for _ in states)
+            fetching = (
+                f" OR (state = 'queued' AND id IN ({sources.UNFETCHED}))" if "fetching" in states else ""
+            )
+            conditions.append(f"(state IN ({marks}){fetching})")
+            values += states
+        if after is not None:
+            conditions.append("created <= ? AND (created < ? OR id > ?)")
+            values += [after.created, after.created, after.id]
+        where = f"{' AND '.join(conditions)} ORDER BY created DESC, id LIMIT ?"
+        return self._select(where, *values, most)
 
     def waiting_before(self, job: Job) -> int:
         """Number of queued jobs that come before this one."""
@@ -247,6 +299,7 @@ class JobIndex:
             if not rows:
                 return None
             connection.execute("UPDATE jobs SET state = 'deleted' WHERE id = ?", (job_id,))
+            idempotency.forget(connection, job_id)
             return rows[0]
 
     def removable(self) -> list[str]:

@@ -50,6 +50,9 @@ STATUS: Mapping[type[errors.GatewayError], int] = {
     errors.InsufficientGpuMemory: 503,
     errors.SessionsUnavailable: 503,
     errors.VideosUnavailable: 503,
+    errors.InvalidCursor: 422,
+    errors.IdempotencyKeyReused: 422,
+    errors.IdempotencyKeyInUse: 409,
     errors.SourceNotAllowed: 422,
     # These end a job, which is where callers read them.
     errors.SourceRefused: 502,

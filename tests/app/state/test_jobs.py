@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support.paths import ROOT
 
-from app.state.jobs import Job, JobIndex
+from app.state.jobs import Job, JobIndex, Position
 
 
 def job(name: str, created: float = 0.0) -> Job:
@@ -164,4 +165,26 @@ def test_what_is_too_old_or_too_much_expires(
         index.finish(name, "done", 10.0 * number, 10, None)
     index.add(job("waiting"), 9)
     assert index.expired(20.0, keep_s, keep_bytes) == gone
+    index.close()
+
+
+def test_the_list_comes_in_pages_by_state_and_maker(tmp_path: Path) -> None:
+    """A page begins behind a position; what is added or removed in between shifts nothing."""
+    index = JobIndex(tmp_path)
+    for number in range(6):
+        index.add(
+            replace(job("abcdef"[number], number // 2), made_by="even" if number % 2 == 0 else "odd"), 99
+        )
+    index.add(replace(job("s", 9.0), made_by="even"), 99, source_url="https://example.com/v")
+    pages, after = [], None
+    while rows := index.newest(2, after=after):
+        pages.append("".join(row.id for row in rows))
+        after = Position(rows[-1].created, rows[-1].id)
+        index.mark_deleted(rows[-1].id)
+        index.add(job(f"new{len(pages)}", 10.0), 99)
+    assert pages == ["se", "fc", "da", "b"]
+    assert {row.id for row in index.newest(9, "even", ["queued"])} == {"s"}
+    assert [row.id for row in index.newest(9, None, ["fetching"])] == ["s"]
+    index.claim(0.0)
+    assert len(index.newest(9, None, ["running", "done"])) == 1
     index.close()
