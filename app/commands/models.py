@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app import extras, installation
+from app.commands import model_fetch
 from app.hints import did_you_mean
 from app.settings import Settings, from_environment
 from routing import overlay
@@ -68,7 +69,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     verify = actions.add_parser("verify", help="compare the recorded digests with the files")
     verify.add_argument("names", nargs="*", metavar="NAME", help="variants (default: all)")
     verify.set_defaults(action=_verify)
-    for action in (add, rows, show, remove, configs, verify):
+    copy = model_fetch.add_action(actions)
+    for action in (add, rows, show, remove, configs, verify, copy):
         action.add_argument("--repository", type=Path, help="the model repository (GATEWAY_REPOSITORY)")
         action.add_argument("--catalogue", type=Path, help="the folder of your catalogue (GATEWAY_CATALOGUE)")
     for action in (rows, show, verify):
@@ -78,6 +80,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def models(parsed: argparse.Namespace) -> int:
     """Run the command; answers the exit code."""
     settings = _settings(parsed)
+    if parsed.action == model_fetch.run:
+        return model_fetch.run(parsed, settings)
+    return _managed(parsed, settings)
+
+
+def _managed(parsed: argparse.Namespace, settings: Settings) -> int:
+    """Run an action that builds models or reads them."""
     if extras.missing("repository") or extras.missing("embedded"):
         return _refuse(f"needs ONNX and ONNX Runtime: pip install {installation.package('starter')}", USAGE)
     if settings.repository is None or settings.catalogue is None:
