@@ -55,7 +55,7 @@ from app.pipelines.pipeline_set import PipelineParts, PipelineSet, Resizing
 from app.pipelines.readiness import ReadyProbe
 from app.process import logs, malloc, shutdown
 from app.process.drain import Drain
-from app.sessions.session_order import SessionOrder
+from app.sessions.session_order import LocalOrder, SessionOrder
 from app.sessions.tracking_sessions import Sessions
 from app.settings import Settings, graph_cache, metrics_folder
 from app.state.base import SessionStore
@@ -237,7 +237,7 @@ def create_session_store(settings: Settings, metrics: Metrics) -> SessionStore |
     if url.partition("://")[0] not in ("redis", "rediss"):
         raise RuntimeError("GATEWAY_SESSION_STORE is memory, or begins with redis:// or rediss://")
     try:
-        from app.state.redis import RedisStore  # noqa: PLC0415  # an extra: redis
+        from app.state.redis.store import RedisStore  # noqa: PLC0415  # an extra: redis
     except ImportError as error:
         raise RuntimeError(f"sessions in Redis need its client: pip install {package('redis')}") from error
     try:
@@ -247,6 +247,19 @@ def create_session_store(settings: Settings, metrics: Metrics) -> SessionStore |
             "GATEWAY_SESSION_STORE is no URL like redis://user:password@host:6379/0; special characters of the "
             "password are percent-encoded"
         ) from None
+
+
+def create_session_order(settings: Settings) -> SessionOrder:
+    """Create the order of the sessions' requests: over all replicas where they share a store.
+
+    The store must have been created with the same settings, see `create_session_store`.
+    """
+    most = settings.leases + settings.max_waiting
+    if settings.session_store == "memory":
+        return LocalOrder(most)
+    from app.state.redis.order import RedisOrder  # noqa: PLC0415  # an extra: redis
+
+    return RedisOrder(settings.session_store, most)
 
 
 def create_tracer(settings: Settings) -> Tracer | None:
@@ -313,6 +326,7 @@ def create_app(
             workers.shutdown(cancel_futures=True)
             await asyncio.to_thread(inference.close)
             await asyncio.to_thread(engine.close)
+            await app.state.gateway.session_order.close()
             app.state.gateway.sessions.close()
             if tracer is not None:
                 await asyncio.to_thread(tracer.close)
@@ -512,7 +526,7 @@ def _gateway(
         pipelines=pipelines,
         profiles=profiles,
         sessions=Sessions(store, metrics),
-        session_order=SessionOrder(settings.leases + settings.max_waiting),
+        session_order=create_session_order(settings),
         metrics=metrics,
         workers=workers,
         admission=admission,

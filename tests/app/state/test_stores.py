@@ -11,7 +11,7 @@ from support.servers.redis_server import RedisServer
 
 from app.state.base import SessionStore
 from app.state.memory import MemoryStore
-from app.state.redis import RedisStore
+from app.state.redis.store import RedisStore
 
 
 @pytest.fixture(params=["memory", "redis"])

@@ -242,7 +242,7 @@ async def _in_session(request: Request, gateway: Gateway, query: DetectQuery) ->
     gateway.sessions.store()  # a service without one says so before it reads the body
     gateway.admission.check(DetectPipeline.family)
     call = _session_call(request, gateway, query)
-    with gateway.session_order.join(call.key, call.first_timestamp) as turn:
+    async with gateway.session_order.join(call.key, call.first_timestamp) as turn:
         read = await read_frames(request, gateway.settings, query, _FORMS, videos=False, begun=begun)
         if not read.upload.fields:
             return await _tracked(request, gateway, call, turn, read)
@@ -253,7 +253,7 @@ async def _in_turn(request: Request, gateway: Gateway, read: FrameRequest[Detect
     """Answer frames whose form has parameters; its timestamp may decide their place in the session's order."""
     read.query.refuse_for_pictures()
     call = _session_call(request, gateway, read.query)
-    with gateway.session_order.join(call.key, call.first_timestamp) as turn:
+    async with gateway.session_order.join(call.key, call.first_timestamp) as turn:
         return await _tracked(request, gateway, call, turn, read)
 
 

@@ -37,6 +37,16 @@ def masked(url: str) -> str:
     return f"{parts.scheme}://{secret}{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
+def unavailable(name: str, error: Exception) -> SessionsUnavailable:
+    """Return the refusal of a request whose session can't be reached; `name` is that of the server."""
+    return SessionsUnavailable(
+        f"{name}: {error}",
+        hint="Retry, or send frames without a session, which are still served. Tell the operator to check the "
+        "Redis that GATEWAY_SESSION_STORE names.",
+        retry_after=1,
+    )
+
+
 class RedisStore:
     """See the module. Connections are made when needed, and made again when they broke.
 
@@ -87,9 +97,4 @@ class RedisStore:
         try:
             yield
         except redis.RedisError as error:
-            raise SessionsUnavailable(
-                f"{self.name}: {error}",
-                hint="Retry, or send frames without a session, which are still served. Tell the operator to check the "
-                "Redis that GATEWAY_SESSION_STORE names.",
-                retry_after=1,
-            ) from error
+            raise unavailable(self.name, error) from error

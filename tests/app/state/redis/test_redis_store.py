@@ -12,7 +12,7 @@ from support.servers.redis_server import RedisServer
 from support.waiting import PATIENCE_S
 
 from app.errors import SessionsUnavailable
-from app.state.redis import RedisStore, masked
+from app.state.redis.store import RedisStore, masked
 from deploy.local.triton_server import free_ports
 
 
