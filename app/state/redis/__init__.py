@@ -1,1 +1,1 @@
-"""What replicas and workers share in Redis: sessions, the order of their requests, and the limits of keys."""
+"""Redis, which replicas and workers share: sessions, the order of their requests, and the limits of keys."""

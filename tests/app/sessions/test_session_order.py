@@ -27,7 +27,7 @@ few = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scop
 
 @pytest.fixture(scope="module")
 def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """Of this module's tests."""
+    """One server for this module's tests."""
     with RedisServer(tmp_path_factory.mktemp("redis")) as server:
         yield server
 
