@@ -25,6 +25,8 @@ from deploy.local.triton_server import free_ports
 
 STEADY, ENDLESS = "yolo11n_320", "yolo11n_640"
 NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc")  # the command inside is process 1
+# A run that never ends may have so many seconds of CPU: then the kernel ends its process, whatever else is stuck.
+LIMITED = ("sh", "-c", 'ulimit -t 300; exec "$@"', "sh")
 SHM = Path("/dev/shm")
 
 
@@ -39,7 +41,7 @@ class Process:
         environment |= {f"GATEWAY_{name.upper()}": str(value) for name, value in given.items()}
         with log.open("wb") as out:
             self.process = subprocess.Popen(
-                [*prefix, sys.executable, "-m", "app.cli", "serve"],
+                [*LIMITED, *prefix, sys.executable, "-m", "app.cli", "serve"],
                 cwd=ROOT, env=environment, stdout=out, stderr=out, start_new_session=True,
             )  # fmt: skip
         self._inside = bool(prefix)
