@@ -227,7 +227,7 @@ test-export: .venv/.dev .venv-export/.parity ## the exporters and the parity wit
 	$(SAY) 'parity with the reference (skipped where the reference data is absent)'
 	@.venv/bin/pytest -m reference
 
-lint: .venv/.dev ## ruff, mypy, the generated configurations, the Dockerfiles, compose.yaml and the manifests of KubeRay
+lint: .venv/.dev ## ruff, mypy, the generated configurations, the Dockerfiles, compose.yaml, the manifests of KubeRay and the Helm chart
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
@@ -236,10 +236,11 @@ lint: .venv/.dev ## ruff, mypy, the generated configurations, the Dockerfiles, c
 	@.venv/bin/python deploy/supply/wheels.py
 	@$(MAKE) --no-print-directory lint-containers
 
-lint-containers: .venv/.dev ## the Dockerfiles, compose.yaml and the manifests of KubeRay alone
+lint-containers: .venv/.dev ## the Dockerfiles, compose.yaml, the manifests of KubeRay and the Helm chart alone
 	@.venv/bin/hadolint Dockerfile deploy/kuberay/Dockerfile
 	@.venv/bin/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
 	@.venv/bin/check-jsonschema --schemafile deploy/kuberay/schema.json deploy/kuberay/job-embedded.yaml deploy/kuberay/cluster-triton.yaml
+	@.venv/bin/python -m deploy.helm.lint
 
 .PHONY: hooks
 hooks: .venv/.dev ## have git run the commands of `lint` before each commit, those that look at what it changes

@@ -23,6 +23,7 @@ DOCUMENTS = [
     "docs/routing.md",
     "docs/gpu-check.md",
     "docs/memory.md",
+    "docs/kubernetes.md",
     "docs/tensorrt.md",
     "docs/triton.md",
     "docs/install.md",

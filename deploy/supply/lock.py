@@ -21,7 +21,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS = ROOT / "deploy" / "docker" / "locks"
-EXTRAS = ("embedded", "gpu", "cuda", "redis", "tracing")
+EXTRAS = ("embedded", "gpu", "cuda", "redis", "postgres", "bulk", "tracing")
 PYTHONS, MACHINES = ("3.11", "3.12", "3.13", "3.14"), ("x86_64", "aarch64")
 HEAD = "# Written by `make lock`; the versions are those of constraints.txt.\n"
 # Name and marker -> the line and its hashes.

@@ -19,7 +19,7 @@ from support.paths import ROOT
 
 LOCKS = ROOT / "deploy" / "docker" / "locks"
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-EXTRAS = ("embedded", "gpu", "cuda", "redis", "tracing")
+EXTRAS = ("embedded", "gpu", "cuda", "redis", "postgres", "bulk", "tracing")
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 
 
@@ -94,7 +94,9 @@ def test_an_extra_that_is_not_locked_is_refused() -> None:
     command = [sys.executable, str(ROOT / "deploy" / "docker" / "requirements.py"), "redis,nope"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "no such extra: nope; there are cuda, embedded, gpu, redis, tracing\n"
+    assert (
+        done.stderr == "no such extra: nope; there are bulk, cuda, embedded, gpu, postgres, redis, tracing\n"
+    )
 
 
 # --- images -----------------------------------------------------------------------------------------------------
