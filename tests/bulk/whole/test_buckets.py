@@ -15,6 +15,8 @@ from support.analyze_command import run as analyze
 from support.bulk.command import options, run
 from support.servers.s3 import S3Server
 
+from app.cli import main
+
 
 def fetched(client: Any, bucket: str, folder: Path) -> dict[str, bytes]:
     """Copy a bucket into a folder; return the bytes of each object."""
@@ -28,10 +30,21 @@ def fetched(client: Any, bucket: str, folder: Path) -> dict[str, bytes]:
     return found
 
 
+def verified(capsys: pytest.CaptureFixture[str], output: str) -> tuple[int, dict[str, str]]:
+    """Exit code of `gateway verify`, and the faults by file."""
+    capsys.readouterr()
+    code = main(["verify", output, "--files-only", "--json"])
+    *manifests, _ = map(json.loads, capsys.readouterr().out.splitlines())
+    return code, {row["file"]: row["fault"] for one in manifests for row in one["problems"]}
+
+
 def test_from_a_bucket_into_a_bucket(
-    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The same arrays as `gateway analyze` of files; digests hold; a second run skips; nothing temporary is left."""
+    """The same arrays as `gateway analyze` of files; digests hold; a second run skips; nothing temporary is left.
+
+    The report and the tables are made in the bucket's place, and `gateway verify` finds what somebody changed there.
+    """
     with S3Server() as server:
         for name, value in {**ENVIRONMENT, **server.environment}.items():
             monkeypatch.setenv(name, value)
@@ -57,3 +70,13 @@ def test_from_a_bucket_into_a_bucket(
         assert [key for key in found if "partial" in key or "attempts" in key] == []
         code, rows, _ = run(*given, "--workers", "1")
         assert sorted(row["state"] for row in rows.values()) == ["failed", "skipped", "skipped", "skipped"]
+        report = tmp_path / "report.html"
+        assert main(["bulk", "report", f"{target}/out", "--to", str(report)]) == 0
+        assert "cam2/ü.mp4" in report.read_text(encoding="utf-8")
+        assert main(["bulk", "tables", f"{target}/out"]) == 0
+        assert any(key.endswith(".parquet") for key in fetched(client, "target", tmp_path / "tables"))
+        assert verified(capsys, f"{target}/out/videos") == (0, {})
+        changed = "cam1/a b.mp4/core_object_detections/detections.npz"
+        key = f"out/videos/{changed}"
+        client.put_object(Bucket="target", Key=key, Body=bytes(len(found[key])))
+        assert verified(capsys, f"{target}/out/videos") == (1, {changed: "other_digest"})
