@@ -21,7 +21,6 @@ from deploy.local.triton_server import free_ports
 from support.waiting import PATIENCE_S, eventually
 
 _USER = "gateway"
-_ADDRESS = "127.0.0.1"
 # PostgreSQL refuses to run as root.
 _OTHER_USER: dict[str, Any] = {"user": "postgres", "group": "postgres", "extra_groups": []}
 # The shell ends the server when its input ends: with stop(), and with a test process that is killed.
@@ -47,9 +46,13 @@ def _program(name: str) -> str:
 
 
 class PostgresServer:
-    """Start with `with PostgresServer() as server:`; its data outlives `stop` and `kill`, and goes at the end."""
+    """Start with `with PostgresServer() as server:`; its data outlives `stop` and `kill`, and goes at the end.
 
-    def __init__(self) -> None:
+    `address`: of this machine; hosts of its networks may connect.
+    """
+
+    def __init__(self, address: str = "127.0.0.1") -> None:
+        self._address = address
         self.port = free_ports(1)[0]
         self._guard: subprocess.Popen[bytes] | None = None
         self._pid = 0
@@ -67,7 +70,7 @@ class PostgresServer:
         return self._url(name)
 
     def _url(self, database: str) -> str:
-        return f"postgresql://{_USER}@{_ADDRESS}:{self.port}/{database}"
+        return f"postgresql://{_USER}@{self._address}:{self.port}/{database}"
 
     def __enter__(self) -> PostgresServer:
         self._folder = Path(tempfile.mkdtemp(prefix="gateway-postgres-"))
@@ -104,12 +107,14 @@ class PostgresServer:
             capture_output=True, text=True, check=False, cwd="/", **self._other_user,
         )  # fmt: skip
         assert made.returncode == 0, made.stderr
+        with (self._data / "pg_hba.conf").open("a") as rules:
+            rules.write("host all all samenet trust\n")
 
     def start(self) -> None:
         """Return once it answers."""
         options = [word for option in _OPTIONS for word in ("-c", option)]
         command = [
-            _program("postgres"), "-D", str(self._data), "-p", str(self.port), "-h", _ADDRESS, *options,
+            _program("postgres"), "-D", str(self._data), "-p", str(self.port), "-h", self._address, *options,
         ]  # fmt: skip
         log = self._folder / "postgres.log"
         with log.open("ab") as out:

@@ -20,16 +20,17 @@ _GUARD = '"$@" >&2 & echo $!; cat >/dev/null; kill -9 $! 2>/dev/null; wait'
 
 
 class RedisServer:
-    """Start with `with RedisServer(folder):`; an empty database at every start."""
+    """Start with `with RedisServer(folder):`; an empty database at every start. `address`: of this machine."""
 
-    def __init__(self, folder: Path, password: str | None = None) -> None:
+    def __init__(self, folder: Path, password: str | None = None, address: str = "127.0.0.1") -> None:
         self.folder = folder
+        self._address = address
         self.port = free_ports(1)[0]
         self._password = password
         self._command = [
-            program("redis-server"), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(folder),
+            program("redis-server"), "--port", str(self.port), "--bind", address, "--dir", str(folder),
             "--save", "",
-            "--appendonly", "no", *(("--requirepass", password) if password else ()),
+            "--appendonly", "no", "--protected-mode", "no", *(("--requirepass", password) if password else ()),
         ]  # fmt: skip
         self._guard: subprocess.Popen[bytes] | None = None
         self._pid = 0
@@ -37,7 +38,7 @@ class RedisServer:
     @property
     def url(self) -> str:
         secret = f":{self._password}@" if self._password else ""
-        return f"redis://{secret}127.0.0.1:{self.port}/0"
+        return f"redis://{secret}{self._address}:{self.port}/0"
 
     def __enter__(self) -> RedisServer:
         self.start()
@@ -94,7 +95,7 @@ class RedisServer:
             os.kill(self._pid, number)
 
     def _answers(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as sock:
+        with contextlib.suppress(OSError), socket.create_connection((self._address, self.port), 1) as sock:
             sock.sendall(b"PING\r\n")
             return sock.recv(64)[:1] in (b"+", b"-")  # -NOAUTH is an answer too
         return False

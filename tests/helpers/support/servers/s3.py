@@ -24,7 +24,7 @@ _PROGRAM = """
 import logging, sys
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
-server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server = ThreadedMotoServer(ip_address=sys.argv[1], port=0, verbose=False)
 server.start()
 print(server.get_host_and_port()[1], flush=True)
 sys.stdin.read()
@@ -32,9 +32,13 @@ sys.stdin.read()
 
 
 class S3Server:
-    """Start with `with S3Server() as server:`; it holds no bucket then, and keeps everything in memory."""
+    """Start with `with S3Server() as server:`; it holds no bucket then, and keeps everything in memory.
 
-    def __init__(self) -> None:
+    `address`: of this machine.
+    """
+
+    def __init__(self, address: str = "127.0.0.1") -> None:
+        self._address = address
         self.url = ""
         self._process: subprocess.Popen[str] | None = None
 
@@ -47,7 +51,7 @@ class S3Server:
             "AWS_SECRET_ACCESS_KEY": SECRET,
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
-            "NO_PROXY": "127.0.0.1",
+            "NO_PROXY": self._address,
         }
 
     def client(self) -> Any:
@@ -66,7 +70,7 @@ class S3Server:
 
     def __enter__(self) -> S3Server:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM],
+            [sys.executable, "-c", _PROGRAM, self._address],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             env={name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
         )  # fmt: skip
@@ -75,7 +79,7 @@ class S3Server:
         if not port:
             self._process.communicate()
             raise RuntimeError("the S3 server did not start")
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = f"http://{self._address}:{port}"
         return self
 
     def __exit__(
