@@ -126,7 +126,9 @@ ALLOWED: dict[str, set[str]] = {
     "app.videos.stores": {"app.extras", "app.media.npz"},
     "app.videos.stores.remote": {"app.videos.stores", "fsspec"},
     "app.videos.formats": {*_BASE, "app.extras", "app.pipelines", "app.videos", "orjson", "pyarrow"},
-    "app.videos.jobs": {*_BASE, "app.pipelines", "app.state.callbacks", "app.state.jobs", "app.videos"},
+    "app.videos.jobs": {
+        *_BASE, "app.pipelines", "app.state.callbacks", "app.state.idempotency", "app.state.jobs", "app.videos",
+    },
     "app.videos.sources": {
         "app.__version__", "app.addresses", "app.errors", "app.outgoing", "app.state.jobs", "app.state.sources",
         "app.videos.job_files", "app.videos.job_threads",
@@ -149,8 +151,8 @@ ALLOWED: dict[str, set[str]] = {
     "app.api": {
         "app.context", "app.deadline", "app.documents", "app.errors", "app.hints", "app.keys", "app.media",
         "app.metrics", "app.outgoing.LONGEST_URL", "app.pipelines", "app.process.drain", "app.sessions",
-        "app.settings", "app.state.jobs.Job", "app.state.moments", "app.videos", "app.vision.coco",
-        "app.vision.prompts", "app.vision.tracks",
+        "app.settings", "app.state.idempotency.Held", "app.state.jobs.Position", "app.state.moments", "app.videos",
+        "app.vision.coco", "app.vision.prompts", "app.vision.tracks",
         "routing.policy", "orjson", *WEB,
     },
     "app.families": {"app.api.routes", "app.pipelines", "app.probes", "app.videos"},

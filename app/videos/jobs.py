@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,7 +24,8 @@ from app.errors import (
 )
 from app.pipelines.pipeline_set import PipelineSet
 from app.state.callbacks import Callback
-from app.state.jobs import FINISHED, Job, JobIndex
+from app.state.idempotency import Held
+from app.state.jobs import FINISHED, Job, JobIndex, Position
 from app.videos import manifest as manifests
 from app.videos.analysis import Options, VideoAnalysis
 from app.videos.analyst import Analyst, LoadedSuite
@@ -185,6 +186,19 @@ class VideoJobs:
                 f"videos that wait, run or are being uploaded may have {most} bytes together", retry_after=60
             )
 
+    def hold_key(self, made_by: str | None, key: str, seconds: float) -> Held:
+        """Return the job that was submitted with an Idempotency-Key, or reserve the key for a request of `seconds`.
+
+        Raises:
+            IdempotencyKeyInUse: another request has reserved it.
+        """
+        now = time.time()
+        return self._index.keys.hold(made_by, key, now, now + seconds + _ORPHAN_S)
+
+    def release_key(self, held: Held) -> None:
+        """End the reservation of a key whose request has failed."""
+        self._index.keys.release(held.job_id)
+
     def submit(
         self,
         file: BinaryIO,
@@ -194,17 +208,19 @@ class VideoJobs:
         profile: Profile,
         made_by: str | None = None,
         callback_url: str | None = None,
+        key: Held | None = None,
     ) -> Job:
         """A new job; `file` is a named one in `incoming` and becomes the job's. `callback_url` has been checked.
+
+        `key` is the reserved Idempotency-Key of the request, with the digest of what it asks for.
 
         Raises:
             Overloaded: too many wait.
             VideosUnavailable: it can't be kept.
+            IdempotencyKeyInUse: the key is no longer reserved for it.
         """
-        job = Job(
-            uuid.uuid4().hex, "queued", name, profile.name, nbytes, sha256, time.time(), made_by=made_by
-        )
-        self._submit(job, file, profile, callback_url)
+        job = Job(_id(key), "queued", name, profile.name, nbytes, sha256, time.time(), made_by=made_by)
+        self._submit(job, file, profile, callback_url, key=key)
         self._runner.wake()
         return job
 
@@ -215,14 +231,11 @@ class VideoJobs:
         profile: Profile,
         made_by: str | None = None,
         callback_url: str | None = None,
+        key: Held | None = None,
     ) -> Job:
-        """A new job whose video is fetched from `url`, which has been checked.
-
-        Raises:
-            Overloaded, VideosUnavailable: as `submit`.
-        """
-        job = Job(uuid.uuid4().hex, "queued", name, profile.name, 0, "", time.time(), made_by=made_by)
-        self._submit(job, None, profile, callback_url, url)
+        """A new job whose video is fetched from `url`, which has been checked. See `submit`."""
+        job = Job(_id(key), "queued", name, profile.name, 0, "", time.time(), made_by=made_by)
+        self._submit(job, None, profile, callback_url, url, key)
         if self._fetcher is not None:
             self._fetcher.wake()
         return job
@@ -234,10 +247,11 @@ class VideoJobs:
         profile: Profile,
         callback_url: str | None,
         source_url: str | None = None,
+        key: Held | None = None,
     ) -> None:
         self._submitting.add(job.id)
         try:
-            taken = self._keep(job, file, profile, callback_url, source_url)
+            taken = self._keep(job, file, profile, callback_url, source_url, key)
         finally:
             self._submitting.discard(job.id)
         if not taken:
@@ -250,12 +264,14 @@ class VideoJobs:
         profile: Profile,
         callback_url: str | None,
         source_url: str | None,
+        key: Held | None,
     ) -> bool:
         """Store the job's files and its row, or neither."""
         taken = False
         try:
             self._files.keep(job.id, file, profile)
-            taken = self._index.add(job, self._options.most_waiting, callback_url, source_url)
+            digest = None if key is None else key.digest
+            taken = self._index.add(job, self._options.most_waiting, callback_url, source_url, digest)
         except OSError as error:
             words = f"the video can't be kept: {error.strerror or 'no room'}"
             raise VideosUnavailable(words, retry_after=_RETRY_AFTER_S) from error
@@ -284,15 +300,24 @@ class VideoJobs:
         view["further"] = sorted(on_demand.offered(found)) if (found := self._finished(job_id, view)) else []
         return view
 
-    def newest(self, most: int, only: str | None = None) -> list[dict[str, Any]]:
-        """The newest jobs, in short."""
-        return [
+    def newest(
+        self,
+        most: int,
+        only: str | None = None,
+        states: Sequence[str] = (),
+        after: Position | None = None,
+    ) -> tuple[list[dict[str, Any]], Position | None]:
+        """A page of the jobs in short, the newest first, and its end where there are more. See `JobIndex.newest`."""
+        jobs = self._index.newest(most + 1, only, states, after)
+        end = Position(jobs[most - 1].created, jobs[most - 1].id) if len(jobs) > most else None
+        rows = [
             {
                 "id": job.id, "state": job.state, "partial": job.partial, "name": job.name,
                 "owner": job.made_by, "created": job.created,
             }
-            for job in self._index.newest(most, only)
+            for job in jobs[:most]
         ]  # fmt: skip
+        return rows, end
 
     def artifact(self, job_id: str, name: str, only: str | None = None) -> Path:
         """A file that the job's manifest lists, the manifest, or a file that is made of those now.
@@ -433,6 +458,11 @@ class VideoJobs:
             older_than = None if self._index.alone() else time.time() - _ORPHAN_S
             for job_id in self._files.remove_orphans(unknown, older_than):
                 _log.info("video %s is removed: no job belongs to this folder", job_id)
+
+
+def _id(key: Held | None) -> str:
+    """Return the id of a new job: the one that its Idempotency-Key was reserved for, if it has one."""
+    return uuid.uuid4().hex if key is None else key.job_id
 
 
 def _callback_view(callback: Callback | None, job: Job) -> dict[str, Any] | None:

@@ -133,15 +133,29 @@ def test_a_frame_of_a_session_is_sent_once(connect: Any, service: Service) -> No
 
 
 def test_a_job_is_submitted_once(connect: Any, service: Service, inputs: Path) -> None:
-    """Although the answer is lost, there is one job, not two."""
+    """Although the answer is lost and the call is sent again, there is one job, not two."""
     before = {row.id for row in connect(service.url).jobs(limit=1000)}
     with Relay(service.port, [0]) as relay:
         client = connect(relay.url)
-        with pytest.raises(ConnectionFailed):
-            client.submit(inputs / "numbered.mp4", PROFILE)
-        (job_id,) = {row.id for row in client.jobs(limit=1000)} - before
-        client.job(job_id).wait()
-        client.job(job_id).delete()
+        job = client.submit(inputs / "numbered.mp4", PROFILE)
+        assert {row.id for row in client.jobs(limit=1000)} - before == {job.id}
+        job.wait()
+        job.delete()
+
+
+def test_a_submission_has_a_key_of_its_own_or_the_caller_s(
+    connect: Any, service: Service, inputs: Path
+) -> None:
+    """Another process with the same key gets the same job; another video with it is refused."""
+    first, second = connect(service.url), connect(service.url)
+    job = first.submit(inputs / "numbered.mp4", PROFILE, idempotency_key='nightly "1"')
+    assert second.submit(inputs / "numbered.mp4", PROFILE, idempotency_key='nightly "1"').id == job.id
+    assert first.submit(inputs / "numbered.mp4", PROFILE).id != job.id
+    with pytest.raises(InvalidRequest) as caught:
+        second.submit(inputs / "damaged.avi", PROFILE, idempotency_key='nightly "1"')
+    assert caught.value.code == "idempotency_key_reused"
+    with pytest.raises(ValueError, match="idempotency_key"):
+        first.submit(inputs / "numbered.mp4", PROFILE, idempotency_key="")
 
 
 def test_a_removal_whose_answer_is_lost_is_done(connect: Any, service: Service) -> None:
@@ -259,14 +273,14 @@ def test_other_servers_are_told_apart(connect: Any) -> None:
 
 
 def test_a_proxy_s_refusal_is_tried_again_where_that_is_safe(connect: Any) -> None:
-    """502 without a problem of the gateway; a submission might have got through."""
+    """502 without a problem of the gateway; a submission has a key by which the gateway knows it again."""
     refusal = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 4\r\nConnection: close\r\n\r\noops"
     with scripted(refusal) as url:
         with pytest.raises(GatewayError) as caught:
             connect(url, retries=1).detect(FRAME)
         assert (caught.value.code, caught.value.status) == ("http_502", 502)
         with pytest.raises(GatewayError):
-            connect(url, retries=5).submit(b"video", "any")
+            connect(url, retries=1).submit(b"video", "any")
 
 
 def test_retry_after_as_a_date(connect: Any) -> None:

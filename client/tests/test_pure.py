@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from triton_vision_gateway_client import (
+    Conflict,
     ConnectionFailed,
     DeadlineExceeded,
     GatewayError,
@@ -36,6 +37,7 @@ from triton_vision_gateway_client.transports.wire import Settings
 
 LOST = ConnectionFailed("lost", sent=True)
 UNSENT = ConnectionFailed("refused", sent=False)
+IN_USE = Conflict("in use", code="idempotency_key_in_use", status=409, retry_after=2)
 
 
 def refusal(retry_after: float | None) -> GatewayError:
@@ -61,6 +63,8 @@ def attempts(repeat: Repeat = Repeat.ALWAYS, seconds: float | None = None, most:
         (Repeat.REFUSED, UNSENT, True),
         (Repeat.REFUSED, refusal(1), True),
         (Repeat.REFUSED, from_answer(502, {}, b"proxy"), False),
+        (Repeat.ALWAYS, IN_USE, True),
+        (Repeat.ALWAYS, Conflict("order", code="session_conflict", status=409), False),
         (Repeat.NEVER, UNSENT, False),
         (Repeat.NEVER, refusal(1), False),
     ],

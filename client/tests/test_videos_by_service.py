@@ -120,7 +120,15 @@ def test_a_job(client: Any, video: Path, tmp_path: Path, capfd: pytest.CaptureFi
     with np.load(tmp_path / DETECTIONS, allow_pickle=False) as file:
         np.testing.assert_array_equal(file["boxes"], boxes)
     assert list(tmp_path.rglob("*.part")) == []
-    assert job.id in {row.id for row in client.jobs(limit=1000)}
+    assert job.id in {row.id for row in client.jobs(limit=1000, state=("done", "failed"))}
+    page, ids = client.jobs(limit=1), []
+    while True:
+        ids += [row.id for row in page]
+        if page.next is None:
+            break
+        page = client.jobs(limit=1, after=page.next)
+    assert job.id in ids
+    assert len(set(ids)) == len(ids)
     assert client.job(job.id).job.state == "done"
     assert not job.cancel()
     assert [event.event for event in job.events()] == ["done"]

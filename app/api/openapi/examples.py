@@ -134,7 +134,8 @@ VIDEOS: dict[str, Any] = {
             "owner": None,
             "created": _MOMENT,
         }
-    ]
+    ],
+    "next": "MS8weDEuYWE4NmYxMjAwMDAwMHArMzAvNWQ0MTQwMmFiYzRiMmE3NmI5NzE5ZDkxMTAxN2M1OTI",
 }
 EVENTS = 'event: progress\ndata: {"state": "running", "fraction": 0.5}\n\n'
 MANIFEST: dict[str, Any] = {"video_id": "astronaut", "components": {}, "artifacts": []}

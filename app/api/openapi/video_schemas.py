@@ -100,3 +100,4 @@ class VideoRow(Schema):
 
 class Videos(Schema):
     videos: list[VideoRow]
+    next: str | None = Field(description="Cursor of the next page, for `after`; null: this is the last one.")

@@ -63,18 +63,46 @@ _SOURCE = {
 }
 SUBMIT = _route(
     "submit_video",
-    {202: {"description": "Accepted; `Location` is the URL of the job", "model": schemas.Video}},
-    (400, 404, 413, 415, 422, 429, 503, 504),
+    {
+        202: {
+            "description": "Accepted; `Location` is the URL of the job",
+            "model": schemas.Video,
+            "headers": {
+                "Idempotency-Replayed": {
+                    "description": "`true`: an earlier request with this Idempotency-Key has made the job.",
+                    "schema": {"type": "string"},
+                }
+            },
+        }
+    },
+    (400, 404, 409, 413, 415, 422, 429, 503, 504),
     f"curl --data-binary @docs/astronaut.mp4 '{_HERE}?profile=detect_embedded'",
     f"curl -F file=@docs/astronaut.mp4 -F profile=detect_embedded -F name=astronaut.mp4 '{_HERE}'",
     f"curl --data-binary @docs/astronaut.mp4 '{_HERE}?profile=detect_embedded&callback_url=https://hooks.example.com/videos'",
+    f"curl -H 'Idempotency-Key: \"holiday-1\"' --data-binary @docs/astronaut.mp4 '{_HERE}?profile=detect_embedded'",
     """curl -H 'Content-Type: application/json' -d '{"source": "https://media.example.com/astronaut.mp4", """
     f""""profile": "detect_embedded"}}' {_HERE}""",
 )
 SUBMIT["responses"][422] = SUBMIT["responses"][422] | {
     "description": "validation_failed; url_refused: the service may not call the host of callback_url; "
-    "source_not_allowed: the service may not fetch from source"
+    "source_not_allowed: the service may not fetch from source; idempotency_key_reused: the job of this "
+    "Idempotency-Key was asked for in another way"
 }
+SUBMIT["responses"][409] = SUBMIT["responses"][409] | {
+    "description": "idempotency_key_in_use: another request with this Idempotency-Key is being received; Retry-After "
+    "says when to retry"
+}
+SUBMIT["openapi_extra"]["parameters"] = [
+    {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "required": False,
+        "description": "A string in double quotes that names this submission, such as a UUID. A retry with the same "
+        "key returns the job of the first request instead of making another.",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 512},
+        "example": '"f1d0c2b4-6d0f-4f0e-9d55-0c6b1a1f8a5e"',
+    }
+]
 SUBMIT["openapi_extra"]["requestBody"] = {
     "required": True,
     "content": {
@@ -88,10 +116,24 @@ SUBMIT["openapi_extra"]["requestBody"] = {
 }
 LIST = _route(
     "list_videos",
-    {200: {"description": "The jobs, newest first", "model": schemas.Videos}},
+    {
+        200: {
+            "description": "A page of the jobs, newest first",
+            "model": schemas.Videos,
+            "headers": {
+                "Link": {
+                    "description": 'The URL of the next page, with `rel="next"`, where there is one (RFC 8288).',
+                    "schema": {"type": "string"},
+                }
+            },
+        }
+    },
     (400, 422, 503),
-    f"curl '{_HERE}'",
+    f"curl '{_HERE}?limit=20&state=queued,running'",
 )
+LIST["responses"][422] = LIST["responses"][422] | {
+    "description": "validation_failed; invalid_cursor: `after` is no cursor of this list"
+}
 GET = _route(
     "get_video",
     {200: {"description": "The job", "model": schemas.Video}},

@@ -8,31 +8,37 @@ import json
 import math
 import re
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi import Path as PathParameter
-from pydantic import BaseModel, ConfigDict, Field
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from app.api.gateway import Gateway, gateway_of
 from app.api.openapi import videos as openapi
-from app.api.request.file_names import clean_name, file_name
 from app.api.request.headers import headers_of, length_of
 from app.api.request.requests import deadline_of, timeout_of
 from app.api.request.uploads import Upload, named_file, read_upload
+from app.api.request.videos.pages import ListQuery, cursor_of
+from app.api.request.videos.submissions import Discarded, Submission, VideoQuery, key_of, submission_of
 from app.api.response.answers import JSON, fresh_json
 from app.api.response.files import OpenedFile
 from app.api.routes.video_sources import is_json, source_of
 from app.api.server.access import caller_of
 from app.api.server.direct_route import DirectRoute
 from app.deadline import Deadline
-from app.errors import InvalidParameter, UnsupportedMediaType, VideoNotFound, VideosUnavailable
+from app.errors import (
+    IdempotencyKeyReused,
+    InvalidParameter,
+    UnsupportedMediaType,
+    VideoNotFound,
+    VideosUnavailable,
+)
 from app.media.containers import sniff_container
-from app.outgoing import LONGEST_URL
 from app.settings import environment
-from app.state.jobs import Job
+from app.state.idempotency import Held
 from app.state.moments import moment_text
 from app.videos import profile_documents
 from app.videos.jobs import VideoJobs
@@ -45,39 +51,10 @@ VideoId = Annotated[str, PathParameter(description="Id that `POST /v1/videos` re
 _PARQUET = "application/vnd.apache.parquet"
 _TYPES = {".npz": "application/zip", ".json": JSON, ".parquet": _PARQUET, ".mp4": "video/mp4"}
 _LOOK_S = 0.3
-_NAME_BYTES = 1000
 _SEND_A_VIDEO = (
     "Send one complete MP4, MOV, Matroska, WebM or AVI file; the type is detected from the content. "
     'Or send JSON: {"source": "https://…", "profile": "…"}.'
 )
-
-
-class VideoQuery(BaseModel):
-    """Query parameters of `POST /v1/videos`; an unknown one is refused."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    profile: str | None = Field(
-        None,
-        description="Name of one of the service's profiles; a multipart part `profile` takes a name or a YAML profile.",
-        examples=["baseline_gpu_local"],
-    )
-    name: str | None = Field(None, max_length=200, description="Name of the video in its manifest.")
-    callback_url: str | None = Field(
-        None,
-        max_length=LONGEST_URL,
-        description="URL that receives a signed POST when the job is over; its host must be in GATEWAY_WEBHOOK_HOSTS. "
-        "A multipart part `callback_url` is the same.",
-        examples=["https://hooks.example.com/videos"],
-    )
-
-
-class ListQuery(BaseModel):
-    """Query parameters of `GET /v1/videos`."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    limit: int = Field(100, ge=1, le=1000, description="Most videos in the list, newest first.")
 
 
 @router.post("/v1/videos", status_code=202, summary="A video as a job", **openapi.SUBMIT)
@@ -85,33 +62,70 @@ async def submit(request: Request, query: Annotated[VideoQuery, Query()], gatewa
     """Raw body or multipart `file`; runs through a profile of components, and leaves artefacts (npz) and a manifest.
 
     Answered as soon as the video is kept and its container, its profile and its branches have been looked at. With a
-    JSON body, the service fetches the video from `source` after its answer.
+    JSON body, the service fetches the video from `source` after its answer. A retry with the same `Idempotency-Key`
+    returns the job of the first request.
     """
     jobs, settings, caller = _jobs(gateway), gateway.settings, caller_of(request)
-    length = length_of(headers_of(request.scope).get(b"content-length"))
-    with _stored():
-        await gateway.work(lambda: jobs.admit(int(length) if length < math.inf else 0))
-    if query.callback_url is not None:  # before the video is read, which may take long
-        await _check_callback(jobs, query.callback_url)
-    deadline = Deadline.after(timeout_of(request, settings.video_timeout_s))
-    upload = await read_upload(
-        request,
-        settings,
-        deadline_of(request, settings),
-        deadline,
-        {"file": 1, "profile": 1, "name": 1, "callback_url": 1},
-        lambda: named_file(jobs.incoming, jobs.admit),
-    )
-    if is_json(upload):
-        job = await _from_source(upload, query, gateway, caller.name)
-    else:
-        job = await _from_upload(upload, query, gateway, caller.name)
-    location = f"/v1/videos/{job.id}"
-    return fresh_json(await _view(jobs, job.id), 202, {"Location": location})
+    seconds = timeout_of(request, settings.video_timeout_s)
+    async with _held(jobs, caller.name, key_of(request.scope), seconds) as held:
+        retry = held is not None and held.digest is not None
+        if not retry:
+            length = length_of(headers_of(request.scope).get(b"content-length"))
+            with _stored():
+                await gateway.work(lambda: jobs.admit(int(length) if length < math.inf else 0))
+        if query.callback_url is not None:  # before the video is read, which may take long
+            await _check_callback(jobs, query.callback_url)
+        upload = await read_upload(
+            request,
+            settings,
+            deadline_of(request, settings),
+            Deadline.after(seconds),
+            {"file": 1, "profile": 1, "name": 1, "callback_url": 1},
+            Discarded if retry else lambda: named_file(jobs.incoming, jobs.admit),
+        )
+        if is_json(upload):
+            job_id = await _from_source(upload, query, gateway, caller.name, held)
+        else:
+            job_id = await _from_upload(upload, query, gateway, caller.name, held)
+    headers = {"Location": f"/v1/videos/{job_id}"} | ({"Idempotency-Replayed": "true"} if retry else {})
+    return fresh_json(await _view(jobs, job_id), 202, headers)
 
 
-async def _from_upload(upload: Upload, query: VideoQuery, gateway: Gateway, made_by: str | None) -> Job:
-    """Make the job of a video that was sent."""
+@contextlib.asynccontextmanager
+async def _held(
+    jobs: VideoJobs, made_by: str | None, key: str | None, seconds: float
+) -> AsyncIterator[Held | None]:
+    """Hold an Idempotency-Key while its request is received; one whose request fails is free again."""
+    held = None if key is None else await asyncio.to_thread(jobs.hold_key, made_by, key, seconds)
+    try:
+        yield held
+    except BaseException:
+        if held is not None and held.digest is None:
+            with contextlib.suppress(VideosUnavailable):  # the key is free once its time is over
+                await asyncio.to_thread(jobs.release_key, held)
+        raise
+
+
+def _same(held: Held | None, asked: Submission) -> Held | None:
+    """Return the key with the digest of the submission.
+
+    Raises:
+        IdempotencyKeyReused: the key's job was asked for in another way.
+    """
+    if held is None:
+        return None
+    digest = asked.digest()
+    if held.digest not in (None, digest):
+        raise IdempotencyKeyReused(
+            "the job of this Idempotency-Key has another video, source, profile, name or callback_url"
+        )
+    return replace(held, digest=digest)
+
+
+async def _from_upload(
+    upload: Upload, query: VideoQuery, gateway: Gateway, made_by: str | None, held: Held | None
+) -> str:
+    """Make the job of a video that was sent; return its id."""
     jobs, video = _jobs(gateway), upload.video
     if video is None:
         for head in upload.parts.get("file", ()):
@@ -119,39 +133,63 @@ async def _from_upload(upload: Upload, query: VideoQuery, gateway: Gateway, made
                 sniff_container(head[:4096])  # says what it is instead
         raise UnsupportedMediaType("the body is no MP4, MOV, Matroska, WebM or AVI video", hint=_SEND_A_VIDEO)
     try:
+        asked = submission_of(upload, query, video.name, sha256=video.sha256)
+        key = _same(held, asked)
+        if held is not None and held.digest is not None:
+            return held.job_id
         with _stored():
-            profile = await gateway.work(lambda: _profile(upload, query, gateway))
-            name = _name(upload, query, video.name)
-            callback_url = await _callback_url(upload, query, jobs)
+            profile = await gateway.work(lambda: _profile(asked, gateway))
+            await _check_form_callback(jobs, asked, query)
             await gateway.work(lambda: jobs.check(video.file, profile))
-            return await gateway.work(
+            job = await gateway.work(
                 lambda: jobs.submit(
-                    video.file, name, video.nbytes, video.sha256, profile, made_by, callback_url
+                    video.file,
+                    asked.name,
+                    video.nbytes,
+                    video.sha256,
+                    profile,
+                    made_by,
+                    asked.callback_url,
+                    key,
                 )
             )
+        return job.id
     finally:
         with contextlib.suppress(OSError):  # what is buffered finds no room
             video.file.close()
-        await asyncio.to_thread(Path(video.file.name).unlink, missing_ok=True)
+        if isinstance(video.file.name, str):
+            await asyncio.to_thread(Path(video.file.name).unlink, missing_ok=True)
 
 
-async def _from_source(upload: Upload, query: VideoQuery, gateway: Gateway, made_by: str | None) -> Job:
-    """Make the job of a video that is fetched."""
+async def _from_source(
+    upload: Upload, query: VideoQuery, gateway: Gateway, made_by: str | None, held: Held | None
+) -> str:
+    """Make the job of a video that is fetched; return its id."""
     jobs = _jobs(gateway)
     url, body = await gateway.work(lambda: source_of(upload, gateway.settings.max_json_bytes))
+    asked = submission_of(body, query, name_of(url), source=url)
+    key = _same(held, asked)
+    if held is not None and held.digest is not None:
+        return held.job_id
     await asyncio.to_thread(jobs.check_source, url)  # as `_check_callback`
     with _stored():
-        profile = await gateway.work(lambda: _profile(body, query, gateway))
-        name = _name(body, query, name_of(url))
-        callback_url = await _callback_url(body, query, jobs)
-        return await gateway.work(lambda: jobs.submit_source(url, name, profile, made_by, callback_url))
+        profile = await gateway.work(lambda: _profile(asked, gateway))
+        await _check_form_callback(jobs, asked, query)
+        job = await gateway.work(
+            lambda: jobs.submit_source(url, asked.name, profile, made_by, asked.callback_url, key)
+        )
+    return job.id
 
 
 @router.get("/v1/videos", summary="The newest videos", **openapi.LIST)
 async def newest(request: Request, query: Annotated[ListQuery, Query()], gateway: Parts) -> Response:
-    """Id, state, name and time of the newest jobs that the caller may see."""
-    rows = await asyncio.to_thread(_jobs(gateway).newest, query.limit, caller_of(request).only)
-    return fresh_json({"videos": [row | {"created": moment_text(row["created"])} for row in rows]})
+    """A page of the jobs that the caller may see, the newest first; `next` leads to the page after it."""
+    jobs, only = _jobs(gateway), caller_of(request).only
+    rows, end = await asyncio.to_thread(jobs.newest, query.limit, only, query.state, query.position())
+    cursor = None if end is None else cursor_of(end)
+    videos = [row | {"created": moment_text(row["created"])} for row in rows]
+    headers = {} if cursor is None else {"Link": f'<{query.url_after(cursor)}>; rel="next"'}
+    return fresh_json({"videos": videos, "next": cursor}, headers=headers)
 
 
 @router.get("/v1/videos/{id}", summary="How far a video is", **openapi.GET)
@@ -204,54 +242,25 @@ def _jobs(gateway: Gateway) -> VideoJobs:
     return gateway.jobs
 
 
-def _text(upload: Upload, name: str, most_bytes: int) -> str | None:
-    for part in upload.parts.get(name, ()):
-        if len(part) > most_bytes:
-            raise InvalidParameter(f"the part {name!r} has {len(part)} bytes; the limit is {most_bytes}")
-        try:
-            return part.decode("utf-8").strip()
-        except UnicodeDecodeError as error:
-            raise InvalidParameter(f"the part {name!r} is not UTF-8") from error
-    return None
-
-
-def _profile(upload: Upload, query: VideoQuery, gateway: Gateway) -> Profile:
-    settings = gateway.settings
-    text = _text(upload, "profile", profile_documents.MAX_BYTES)
-    if text is not None and query.profile is not None:
-        raise InvalidParameter("profile: given in the query and in the body; send it once")
-    asked = text if text is not None else query.profile
-    if not asked:
+def _profile(asked: Submission, gateway: Gateway) -> Profile:
+    settings, text = gateway.settings, asked.profile
+    if not text:
         known = ", ".join(profile_documents.names(settings.profiles_folder)) or "none"
         raise InvalidParameter(f"name a profile (there are {known}), or send one as the part 'profile'")
-    if re.fullmatch(r"[A-Za-z0-9._-]+", asked):
-        return gateway.profiles.named(settings.profiles_folder, asked, environment(), settings.max_prompts)
-    return gateway.profiles.parse(asked, settings.max_prompts)
+    if re.fullmatch(r"[A-Za-z0-9._-]+", text):
+        return gateway.profiles.named(settings.profiles_folder, text, environment(), settings.max_prompts)
+    return gateway.profiles.parse(text, settings.max_prompts)
 
 
-async def _callback_url(upload: Upload, query: VideoQuery, jobs: VideoJobs) -> str | None:
-    """Return the URL of the query, or that of the form once it is checked."""
-    text = _text(upload, "callback_url", LONGEST_URL)
-    if text is None:
-        return query.callback_url
-    if query.callback_url is not None:
-        raise InvalidParameter("callback_url: given in the query and in the body; send it once")
-    await _check_callback(jobs, text)
-    return text
+async def _check_form_callback(jobs: VideoJobs, asked: Submission, query: VideoQuery) -> None:
+    """Check the URL of a body; that of the query has been checked."""
+    if asked.callback_url is not None and query.callback_url is None:
+        await _check_callback(jobs, asked.callback_url)
 
 
 async def _check_callback(jobs: VideoJobs, url: str) -> None:
     """Check a URL; a name server that doesn't answer delays no thread of the service's own pool."""
     await asyncio.to_thread(jobs.check_callback, url)
-
-
-def _name(upload: Upload, query: VideoQuery, file: str | None) -> str:
-    """Return the caller's name for the video, or the name of its file."""
-    text = _text(upload, "name", _NAME_BYTES)
-    if text is not None and query.name is not None:
-        raise InvalidParameter("name: given in the query and in the body; send it once")
-    asked = query.name if text is None else text
-    return clean_name(asked or "") or file_name(file) or "video"
 
 
 async def _view(jobs: VideoJobs, video_id: str, only: str | None = None) -> dict[str, Any]:

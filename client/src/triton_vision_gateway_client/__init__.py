@@ -23,7 +23,7 @@ from triton_vision_gateway_client.answers.families import (
     Similarity,
     TextEmbeddings,
 )
-from triton_vision_gateway_client.answers.jobs import Job, JobError, JobEvent, JobRow
+from triton_vision_gateway_client.answers.jobs import Job, JobError, JobEvent, JobPage, JobRow
 from triton_vision_gateway_client.answers.provenance import Batch, Branch, ModelUsed, Outcome
 from triton_vision_gateway_client.answers.status import (
     Branches,
@@ -88,6 +88,7 @@ __all__ = [
     "JobEvent",
     "JobFailed",
     "JobHandle",
+    "JobPage",
     "JobRow",
     "MixedEmbeddings",
     "ModelUsed",

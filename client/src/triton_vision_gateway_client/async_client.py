@@ -22,7 +22,7 @@ from triton_vision_gateway_client.answers.families import (
     Similarity,
     TextEmbeddings,
 )
-from triton_vision_gateway_client.answers.jobs import JobRow
+from triton_vision_gateway_client.answers.jobs import JobPage
 from triton_vision_gateway_client.answers.provenance import Batch
 from triton_vision_gateway_client.answers.status import (
     Branches,
@@ -273,6 +273,7 @@ class AsyncClient:
         *,
         name: str | None = None,
         callback_url: str | None = None,
+        idempotency_key: str | None = None,
         **options: Unpack[CallOptions],
     ) -> AsyncJobHandle:
         """Run a whole video through a profile, in the background.
@@ -282,9 +283,13 @@ class AsyncClient:
             profile: a name in the service, YAML text, a `Path` of a YAML file, or a dictionary.
             name: of the video in its manifest; default: the name of the file.
             callback_url: receives a signed POST when the job is over (docs/webhooks.md).
+            idempotency_key: names the submission, so that it makes one job however often it is sent, also by another
+                process; default: a new key for each call, which makes the call's own retries safe.
             options: see `CallOptions`.
         """
-        job = await self._transport.run(lambda: jobs.submit(video, profile, name, callback_url, options))
+        job = await self._transport.run(
+            lambda: jobs.submit(video, profile, name, callback_url, idempotency_key, options)
+        )
         return AsyncJobHandle(self._transport, job)
 
     async def submit_source(
@@ -294,6 +299,7 @@ class AsyncClient:
         *,
         name: str | None = None,
         callback_url: str | None = None,
+        idempotency_key: str | None = None,
         **options: Unpack[CallOptions],
     ) -> AsyncJobHandle:
         """Run a whole video through a profile, in the background; the service fetches the video itself.
@@ -304,13 +310,14 @@ class AsyncClient:
             profile: see `submit`.
             name: of the video in its manifest; default: the last part of the URL's path.
             callback_url: see `submit`.
+            idempotency_key: see `submit`.
             options: see `CallOptions`.
 
         Raises:
             InvalidRequest: the service may not fetch it. A fetch that fails later fails the job.
         """
         job = await self._transport.run(
-            lambda: jobs.submit_source(source, profile, name, callback_url, options)
+            lambda: jobs.submit_source(source, profile, name, callback_url, idempotency_key, options)
         )
         return AsyncJobHandle(self._transport, job)
 
@@ -322,9 +329,23 @@ class AsyncClient:
         """
         return AsyncJobHandle(self._transport, await self._transport.run(lambda: jobs.get(job_id, options)))
 
-    async def jobs(self, limit: int = 100, **options: Unpack[CallOptions]) -> list[JobRow]:
-        """Return the newest jobs, the newest first."""
-        return await self._transport.run(lambda: jobs.listing(limit, options))
+    async def jobs(
+        self,
+        limit: int = 100,
+        *,
+        state: str | Sequence[str] | None = None,
+        after: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> JobPage:
+        """Return a page of the jobs, the newest first.
+
+        Args:
+            limit: most jobs on it, 1 to 1000.
+            state: only jobs in this state, or in one of these: fetching, queued, running, done, failed.
+            after: `next` of the page before; default: the first page.
+            options: see `CallOptions`.
+        """
+        return await self._transport.run(lambda: jobs.listing(limit, state, after, options))
 
     # --- sessions and the service itself ---
 

@@ -22,7 +22,7 @@ from triton_vision_gateway_client.answers.families import (
     Similarity,
     TextEmbeddings,
 )
-from triton_vision_gateway_client.answers.jobs import JobRow
+from triton_vision_gateway_client.answers.jobs import JobPage
 from triton_vision_gateway_client.answers.provenance import Batch
 from triton_vision_gateway_client.answers.status import (
     Branches,
@@ -277,6 +277,7 @@ class Client:
         *,
         name: str | None = None,
         callback_url: str | None = None,
+        idempotency_key: str | None = None,
         **options: Unpack[CallOptions],
     ) -> JobHandle:
         """Run a whole video through a profile, in the background.
@@ -286,9 +287,11 @@ class Client:
             profile: a name in the service, YAML text, a `Path` of a YAML file, or a dictionary.
             name: of the video in its manifest; default: the name of the file.
             callback_url: receives a signed POST when the job is over (docs/webhooks.md).
+            idempotency_key: names the submission, so that it makes one job however often it is sent, also by another
+                process; default: a new key for each call, which makes the call's own retries safe.
             options: see `CallOptions`.
         """
-        job = self._transport.run(jobs.submit(video, profile, name, callback_url, options))
+        job = self._transport.run(jobs.submit(video, profile, name, callback_url, idempotency_key, options))
         return JobHandle(self._transport, job)
 
     def submit_source(
@@ -298,6 +301,7 @@ class Client:
         *,
         name: str | None = None,
         callback_url: str | None = None,
+        idempotency_key: str | None = None,
         **options: Unpack[CallOptions],
     ) -> JobHandle:
         """Run a whole video through a profile, in the background; the service fetches the video itself.
@@ -308,12 +312,15 @@ class Client:
             profile: see `submit`.
             name: of the video in its manifest; default: the last part of the URL's path.
             callback_url: see `submit`.
+            idempotency_key: see `submit`.
             options: see `CallOptions`.
 
         Raises:
             InvalidRequest: the service may not fetch it. A fetch that fails later fails the job.
         """
-        job = self._transport.run(jobs.submit_source(source, profile, name, callback_url, options))
+        job = self._transport.run(
+            jobs.submit_source(source, profile, name, callback_url, idempotency_key, options)
+        )
         return JobHandle(self._transport, job)
 
     def job(self, job_id: str, **options: Unpack[CallOptions]) -> JobHandle:
@@ -324,9 +331,23 @@ class Client:
         """
         return JobHandle(self._transport, self._transport.run(jobs.get(job_id, options)))
 
-    def jobs(self, limit: int = 100, **options: Unpack[CallOptions]) -> list[JobRow]:
-        """Return the newest jobs, the newest first."""
-        return self._transport.run(jobs.listing(limit, options))
+    def jobs(
+        self,
+        limit: int = 100,
+        *,
+        state: str | Sequence[str] | None = None,
+        after: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> JobPage:
+        """Return a page of the jobs, the newest first.
+
+        Args:
+            limit: most jobs on it, 1 to 1000.
+            state: only jobs in this state, or in one of these: fetching, queued, running, done, failed.
+            after: `next` of the page before; default: the first page.
+            options: see `CallOptions`.
+        """
+        return self._transport.run(jobs.listing(limit, state, after, options))
 
     # --- sessions and the service itself ---
 

@@ -2,9 +2,9 @@
 
 A call is sent again after these failures:
 
-- `Repeat.ALWAYS`, a call that reads or computes: a lost connection; 429 and 503 with `Retry-After`; 502, 503 and 504 of
-  a proxy.
-- `Repeat.REFUSED`, one that changes something (a new job, a frame of a session): a connection that couldn't be opened;
+- `Repeat.ALWAYS`, a call that reads or computes, or that has an `Idempotency-Key`: a lost connection; 429 and 503 with
+  `Retry-After`; 409 while the key's first request is in progress; 502, 503 and 504 of a proxy.
+- `Repeat.REFUSED`, one that changes something (a frame of a session): a connection that couldn't be opened;
   429 and 503 with `Retry-After`, which say that nothing was done.
 - `Repeat.NEVER`, one that asks for liveness or readiness: none.
 
@@ -131,7 +131,8 @@ class Attempts:
             return self._repeat is Repeat.ALWAYS or not error.sent
         if is_foreign(error) and error.status in _PROXIES:
             return self._repeat is Repeat.ALWAYS
-        return error.status in _REFUSALS and error.retry_after is not None
+        refused = error.status in _REFUSALS or error.code == "idempotency_key_in_use"
+        return refused and error.retry_after is not None
 
     def _pause(self, error: GatewayError) -> float:
         if error.retry_after is not None:

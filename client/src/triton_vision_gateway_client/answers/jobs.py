@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -112,6 +112,14 @@ class JobRow:
     name: str
     created: str
     owner: str | None = None
+
+
+class JobPage(list[JobRow]):
+    """A page of the list of jobs. `next` is the cursor of the page after it, for `after`; None: it is the last."""
+
+    def __init__(self, rows: Iterable[JobRow], next: str | None) -> None:  # noqa: A002  # as the service calls it
+        super().__init__(rows)
+        self.next = next
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

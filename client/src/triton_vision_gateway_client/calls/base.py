@@ -117,6 +117,7 @@ class Request:
     good: tuple[int, ...] = (200, 202, 204)
     gone_is_done: bool = False
     open_ended: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def sendable_again(self) -> bool:

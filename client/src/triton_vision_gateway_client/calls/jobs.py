@@ -6,7 +6,8 @@ import io
 import json
 import os
 import re
-from collections.abc import Mapping
+import uuid
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 from urllib.parse import quote
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triton_vision_gateway_client.answers.decode import decode
-from triton_vision_gateway_client.answers.jobs import Job, JobEvent, JobRow
+from triton_vision_gateway_client.answers.jobs import Job, JobEvent, JobPage, JobRow
 from triton_vision_gateway_client.calls.base import (
     JSON,
     Call,
@@ -30,11 +31,11 @@ from triton_vision_gateway_client.calls.frames import Options
 from triton_vision_gateway_client.errors import GatewayError, NotFound, UnexpectedAnswer
 from triton_vision_gateway_client.lines import ServerEvent
 from triton_vision_gateway_client.media import Upload, VideoLike
-from triton_vision_gateway_client.retries import Repeat
 
 ProfileLike: TypeAlias = str | os.PathLike[str] | Mapping[str, Any]
 """A profile: its name in the service, YAML text, the path of a YAML file, or a dictionary."""
 JOBS = "/v1/videos"
+_LONGEST_KEY = 255
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
@@ -43,9 +44,10 @@ def submit(
     profile: ProfileLike,
     name: str | None,
     callback_url: str | None,
+    key: str | None,
     options: Options,
 ) -> Call[Job]:
-    """Build the call for a new job. It is sent again only if the service has refused it."""
+    """Build the call for a new job."""
     upload = Upload(video)
     text = _profile_text(profile)
     known = _NAME.fullmatch(text) is not None
@@ -56,8 +58,8 @@ def submit(
             {}, profile=text if known else None, name=name or upload.name, callback_url=callback_url
         ),
         body=Streamed(upload, {} if known else {"profile": text}),
-        repeat=Repeat.REFUSED,
         timeout=timeout_in(options),
+        headers=_key_header(key),
         open_ended=True,
     )
     return Call(request=request, parse=_job)
@@ -68,19 +70,35 @@ def submit_source(
     profile: ProfileLike,
     name: str | None,
     callback_url: str | None,
+    key: str | None,
     options: Options,
 ) -> Call[Job]:
-    """Build the call for a job whose video the service fetches. It is sent again only if the service has refused it."""
+    """Build the call for a job whose video the service fetches."""
     given = {"source": source, "profile": _profile_text(profile), "name": name, "callback_url": callback_url}
     body = json.dumps({key: value for key, value in given.items() if value is not None}).encode()
     request = Request(
         method="POST",
         path=JOBS,
         body=Raw(body, JSON),
-        repeat=Repeat.REFUSED,
         timeout=timeout_in(options),
+        headers=_key_header(key),
     )
     return Call(request=request, parse=_job)
+
+
+def _key_header(key: str | None) -> dict[str, str]:
+    """Return the header by which the service knows a retry: with the caller's key, or else one of this call alone.
+
+    Raises:
+        ValueError: the key isn't 1 to 255 printable ASCII characters.
+    """
+    key = str(uuid.uuid4()) if key is None else key
+    if not (1 <= len(key) <= _LONGEST_KEY and key.isascii() and key.isprintable()):
+        raise ValueError(
+            f"idempotency_key is 1 to {_LONGEST_KEY} printable ASCII characters, not {key[:300]!r}"
+        )
+    escaped = key.replace("\\", "\\\\").replace('"', '\\"')
+    return {"Idempotency-Key": f'"{escaped}"'}
 
 
 def _profile_text(profile: ProfileLike) -> str:
@@ -97,17 +115,21 @@ def get(job_id: str, options: Options) -> Call[Job]:
     return Call(request=request, parse=_job)
 
 
-def listing(limit: int, options: Options) -> Call[list[JobRow]]:
-    """Build the call for the newest jobs."""
-    request = Request(method="GET", path=JOBS, query=query_of({}, limit=limit), timeout=timeout_in(options))
-    return Call(request=request, parse=_rows)
+def listing(
+    limit: int, state: str | Sequence[str] | None, after: str | None, options: Options
+) -> Call[JobPage]:
+    """Build the call for a page of the jobs."""
+    query = query_of({}, limit=limit, state=state, after=after)
+    return Call(
+        request=Request(method="GET", path=JOBS, query=query, timeout=timeout_in(options)), parse=_page
+    )
 
 
-def _rows(received: Received) -> list[JobRow]:
+def _page(received: Received) -> JobPage:
     document = received.object()
     if not isinstance(document.get("videos"), list):
         raise UnexpectedAnswer("the answer is no list of jobs", received.status)
-    return [decode(JobRow, row) for row in document["videos"]]
+    return JobPage([decode(JobRow, row) for row in document["videos"]], document.get("next"))
 
 
 def delete(job_id: str, options: Options) -> Call[None]:

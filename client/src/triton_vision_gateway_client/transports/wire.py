@@ -66,6 +66,7 @@ class Settings:
         """Return the arguments of httpx's `build_request`, but for a streamed body."""
         remaining = deadline.remaining()
         headers = {"Accept": request.accept, "User-Agent": f"triton-vision-gateway-client/{__version__}"}
+        headers |= request.headers
         if self.api_key is not None:
             headers["Authorization"] = f"Bearer {self.api_key}"
         if remaining is not None:
