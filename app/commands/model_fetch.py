@@ -182,6 +182,12 @@ def fetch(source: Source, into: Path, digest: str | None, say: Callable[[str], N
         there.setdefault(expected, target)
         counts[done] += 1
         say(f"{done:7} {name}")
+    for name in listed:
+        model, _, file = name.partition("/")
+        if (
+            file == "config.pbtxt"
+        ):  # Triton wants the folder of a version of an ensemble, too, which has no file in it
+            (into / model / "1").mkdir(exist_ok=True)
     return Fetched(**counts)
 
 

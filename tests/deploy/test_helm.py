@@ -139,6 +139,7 @@ def test_triton_is_a_native_sidecar_with_the_gateway_s_memory(name: str, archive
     assert not any("runAsUser" in one["securityContext"] for one in (triton, gateway))
     assert environment(gateway)["GATEWAY_TRITON_URL"] == "127.0.0.1:8001"
     assert {"--grpc-address=127.0.0.1", "--http-address=127.0.0.1"} <= set(triton["args"])
+    assert "--metrics-address=0.0.0.0" in triton["args"]  # by default that of HTTP
 
 
 @pytest.mark.parametrize("name", VALUES)

@@ -17,6 +17,7 @@ from app.commands import model_fetch
 
 FILES = {
     "yolo/config.pbtxt": b"backend",
+    "ensemble/config.pbtxt": b"steps",
     "yolo/1/model.onnx": b"graph of yolo",
     "yolo/1/weights.json": b'{"digest": "sha256:0"}',
     "yolo small/1/model.onnx": b"another graph",
@@ -83,6 +84,7 @@ def test_a_repository_is_copied_and_then_kept(url: str, asked: list[str], tmp_pa
     digest = f"sha256:{hashlib.sha256(sums()).hexdigest()}"
     assert run(f"{url}/", into, "--digest", digest) == 0
     assert content(into) == FILES
+    assert (into / "ensemble" / "1").is_dir()
     shared = [into / name for name in FILES if name.endswith("shared.bin")]
     assert shared[0].samefile(shared[1])
     assert asked[-1] == "/yolo/1/weights.json"  # a note is believed if it is newer than what it describes

@@ -47,6 +47,7 @@ authentication, so they listen on the pod's loopback only, and the probes run in
     - --grpc-port=8001
     - --http-address=127.0.0.1
     - --http-port=8000
+    - --metrics-address=0.0.0.0
     - --metrics-port=8002
     - --exit-timeout-secs={{ int .Values.triton.exitSeconds }}
     {{- range .Values.triton.args }}
