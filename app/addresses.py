@@ -76,6 +76,17 @@ def session_store_url(text: str) -> str:
     return text
 
 
+def job_store_url(text: str) -> str:
+    """`sqlite`, or the URL of a database of PostgreSQL.
+
+    Raises:
+        ValueError: it is neither; the message holds nothing of the value, which may be a password.
+    """
+    if text != "sqlite" and text.partition("://")[0] not in ("postgresql", "postgres"):
+        raise ValueError("is sqlite, or begins with postgresql://")
+    return text
+
+
 def proxies(text: str) -> str:
     """Addresses and networks with commas between them, or `*`.
 

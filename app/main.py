@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
-from app import __version__, addresses
+from app import __version__, addresses, extras
 from app.api.gateway import Gateway
 from app.api.openapi import security
 from app.api.response import problems
@@ -59,14 +60,19 @@ from app.sessions.session_order import LocalOrder, SessionOrder
 from app.sessions.tracking_sessions import Sessions
 from app.settings import Settings, graph_cache, metrics_folder
 from app.state.base import SessionStore
+from app.state.jobs import JobIndex
 from app.state.memory import MemoryStore
 from app.videos.analysis import Options
 from app.videos.gauges import Gauges
+from app.videos.job_files import JobFiles
 from app.videos.jobs import JobOptions, VideoJobs
 from app.videos.profile_documents import ProfileReader
 from app.videos.sources.fetcher import FetchOptions
 from app.videos.sources.routes import SETTING, Places, Sign
 from app.videos.sources.transfer import Limits
+from app.videos.stored_jobs.files import StoredJobFiles
+from app.videos.stores.base import StoreUnusable
+from app.videos.stores.opened import open_store
 from app.videos.webhooks import WebhookOptions
 from routing import overlay, reachable
 from routing.catalogue import CATALOGUE_PATH, Catalogue
@@ -460,9 +466,33 @@ def create_jobs(settings: Settings, pipelines: PipelineSet, profiles: ProfileRea
         webhook_options(settings),
         fetch_options(settings),
     )
-    jobs = VideoJobs(settings.videos_folder, pipelines, profiles.restored, options)
+    files, open_index = job_storage(settings, settings.videos_folder)
+    jobs = VideoJobs(files, open_index, pipelines, profiles.restored, options)
     jobs.start()
     return jobs
+
+
+def job_storage(settings: Settings, folder: Path) -> tuple[JobFiles, Callable[[], JobIndex]]:
+    """Return the files of video jobs, and what opens their index.
+
+    Raises:
+        RuntimeError: an extra is missing, or the settings name no store.
+    """
+    url, place = settings.job_store, settings.job_artifacts
+    if url == "sqlite" and place is None:
+        return JobFiles(folder), partial(JobIndex.in_folder, folder)
+    try:
+        files = StoredJobFiles(folder, open_store(place or str(folder)))
+    except StoreUnusable as error:
+        raise RuntimeError(f"GATEWAY_JOB_ARTIFACTS: {error.strerror}") from error
+    if url == "sqlite":
+        return files, partial(JobIndex.in_folder, folder)
+    lacking = extras.missing("postgres")
+    if lacking is not None:
+        raise RuntimeError(f"GATEWAY_JOB_STORE: {lacking}")
+    from app.state.postgres.jobs import open_jobs  # noqa: PLC0415  # an extra: postgres
+
+    return files, partial(open_jobs, url, settings.job_lease_s)
 
 
 def webhook_options(settings: Settings) -> WebhookOptions | None:

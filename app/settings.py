@@ -13,7 +13,16 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from app.addresses import TritonAddress, hosts, networks, origins, proxies, session_store_url, sources
+from app.addresses import (
+    TritonAddress,
+    hosts,
+    job_store_url,
+    networks,
+    origins,
+    proxies,
+    session_store_url,
+    sources,
+)
 from app.keys import access, signing
 
 PREFIX = "GATEWAY_"
@@ -321,6 +330,22 @@ class Settings(BaseSettings):
     videos_folder: OptionalPath = Field(
         Path("out/videos"),
         description="Folder in which POST /v1/videos keeps jobs and artefacts; empty disables jobs.",
+    )
+    job_store: Annotated[str, AfterValidator(job_store_url)] = Field(
+        "sqlite",
+        description="Index of video jobs: sqlite, a file in GATEWAY_VIDEOS_FOLDER for the gateways of one host, or "
+        "postgresql://user:password@host:port/database, which gateways on several hosts can share.",
+    )
+    job_artifacts: OptionalText = Field(
+        None,
+        description="Where the videos and artefacts of jobs lie: a folder or s3://bucket/prefix; gateways on several "
+        "hosts need one that all of them reach. Unset: GATEWAY_VIDEOS_FOLDER, which then holds what is temporary, too.",
+    )
+    job_lease_s: float = Field(
+        30.0,
+        ge=1,
+        le=3600,
+        description="With PostgreSQL: seconds without a sign of life after which others run a gateway's jobs.",
     )
     video_jobs: int = Field(1, ge=1, description="Jobs that run at once in one worker.")
     max_jobs_waiting: int = Field(

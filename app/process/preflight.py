@@ -70,6 +70,8 @@ def _not_installed(settings: Settings) -> Iterator[str]:
     needed = {
         "engine": ("embedded", settings.engine == "embedded"),
         "session_store": ("redis", settings.session_store != "memory"),
+        "job_store": ("postgres", settings.job_store != "sqlite"),
+        "job_artifacts": ("bulk", "://" in (settings.job_artifacts or "")),
         "tracing_endpoint": ("tracing", settings.tracing_endpoint is not None),
         "video_sources": ("bulk", "s3://" in settings.video_sources),
     }

@@ -1,4 +1,4 @@
-"""The `Idempotency-Key`s of submissions: a table beside the jobs, shared by all workers of a host.
+"""The `Idempotency-Key`s of submissions: a table beside the jobs, shared by all workers.
 
 A row begins as a reservation: one request holds the key while it reads its video. The transaction that adds the job
 ends the reservation. The row then lives as long as its job. The reservation of a dead worker, or of a request that is
@@ -7,13 +7,11 @@ over its time, is free again.
 
 from __future__ import annotations
 
-import sqlite3
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from app.errors import IdempotencyKeyInUse
-from app.state.sqlite_file import SqliteFile
+from app.state.database import Connection, Database, Owners
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS idempotency_keys (
@@ -22,7 +20,7 @@ CREATE TABLE IF NOT EXISTS idempotency_keys (
     job_id TEXT NOT NULL UNIQUE,
     digest TEXT,
     owner TEXT,
-    expires REAL NOT NULL,
+    expires DOUBLE PRECISION NOT NULL,
     PRIMARY KEY (made_by, key)
 )
 """
@@ -39,16 +37,15 @@ class Held:
 
 
 class IdempotencyKeys:
-    """The keys, as one worker sees them. Every method raises VideosUnavailable where the file can't be used now.
+    """The keys, as one worker sees them. Every method raises VideosUnavailable where the database can't be used now.
 
     `made_by` is the name of the API key that sends the request (None: sent without keys); each has keys of its own.
     Times are in seconds since 1970.
     """
 
-    def __init__(self, file: SqliteFile, owner: str, is_dead: Callable[[str | None], bool]) -> None:
-        self._file = file
-        self._owner = owner
-        self._is_dead = is_dead
+    def __init__(self, database: Database, owners: Owners) -> None:
+        self._database = database
+        self._owners = owners
 
     def hold(self, made_by: str | None, key: str, now: float, expires: float) -> Held:
         """Return the job that was added with a key, or reserve the key until `expires` for a job to add.
@@ -57,7 +54,7 @@ class IdempotencyKeys:
             IdempotencyKeyInUse: another request has reserved it.
         """
         row = (made_by or "", key)
-        with self._file.writing() as connection:
+        with self._database.writing(alone=True) as connection:
             found = connection.execute(
                 "SELECT job_id, digest, owner, expires FROM idempotency_keys WHERE made_by = ? AND key = ?",
                 row,
@@ -66,22 +63,24 @@ class IdempotencyKeys:
                 job_id, digest, owner, until = found
                 if digest is not None:
                     return Held(job_id, digest)
-                if until > now and not self._is_dead(owner):
+                if until > now and not self._owners.is_dead(connection, owner):
                     raise IdempotencyKeyInUse(_IN_USE, retry_after=_RETRY_S)
             job_id = uuid.uuid4().hex
             connection.execute(
-                "INSERT OR REPLACE INTO idempotency_keys (made_by, key, job_id, owner, expires) VALUES (?, ?, ?, ?, ?)",
-                (*row, job_id, self._owner, expires),
+                "INSERT INTO idempotency_keys (made_by, key, job_id, owner, expires) VALUES (?, ?, ?, ?, ?) "
+                "ON CONFLICT (made_by, key) DO UPDATE SET job_id = excluded.job_id, digest = NULL, "
+                "owner = excluded.owner, expires = excluded.expires",
+                (*row, job_id, self._owners.name, expires),
             )
             return Held(job_id, None)
 
     def release(self, job_id: str) -> None:
         """End a reservation whose job was not added."""
-        with self._file.writing() as connection:
+        with self._database.writing() as connection:
             connection.execute("DELETE FROM idempotency_keys WHERE job_id = ? AND digest IS NULL", (job_id,))
 
 
-def purge(connection: sqlite3.Connection, now: float) -> None:
+def purge(connection: Connection, now: float) -> None:
     """Remove the keys of jobs that are gone, and the reservations that are over."""
     connection.execute(
         "DELETE FROM idempotency_keys WHERE job_id NOT IN (SELECT id FROM jobs) "
@@ -90,7 +89,7 @@ def purge(connection: sqlite3.Connection, now: float) -> None:
     )
 
 
-def settle(connection: sqlite3.Connection, job_id: str, digest: str) -> None:
+def settle(connection: Connection, job_id: str, digest: str) -> None:
     """Give a reserved key its job, within the transaction that adds the job.
 
     Raises:
@@ -104,6 +103,6 @@ def settle(connection: sqlite3.Connection, job_id: str, digest: str) -> None:
         raise IdempotencyKeyInUse(_IN_USE, retry_after=_RETRY_S)
 
 
-def forget(connection: sqlite3.Connection, job_id: str) -> None:
+def forget(connection: Connection, job_id: str) -> None:
     """Remove the key of a job, within the transaction that deletes the job."""
     connection.execute("DELETE FROM idempotency_keys WHERE job_id = ?", (job_id,))

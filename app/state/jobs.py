@@ -1,56 +1,27 @@
-"""The index of video jobs: SQLite in the jobs' folder, shared by all workers of a host.
+"""The index of video jobs: a table that all workers share, in SQLite on one host or in PostgreSQL on several.
 
-A worker that runs jobs holds a lock on a file of its own. The kernel releases the lock when the process dies, however
-it dies, so the jobs of a dead worker are known at once and without a clock.
+Every claim gives the job the next number of its fence, and every later change by the worker is made only while the job
+still has that number: a worker that was taken for dead, and goes on, changes nothing.
 """
 
 from __future__ import annotations
 
-import fcntl
-import sqlite3
-import time
-import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from app.errors import VideosUnavailable
-from app.state import callbacks, idempotency, schema_version, sources
+from app.state import callbacks, idempotency, sources
 from app.state.callbacks import Callbacks
+from app.state.database import Connection, Database, Dispatch, Owners
 from app.state.idempotency import IdempotencyKeys
-from app.state.schema_version import SchemaVersion
+from app.state.job_schema import migrate
+from app.state.owners import LockedOwners
 from app.state.sources import Sources
 from app.state.sqlite_file import RETRY_S, SqliteFile
 
 FINISHED = ("done", "failed")
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS jobs (
-    id TEXT PRIMARY KEY,
-    state TEXT NOT NULL,
-    name TEXT NOT NULL,
-    profile TEXT NOT NULL,
-    bytes INTEGER NOT NULL,
-    sha256 TEXT NOT NULL,
-    created REAL NOT NULL,
-    started REAL,
-    finished REAL,
-    frames INTEGER NOT NULL DEFAULT 0,
-    expected INTEGER,
-    fraction REAL,
-    attempts INTEGER NOT NULL DEFAULT 0,
-    not_before REAL NOT NULL DEFAULT 0,
-    code TEXT,
-    detail TEXT,
-    owner TEXT,
-    kept_bytes INTEGER NOT NULL DEFAULT 0,
-    made_by TEXT
-);
-CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, created);
-CREATE INDEX IF NOT EXISTS jobs_by_age ON jobs (created DESC, id)
-"""
-# Columns that earlier versions did not have.
-_ADDED = {"made_by": "TEXT"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +30,8 @@ class Job:
 
     Times in seconds since 1970; `code` and `detail` say what failed, what a queued job waits for, or where a partial
     result breaks off. `owner` is the worker that runs it, `made_by` the name of the API key that made it (None: made
-    without keys).
+    without keys). `fence` counts the claims, and names the one whose results are visible; `manifest_sha256` is that
+    of their manifest in hex.
     """
 
     id: str
@@ -81,6 +53,8 @@ class Job:
     owner: str | None = None
     kept_bytes: int = 0
     made_by: str | None = None
+    fence: int = 0
+    manifest_sha256: str | None = None
 
     @property
     def partial(self) -> bool:
@@ -97,62 +71,64 @@ class Position:
 
 
 _COLUMNS = ", ".join(entry.name for entry in fields(Job))
+_QUEUED = f"state = 'queued' AND not_before <= %s AND id NOT IN ({sources.UNFETCHED})"
+_MAY_RUN = f"state = 'running' OR ({_QUEUED % '?'})"
 
 
 class JobIndex:
-    """See the module; safe to use from many threads and processes.
+    """See the module; safe to use from many threads and processes. Every method raises VideosUnavailable where the
+    database can't be used now.
 
     Args:
-        folder: where the index and the owners' lock files lie; made if it isn't there.
-
-    Raises:
-        VideosUnavailable: it can't be used now (as every method).
+        database: with the tables of `job_schema`.
+        owners: the workers that share it. Both are closed by `close`, and so is the dispatch.
+        dispatch: brings the jobs to the workers; None: a worker that asks finds them in the table.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._owners = folder / ".owners"
-        self._file = SqliteFile(folder / "jobs.sqlite3")
+    def __init__(self, database: Database, owners: Owners, dispatch: Dispatch | None = None) -> None:
+        self._database = database
+        self._owners = owners
+        self._dispatch = dispatch
+        self.callbacks = Callbacks(database, owners)
+        self.sources = Sources(database, owners, self._defer)
+        self.keys = IdempotencyKeys(database, owners)
+
+    @classmethod
+    def in_folder(cls, folder: Path) -> JobIndex:
+        """Open the index that the workers of one host share in a folder; made if it isn't there.
+
+        Raises:
+            VideosUnavailable: it can't be used now.
+        """
         try:
-            self._owners.mkdir(parents=True, exist_ok=True)
-            self.owner, self._lock = _locked_file(self._owners)
+            owners = LockedOwners(folder / ".owners")
         except OSError as error:
             raise VideosUnavailable(
                 "the folder of the video jobs can't be written", retry_after=RETRY_S
             ) from error
-        self.callbacks = Callbacks(self._file, self.owner, self._is_dead)
-        self.sources = Sources(self._file, self.owner, self._is_dead)
-        self.keys = IdempotencyKeys(self._file, self.owner, self._is_dead)
+        index = cls(SqliteFile(folder / "jobs.sqlite3"), owners)
         try:
-            self._migrate()
+            migrate(index._database)
         except BaseException:
-            self.close()
+            index.close()
             raise
+        return index
 
-    def _migrate(self) -> None:
-        with self._file.writing() as connection:
-            (number,) = connection.execute("PRAGMA user_version").fetchone()
-            fault = schema_version.JOBS.fault(SchemaVersion.of(number))
-            if fault is not None:
-                raise VideosUnavailable(f"the index of the video jobs can't be used: {fault}")
-            for statement in (*_SCHEMA.split(";"), callbacks.SCHEMA, sources.SCHEMA, idempotency.SCHEMA):
-                connection.execute(statement)
-            present = {row[1] for row in connection.execute("PRAGMA table_info(jobs)")}
-            for name, kind in _ADDED.items():
-                if name not in present:
-                    connection.execute(f"ALTER TABLE jobs ADD COLUMN {name} {kind}")
-            idempotency.purge(connection, time.time())
-            if number < schema_version.JOBS.number:  # a newer minor version stays
-                connection.execute(f"PRAGMA user_version = {schema_version.JOBS.number}")
+    def start(self, most: int, wake: Callable[[], None]) -> None:
+        """Run up to `most` jobs at a time: `wake` is called when there may be one to claim."""
+        if self._dispatch is not None:
+            self._dispatch.start(most, wake)
 
     def reserve(self) -> None:
         """Keep room for the changes that must work on a full disk, such as deleting."""
-        self._file.reserve()
+        self._database.reserve()
 
     def close(self) -> None:
         """Release the jobs that this owner still runs."""
-        (self._owners / self.owner).unlink(missing_ok=True)
-        self._lock.close()
-        self._file.close()
+        if self._dispatch is not None:
+            self._dispatch.close()
+        self._owners.close()
+        self._database.close()
 
     def add(
         self,
@@ -169,7 +145,7 @@ class JobIndex:
         Raises:
             IdempotencyKeyInUse: the key is no longer reserved for it.
         """
-        with self._file.writing() as connection:
+        with self._database.writing(alone=True) as connection:
             (waiting,) = connection.execute("SELECT count(*) FROM jobs WHERE state = 'queued'").fetchone()
             if waiting >= most_waiting:
                 return False
@@ -182,6 +158,8 @@ class JobIndex:
                 sources.TABLE.insert(connection, job.id, source_url)
             if digest is not None:
                 idempotency.settle(connection, job.id, digest)
+            if source_url is None:
+                self._defer(connection, job.id)
             return True
 
     def get(self, job_id: str) -> Job | None:
@@ -224,105 +202,163 @@ class JobIndex:
         """Jobs by state; `fetching` are those of `queued` whose videos aren't there yet."""
         shown = f"CASE WHEN state = 'queued' AND id IN ({sources.UNFETCHED}) THEN 'fetching' ELSE state END"
         query = f"SELECT {shown} AS shown, count(*) FROM jobs GROUP BY shown"  # noqa: S608  # our own names
-        with self._file.reading() as connection:
+        with self._database.reading() as connection:
             return dict(connection.execute(query).fetchall())
 
     def input_bytes(self) -> int:
         """Bytes of the videos of all jobs that wait or run."""
-        with self._file.reading() as connection:
+        with self._database.reading() as connection:
             query = "SELECT coalesce(sum(bytes), 0) FROM jobs WHERE state IN ('queued', 'running')"
             (total,) = connection.execute(query).fetchone()
         return int(total)
 
     def ids(self) -> set[str]:
         """All jobs that the index knows, deleted ones too."""
-        with self._file.reading() as connection:
+        with self._database.reading() as connection:
             return {row[0] for row in connection.execute("SELECT id FROM jobs")}
 
     def alone(self) -> bool:
-        """No other worker uses the folder now."""
-        others = [path.name for path in self._owners.iterdir() if path.name != self.owner]
-        return all(self._is_dead(other) for other in others)
+        """No other worker uses the index now."""
+        return self._owners.alone()
 
     def claim(self, now: float) -> Job | None:
-        """Take the oldest job that may run now, or one of a dead worker; return None if there is none."""
-        with self._file.writing() as connection:
-            rows = self._rows(
-                connection,
-                "state = 'running' OR (state = 'queued' AND not_before <= ? "
-                f"AND id NOT IN ({sources.UNFETCHED})) ORDER BY created, id",
-                now,
-            )
-            job = next((row for row in rows if row.state == "queued" or self._is_dead(row.owner)), None)
-            if job is None:
-                return None
-            connection.execute(
-                "UPDATE jobs SET state = 'running', owner = ?, started = coalesce(started, ?), "
-                "attempts = attempts + 1, code = NULL, detail = NULL WHERE id = ?",
-                (self.owner, now, job.id),
-            )
-            return self._rows(connection, "id = ?", job.id)[0]
+        """Take the oldest job that may run now, or one of a dead worker; return None if there is none.
 
-    def progress(self, job_id: str, frames: int, expected: int | None, fraction: float | None) -> None:
-        """Progress of a job of this owner."""
-        self._update(job_id, frames=frames, expected=expected, fraction=fraction)
+        With a dispatch it is one that was offered to this worker. `release` is called once it is over.
+        """
+        if self._dispatch is None:
+            return self._claim(now)
+        while (job_id := self._dispatch.take()) is not None:
+            try:
+                job = self._claim(now, job_id)
+            except BaseException:
+                self._dispatch.release(job_id)
+                raise
+            if job is not None:
+                return job
+            self._dispatch.release(job_id)  # somebody else has it, or it waits for something
+        return None
+
+    def release(self, job_id: str) -> None:
+        """The worker is done with a job that it claimed."""
+        if self._dispatch is not None:
+            self._dispatch.release(job_id)
+
+    def _claim(self, now: float, only: str | None = None) -> Job | None:
+        named, values = ("", []) if only is None else (" AND id = ?", [only])
+        with self._database.writing() as connection:
+            rows = self._rows(connection, f"({_MAY_RUN}){named} ORDER BY created, id", now, *values)
+            for row in rows:
+                if row.state == "running" and not self._owners.is_dead(connection, row.owner):
+                    continue
+                claimed = connection.execute(
+                    "UPDATE jobs SET state = 'running', owner = ?, started = coalesce(started, ?), fence = fence + 1, "
+                    "attempts = attempts + 1, code = NULL, detail = NULL WHERE id = ? AND state = ? AND fence = ?",
+                    (self._owners.name, now, row.id, row.state, row.fence),
+                ).rowcount
+                if claimed:
+                    return self._rows(connection, "id = ?", row.id)[0]
+        return None
+
+    def restore(self, now: float, lost: Callable[[Connection, str], list[str]]) -> None:
+        """Offer the jobs again of which no offer is on its way (see `lost`), and those of dead workers."""
+        with self._database.writing() as connection:
+            running = self._rows(connection, "state = 'running'")
+            ids = [row.id for row in running if self._owners.is_dead(connection, row.owner)]
+            waiting = f"SELECT id FROM jobs WHERE {_QUEUED % repr(float(now))}"  # noqa: S608  # our own names
+            for job_id in (*ids, *lost(connection, waiting)):
+                self._defer(connection, job_id)
+
+    def _defer(self, connection: Connection, job_id: str, at: float = 0.0) -> None:
+        if self._dispatch is not None:
+            self._dispatch.defer(connection, job_id, at)
+
+    def holds(self, job: Job) -> bool:
+        """Return True while this worker runs a job that it claimed."""
+        return bool(
+            self._select("id = ? AND owner = ? AND fence = ? AND state = 'running'", *self._claimed(job))
+        )
+
+    def progress(self, job: Job, frames: int, expected: int | None, fraction: float | None) -> bool:
+        """Record the progress of a job of this owner; return False if it is its own no more."""
+        return self._update(job, frames=frames, expected=expected, fraction=fraction)
 
     def finish(
-        self, job_id: str, state: str, now: float, kept_bytes: int, error: tuple[str, str] | None
-    ) -> None:
-        """Finish a job of this owner; `error` says why it failed, or where a partial result ends."""
+        self,
+        job: Job,
+        state: str,
+        now: float,
+        kept_bytes: int,
+        error: tuple[str, str] | None,
+        manifest_sha256: str | None = None,
+        frames: int | None = None,
+    ) -> bool:
+        """Finish a job of this owner; `error` says why it failed, or where a partial result ends.
+
+        `manifest_sha256` and `frames` are those of the manifest of a result. Return False if it isn't this owner's job
+        any more; a repeated call returns the same.
+        """
         code, detail = error or (None, None)
-        self._update(
-            job_id, state=state, finished=now, kept_bytes=kept_bytes, code=code, detail=detail, owner=None
+        counted = {} if frames is None else {"frames": frames, "expected": frames, "fraction": 1.0}
+        done = self._update(
+            job, state=state, finished=now, kept_bytes=kept_bytes, code=code, detail=detail, owner=None,
+            manifest_sha256=manifest_sha256, **counted,
+        )  # fmt: skip
+        return done or bool(
+            self._select("id = ? AND fence = ? AND state = ? AND owner IS NULL", job.id, job.fence, state)
         )
 
     def keep(self, job_id: str, kept_bytes: int) -> None:
         """Record that the files of a finished job have grown to `kept_bytes`, whoever made them."""
-        with self._file.writing() as connection:
+        with self._database.writing() as connection:
             connection.execute(
-                "UPDATE jobs SET kept_bytes = max(kept_bytes, ?) WHERE id = ? AND state IN ('done', 'failed')",
-                (kept_bytes, job_id),
+                "UPDATE jobs SET kept_bytes = ? WHERE id = ? AND kept_bytes < ? AND state IN ('done', 'failed')",
+                (kept_bytes, job_id, kept_bytes),
             )
 
     def put_back(
-        self, job_id: str, not_before: float, code: str | None, detail: str | None, attempts: int
-    ) -> None:
+        self, job: Job, not_before: float, code: str | None, detail: str | None, attempts: int
+    ) -> bool:
         """Put a job of this owner back into the queue; `attempts` counts its attempts so far."""
-        self._update(
-            job_id, state="queued", not_before=not_before, code=code, detail=detail, attempts=attempts, owner=None
-        )  # fmt: skip
+        values = {
+            "state": "queued", "not_before": not_before, "code": code, "detail": detail, "attempts": attempts,
+            "owner": None,
+        }  # fmt: skip
+        with self._database.writing() as connection:
+            put = self._change(connection, job, values)
+            if put:
+                self._defer(connection, job.id, not_before)
+        return put
 
     def mark_deleted(self, job_id: str) -> Job | None:
         """Hide the job; return what it was before."""
-        with self._file.writing() as connection:
+        with self._database.writing() as connection:
             rows = self._rows(connection, "id = ? AND state != 'deleted'", job_id)
             if not rows:
                 return None
-            connection.execute("UPDATE jobs SET state = 'deleted' WHERE id = ?", (job_id,))
+            connection.execute("UPDATE jobs SET state = 'deleted' WHERE id = ?", (job_id,))  # its owner stays
             idempotency.forget(connection, job_id)
             return rows[0]
 
     def removable(self) -> list[str]:
         """Deleted jobs that nobody runs any more."""
-        return [
-            job.id
-            for job in self._select("state = 'deleted'")
-            if job.owner is None or self._is_dead(job.owner)
-        ]
+        with self._database.reading() as connection:
+            deleted = self._rows(connection, "state = 'deleted'")
+            return [job.id for job in deleted if self._owners.is_dead(connection, job.owner)]
 
     def is_deleted(self, job_id: str) -> bool:
         return not self._select("id = ? AND state != 'deleted'", job_id)
 
     def disown(self, job_id: str) -> None:
         """This owner no longer runs a deleted job."""
-        with self._file.writing() as connection:
+        with self._database.writing() as connection:
             connection.execute(
-                "UPDATE jobs SET owner = NULL WHERE id = ? AND owner = ?", (job_id, self.owner)
+                "UPDATE jobs SET owner = NULL WHERE id = ? AND owner = ?", (job_id, self._owners.name)
             )
 
     def remove(self, job_id: str) -> None:
         """The job's files are gone; forget it."""
-        with self._file.writing() as connection:
+        with self._database.writing() as connection:
             connection.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
             callbacks.TABLE.delete(connection, job_id)
             sources.TABLE.delete(connection, job_id)
@@ -337,48 +373,27 @@ class JobIndex:
                 ids.append(job.id)
         return ids
 
-    def _update(self, job_id: str, **values: Any) -> None:
-        """Update a job, only while this owner runs it and nobody deleted it."""
+    def _update(self, job: Job, **values: Any) -> bool:
+        """Update a job, only while this owner runs it and nobody deleted it; return whether that is so."""
+        with self._database.writing() as connection:
+            return self._change(connection, job, values)
+
+    def _change(self, connection: Connection, job: Job, values: Mapping[str, Any]) -> bool:
         names = ", ".join(f"{name} = ?" for name in values)
-        with self._file.writing() as connection:
-            connection.execute(
-                f"UPDATE jobs SET {names} WHERE id = ? AND owner = ? AND state = 'running'",  # noqa: S608  # our own names
-                (*values.values(), job_id, self.owner),
-            )
+        changed = connection.execute(
+            f"UPDATE jobs SET {names} WHERE id = ? AND owner = ? AND fence = ? AND state = 'running'",  # noqa: S608  # our own names
+            (*values.values(), *self._claimed(job)),
+        ).rowcount
+        return bool(changed)
+
+    def _claimed(self, job: Job) -> tuple[str, str, int]:
+        return job.id, self._owners.name, job.fence
 
     def _select(self, where: str, *values: Any) -> list[Job]:
-        with self._file.reading() as connection:
+        with self._database.reading() as connection:
             return self._rows(connection, where, *values)
 
     @staticmethod
-    def _rows(connection: sqlite3.Connection, where: str, *values: Any) -> list[Job]:
+    def _rows(connection: Connection, where: str, *values: Any) -> list[Job]:
         query = f"SELECT {_COLUMNS} FROM jobs WHERE {where}"  # noqa: S608  # our own names
         return [Job(*row) for row in connection.execute(query, values)]
-
-    def _is_dead(self, owner: str | None) -> bool:
-        """True if no process holds the owner's lock."""
-        if owner is None:
-            return True
-        if owner == self.owner:
-            return False
-        path = self._owners / owner
-        try:
-            with path.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink(missing_ok=True)
-        except FileNotFoundError:
-            return True
-        except OSError:  # held, or it can't be looked at now
-            return False
-        return True
-
-
-def _locked_file(folder: Path) -> tuple[str, IO[bytes]]:
-    """A new file of this worker, locked; its name says whose it is."""
-    while True:
-        name = uuid.uuid4().hex
-        file = (folder / name).open("wb")
-        fcntl.flock(file, fcntl.LOCK_EX)
-        if (folder / name).exists():  # still there: no worker removed it before it was locked
-            return name, file
-        file.close()

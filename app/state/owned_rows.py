@@ -1,17 +1,16 @@
-"""Tables beside the jobs whose rows a worker owns while it works on them; all workers of a host share them.
+"""Tables beside the jobs whose rows a worker owns while it works on them; all workers share them.
 
 The worker that works on a row is its owner; a row of a dead owner is free again.
 """
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar
 
-from app.state.sqlite_file import SqliteFile
+from app.state.database import Connection, Database, Owners
 
 
 class OwnedRow(Protocol):
@@ -22,6 +21,12 @@ class OwnedRow(Protocol):
 
     @property
     def owner(self) -> str | None: ...
+
+    @property
+    def attempts(self) -> int: ...
+
+    @property
+    def state(self) -> str: ...
 
 
 Row = TypeVar("Row", bound=OwnedRow)
@@ -40,20 +45,20 @@ class Table(Generic[Row]):
         columns = ", ".join(field.name for field in fields(self.row))  # type: ignore[arg-type]  # see OwnedRow
         return f"SELECT {columns} FROM {self.name} WHERE"  # noqa: S608  # our own names
 
-    def insert(self, connection: sqlite3.Connection, job_id: str, url: str) -> None:
+    def insert(self, connection: Connection, job_id: str, url: str) -> None:
         """Add a row within the transaction that adds its job."""
         statement = f"INSERT INTO {self.name} (job_id, url) VALUES (?, ?)"  # noqa: S608  # our own names
         connection.execute(statement, (job_id, url))
 
-    def delete(self, connection: sqlite3.Connection, job_id: str) -> None:
+    def delete(self, connection: Connection, job_id: str) -> None:
         """Remove a row within the transaction that removes its job."""
         connection.execute(f"DELETE FROM {self.name} WHERE job_id = ?", (job_id,))  # noqa: S608  # our own names
 
-    def rows(self, connection: sqlite3.Connection, condition: str, values: Sequence[Any] = ()) -> list[Row]:
+    def rows(self, connection: Connection, condition: str, values: Sequence[Any] = ()) -> list[Row]:
         """Return the rows that a condition names."""
         return [self.row(*row) for row in connection.execute(f"{self._select} {condition}", values)]
 
-    def row_of(self, connection: sqlite3.Connection, job_id: str) -> Row | None:
+    def row_of(self, connection: Connection, job_id: str) -> Row | None:
         """Return the row of a job, if it has one."""
         return next(iter(self.rows(connection, "job_id = ?", (job_id,))), None)
 
@@ -63,38 +68,35 @@ class OwnedRows(Generic[Row]):
 
     Args:
         table: their table.
-        file: the index of the jobs, with this table.
-        owner: this worker.
-        is_dead: True for a worker that is gone.
+        database: of the jobs, with this table.
+        owners: the workers that share it.
     """
 
-    def __init__(
-        self, table: Table[Row], file: SqliteFile, owner: str, is_dead: Callable[[str | None], bool]
-    ) -> None:
+    def __init__(self, table: Table[Row], database: Database, owners: Owners) -> None:
         self._table = table
-        self._file = file
-        self._owner = owner
-        self._is_dead = is_dead
+        self._database = database
+        self._owners = owners
 
     def get(self, job_id: str) -> Row | None:
-        with self._file.reading() as connection:
+        with self._database.reading() as connection:
             return self._table.row_of(connection, job_id)
 
     def _claim(self, now: float, change: str, values: Sequence[Any] = ()) -> Row | None:
         """Own a row that is due and free, with a change of its columns; None if there is none."""
-        with self._file.reading() as connection:  # most looks find nothing, and write nothing
+        with self._database.reading() as connection:  # most looks find nothing, and write nothing
             if not self._table.rows(connection, f"{self._table.due} LIMIT 1", (now,)):
                 return None
-        with self._file.writing() as connection:
-            free = next(iter(self._free(self._table.rows(connection, self._table.due, (now,)))), None)
-            if free is None:
-                return None
-            statement = (
-                f"UPDATE {self._table.name} SET owner = ?, attempts = attempts + 1, {change} WHERE job_id = ?"  # noqa: S608  # our own names
-            )
-            connection.execute(statement, (self._owner, *values, free.job_id))
-            return self._table.row_of(connection, free.job_id)
+        with self._database.writing() as connection:
+            for free in self._free(connection, self._table.rows(connection, self._table.due, (now,))):
+                statement = (
+                    f"UPDATE {self._table.name} SET owner = ?, attempts = attempts + 1, {change} "  # noqa: S608  # our own names
+                    "WHERE job_id = ? AND attempts = ? AND state = ? AND coalesce(owner, '') = ?"
+                )
+                seen = (free.job_id, free.attempts, free.state, free.owner or "")
+                if connection.execute(statement, (self._owners.name, *values, *seen)).rowcount:
+                    return self._table.row_of(connection, free.job_id)
+        return None
 
-    def _free(self, rows: Iterable[Row]) -> list[Row]:
-        """Return the rows that no living worker owns."""
-        return [row for row in rows if row.owner is None or self._is_dead(row.owner)]
+    def _free(self, connection: Connection, rows: Iterable[Row]) -> Iterator[Row]:
+        """Yield the rows that no living worker owns."""
+        return (row for row in rows if self._owners.is_dead(connection, row.owner))

@@ -50,4 +50,5 @@ class SchemaVersion:
 # The index of the video jobs, in SQLite and in PostgreSQL.
 #   1.0  jobs, callbacks, sources
 #   1.1  idempotency_keys
-JOBS = SchemaVersion(1, 1)
+#   1.2  jobs.fence, jobs.manifest_sha256
+JOBS = SchemaVersion(1, 2)

@@ -1,4 +1,4 @@
-"""The URLs that videos of jobs are fetched from: a table beside the jobs, shared by all workers of a host.
+"""The URLs that videos of jobs are fetched from: a table beside the jobs, shared by all workers.
 
 A job with such a row isn't run before its source is `fetched`. The worker that fetches is the row's owner; a row of a
 dead owner is free again, and what lies on the disk then is `bytes` of the version `etag`.
@@ -10,21 +10,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from app.state.database import Connection, Database, Owners
 from app.state.owned_rows import OwnedRows, Table
-from app.state.sqlite_file import SqliteFile
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS sources (
     job_id TEXT PRIMARY KEY,
     url TEXT NOT NULL,
     state TEXT NOT NULL DEFAULT 'waiting',
-    bytes INTEGER NOT NULL DEFAULT 0,
-    total INTEGER,
+    bytes BIGINT NOT NULL DEFAULT 0,
+    total BIGINT,
     etag TEXT,
-    attempts INTEGER NOT NULL DEFAULT 0,
-    failures INTEGER NOT NULL DEFAULT 0,
-    spent_s REAL NOT NULL DEFAULT 0,
-    due REAL NOT NULL DEFAULT 0,
+    attempts BIGINT NOT NULL DEFAULT 0,
+    failures BIGINT NOT NULL DEFAULT 0,
+    spent_s DOUBLE PRECISION NOT NULL DEFAULT 0,
+    due DOUBLE PRECISION NOT NULL DEFAULT 0,
     error TEXT,
     owner TEXT
 )
@@ -66,15 +66,16 @@ TABLE = Table(
     "sources",
     Source,
     "state IN ('waiting', 'fetching') AND due <= ? AND job_id IN (SELECT id FROM jobs WHERE state = 'queued') "
-    "ORDER BY due, rowid",
+    "ORDER BY due, (SELECT created FROM jobs WHERE id = job_id), job_id",
 )
 
 
 class Sources(OwnedRows[Source]):
     """The sources of one worker; see OwnedRows."""
 
-    def __init__(self, file: SqliteFile, owner: str, is_dead: Callable[[str | None], bool]) -> None:
-        super().__init__(TABLE, file, owner, is_dead)
+    def __init__(self, database: Database, owners: Owners, ready: Callable[[Connection, str], None]) -> None:
+        super().__init__(TABLE, database, owners)
+        self._ready = ready  # told of a job whose video is there, within the transaction
 
     def claim(self, now: float) -> Source | None:
         """Take a source that is due and that no living worker fetches; None if there is none."""
@@ -82,11 +83,11 @@ class Sources(OwnedRows[Source]):
 
     def progress(self, job_id: str, nbytes: int, total: int | None, etag: str | None, spent_s: float) -> bool:
         """Record what this worker has on the disk; return False if the job has been deleted or is another's."""
-        with self._file.writing() as connection:
+        with self._database.writing() as connection:
             changed = connection.execute(
                 "UPDATE sources SET bytes = ?, total = ?, etag = ?, spent_s = ? WHERE job_id = ? AND owner = ? "
                 "AND state = 'fetching' AND job_id IN (SELECT id FROM jobs WHERE state = 'queued')",
-                (nbytes, total, etag, spent_s, job_id, self._owner),
+                (nbytes, total, etag, spent_s, job_id, self._owners.name),
             ).rowcount
             if changed:
                 reserved = max(nbytes, total or 0)
@@ -95,41 +96,46 @@ class Sources(OwnedRows[Source]):
 
     def put_back(self, job_id: str, due: float, failures: int, spent_s: float, error: str | None) -> None:
         """Let any worker continue with a source of this one, at `due`."""
-        with self._file.writing() as connection:
+        with self._database.writing() as connection:
             connection.execute(
                 "UPDATE sources SET state = 'waiting', owner = NULL, due = ?, failures = ?, spent_s = ?, error = ? "
                 "WHERE job_id = ? AND owner = ?",
-                (due, failures, spent_s, error, job_id, self._owner),
+                (due, failures, spent_s, error, job_id, self._owners.name),
             )
 
     def fetched(self, job_id: str, url: str, nbytes: int, sha256: str) -> bool:
-        """Let the job run; `url` is the one that may be shown. Return False if the job has been deleted."""
-        with self._file.writing() as connection:
+        """Let the job run; `url` is the one that may be shown. Return False if the job has been deleted, or the source
+        is another worker's.
+        """
+        with self._database.writing() as connection:
             changed = connection.execute(
-                "UPDATE jobs SET bytes = ?, sha256 = ? WHERE id = ? AND state = 'queued'",
-                (nbytes, sha256, job_id),
-            ).rowcount
-            connection.execute(
                 "UPDATE sources SET state = 'fetched', owner = NULL, url = ?, bytes = ?, total = ?, error = NULL "
-                "WHERE job_id = ?",
-                (url, nbytes, nbytes, job_id),
-            )
+                "WHERE job_id = ? AND owner = ? AND job_id IN (SELECT id FROM jobs WHERE state = 'queued')",
+                (url, nbytes, nbytes, job_id, self._owners.name),
+            ).rowcount
+            if changed:
+                connection.execute(
+                    "UPDATE jobs SET bytes = ?, sha256 = ? WHERE id = ?", (nbytes, sha256, job_id)
+                )
+                self._ready(connection, job_id)
             return bool(changed)
 
-    def failed(self, job_id: str, url: str, now: float, code: str, detail: str) -> None:
-        """End the job as failed; `url` is the one that may be shown."""
-        with self._file.writing() as connection:
-            connection.execute(
-                "UPDATE jobs SET state = 'failed', finished = ?, code = ?, detail = ?, bytes = 0 "
-                "WHERE id = ? AND state = 'queued'",
-                (now, code, detail, job_id),
-            )
-            connection.execute(
-                "UPDATE sources SET state = 'failed', owner = NULL, url = ?, bytes = 0, error = ? WHERE job_id = ?",
-                (url, detail, job_id),
-            )
+    def failed(self, source: Source, url: str, now: float, code: str, detail: str) -> None:
+        """End the job as failed, unless another worker has taken the source; `url` is the one that may be shown."""
+        with self._database.writing() as connection:
+            changed = connection.execute(
+                "UPDATE sources SET state = 'failed', owner = NULL, url = ?, bytes = 0, error = ? "
+                "WHERE job_id = ? AND attempts = ? AND state IN ('waiting', 'fetching')",
+                (url, detail, source.job_id, source.attempts),
+            ).rowcount
+            if changed:
+                connection.execute(
+                    "UPDATE jobs SET state = 'failed', finished = ?, code = ?, detail = ?, bytes = 0 "
+                    "WHERE id = ? AND state = 'queued'",
+                    (now, code, detail, source.job_id),
+                )
 
     def unfetched(self) -> list[Source]:
         """Sources that wait or are being fetched by nobody who lives."""
-        with self._file.reading() as connection:
-            return self._free(self._table.rows(connection, f"job_id IN ({UNFETCHED})"))
+        with self._database.reading() as connection:
+            return list(self._free(connection, self._table.rows(connection, f"job_id IN ({UNFETCHED})")))

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from app.errors import VideosUnavailable
+from app.state.database import Connection
 
 RETRY_S = 10.0
 _SPARE_PAGES = 16
@@ -62,7 +63,7 @@ class SqliteFile:
                 self._take_spare()
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
+    def writing(self, *, alone: bool = True) -> Iterator[sqlite3.Connection]:  # noqa: ARG002  # SQLite has no others
         """One transaction; it waits for those of other processes."""
         with self.reading() as connection:
             connection.execute("BEGIN IMMEDIATE")
@@ -72,6 +73,17 @@ class SqliteFile:
             except BaseException:
                 connection.rollback()
                 raise
+
+    def columns(self, connection: Connection, table: str) -> set[str]:
+        """Return the names of a table's columns."""
+        return {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+
+    def version(self, connection: Connection) -> int:
+        """Return the number of the schema's version; 0 for a new file."""
+        return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+    def set_version(self, connection: Connection, number: int) -> None:
+        connection.execute(f"PRAGMA user_version = {number}")
 
     def reserve(self) -> None:
         """Keep room for small changes while the disk isn't full: free pages in the file, and a journal of that size."""

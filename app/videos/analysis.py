@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from app.deadline import Deadline
@@ -21,7 +20,7 @@ from app.pipelines.frames import Frame, FramesInOrder, Patience, Step, frames_in
 from app.pipelines.pipeline_set import PipelineSet
 from app.pipelines.tally import Tally, merged
 from app.videos import manifest as manifests
-from app.videos.checkpoint import Checkpoint, Chunk, checkpoint_folder
+from app.videos.checkpoint import Checkpoint, Chunk, ChunkFolder, checkpoint_folder
 from app.videos.components.base import Component, Scene
 from app.videos.earlier import Earlier
 from app.videos.profile import Profile
@@ -184,7 +183,7 @@ class VideoAnalysis:
         finally:
             self._running = None
 
-    def _run(self, task: _Task, folder: Path) -> dict[str, Any]:
+    def _run(self, task: _Task, folder: ChunkFolder) -> dict[str, Any]:
         self._check_cancelled()
         started, before = time.monotonic(), manifests.read(self._output)
         sampling, window = self._profile.sampling, self._options.window
@@ -225,7 +224,7 @@ class VideoAnalysis:
             "kept": [name for name in run.tallies if name in run.kept],
         }
 
-    def _prepared(self, task: _Task, facts: VideoFacts, folder: Path) -> Run:
+    def _prepared(self, task: _Task, facts: VideoFacts, folder: ChunkFolder) -> Run:
         components = self._components(self._frame_facts(facts.width, facts.height))
         expected = self._expected(components)
         key = manifests.run_key(task.video.sha256, self._profile, _signature(expected))

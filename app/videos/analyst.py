@@ -122,12 +122,12 @@ class Analyst:
             GatewayError: the video can't be read, no model can serve it, or a frame failed. What is done is kept.
             OSError: the video or the store can't be read or written.
         """
-        self._check()
+        self.check()
         place = source.place()
         before = None if self._force else manifests.read(sink)
         if before is not None and self._is_done(source, place, before, sink):
             return self._found(sink, before, None, done=True)
-        with source.opened(self._check) as file:
+        with source.opened(self.check) as file:
             digest = source.sha256 or self._digest(file)
             nbytes = os.fstat(file.fileno()).st_size
             given = Input(file, source.name, nbytes, digest, {**source.origin, **place})
@@ -145,6 +145,11 @@ class Analyst:
         self._cancelled = True
         for analysis in list(self._running.values()):
             analysis.cancel()
+
+    def check(self) -> None:
+        """Raise Cancelled after `cancel`."""
+        if self._cancelled:
+            raise Cancelled
 
     def _analysed(
         self,
@@ -200,7 +205,7 @@ class Analyst:
             file,
             self._profile.sampling,
             self._suite.options.limits,
-            self._check,
+            self.check,
         )
         return make_missing(finished, self._formats)
 
@@ -208,7 +213,7 @@ class Analyst:
         """Return the SHA-256 of the whole file in hex; a cancellation ends it."""
         digest = hashlib.sha256()
         while block := file.read(_BLOCK_BYTES):
-            self._check()
+            self.check()
             digest.update(block)
         return digest.hexdigest()
 
@@ -216,11 +221,7 @@ class Analyst:
     def _cancelling(self, analysis: VideoAnalysis) -> Iterator[None]:
         self._running[id(analysis)] = analysis
         try:
-            self._check()
+            self.check()
             yield
         finally:
             del self._running[id(analysis)]
-
-    def _check(self) -> None:
-        if self._cancelled:
-            raise Cancelled

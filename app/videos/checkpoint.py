@@ -12,10 +12,11 @@ import shutil
 import stat
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,21 @@ class Chunk:
         return cls(done, [], [], {name: [] for name in components})
 
 
+@dataclass(frozen=True, slots=True)
+class ChunkFolder:
+    """A local folder of chunks; `written` is told of each one that is there."""
+
+    path: Path
+    written: Callable[[Path], None] = lambda _: None
+
+
+@runtime_checkable
+class KeepsChunks(Protocol):
+    """A store that keeps the chunks itself."""
+
+    def chunks(self) -> AbstractContextManager[ChunkFolder]: ...
+
+
 class Checkpoint:
     """Chunks of one video under one key; those of another key are thrown away.
 
@@ -57,8 +73,9 @@ class Checkpoint:
         key: names all that the numbers depend on: input, configuration, models.
     """
 
-    def __init__(self, folder: Path, key: str) -> None:
-        self._folder = folder
+    def __init__(self, folder: ChunkFolder, key: str) -> None:
+        self._folder = folder.path
+        self._written = folder.written
         self._key = key
         self._paths: list[Path] = []
         self.frames = 0
@@ -86,6 +103,7 @@ class Checkpoint:
         write_npz(path, arrays)
         self._paths.append(path)
         self.frames += len(chunk.frame_index)
+        self._written(path)
 
     def columns(self, component: str) -> ComponentColumns:
         """All rows of a component."""
@@ -151,18 +169,23 @@ class ComponentColumns:
 
 
 @contextlib.contextmanager
-def checkpoint_folder(output: ArtifactStore) -> Iterator[Path]:
-    """Context manager with the local folder of a video's checkpoints: beside the artefacts, or else a temporary one.
+def checkpoint_folder(output: ArtifactStore) -> Iterator[ChunkFolder]:
+    """Context manager with the local folder of a video's checkpoints: that of a store which keeps them, or beside the
+    artefacts, or else a temporary one.
 
     Another attempt at the same video on this host has the folder to itself; this one then gets another, empty one.
     """
+    if isinstance(output, KeepsChunks):
+        with output.chunks() as chunks:
+            yield chunks
+        return
     folder = output.folder / PARTIAL if isinstance(output, FolderStore) else _scratch() / _key(output.url)
     with locked(folder.with_name(f"{folder.name}.lock")) as mine:
         if mine:
-            yield folder
+            yield ChunkFolder(folder)
             return
         with tempfile.TemporaryDirectory(prefix="gateway-") as other:
-            yield Path(other) / PARTIAL
+            yield ChunkFolder(Path(other) / PARTIAL)
 
 
 @contextlib.contextmanager

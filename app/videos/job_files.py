@@ -9,11 +9,15 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Set
+from collections.abc import Callable, Iterator, Set
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from app.state.jobs import Job
+from app.state.sources import Source
 from app.videos.profile import Profile
+from app.videos.stores.base import ArtifactStore
 from app.videos.stores.folder import FolderStore
 
 # Errors of the operating system that pass: no room on the disk, no descriptors, no memory.
@@ -45,9 +49,59 @@ class JobFiles:
     def output(self, job_id: str) -> Path:
         return self._folder / job_id / "output"
 
-    def results(self, job_id: str) -> FolderStore:
-        """Return the store of a job's artefacts."""
-        return FolderStore(self.output(job_id))
+    def profile_text(self, job_id: str) -> str:
+        """Return the text of `profile.json`.
+
+        Raises:
+            OSError: it can't be read.
+        """
+        return self.profile(job_id).read_text(encoding="utf-8")
+
+    @contextmanager
+    def input_file(self, job: Job, attempt: int, check: Callable[[], None]) -> Iterator[Path]:  # noqa: ARG002  # it is there
+        """Context manager with the path of a job's video.
+
+        Args:
+            job: see there.
+            attempt: at its source which brought the video; 0: it was sent.
+            check: called now and then; what it raises ends the work.
+
+        Raises:
+            OSError: it can't be read.
+        """
+        yield self.input(job.id)
+
+    def has_input(self, job_id: str, attempt: int) -> bool:  # noqa: ARG002  # all attempts have one name
+        """Return True while the job's video is there."""
+        return self.input(job_id).exists()
+
+    def begin_fetch(self, source: Source) -> Path:
+        """Return the path of the part of a source that has been fetched, which the attempt continues."""
+        return self.partial(source.job_id)
+
+    def arrived(self, source: Source) -> None:
+        """Let the file of a source that is complete be the job's video.
+
+        Raises:
+            OSError: it can't be moved.
+        """
+        self.partial(source.job_id).replace(self.input(source.job_id))
+
+    def results(self, job: Job) -> ArtifactStore:
+        """Return the store of a job's artefacts: those of the claim that the row names."""
+        return FolderStore(self.output(job.id))
+
+    def file(self, job: Job, name: str) -> BinaryIO:
+        """Open one of a job's artefacts as a file of this host.
+
+        Raises:
+            OSError: it can't be read.
+        """
+        return self.results(job).open(name)
+
+    def settle(self, job: Job) -> None:
+        """Remove what isn't needed once the job is over."""
+        self.input(job.id).unlink(missing_ok=True)
 
     def keep(self, job_id: str, upload: BinaryIO | None, profile: Profile) -> None:
         """Make the job's folder; the upload, a file in `incoming`, becomes its input (None: it is fetched later).
@@ -71,10 +125,10 @@ class JobFiles:
         """Remove all that belongs to a job."""
         shutil.rmtree(self._folder / job_id, ignore_errors=True)
 
-    def kept_bytes(self, job_id: str) -> int:
+    def kept_bytes(self, job: Job) -> int:
         """Bytes of a job's files without its input, which goes when the job is over."""
-        files = (path for path in (self._folder / job_id).rglob("*") if path.is_file())
-        return sum(path.stat().st_size for path in files if path != self.input(job_id))
+        files = (path for path in (self._folder / job.id).rglob("*") if path.is_file())
+        return sum(path.stat().st_size for path in files if path != self.input(job.id))
 
     def incoming_bytes(self) -> int:
         """Bytes of the uploads that are on their way."""
@@ -95,7 +149,7 @@ class JobFiles:
 
     def folders(self) -> set[str]:
         """Ids of all jobs that have a folder."""
-        return {path.name for path in self._folder.iterdir() if _ID.fullmatch(path.name)}
+        return {path.name for path in self._folder.iterdir() if is_id(path.name)}
 
     def remove_uploads(self, older_than: float | None = None) -> None:
         """Remove uploads that nobody continues: all, or those that nobody has written to since `older_than` (s)."""
@@ -113,3 +167,8 @@ class JobFiles:
                     self.remove(job_id)
                     gone.append(job_id)
         return gone
+
+
+def is_id(name: str) -> bool:
+    """Return True for the form of a job's id."""
+    return _ID.fullmatch(name) is not None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -19,6 +21,7 @@ from app.errors import (
 )
 from app.metrics import Metrics
 from app.state.jobs import Job, JobIndex
+from app.state.sources import Source as Fetched
 from app.videos import manifest as manifests
 from app.videos.analysis import Cancelled
 from app.videos.analyst import Analyst
@@ -69,6 +72,7 @@ class JobRunner(JobThreads):
         self._read_profile = read_profile
         self._analyst = analyst
         self._metrics = metrics
+        self._claimed: dict[str, Job] = {}
         self._short: dict[str, int] = {}  # jobs that found no room, and how often in a row
         self._trouble = ""
 
@@ -79,8 +83,12 @@ class JobRunner(JobThreads):
     def remove_deleted(self) -> None:
         """Remove the files of deleted jobs that nobody runs any more."""
         for job_id in self._index.removable():
-            self._files.remove(job_id)
-            self._index.remove(job_id)
+            try:
+                self._files.remove(job_id)
+            except OSError as error:
+                self.say(VideosUnavailable(str(error)))
+            else:
+                self._index.remove(job_id)
 
     def say(self, error: GatewayError) -> None:
         """Log a trouble of the storage once for as long as it is the same."""
@@ -109,18 +117,30 @@ class JobRunner(JobThreads):
         if job is None:
             return False
         self._trouble = ""
-        self._run(job)
+        self._claimed[job.id] = job
+        try:
+            self._run(job)
+        finally:
+            del self._claimed[job.id]
+            self._index.release(job.id)
         return True
+
+    def _is_lost(self, job_id: str) -> bool:
+        job = self._claimed.get(job_id)
+        return job is not None and not self._index.holds(job)
 
     def _run(self, job: Job) -> None:
         try:
-            profile = self._read_profile(self._files.profile(job.id).read_text(encoding="utf-8"))
-            place = origin(self._index.sources.get(job.id))
-            given = Source(job.name, str(self._files.input(job.id)), job.id, job.sha256, place)
-            results, last = self._files.results(job.id), job.attempts >= _MOST_STALLS
+            profile = self._read_profile(self._files.profile_text(job.id))
+            fetched, last = self._index.sources.get(job.id), job.attempts >= _MOST_STALLS
             analyst = self._analyst(profile)
-            with self._at_work(job.id, analyst.cancel):
-                finding = analyst.run(given, results, self._reporter(job), accept_stall=last)
+            with (
+                self._at_work(job.id, analyst.cancel),
+                self._files.input_file(job, _attempt(fetched), analyst.check) as path,
+            ):
+                given = Source(job.name, str(path), job.id, job.sha256, origin(fetched))
+                results, report = self._files.results(job), self._reporter(job, analyst.cancel)
+                finding = analyst.run(given, results, report, accept_stall=last)
         except Cancelled:  # deleted, or the service stops: the next one resumes at once
             self._put_back(job, 0.0, None)
         except VideosUnavailable as error:
@@ -140,14 +160,15 @@ class JobRunner(JobThreads):
             fault = finding.manifest["fault"]
             self._over(job, "done", None if fault is None else (fault["code"], fault["detail"]))
 
-    def _reporter(self, job: Job) -> Report:
+    def _reporter(self, job: Job, stop: Callable[[], None]) -> Report:
         last = 0.0
 
         def report(progress: Progress) -> None:
             nonlocal last
             if time.monotonic() - last > _REPORT_S:
                 with contextlib.suppress(VideosUnavailable):  # no job fails because nobody can follow it
-                    self._index.progress(job.id, progress.frames, progress.expected, progress.fraction)
+                    if not self._index.progress(job, progress.frames, progress.expected, progress.fraction):
+                        stop()  # it has been deleted, or is another worker's
                 last = time.monotonic()
 
         return report
@@ -156,7 +177,7 @@ class JobRunner(JobThreads):
         when = time.time() + pause_s if pause_s else 0.0
         code, detail = (None, None) if why is None else (why.code, why.detail)
         attempts = job.attempts if counts else job.attempts - 1
-        self._settled(lambda: self._index.put_back(job.id, when, code, detail, attempts))
+        self._settled(lambda: self._index.put_back(job, when, code, detail, attempts))
         self._release_deleted(job)
 
     def _release_deleted(self, job: Job) -> None:
@@ -169,11 +190,16 @@ class JobRunner(JobThreads):
     def _not_stored(self, job: Job, error: OSError) -> None:
         if error.errno in SHORTAGES:
             self._wait_for_room(job, error)
-        elif isinstance(error, FileNotFoundError) and not self._files.input(job.id).exists():
+        elif isinstance(error, FileNotFoundError) and self._is_gone(job):
             self._over(job, "failed", (VideosUnavailable.code, "the job's files are gone"))
         else:
             _log.warning("video %s: %s", job.id, error)
             self._postpone(job, VideosUnavailable("the job's files can't be read or written"))
+
+    def _is_gone(self, job: Job) -> bool:
+        with contextlib.suppress(OSError, VideosUnavailable):
+            return not self._files.has_input(job.id, _attempt(self._index.sources.get(job.id)))
+        return False
 
     def _wait_for_room(self, job: Job, error: Exception) -> None:
         """Put the job back into the queue with its input and its results so far, any number of times."""
@@ -201,17 +227,21 @@ class JobRunner(JobThreads):
     def _over(self, job: Job, state: str, error: tuple[str, str] | None) -> None:
         """Record the end of the job, then remove its input: a crash in between loses neither."""
         self._short.pop(job.id, None)
-        if self._settled(lambda: self._finish(job, state, error)):
-            self._files.input(job.id).unlink(missing_ok=True)
+        finished = self._settled(lambda: self._finish(job, state, error))
+        if finished:
+            try:
+                self._files.settle(job)
+            except OSError as failure:  # it stays until the job goes
+                _log.warning("video %s: what isn't needed any more can't be removed: %s", job.id, failure)
+        if finished is not None:
             self._release_deleted(job)
 
     def _finish(self, job: Job, state: str, error: tuple[str, str] | None) -> bool:
-        manifest = manifests.read(self._files.results(job.id)) if state == "done" else None
-        if manifest is not None:
-            frames = manifest["frames"]["sampled"]
-            self._index.progress(job.id, frames, frames, 1.0)
-        self._index.finish(job.id, state, time.time(), self._files.kept_bytes(job.id), error)
-        return True
+        found = manifests.read_bytes(self._files.results(job)) if state == "done" else None
+        frames = None if found is None else json.loads(found)["frames"]["sampled"]
+        digest = None if found is None else hashlib.sha256(found).hexdigest()
+        kept_bytes = self._files.kept_bytes(job)
+        return self._index.finish(job, state, time.time(), kept_bytes, error, digest, frames)
 
     def _settled(self, write: Callable[[], bool | None]) -> bool | None:
         """Retry until the index can be used, so that no job stays `running`; a stop leaves that to the next start."""
@@ -224,3 +254,8 @@ class JobRunner(JobThreads):
                 self.say(VideosUnavailable(str(error)))
             if self._closing.wait(LOOK_S):
                 return None
+
+
+def _attempt(source: Fetched | None) -> int:
+    """Return the number of the attempt that brought a video; 0: it was sent."""
+    return 0 if source is None else source.attempts

@@ -54,12 +54,15 @@ class JobThreads(ABC):
         self._wake.set()
 
     def stop_deleted(self) -> None:
-        """End the work on jobs that somebody has deleted."""
+        """End the work on jobs that somebody has deleted, or that are another worker's now."""
         with self._lock:
             under_way = dict(self._under_way)
         for job_id, end in under_way.items():
-            if self._open().is_deleted(job_id):
+            if self._is_lost(job_id):
                 end()
+
+    def _is_lost(self, job_id: str) -> bool:
+        return self._open().is_deleted(job_id)
 
     @contextlib.contextmanager
     def _at_work(self, job_id: str, end: Callable[[], None]) -> Iterator[None]:

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -36,6 +36,7 @@ from app.videos.job_runner import LOOK_S, PASSING, JobRunner, ReadProfile
 from app.videos.profile import Profile
 from app.videos.sources.fetcher import NO_SOURCES, Fetcher, FetchOptions, refuse_all
 from app.videos.sources.views import source_view
+from app.videos.stores.folder import FolderStore
 from app.videos.webhooks import NO_HOSTS, OUTCOMES, WebhookOptions, Webhooks
 
 _log = logging.getLogger(__name__)
@@ -70,22 +71,30 @@ class VideoJobs:
     deleting. `only` is the name of an API key whose jobs alone exist for the caller; None: all do.
 
     Args:
-        folder: of the jobs: `<id>/input`, `<id>/profile.json`, and `<id>/output` as `VideoAnalysis` writes it.
+        files: of the jobs.
+        open_index: opens the index of the jobs; raises VideosUnavailable where that can't be done now.
         pipelines: runs them.
         read_profile: what `profile.json` says.
         options: see there.
     """
 
     def __init__(
-        self, folder: Path, pipelines: PipelineSet, read_profile: ReadProfile, options: JobOptions
+        self,
+        files: JobFiles,
+        open_index: Callable[[], JobIndex],
+        pipelines: PipelineSet,
+        read_profile: ReadProfile,
+        options: JobOptions,
     ) -> None:
-        self._folder = folder
-        self._files = JobFiles(folder)
+        self._files = files
+        self._open_index = open_index
         self._pipelines = pipelines
         self._read_profile = read_profile
         self._options = options
         self._opening = threading.Lock()
         self._opened: JobIndex | None = None
+        self._refused: VideosUnavailable | None = None
+        self._next_opening = 0.0
         self._submitting: set[str] = set()
         self._closing = threading.Event()
         self._runner = JobRunner(
@@ -141,7 +150,7 @@ class VideoJobs:
             GatewayError: it will never work like this.
         """
         try:
-            store, options = self._files.results("check"), self._options.analysis
+            store, options = FolderStore(self._files.incoming), self._options.analysis
             VideoAnalysis(self._pipelines, profile, store, "check", options).check(file)
         except PASSING as error:
             if isinstance(error, Overloaded) or (  # no decoder can be started now
@@ -288,16 +297,16 @@ class VideoJobs:
         """
         job = self._job(job_id, only)
         view = asdict(job)
-        for hidden in ("not_before", "kept_bytes", "code", "detail", "made_by"):
+        for hidden in ("not_before", "kept_bytes", "fence", "manifest_sha256", "code", "detail", "made_by"):
             del view[hidden]
         view["owner"] = job.made_by
         view["partial"] = job.partial
         view["error"] = None if job.code is None else {"code": job.code, "detail": job.detail}
         view["position"] = self._index.waiting_before(job) if job.state == "queued" else None
-        view["manifest"] = self._manifest(job_id) if job.state == "done" else None
+        view["manifest"] = self._manifest(job) if job.state == "done" else None
         view["callback"] = _callback_view(self._index.callbacks.get(job_id), job)
         view["source"] = source_view(self._index.sources.get(job_id))
-        view["further"] = sorted(on_demand.offered(found)) if (found := self._finished(job_id, view)) else []
+        view["further"] = sorted(on_demand.offered(found)) if (found := self._finished(job, view)) else []
         return view
 
     def newest(
@@ -319,16 +328,16 @@ class VideoJobs:
         ]  # fmt: skip
         return rows, end
 
-    def artifact(self, job_id: str, name: str, only: str | None = None) -> Path:
-        """A file that the job's manifest lists, the manifest, or a file that is made of those now.
+    def artifact(self, job_id: str, name: str, only: str | None = None) -> BinaryIO:
+        """Open a file that the job's manifest lists, the manifest, or a file that is made of those now.
 
         Raises:
             VideoNotFound: there is no such job or file.
             VideosUnavailable: there is no room to make it.
         """
         job = self._job(job_id, only)
-        manifest = self._manifest(job_id)
-        finished = self._finished(job_id, {"manifest": manifest})
+        manifest = self._manifest(job)
+        finished = self._finished(job, {"manifest": manifest})
         form = None if finished is None else on_demand.offered(finished).get(name)
         if finished is not None and form is not None:
             try:
@@ -337,30 +346,36 @@ class VideoJobs:
                 words = f"the file can't be made: {error.strerror or 'no room'}"
                 raise VideosUnavailable(words, retry_after=_RETRY_AFTER_S) from error
             self._count(job)
-            return self._files.output(job_id) / name
+            return self._opened_file(job, name)
         known = {row["name"] for row in manifest["artifacts"]} | {manifests.NAME} if manifest else set()
         if name not in known:
             raise VideoNotFound(
                 f"video {job_id} has no artefact {name[:100]!r}; it has {', '.join(sorted(known)) or 'none'}"
             )
-        return self._files.output(job_id) / name
+        return self._opened_file(job, name)
+
+    def _opened_file(self, job: Job, name: str) -> BinaryIO:
+        try:
+            return self._files.file(job, name)
+        except OSError as error:
+            raise VideosUnavailable("the file can't be read now", retry_after=_RETRY_AFTER_S) from error
 
     def _count(self, job: Job) -> None:
         """Let files that were made on demand count as kept; what can't be recorded now is at the next request."""
         with contextlib.suppress(OSError, VideosUnavailable):
-            kept = self._files.kept_bytes(job.id)
+            kept = self._files.kept_bytes(job)
             if kept > job.kept_bytes:
                 self._index.keep(job.id, kept)
 
-    def _finished(self, job_id: str, view: Mapping[str, Any]) -> Finished | None:
+    def _finished(self, job: Job, view: Mapping[str, Any]) -> Finished | None:
         """Return the finished job for the files that can be made of it; None if it isn't done."""
         if view["manifest"] is None:
             return None
         try:
-            profile = self._read_profile(self._files.profile(job_id).read_text(encoding="utf-8"))
+            profile = self._read_profile(self._files.profile_text(job.id))
         except (OSError, InvalidParameter):  # deleted meanwhile, or of another version
             return None
-        return on_demand.finished_job(self._files.results(job_id), view["manifest"], profile)
+        return on_demand.finished_job(self._files.results(job), view["manifest"], profile)
 
     def delete(self, job_id: str, only: str | None = None) -> None:
         """Cancel the job if it isn't over, and remove all that belongs to it.
@@ -391,8 +406,22 @@ class VideoJobs:
     def _open(self) -> JobIndex:
         with self._opening:
             if self._opened is None:
-                self._opened = JobIndex(self._folder)
+                self._opened = self._newly_opened()
             return self._opened
+
+    def _newly_opened(self) -> JobIndex:
+        """Open the index; a moment after a failure the same error is raised, so that callers don't wait in turn."""
+        if self._refused is not None and time.monotonic() < self._next_opening:
+            raise VideosUnavailable(
+                self._refused.detail, hint=self._refused.hint, retry_after=self._refused.retry_after
+            ) from self._refused.__cause__
+        try:
+            index = self._open_index()
+        except VideosUnavailable as error:
+            self._refused, self._next_opening = error, time.monotonic() + LOOK_S
+            raise
+        index.start(self._options.concurrency, self._runner.wake)
+        return index
 
     def _job(self, job_id: str, only: str | None) -> Job:
         job = self._index.get(job_id)
@@ -400,9 +429,9 @@ class VideoJobs:
             raise VideoNotFound(f"there is no video {job_id[:64]!r}")
         return job
 
-    def _manifest(self, job_id: str) -> dict[str, Any] | None:
+    def _manifest(self, job: Job) -> dict[str, Any] | None:
         try:
-            return manifests.read(self._files.results(job_id))
+            return manifests.read(self._files.results(job))
         except OSError as error:
             raise VideosUnavailable("the results can't be read now", retry_after=_RETRY_AFTER_S) from error
 

@@ -159,10 +159,16 @@ def read(output: ArtifactStore) -> dict[str, Any] | None:
     Raises:
         OSError: it can't be read now.
     """
+    data = read_bytes(output)
+    return None if data is None else dict(json.loads(data))
+
+
+def read_bytes(output: ArtifactStore) -> bytes | None:
+    """The bytes of the manifest of an output, as `read`."""
     try:
         with output.open(NAME) as file:
-            document = json.loads(file.read())
-        return document if set(document) >= _NEEDED else None
+            data = file.read()
+        return data if set(json.loads(data)) >= _NEEDED else None
     except (FileNotFoundError, ValueError, TypeError):
         return None
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from anyio import AsyncFile, wrap_file  # by name: anyio would look for its own files when first asked for it
 from fastapi.responses import FileResponse
@@ -15,13 +15,15 @@ from starlette.types import Receive, Scope, Send
 class OpenedFile(FileResponse):
     """A file that is open before the answer begins: afterwards it is too late to say that it can't be read.
 
+    It is closed at the end. Its `name` need not exist any more.
+
     Raises:
-        OSError: it can't be opened.
+        OSError: the file can't be looked at.
     """
 
-    def __init__(self, path: Path, **how: Any) -> None:
-        self._opened = path.open("rb")
-        super().__init__(path, **how)
+    def __init__(self, opened: BinaryIO, name: str, **how: Any) -> None:
+        self._opened = opened
+        super().__init__(name, stat_result=os.fstat(opened.fileno()), **how)
 
     @asynccontextmanager
     async def _open_file(self) -> AsyncIterator[AsyncFile[bytes]]:

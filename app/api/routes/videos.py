@@ -213,11 +213,11 @@ async def artifact(request: Request, video_id: VideoId, name: str, gateway: Part
     `core_object_detections/detections.coco.json`, and with the extra `tables` a `.parquet` beside each `.npz`, are made
     when they are first asked for.
     """
-    path = await asyncio.to_thread(_jobs(gateway).artifact, video_id, name, caller_of(request).only)
+    opened = await asyncio.to_thread(_jobs(gateway).artifact, video_id, name, caller_of(request).only)
     filename = f"{video_id[:12]}-{name.replace('/', '-')}"
-    kind = _TYPES.get(path.suffix, "application/octet-stream")
+    kind = _TYPES.get(Path(name).suffix, "application/octet-stream")
     with _stored():
-        return await asyncio.to_thread(OpenedFile, path, media_type=kind, filename=filename)
+        return await asyncio.to_thread(OpenedFile, opened, filename, media_type=kind, filename=filename)
 
 
 @router.delete("/v1/videos/{id}", status_code=204, summary="Cancel and remove", **openapi.DELETE)

@@ -66,6 +66,7 @@ def _asked(extra: str, settings: Settings) -> bool:
     return {
         "embedded": settings.engine == "embedded",
         "redis": settings.session_store != "memory",
+        "postgres": settings.job_store != "sqlite",
         "tracing": settings.tracing_endpoint is not None,
     }.get(extra, False)
 

@@ -156,10 +156,10 @@ class Fetcher(JobThreads):
         left = replace(limits, limit_s=limits.limit_s - source.spent_s)
         transfer = Transfer(route, left, reserve, lambda now: self._keep(source, now, spent_s()))
         with self._at_work(source.job_id, transfer.abort):
-            return transfer.run(self._files.partial(source.job_id), have)
+            return transfer.run(self._files.begin_fetch(source), have)
 
     def _arrived(self, source: Source, have: Have, sha256: str) -> None:
-        self._files.partial(source.job_id).replace(self._files.input(source.job_id))
+        self._files.arrived(source)
         shown = without_secrets(source.url)
         if self._settled(lambda: self._open().sources.fetched(source.job_id, shown, have.nbytes, sha256)):
             self._fetched()
@@ -197,7 +197,7 @@ class Fetcher(JobThreads):
         self._files.partial(source.job_id).unlink(missing_ok=True)
         shown = without_secrets(source.url)
         self._settled(
-            lambda: self._open().sources.failed(source.job_id, shown, time.time(), error.code, error.detail)
+            lambda: self._open().sources.failed(source, shown, time.time(), error.code, error.detail)
         )
 
     def _settled(self, write: Callable[[], bool | None]) -> bool | None:
@@ -214,5 +214,5 @@ def refuse_all(index: JobIndex, files: JobFiles) -> None:
     for source in index.sources.unfetched():
         files.partial(source.job_id).unlink(missing_ok=True)
         shown = without_secrets(source.url)
-        index.sources.failed(source.job_id, shown, time.time(), SourceNotAllowed.code, NO_SOURCES)
+        index.sources.failed(source, shown, time.time(), SourceNotAllowed.code, NO_SOURCES)
         _log.warning("video %s isn't fetched: %s", source.job_id, NO_SOURCES)

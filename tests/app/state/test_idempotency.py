@@ -22,7 +22,7 @@ def job(name: str, made_by: str | None = None) -> Job:
 
 @pytest.fixture
 def index(tmp_path: Path) -> Iterator[JobIndex]:
-    opened = JobIndex(tmp_path)
+    opened = JobIndex.in_folder(tmp_path)
     yield opened
     opened.close()
 
@@ -39,7 +39,7 @@ def test_a_key_leads_to_its_job_for_the_job_s_life(index: JobIndex, tmp_path: Pa
     """Also in another worker and after a restart; a deleted job's key is new again."""
     first = add(index, "k")
     assert index.keys.hold(None, "k", 0.0, 100.0) == Held(first, "d")
-    other = JobIndex(tmp_path)
+    other = JobIndex.in_folder(tmp_path)
     assert other.keys.hold(None, "k", 1e12, 1e12) == Held(first, "d")
     other.mark_deleted(first)
     other.close()
@@ -91,7 +91,7 @@ _HOLD = """
 import os, sys
 from pathlib import Path
 from app.state.jobs import JobIndex
-JobIndex(Path(sys.argv[1])).keys.hold(None, "k", 0.0, 1e12)
+JobIndex.in_folder(Path(sys.argv[1])).keys.hold(None, "k", 0.0, 1e12)
 os.abort()
 """
 
@@ -117,8 +117,8 @@ def test_what_is_left_over_goes_at_the_next_start(index: JobIndex, tmp_path: Pat
     gone = add(index, "old")
     index.keys.hold(None, "over", 0.0, 100.0)
     kept = add(index, "kept")
-    with index._file.writing() as connection:
+    with index._database.writing() as connection:
         connection.execute("DELETE FROM jobs WHERE id = ?", (gone,))
-    JobIndex(tmp_path).close()
-    with index._file.reading() as connection:
+    JobIndex.in_folder(tmp_path).close()
+    with index._database.reading() as connection:
         assert connection.execute("SELECT job_id FROM idempotency_keys").fetchall() == [(kept,)]

@@ -40,19 +40,19 @@ def _version(folder: Path, number: int | None = None) -> int:
 
 
 def test_the_index_of_the_jobs_has_its_version(tmp_path: Path) -> None:
-    JobIndex(tmp_path).close()
+    JobIndex.in_folder(tmp_path).close()
     assert SchemaVersion.of(_version(tmp_path)) == JOBS
 
 
 def test_a_newer_minor_version_of_the_index_works_and_stays(tmp_path: Path) -> None:
     """With a column that this release doesn't know."""
-    JobIndex(tmp_path).close()
+    JobIndex.in_folder(tmp_path).close()
     newer = SchemaVersion(JOBS.major, JOBS.minor + 1).number
     _version(tmp_path, newer)
     connection = sqlite3.connect(tmp_path / "jobs.sqlite3")
     connection.execute("ALTER TABLE jobs ADD COLUMN later TEXT NOT NULL DEFAULT 'x'")
     connection.close()
-    index = JobIndex(tmp_path)
+    index = JobIndex.in_folder(tmp_path)
     assert index.add(Job("a", "queued", "v", "p", 1, "00", 0.0), 9)
     assert index.claim(1.0) is not None
     index.close()
@@ -61,10 +61,10 @@ def test_a_newer_minor_version_of_the_index_works_and_stays(tmp_path: Path) -> N
 
 def test_a_newer_major_version_of_the_index_is_refused(tmp_path: Path) -> None:
     """Nothing of it is changed."""
-    JobIndex(tmp_path).close()
+    JobIndex.in_folder(tmp_path).close()
     newer = SchemaVersion(JOBS.major + 1, 0)
     _version(tmp_path, newer.number)
     with pytest.raises(VideosUnavailable, match=str(newer)):
-        JobIndex(tmp_path)
+        JobIndex.in_folder(tmp_path)
     assert _version(tmp_path) == newer.number
     assert list((tmp_path / ".owners").iterdir()) == []

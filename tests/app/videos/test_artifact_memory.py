@@ -14,7 +14,7 @@ from support.analysis import arrays
 from support.paths import ROOT
 
 from app.media.npz import text_blocks, write_npz
-from app.videos.checkpoint import Checkpoint, Chunk
+from app.videos.checkpoint import Checkpoint, Chunk, ChunkFolder
 from app.videos.components.clip import ClipComponent
 from app.videos.components.detect import padded
 
@@ -34,7 +34,7 @@ def boxes(count: int) -> dict[str, np.ndarray]:
 
 def kept(folder: Path, name: str, rows: list[dict[str, np.ndarray]], chunk_frames: int) -> Checkpoint:
     """A checkpoint with these rows, so many frames a chunk."""
-    checkpoint = Checkpoint(folder, "key")
+    checkpoint = Checkpoint(ChunkFolder(folder), "key")
     for first in range(0, len(rows), chunk_frames):
         part = rows[first : first + chunk_frames]
         numbers = list(range(first, first + len(part)))

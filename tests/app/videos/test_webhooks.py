@@ -33,7 +33,7 @@ Start = Callable[..., Webhooks]
 
 @pytest.fixture
 def index(tmp_path: Path) -> Iterator[JobIndex]:
-    opened = JobIndex(tmp_path)
+    opened = JobIndex.in_folder(tmp_path)
     yield opened
     opened.close()
 
@@ -129,11 +129,12 @@ def test_a_job_that_runs_is_not_told(index: JobIndex, receiver: Receiver, start:
     finished(index, receiver.url, "deleted")
     index.mark_deleted("deleted")
     start()
-    assert index.claim(now) is not None
+    taken = index.claim(now)
+    assert taken is not None
     finished(index, receiver.url, "other")
     eventually(lambda: callback(index, "other").state == "delivered")
     assert (callback(index).attempts, callback(index, "deleted").attempts) == (0, 0)
-    index.finish("a", "done", time.time(), 0, None)
+    index.finish(taken, "done", time.time(), 0, None)
     eventually(lambda: callback(index).state == "delivered")
 
 
@@ -197,7 +198,7 @@ def test_a_killed_worker_s_attempt_is_repeated(
     tmp_path: Path, index: JobIndex, receiver: Receiver, start: Start
 ) -> None:
     """A living worker's is left alone."""
-    other = JobIndex(tmp_path)
+    other = JobIndex.in_folder(tmp_path)
     finished(index, receiver.url)
     assert other.callbacks.claim(time.time()) is not None
     assert index.callbacks.claim(time.time()) is None
@@ -328,7 +329,7 @@ def test_what_waits_is_refused_where_no_host_is_listed(tmp_path: Path, index: Jo
     """Whatever waits, but for an attempt that another worker makes; a dead worker's goes, too."""
     finished(index, "http://127.0.0.1/")
     index.add(Job("b", "queued", "v", "p", 1, "00", time.time()), 10, "http://127.0.0.1/")
-    other = JobIndex(tmp_path)
+    other = JobIndex.in_folder(tmp_path)
     assert other.callbacks.claim(time.time()) is not None
     assert index.callbacks.refuse("no host") == 1
     assert [callback(index, name).state for name in ("a", "b")] == ["waiting", "refused"]

@@ -35,7 +35,7 @@ def keep(folder: Path) -> None:
     """Fill a folder as a service of another version left it."""
     now = time.time()
     folder.mkdir()
-    index = JobIndex(folder)
+    index = JobIndex.in_folder(folder)
     for name, profile in QUEUED.items():
         (folder / name).mkdir()
         (folder / name / "profile.json").write_text(json.dumps(profile))

@@ -167,9 +167,9 @@ def test_a_request_in_progress_holds_its_key(all_families: Path, tmp_path: Path,
 
 
 def _reserved(folder: Path) -> bool:
-    index = JobIndex(folder)
+    index = JobIndex.in_folder(folder)
     try:
-        with index._file.reading() as connection:
+        with index._database.reading() as connection:
             query = "SELECT count(*) FROM idempotency_keys WHERE digest IS NULL"
             return bool(connection.execute(query).fetchone()[0])
     finally:

@@ -290,7 +290,7 @@ def test_files_that_are_made_on_demand_are_kept_and_removed_with_their_job(
     """They count as kept, so that the limit holds them too, and go with the job."""
     job = submit(gateway, video)
     links = until(gateway, job["id"], over)["links"]["artifacts"]
-    index = JobIndex(folder)
+    index = JobIndex.in_folder(folder)
     (before,) = [row.kept_bytes for row in index.newest(1)]
     sizes = [len(gateway.get(link).content) for link in links if link.endswith((".parquet", ".coco.json"))]
     (after,) = [row.kept_bytes for row in index.newest(1)]

@@ -119,7 +119,7 @@ def test_a_host_that_the_settings_no_longer_list_is_refused(
 ) -> None:
     """A delivery that waits from before the settings changed ends, and the job and the metrics say so."""
     now = time.time()
-    index = JobIndex(tmp_path)
+    index = JobIndex.in_folder(tmp_path)
     job = Job("a", "failed", "v", "p", 1, "00", now, now, now, code="invalid_video", detail="x")
     index.add(job, 1, "http://127.0.0.1:9/")
     index.close()

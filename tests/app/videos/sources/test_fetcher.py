@@ -40,7 +40,7 @@ Start = Callable[..., Fetcher]
 
 @pytest.fixture
 def index(tmp_path: Path) -> Iterator[JobIndex]:
-    opened = JobIndex(tmp_path)
+    opened = JobIndex.in_folder(tmp_path)
     yield opened
     opened.close()
 
@@ -372,7 +372,7 @@ def test_a_killed_worker_s_part_is_continued_as_far_as_it_is_safe(
 ) -> None:
     """Bytes beyond the last record are fetched again; a living worker's source is left alone."""
     submit(index, files, source.url)
-    other = JobIndex(tmp_path)
+    other = JobIndex.in_folder(tmp_path)
     assert other.sources.claim(time.time()) is not None
     assert other.sources.progress("a", 5000, len(CONTENT), '"v1"', 1.0)
     files.partial("a").write_bytes(CONTENT[:5000] + b"garbage of a crash")

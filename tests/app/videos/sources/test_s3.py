@@ -55,7 +55,7 @@ def environment(server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 @pytest.fixture
 def index(tmp_path: Path) -> Iterator[JobIndex]:
-    opened = JobIndex(tmp_path)
+    opened = JobIndex.in_folder(tmp_path)
     yield opened
     opened.close()
 

@@ -1,0 +1,69 @@
+"""Workers of one host that share a folder.
+
+A worker holds a lock on a file of its own. The kernel releases the lock when the process dies, however it dies, so the
+rows of a dead worker are free at once and without a clock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import uuid
+from pathlib import Path
+from typing import IO
+
+from app.state.database import Connection
+
+
+class LockedOwners:
+    """See `Owners`.
+
+    Args:
+        folder: of the workers' files; made if it isn't there.
+
+    Raises:
+        OSError: it can't be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.name, self._lock = _locked_file(folder)
+
+    def close(self) -> None:
+        """Release what this worker owns."""
+        (self._folder / self.name).unlink(missing_ok=True)
+        self._lock.close()
+
+    def alone(self) -> bool:
+        """No other worker uses the folder now."""
+        others = [path.name for path in self._folder.iterdir() if path.name != self.name]
+        return all(self._is_dead(other) for other in others)
+
+    def is_dead(self, _connection: Connection, owner: str | None) -> bool:
+        return owner is None or self._is_dead(owner)
+
+    def _is_dead(self, owner: str) -> bool:
+        """True if no process holds the owner's lock."""
+        if owner == self.name:
+            return False
+        path = self._folder / owner
+        try:
+            with path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink(missing_ok=True)
+        except FileNotFoundError:
+            return True
+        except OSError:  # held, or it can't be looked at now
+            return False
+        return True
+
+
+def _locked_file(folder: Path) -> tuple[str, IO[bytes]]:
+    """A new file of this worker, locked; its name says whose it is."""
+    while True:
+        name = uuid.uuid4().hex
+        file = (folder / name).open("wb")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if (folder / name).exists():  # still there: no worker removed it before it was locked
+            return name, file
+        file.close()
