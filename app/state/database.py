@@ -1,4 +1,4 @@
-"""What the tables of the jobs need of a database, SQLite or PostgreSQL, and of the workers that share it.
+"""The interfaces behind the tables of the jobs: a database (SQLite or PostgreSQL), the workers, and the dispatch.
 
 Statements have `?` for values, and are written so that both databases take them.
 """

@@ -34,7 +34,14 @@ class JobFiles:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.incoming = folder / ".incoming"
+
+    @property
+    def incoming(self) -> Path:
+        """Folder of uploads on their way."""
+        return self._folder / ".incoming"
+
+    def close(self) -> None:
+        """Remove what is temporary, where nobody else uses it."""
 
     def input(self, job_id: str) -> Path:
         return self._folder / job_id / "input"

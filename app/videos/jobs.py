@@ -142,6 +142,7 @@ class VideoJobs:
             self._keeper.join()
         if self._opened is not None:
             self._opened.close()
+        self._files.close()
 
     def check(self, file: BinaryIO, profile: Profile) -> None:
         """Check that the video can be read and the profile's branches serve it; a backend that is away may come back.

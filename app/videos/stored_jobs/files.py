@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from app.state.jobs import Job
+from app.state.owners import LockedOwners
 from app.state.sources import Source
 from app.videos.job_files import JobFiles, is_id
 from app.videos.profile import Profile
@@ -41,10 +43,40 @@ class StoredJobFiles(JobFiles):
     def __init__(self, folder: Path, store: ArtifactStore) -> None:
         super().__init__(folder)
         self._store = store
-        self._scratch = folder / ".scratch"
+        self._lock = threading.Lock()
+        self._owned: tuple[LockedOwners, Path] | None = None
         self._fetched: dict[str, int] = {}  # by job: the attempt whose part of a source lies here
         self._unknown: set[str] = set()
         self._looked = -_LOOK_S
+
+    @property
+    def incoming(self) -> Path:
+        return self._scratch / "incoming"
+
+    @property
+    def _scratch(self) -> Path:
+        """The folder of this process; those of processes that died are removed.
+
+        Raises:
+            OSError: it can't be made.
+        """
+        with self._lock:
+            if self._owned is None:
+                below = self._folder / ".scratch"
+                owners = LockedOwners(self._folder / ".scratch-owners")
+                self._owned = owners, below / owners.name
+                self._owned[1].mkdir(parents=True)
+                for path in below.iterdir():
+                    if owners.is_gone(path.name):
+                        shutil.rmtree(path, ignore_errors=True)
+            return self._owned[1]
+
+    def close(self) -> None:
+        with self._lock:
+            if self._owned is not None:
+                shutil.rmtree(self._owned[1], ignore_errors=True)
+                self._owned[0].close()
+                self._owned = None
 
     def keep(self, job_id: str, upload: BinaryIO | None, profile: Profile) -> None:
         try:
@@ -75,7 +107,6 @@ class StoredJobFiles(JobFiles):
 
     def begin_fetch(self, source: Source) -> Path:
         path = self.partial(source.job_id)
-        path.parent.mkdir(parents=True, exist_ok=True)
         if self._fetched.get(source.job_id) != source.attempts - 1:  # the last attempt was another host's
             path.unlink(missing_ok=True)
         self._fetched[source.job_id] = source.attempts
@@ -91,7 +122,6 @@ class StoredJobFiles(JobFiles):
         self._fetched.pop(source.job_id, None)
 
     def results(self, job: Job) -> FencedResults:
-        self._scratch.mkdir(parents=True, exist_ok=True)
         return FencedResults(self._store.within(job.id), job.fence, self._scratch)
 
     def file(self, job: Job, name: str) -> BinaryIO:
@@ -161,12 +191,10 @@ class StoredJobFiles(JobFiles):
 
     @contextmanager
     def _temporary(self, prefix: str) -> Iterator[BinaryIO]:
-        self._scratch.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=self._scratch, prefix=prefix) as file:
             yield cast(BinaryIO, file)
 
     def _unnamed(self) -> BinaryIO:
-        self._scratch.mkdir(parents=True, exist_ok=True)
         return cast(BinaryIO, tempfile.TemporaryFile(dir=self._scratch))
 
 
