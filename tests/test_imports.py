@@ -132,7 +132,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "app.videos.job_runner": {*_BASE, "app.pipelines", "app.state.jobs", "app.state.sources", "app.videos"},
     "app.videos.stored_jobs": {
-        "app.state.jobs", "app.state.owners", "app.state.sources", "app.videos.checkpoint", "app.videos.job_files",
+        "app.state.jobs", "app.state.sources", "app.videos.checkpoint", "app.videos.job_files",
         "app.videos.profile", "app.videos.stores",
     },
     "app.videos.names": set(),

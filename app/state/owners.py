@@ -37,13 +37,13 @@ class LockedOwners:
     def alone(self) -> bool:
         """No other worker uses the folder now."""
         others = [path.name for path in self._folder.iterdir() if path.name != self.name]
-        return all(self.is_gone(other) for other in others)
+        return all(self._is_dead(other) for other in others)
 
     def is_dead(self, _connection: Connection, owner: str | None) -> bool:
-        return owner is None or self.is_gone(owner)
+        return owner is None or self._is_dead(owner)
 
-    def is_gone(self, owner: str) -> bool:
-        """Return True if no process holds the lock of a worker."""
+    def _is_dead(self, owner: str) -> bool:
+        """True if no process holds the owner's lock."""
         if owner == self.name:
             return False
         path = self._folder / owner

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, ClassVar
 
 from app.state.jobs import Job
 from app.state.sources import Source
@@ -31,6 +31,9 @@ _ID = re.compile(r"[0-9a-f]{32}")
 
 class JobFiles:
     """`<id>/input`, `<id>/profile.json` and `<id>/output` of every job, and `.incoming` for uploads on their way."""
+
+    shared: ClassVar[bool] = False
+    """True for a store that several hosts write to: a manifest counts only with the digest in the job's row."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import logging
 import threading
 import time
@@ -432,9 +434,16 @@ class VideoJobs:
 
     def _manifest(self, job: Job) -> dict[str, Any] | None:
         try:
-            return manifests.read(self._files.results(job))
+            data = manifests.read_bytes(self._files.results(job))
         except OSError as error:
             raise VideosUnavailable("the results can't be read now", retry_after=_RETRY_AFTER_S) from error
+        if data is None:
+            return None
+        if self._files.shared and hashlib.sha256(data).hexdigest() != job.manifest_sha256:
+            raise VideosUnavailable(
+                "the manifest isn't the one that was recorded", retry_after=_RETRY_AFTER_S
+            )
+        return dict(json.loads(data))
 
     def _analyst(self, profile: Profile) -> Analyst:
         return Analyst(profile, LoadedSuite(self._pipelines, self._options.analysis))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any, TypeVar, cast
 
 import psycopg
 from psycopg import ClientCursor
-from psycopg_pool import ConnectionPool
+from psycopg_pool import ConnectionPool, PoolTimeout
 
 from app.errors import VideosUnavailable
 from app.state.database import Connection
@@ -17,7 +18,8 @@ from app.state.database import Connection
 RETRY_S = 2.0
 _CONNECT_S, _STATEMENT_S, _LOCK_S, _IDLE_S = 3, 10, 5, 10
 _ANSWER_S = _STATEMENT_S + 2.0  # a server that stops is waited for no longer
-_MOST_CONNECTIONS = 16
+_AWAY_S = 1.0
+_MOST_CONNECTIONS = 10
 _LOCK_KEY = 0x67617465  # of the transactions that run alone
 _AWAY = "PostgreSQL can't be reached, or doesn't answer in time"
 HINT = "Retry after the time in Retry-After; the operator finds the cause in the log."
@@ -93,14 +95,18 @@ class PostgresDatabase:
             name="video-jobs",
         )
         self._pool.open(wait=False)
+        self._away_until = 0.0  # monotonic; no connection is asked for before
 
     def close(self) -> None:
         self._pool.close(timeout=_CONNECT_S)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
-        with self._translated(), self._pool.connection() as connection:
-            yield _Placeholders(connection)
+        with self._translated():
+            if time.monotonic() < self._away_until:
+                raise psycopg.OperationalError("it was away a moment ago")
+            with self._pool.connection() as connection:
+                yield _Placeholders(connection)
 
     @contextlib.contextmanager
     def writing(self, *, alone: bool = False) -> Iterator[Connection]:
@@ -135,8 +141,7 @@ class PostgresDatabase:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except (
-            psycopg.OperationalError,
-            psycopg.InterfaceError,
-        ) as error:  # the pool's errors are of this kind
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:  # those of the pool are, too
+            if isinstance(error, PoolTimeout):  # so that only one caller at a time waits for it
+                self._away_until = time.monotonic() + _AWAY_S
             raise VideosUnavailable(_AWAY, retry_after=RETRY_S, hint=HINT) from error

@@ -91,21 +91,26 @@ class PostgresDispatch:
         self._thread.start()
 
     def take(self) -> str | None:
-        with self._lock:
-            while self._offers:
+        while True:
+            with self._lock:
+                if not self._offers:
+                    return None
                 job_id, future = self._offers.popleft()
                 if not future.done() and job_id not in self._taken:
                     self._taken[job_id] = future
                     return job_id
-        return None
+            self._end(future)  # a second offer of what runs here
 
     def release(self, job_id: str) -> None:
         with self._lock:
             future = self._taken.pop(job_id, None)
-            loop = self._loop
-        if future is not None and loop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed
-                loop.call_soon_threadsafe(self._over, future)
+        if future is not None:
+            self._end(future)
+
+    def _end(self, future: asyncio.Future[None]) -> None:
+        """End the task of an offer."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            future.get_loop().call_soon_threadsafe(self._over, future)
 
     def close(self) -> None:
         self._closing.set()
@@ -149,7 +154,7 @@ class PostgresDispatch:
     async def _serve(self, free: int) -> None:
         """Run a worker of procrastinate until the server is away, or the session is cancelled."""
         connector = procrastinate.PsycopgConnector(
-            conninfo=self._url, kwargs={**CONNECTION}, min_size=1, max_size=4, timeout=_TIMEOUT_S,
+            conninfo=self._url, kwargs={**CONNECTION}, min_size=1, max_size=3, timeout=_TIMEOUT_S,
             reconnect_timeout=_AGAIN_S, name="video-dispatch",
         )  # fmt: skip
         app = procrastinate.App(connector=connector)

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from app.state.jobs import Job
-from app.state.owners import LockedOwners
 from app.state.sources import Source
 from app.videos.job_files import JobFiles, is_id
 from app.videos.profile import Profile
 from app.videos.stored_jobs.results import FencedResults
+from app.videos.stored_jobs.scratch import Scratch
 from app.videos.stores.base import ArtifactStore
 from app.videos.stores.folder import FolderStore
 
@@ -40,11 +40,13 @@ class StoredJobFiles(JobFiles):
         store: for all that stays.
     """
 
+    shared = True
+
     def __init__(self, folder: Path, store: ArtifactStore) -> None:
         super().__init__(folder)
         self._store = store
         self._lock = threading.Lock()
-        self._owned: tuple[LockedOwners, Path] | None = None
+        self._own: Scratch | None = None
         self._fetched: dict[str, int] = {}  # by job: the attempt whose part of a source lies here
         self._unknown: set[str] = set()
         self._looked = -_LOOK_S
@@ -61,22 +63,15 @@ class StoredJobFiles(JobFiles):
             OSError: it can't be made.
         """
         with self._lock:
-            if self._owned is None:
-                below = self._folder / ".scratch"
-                owners = LockedOwners(self._folder / ".scratch-owners")
-                self._owned = owners, below / owners.name
-                self._owned[1].mkdir(parents=True)
-                for path in below.iterdir():
-                    if owners.is_gone(path.name):
-                        shutil.rmtree(path, ignore_errors=True)
-            return self._owned[1]
+            if self._own is None:
+                self._own = Scratch(self._folder / ".scratch")
+            return self._own.folder
 
     def close(self) -> None:
         with self._lock:
-            if self._owned is not None:
-                shutil.rmtree(self._owned[1], ignore_errors=True)
-                self._owned[0].close()
-                self._owned = None
+            if self._own is not None:
+                self._own.close()
+                self._own = None
 
     def keep(self, job_id: str, upload: BinaryIO | None, profile: Profile) -> None:
         try:
@@ -167,6 +162,15 @@ class StoredJobFiles(JobFiles):
             self._store.delete(stored.name)
         if isinstance(self._store, FolderStore):  # the folders themselves
             shutil.rmtree(self._store.folder / job_id, ignore_errors=True)
+
+    def remove_uploads(self, older_than: float | None = None) -> None:
+        """Remove old uploads and old parts of sources; those of processes that died were removed at the start."""
+        if older_than is None:
+            return
+        for path in (*self.incoming.glob("*.upload"), *self._scratch.glob("*.partial")):
+            with contextlib.suppress(OSError):
+                if path.stat().st_mtime < older_than:
+                    path.unlink()
 
     def folders(self) -> set[str]:
         """Return the ids of all jobs that have files, or none at all where they were listed a short time ago."""
