@@ -44,8 +44,11 @@ class CurrentRequest:
         "encode_ms",
         "frames",
         "id",
+        "key_name",
+        "rollout_header",
         "route",
         "served",
+        "session_id",
         "spans",
         "status",
         "trace_headers",
@@ -61,6 +64,7 @@ class CurrentRequest:
             self.trace_headers["tracestate"] = tracestate
         self.route = "none"  # the template
         self.status = "aborted"  # until the answer has begun
+        self.rollout_header = self.session_id = self.key_name = ""  # see `rollout_key`
         self.spans: Spans | None = None
         self.served: set[tuple[str, str]] = set()  # family, branch
         self.frames: list[tuple[str, str, str, Mapping[str, float]]] = []  # see Metrics.observe_frame
@@ -100,6 +104,31 @@ def enter(request: CurrentRequest) -> contextvars.Token[CurrentRequest | None]:
 def leave(token: contextvars.Token[CurrentRequest | None]) -> None:
     """Restore the previous current request."""
     _current.reset(token)
+
+
+def rollout_key() -> str | None:
+    """Return the key that decides which share of a rollout the current request is in; None without a request.
+
+    It is the caller's header X-Rollout-Key, else the session's id, else the name of the API key, else the request's id.
+    """
+    request = _current.get()
+    if request is None:
+        return None
+    return request.rollout_header or request.session_id or request.key_name or request.id
+
+
+def note_session(session_id: str) -> None:
+    """Record the session of the current request."""
+    request = _current.get()
+    if request is not None:
+        request.session_id = session_id
+
+
+def note_key(name: str) -> None:
+    """Record the name of the API key of the current request."""
+    request = _current.get()
+    if request is not None:
+        request.key_name = name
 
 
 def here(function: Callable[..., T]) -> Callable[..., T]:

@@ -55,6 +55,7 @@ from app.pipelines.embedding_cache import EmbeddingCache
 from app.pipelines.pipeline_set import PipelineParts, PipelineSet, Resizing
 from app.pipelines.readiness import ReadyProbe
 from app.process import logs, malloc, shutdown
+from app.process.catalogue import load_catalogue, rollouts
 from app.process.drain import Drain
 from app.sessions.session_order import LocalOrder, SessionOrder
 from app.sessions.tracking_sessions import Sessions
@@ -74,9 +75,10 @@ from app.videos.stored_jobs.files import StoredJobFiles
 from app.videos.stores.base import StoreUnusable
 from app.videos.stores.opened import open_store
 from app.videos.webhooks import WebhookOptions
-from routing import overlay, reachable
-from routing.catalogue import CATALOGUE_PATH, Catalogue
+from routing import reachable
+from routing.catalogue import CATALOGUE_PATH, Catalogue, CatalogueError
 from routing.policy import Readiness
+from routing.versions import served_folder
 
 if TYPE_CHECKING:
     from app.engine.triton.client import Tls
@@ -170,7 +172,8 @@ def embedded_providers() -> list[str]:
 def first_branches(settings: Settings, catalogue: Catalogue) -> tuple[str, ...]:
     """Names of the branches that the embedded engine loads, or that are run first on Triton, in this order."""
     if settings.engine == "embedded" and settings.models != "auto":
-        chosen = inventory.matching(catalogue, inventory.patterns(settings.models))
+        matching = inventory.matching(catalogue, inventory.patterns(settings.models))
+        chosen = {branch.name: branch for branch in reachable.with_further_versions(matching)}.values()
         return tuple(branch.name for branch in reachable.loading_order(catalogue, chosen, settings.variant))
     service = reachable.Service(
         settings.variant,
@@ -209,7 +212,9 @@ def _built(repository: Path | None, catalogue: Catalogue) -> frozenset[str]:
     if repository is None:
         return frozenset()
     weights = {name: repository / branch.weights_model for name, branch in catalogue.branches.items()}
-    return frozenset(name for name, folder in weights.items() if (folder / "1" / "model.onnx").is_file())
+    return frozenset(
+        name for name, folder in weights.items() if (served_folder(folder) / "model.onnx").is_file()
+    )
 
 
 def triton_tls(settings: Settings) -> Tls | None:
@@ -300,7 +305,7 @@ def create_app(
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         await anyio.sleep(0)  # it imports a part of itself at its first use: now, while there are descriptors
-        catalogue = overlay.load(settings.own_catalogue, catalogue_path, settings.precision)
+        catalogue = load_catalogue(settings, catalogue_path)
         store = create_session_store(settings, metrics)
         engine = await asyncio.to_thread(engine_factory, settings, catalogue)
         drain = Drain(settings.drain_s)
@@ -415,7 +420,11 @@ def create_pipelines(
     fault = catalogue.variant_fault(settings.variant)
     if fault is not None:
         raise RuntimeError(f"GATEWAY_VARIANT {fault}")
-    router = Router(catalogue, engine, settings.variant, settings.detect_input)
+    try:
+        rolled_out = rollouts(settings)
+    except CatalogueError as error:
+        raise RuntimeError(str(error)) from error
+    router = Router(catalogue, engine, settings.variant, settings.detect_input, rolled_out)
     cache = EmbeddingCache(settings.text_cache_bytes, settings.text_cache_folder)
     parts = PipelineParts(router, metrics, ImageLimits(settings.max_pixels), cache, create_resizing(settings))
     return PipelineSet(parts, families.pipelines)

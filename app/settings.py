@@ -166,6 +166,12 @@ class Settings(BaseSettings):
         Path("models/manifest.json"),
         description="File with digests by model name, for a gateway that can't read the repository's files.",
     )
+    rollout: str = Field(
+        "",
+        description="Share of requests that a further version of a branch serves: branch=version:percent%, separated "
+        "by commas, such as yolo11n_640=2:10%. 0% keeps the version for requests with `version`. A gateway that "
+        "can't read the repository knows the versions that are named here (docs/replicas.md).",
+    )
     models: str = Field(
         "auto",
         description="Branches that the embedded engine loads: shell patterns, separated by commas; * loads all. "

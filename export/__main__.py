@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import get_args
 
 try:
-    from export import artifacts, build, plan, repository
+    from export import artifacts, build, plan, repository, versions
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is missing: pip install '.[starter]'")
 from export.errors import ExportError
@@ -19,6 +19,7 @@ from export.own import add as own
 from export.own.request import Request
 from routing import catalogue, overlay
 from routing.catalogue import Catalogue, CatalogueError
+from routing.versions import is_version
 
 _EPILOG = """\
 --weights:
@@ -70,6 +71,11 @@ def _parser() -> argparse.ArgumentParser:
     models.add_argument(
         "--catalogue", type=Path, default=Path("catalogue"), metavar="DIR", help="your own catalogue"
     )
+    models.add_argument(
+        "--as-version",
+        metavar="N",
+        help="make version N of the branches beside the one that serves, which stays as it is (docs/replicas.md)",
+    )
     models.set_defaults(run=_models)
     configs = commands.add_parser("repository", help="write every config.pbtxt and the preprocess graphs")
     configs.add_argument("--check", action="store_true", help="write nothing; fail if a config.pbtxt drifted")
@@ -86,7 +92,16 @@ def _parser() -> argparse.ArgumentParser:
     configs.add_argument(
         "--catalogue", type=Path, metavar="PATH", help="your own catalogue, whose accelerators are written"
     )
-    for command in (models, configs, add):
+    promoted = commands.add_parser(
+        "promote", help="make a version of a branch the one that serves by default"
+    )
+    removed = commands.add_parser("remove", help="remove a version of a branch that isn't the default one")
+    for command, run in ((promoted, _promote), (removed, _remove)):
+        command.add_argument("branch", metavar="BRANCH")
+        command.add_argument("version", metavar="N")
+        command.add_argument("--catalogue", type=Path, default=Path("catalogue"), metavar="DIR")
+        command.set_defaults(run=run)
+    for command in (models, configs, add, promoted, removed):
         command.add_argument("--repository", type=Path, default=Path("triton/models"), metavar="DIR")
         command.add_argument("--models", type=Path, default=Path("models"), metavar="DIR")
     return parser
@@ -111,6 +126,8 @@ def _add(options: argparse.Namespace) -> int:
 
 def _models(options: argparse.Namespace) -> int:
     known = catalogue.load()
+    if options.as_version is not None:
+        return _as_version(known, options)
     own = options.catalogue if options.catalogue.exists() else None
     texts = _texts(known, own, options.repository)
     wanted = plan.branches(known, options.chosen, options.variants, options.families)
@@ -123,6 +140,36 @@ def _models(options: argparse.Namespace) -> int:
 
             failed += models.models(wanted, places, options.catalogue)
         return 1 if failed else 0
+
+
+def _as_version(known: Catalogue, options: argparse.Namespace) -> int:
+    if options.precision != "fp32":
+        raise ExportError("--as-version makes FP32 models; an FP16 branch has its own versions")
+    if not is_version(options.as_version):
+        raise ExportError("--as-version: N is a whole number from 1")
+    wanted = plan.branches(known, options.chosen, options.variants, options.families)
+    with _alone(_places(options)) as places:
+        return 1 if versions.make(known, wanted, options.weights, options.as_version, places, print) else 0
+
+
+def _promote(options: argparse.Namespace) -> int:
+    with _alone(_places(options)) as places:
+        before = versions.promote(_catalogue(options), options.branch, options.version, places)
+    kept = "" if before is None else f"; version {before} is kept beside it"
+    print(f"version {options.version} of {options.branch} is the default one{kept}")
+    print("load the models again in Triton (docs/replicas.md), and start the gateways again")
+    return 0
+
+
+def _remove(options: argparse.Namespace) -> int:
+    with _alone(_places(options)) as places:
+        gone = versions.remove(_catalogue(options), options.branch, options.version, places)
+    print(f"removed version {options.version} of {options.branch}: {', '.join(gone)}")
+    return 0
+
+
+def _catalogue(options: argparse.Namespace) -> Catalogue:
+    return overlay.load(options.catalogue if options.catalogue.exists() else None)
 
 
 def _texts(known: Catalogue, own: Path | None, folder: Path) -> dict[str, str]:

@@ -14,6 +14,7 @@ from export.exporters import EXPORTERS
 from export.plan import ADVICE, Places, Planner, Task
 from export.weights import Weights
 from routing.catalogue import Branch, Catalogue, ModelSpec, Prepare, with_twins
+from routing.versions import served_folder
 
 
 def models(
@@ -113,7 +114,7 @@ def _keep(task: Task, catalogue: Catalogue, places: Places) -> str:
     if task.there is None:
         raise ExportError(f"{task.branch.weights_model}: nothing to keep and nothing to make it from")
     optimized = places.optimized(catalogue[task.branch.family].folder, task.there.model)
-    served = places.repository / task.there.model / manifest.VERSION_FOLDER
+    served = served_folder(places.repository / task.there.model)
     for file in task.there.files:
         beside = optimized if file == MODEL_FILE else optimized.with_name(file)
         if not beside.is_file():
@@ -132,7 +133,7 @@ def _note_memory(record: manifest.Record, places: Places) -> None:
 def _version_folders(task: Task, places: Places) -> None:
     """Triton wants the folder of an ensemble, too; git holds no empty one."""
     for branch in with_twins([task.branch]):
-        (places.repository / branch.name / manifest.VERSION_FOLDER).mkdir(parents=True, exist_ok=True)
+        served_folder(places.repository / branch.name).mkdir(parents=True, exist_ok=True)
 
 
 def _said(record: manifest.Record) -> str:

@@ -18,11 +18,12 @@ from export.artifacts import MODEL_FILE, digest, link, sha256, write_atomic, wri
 from export.memory import estimate
 from routing.catalogue import Precision
 from routing.memory import ModelMemory, from_json
+from routing.versions import FIRST, served_folder
 
 SCHEMA_VERSION = 1
 WEIGHTS_FILE = "weights.json"
 LABELS_FILE = "labels.txt"
-VERSION_FOLDER = "1"
+VERSION_FOLDER = FIRST
 
 WeightsKind = Literal["pretrained", "checkpoint", "random", "none"]
 
@@ -64,14 +65,15 @@ def publish(
     labels: Sequence[str] = (),
     shared: Sequence[str] = (),
 ) -> Record:
-    """Serve `optimized` as version 1 of `model`, and say beside it what it is.
+    """Serve `optimized` as the version of `model` that serves, the first one if there is none, and say beside it what
+    it is.
 
     `shared` are the files beside it in which it looks for weights.
 
     The order of the steps is the point: an old weights.json goes first and the new one comes last, so a model
     never stands under a digest that isn't its own, wherever this is interrupted.
     """
-    folder = repository / model / VERSION_FOLDER
+    folder = served_folder(repository / model)
     (folder / WEIGHTS_FILE).unlink(missing_ok=True)
     if labels:
         write_if_changed(folder / LABELS_FILE, "".join(f"{label}\n" for label in labels).encode())
@@ -81,17 +83,17 @@ def publish(
     sharing.prune(folder, set(shared))
     files = {name: f"sha256:{sha256(folder / name)}" for name in (MODEL_FILE, *shared)}
     record = Record(model, digest(_bare(files)), files, provenance, estimated(folder / MODEL_FILE))
-    write_atomic(folder / WEIGHTS_FILE, _to_json(_document(record, labels)))
+    write_atomic(folder / WEIGHTS_FILE, to_json(_document(record, labels)))
     return record
 
 
 def note_memory(model: str, repository: Path) -> None:
     """Add the estimate of memory to the note of a model that was published without one."""
-    folder = repository / model / VERSION_FOLDER
+    folder = served_folder(repository / model)
     memory = estimated(folder / MODEL_FILE)
     if memory is not None:
         document = json.loads((folder / WEIGHTS_FILE).read_bytes())
-        write_atomic(folder / WEIGHTS_FILE, _to_json({**document, "memory": memory.to_json()}))
+        write_atomic(folder / WEIGHTS_FILE, to_json({**document, "memory": memory.to_json()}))
 
 
 def estimated(path: Path) -> ModelMemory | None:
@@ -114,7 +116,7 @@ def publish_graph(
 
 def read(model: str, repository: Path) -> Record | None:
     """The model's record, or None when there is none, it can't be read, or the files aren't those it names."""
-    folder = repository / model / VERSION_FOLDER
+    folder = served_folder(repository / model)
     try:
         record = _parse(json.loads((folder / WEIGHTS_FILE).read_bytes()))
         there = {name: f"sha256:{sha256(folder / name)}" for name in record.files}
@@ -127,13 +129,18 @@ def read(model: str, repository: Path) -> Record | None:
 def write_manifest(repository: Path, path: Path) -> None:
     """Gather every weights.json under `repository` into one file, for gateways that can't see the models."""
     models = {}
-    for file in sorted(repository.glob(f"*/{VERSION_FOLDER}/{WEIGHTS_FILE}")):
+    for folder in sorted(path for path in repository.glob("*") if path.is_dir()):
+        file = served_folder(folder) / WEIGHTS_FILE
+        if not file.is_file():
+            continue
         with contextlib.suppress(
             ValueError, KeyError, TypeError
         ):  # what can't be read has no digest to claim
             document = json.loads(file.read_bytes())
             models[document["model"]] = {key: value for key, value in document.items() if key != "files"}
-    write_if_changed(path, _to_json({"schema_version": SCHEMA_VERSION, "models": models}))
+            if file.parent.name != FIRST:
+                models[document["model"]]["version"] = file.parent.name
+    write_if_changed(path, to_json({"schema_version": SCHEMA_VERSION, "models": models}))
 
 
 def _document(record: Record, labels: Sequence[str]) -> dict[str, Any]:
@@ -166,5 +173,6 @@ def _bare(files: Mapping[str, str]) -> dict[str, str]:
     return {name: value.removeprefix("sha256:") for name, value in files.items()}
 
 
-def _to_json(document: Mapping[str, Any]) -> bytes:
+def to_json(document: Mapping[str, Any]) -> bytes:
+    """Return a note or a manifest as it is written."""
     return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()

@@ -106,6 +106,10 @@ class Branch:
     `precision` is that of the weights: FP16 branches take and give the same tensors as FP32 ones. `alternate` is the
     same branch in the other precision, if both are in the catalogue; it serves callers who name it. `alternate_of` is
     the name of the branch whose alternate this is.
+
+    `versions` are further versions of the branch, each a branch of its own with models of its own; they serve who asks
+    for them, and the share of requests that a rollout gives them. `version_of` is the name of the branch whose further
+    version this is, and `version` its number; None: the number of the version folder that is served.
     """
 
     name: str
@@ -129,6 +133,9 @@ class Branch:
     precision: Precision = "fp32"
     alternate: Branch | None = None
     alternate_of: str | None = None
+    versions: tuple[Branch, ...] = ()
+    version_of: str | None = None
+    version: str | None = None
 
     @property
     def weights_model(self) -> str:
@@ -219,9 +226,10 @@ def with_twins(branches: Iterable[Branch]) -> tuple[Branch, ...]:
 
 
 def nameable(branches: Iterable[Branch]) -> tuple[Branch, ...]:
-    """Branches that callers may name: each with its twin, then its alternate with its twin."""
+    """Branches that callers may name: each with its twin, its further versions, and its alternate with the same."""
     pairs = ((branch, branch.alternate) for branch in branches)
-    return with_twins(branch for pair in pairs for branch in pair if branch is not None)
+    both = (branch for pair in pairs for branch in pair if branch is not None)
+    return with_twins(one for branch in both for one in (branch, *branch.versions))
 
 
 @dataclass(frozen=True)

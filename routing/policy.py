@@ -7,11 +7,13 @@ function.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
 
 from routing.catalogue import STANDARD, TIERS, Branch, Family, nameable, with_twins
+from routing.rollout import Rollout, base_of
+from routing.versions import FIRST
 
 
 class Readiness(StrEnum):
@@ -78,13 +80,19 @@ class FrameFacts:
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """The caller's wishes: a branch by name, tier or size, a variant, and whether a fallback may serve."""
+    """The caller's wishes: a branch by name, tier or size, a variant, and whether a fallback may serve.
+
+    `version` is the number of a version of the branch. `kept` are versions that earlier frames of a session had, as
+    pairs of a branch and a number; they count where no version is wished for, as long as they exist.
+    """
 
     branch: str | None = None
     tier: str | None = None
     size: int | None = None
     variant: str | None = None
     fallback: bool = False
+    version: str | None = None
+    kept: tuple[tuple[str, str], ...] = ()
 
     @property
     def overrides(self) -> bool:
@@ -104,7 +112,7 @@ class Decision:
     """The branch that serves, and why. `degraded`: not the branch that was meant, as the caller allowed."""
 
     branch: Branch
-    kind: Literal["rule", "override", "fallback"]
+    kind: Literal["rule", "override", "fallback", "rollout"]
     why: str
     passed_over: tuple[PassedOver, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -114,6 +122,17 @@ class Decision:
         return self.kind == "fallback"
 
 
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """Numbers of the versions that branches serve by default, by name, and the rollouts whose share a request is in.
+
+    A name that is absent serves version 1.
+    """
+
+    served: Mapping[str, str] = field(default_factory=dict)
+    rollouts: frozenset[Rollout] = frozenset()
+
+
 def route(
     family: Family,
     facts: FrameFacts | None,
@@ -121,6 +140,7 @@ def route(
     ready: Mapping[str, Readiness],
     default_variant: str | None = None,
     compact: str = "",
+    versions: Versions | None = None,
 ) -> Decision:
     """Choose the branch of `family` for a frame.
 
@@ -133,6 +153,7 @@ def route(
             other families: the catalogue's).
         compact: why the frame had better travel as UINT8, in words; empty: it needn't. Then the twin of the branch
             serves, if it is ready and the caller has named no branch.
+        versions: as far as they are known.
 
     Raises:
         RoutingError: `invalid_parameter` (a wish that makes no sense), `model_not_found`, `model_not_ready`,
@@ -142,11 +163,75 @@ def route(
     if any(side is not None and side < 1 for side in sides):
         raise RoutingError("invalid_parameter", "a frame's sides must be positive")
     decision = _decide(family, facts, wishes, ready, default_variant)
+    decision = _in_version(decision, wishes, ready, versions or Versions())
     if _state(ready, decision.branch) is not Readiness.READY:
         decision = _fall_back(family, decision, wishes, ready)
     if compact and wishes.branch is None:
         decision = _compacted(decision, ready, compact)
     return _with_warnings(facts, decision)
+
+
+def _in_version(
+    decision: Decision, wishes: Wishes, ready: Mapping[str, Readiness], versions: Versions
+) -> Decision:
+    """The version of the branch that the caller, the session or a rollout asks for; else the default one."""
+    branch = decision.branch
+    if wishes.version is not None:
+        return replace(
+            decision,
+            branch=_version(branch, wishes.version, versions),
+            why=f"{decision.why}, version={wishes.version}",
+        )
+    if not branch.versions:
+        return decision
+    kept = dict(wishes.kept).get(base_of(branch))
+    if kept is not None and kept in (known := _known(branch, versions)):
+        other = known[kept]
+        return (
+            decision
+            if other is branch
+            else replace(decision, branch=other, kind="rollout", why=_kept(decision))
+        )
+    rollout = next((one for one in versions.rollouts if one.branch == base_of(branch)), None)
+    if rollout is None or rollout.version == versions.served.get(branch.name, FIRST):
+        return decision
+    return _rolled_out(decision, rollout, ready)
+
+
+def _kept(decision: Decision) -> str:
+    return f"rollout: the session has this version ({decision.why})"
+
+
+def _rolled_out(decision: Decision, rollout: Rollout, ready: Mapping[str, Readiness]) -> Decision:
+    """The version of a rollout, if it is ready; otherwise the default one serves."""
+    branch = next((one for one in decision.branch.versions if one.version == rollout.version), None)
+    if branch is None:
+        return decision
+    words = f"version {rollout.version} serves {rollout.percent} of keys"
+    state = _state(ready, branch)
+    if state is Readiness.READY:
+        return replace(decision, branch=branch, kind="rollout", why=f"rollout: {words} ({decision.why})")
+    passed = PassedOver(branch.name, ERROR_CODES[state][1])
+    why = f"{decision.why}, version {rollout.version} {passed.reason}"
+    return replace(decision, why=why, passed_over=(*decision.passed_over, passed))
+
+
+def _known(branch: Branch, versions: Versions) -> dict[str, Branch]:
+    """Versions of a branch by number; the default one wins, where a version has just become it."""
+    others = {one.version: one for one in branch.versions if one.version is not None}
+    number = branch.version or versions.served.get(branch.name, FIRST)
+    return {**others, number: branch}
+
+
+def _version(branch: Branch, number: str, versions: Versions) -> Branch:
+    known = _known(branch, versions)
+    if number not in known:
+        there = ", ".join(sorted(known, key=int))
+        words = "is version" if branch.version_of is not None else "has"
+        raise RoutingError(
+            "model_not_found", f"{branch.name} has no version {number[:20]!r}; it {words} {there}"
+        )
+    return known[number]
 
 
 def _compacted(decision: Decision, ready: Mapping[str, Readiness], reason: str) -> Decision:
@@ -298,10 +383,12 @@ def _fall_back(family: Family, meant: Decision, wishes: Wishes, ready: Mapping[s
 def _below(family: Family, meant: Branch) -> list[Branch]:
     """Return the branches that may serve in place of `meant`, the best first."""
     branches = family.ladder(meant)
-    smaller = [branch for branch in branches if (branch.size or 0) < (meant.size or 0)]
+    smaller = tuple(branch for branch in branches if (branch.size or 0) < (meant.size or 0))
     if meant.twin_of is not None:
-        smaller = [*with_twins(smaller), *(branch for branch in branches if branch.name == meant.twin_of)]
-    return smaller[::-1]
+        smaller = with_twins(smaller)
+    own = {meant.twin_of, meant.version_of}
+    same = [branch for branch in nameable(branches) if branch.name in own]
+    return [*same[::-1], *smaller[::-1]]
 
 
 def _with_warnings(facts: FrameFacts | None, decision: Decision) -> Decision:

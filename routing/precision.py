@@ -23,35 +23,33 @@ def convertible(branch: Branch) -> bool:
 
 def in_fp16(branch: Branch) -> Branch:
     """Return the FP16 branch of an FP32 one: `<name>_fp16`, and its twin."""
-    name = f"{branch.name}{SUFFIX}"
-    models = tuple(_renamed(model, branch.name) for model in branch.models)
+    other = copied(branch, f"{branch.name}{SUFFIX}")
+    compact = other.compact
+    if compact is not None and branch.compact is not None:
+        compact = replace(compact, precision="fp16", alternate_of=branch.compact.name)
+    return replace(
+        other, compact=compact, required=False, precision="fp16", alternate=None, alternate_of=branch.name
+    )
+
+
+def copied(branch: Branch, name: str) -> Branch:
+    """Return the branch and its twin under another name, over models of their own; preprocess graphs are shared."""
+    models = tuple(_renamed(model, branch.name, name) for model in branch.models)
     compact = branch.compact
     if compact is not None:
         compact = replace(
             compact,
             name=compact.name.replace(branch.name, name, 1),
-            models=(_renamed(compact.models[0], branch.name), compact.models[1], *models),
+            models=(_renamed(compact.models[0], branch.name, name), compact.models[1], *models),
             twin_of=name,
-            precision="fp16",
-            alternate_of=compact.name,
+            versions=(),
         )
-    return replace(
-        branch,
-        name=name,
-        models=models,
-        compact=compact,
-        required=False,
-        precision="fp16",
-        alternate=None,
-        alternate_of=branch.name,
-    )
+    return replace(branch, name=name, models=models, compact=compact, alternate=None, versions=())
 
 
-def _renamed(model: ModelSpec, branch: str) -> ModelSpec:
-    """The model under the FP16 branch's name; a preprocess graph has no weights and serves both."""
-    if model.kind == "preprocess":
-        return model
-    return replace(model, name=model.name.replace(branch, f"{branch}{SUFFIX}", 1))
+def _renamed(model: ModelSpec, branch: str, name: str) -> ModelSpec:
+    """The model under the other branch's name; a preprocess graph has no weights and serves both."""
+    return model if model.kind == "preprocess" else replace(model, name=model.name.replace(branch, name, 1))
 
 
 def with_fp16(family: Family, chosen: Callable[[Branch], bool]) -> Family:

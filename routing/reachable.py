@@ -31,15 +31,29 @@ def reachable(
         branches = family.ladder(named)
     if wishes.overrides:
         branches = _chosen(branches, named, wishes)
+    if wishes.version is not None:
+        branches = _in_version(branches, wishes)
     return with_twins(branches) if compact and named is None else branches
+
+
+def _in_version(branches: tuple[Branch, ...], wishes: Wishes) -> tuple[Branch, ...]:
+    """The branches in the version that is asked for, and what may stand in for it; the default one may be it, too."""
+    others = tuple(one for branch in branches for one in branch.versions if one.version == wishes.version)
+    return (*branches, *others) if wishes.fallback or not others else others
+
+
+def with_further_versions(branches: Iterable[Branch]) -> tuple[Branch, ...]:
+    """Return the branches, each followed by its further versions: they are loaded with it."""
+    return tuple(one for branch in branches for one in (branch, *branch.versions))
 
 
 def _chosen(branches: tuple[Branch, ...], named: Branch | None, wishes: Wishes) -> tuple[Branch, ...]:
     """The branch that the wishes name, and what may stand in for it."""
     candidates = branches if named is None else with_twins(branches)
+    named_ones = candidates if named is None else with_twins(with_further_versions(branches))
     chosen = [
         branch
-        for branch in candidates
+        for branch in named_ones
         if (wishes.branch in (None, branch.name))
         and (wishes.tier in (None, branch.tier))
         and (wishes.size in (None, branch.size))
@@ -48,7 +62,7 @@ def _chosen(branches: tuple[Branch, ...], named: Branch | None, wishes: Wishes) 
         return tuple(chosen)
     largest = chosen[-1]
     smaller = [branch for branch in candidates if (branch.size or 0) < (largest.size or 0)]
-    same = [branch for branch in branches if branch.name == largest.twin_of]
+    same = [branch for branch in candidates if branch.name in (largest.twin_of, largest.version_of)]
     return (*smaller, *same, *chosen)
 
 
@@ -79,7 +93,7 @@ def of_service(catalogue: Catalogue, service: Service) -> tuple[Branch, ...]:
             others = with_twins(family.branches) if service.compact else family.branches
             usual = (*usual, *(branch for branch in others if branch.name in service.there))
         own = (branch for branch in family.branches if branch.own and branch.twin_of is None)
-        found |= {branch.name for branch in (*usual, *own)}
+        found |= {branch.name for branch in with_further_versions((*usual, *own))}
     return loading_order(catalogue, (catalogue.branches[name] for name in found), service.variant)
 
 
@@ -89,7 +103,7 @@ def loading_order(
     """Return the branches so that what most requests need comes first.
 
     First the branch that most frames of each family take, family by family; then the others of the default variants
-    from small to large, then other variants; twins and alternates come last.
+    from small to large, then other variants; twins, alternates and further versions come last.
     """
     wanted = tuple(branches)
     families = {name: place for place, name in enumerate(catalogue.families)}
@@ -101,7 +115,7 @@ def loading_order(
         usual = catalogue[branch.family].variant_or_default(variant) == branch.variant
         place = families[branch.family]
         return (
-            branch.twin_of is not None or branch.alternate_of is not None,
+            (branch.twin_of, branch.alternate_of, branch.version_of) != (None, None, None),
             not usual,
             branch.name not in first,
             *((place, 0) if branch.name in first else (branch.size or 0, place)),

@@ -105,6 +105,7 @@ ALLOWED: dict[str, set[str]] = {
     "app.state.redis": {"app.deadline", "app.errors", "app.keys.access", "app.state.base", "redis"},
     "app.state.postgres": {"app.errors", "app.state", "psycopg", "psycopg_pool", "procrastinate"},
     "app.process": set(),
+    "app.process.catalogue": {"app.settings", "routing"},
     "app.process.cores": set(),
     "app.process.drain": set(),
     "app.process.health": {"app.settings"},
@@ -124,7 +125,7 @@ ALLOWED: dict[str, set[str]] = {
     "app.pipelines": _BASE,
     "app.sessions": {
         "app.context", "app.deadline", "app.errors", "app.metrics", "app.pipelines", "app.state.base",
-        "app.state.moments", "app.vision",
+        "app.state.moments", "app.vision", "routing.rollout",
     },
     "app.videos": {*_BASE, "app.__version__", "app.pipelines", "app.state.jobs"},
     "app.videos.job_files": {

@@ -18,11 +18,11 @@ from app.main import analysis_options, create_engine, create_pipelines, create_s
 from app.metrics import Metrics
 from app.pipelines import inventory
 from app.pipelines.pipeline_set import PipelineSet
+from app.process.catalogue import load_catalogue
 from app.process.cores import available_cores, share_of_cores
 from app.settings import Settings
 from app.videos.analysis import Options
 from app.videos.profile import Profile
-from routing import overlay
 from routing.catalogue import Catalogue
 from routing.policy import Readiness
 
@@ -63,7 +63,7 @@ def settings_for(
     settings = Settings(**given)
     if workers > 1 and not settings.embedded_threads:
         given["embedded_threads"] = share_of_cores(workers)
-    catalogue = overlay.load(settings.own_catalogue, precision=settings.precision)
+    catalogue = load_catalogue(settings)
     allowed = inventory.patterns("*" if settings.models == "auto" else settings.models)
     wanted = {branch.name for branch in inventory.matching(catalogue, allowed)}
     names = [name for name in reached(profile, settings, catalogue) if name in wanted]
@@ -120,7 +120,7 @@ class Backend:
         self._settings, self.options = sharing(settings, jobs)
         self._stop = stop or Stop()
         self._making = threading.RLock()
-        self._catalogue = overlay.load(settings.own_catalogue, precision=settings.precision)
+        self._catalogue = load_catalogue(settings)
         self._reached = reached(profile, settings, self._catalogue)
         self._engine: Engine | None = None
         self._loaded: PipelineSet | None = None

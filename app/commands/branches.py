@@ -21,8 +21,8 @@ from app.engine.weights import WeightsBook
 from app.errors import GatewayError
 from app.pipelines import inventory
 from app.pipelines.base import Router
+from app.process.catalogue import load_catalogue
 from app.settings import Settings
-from routing import overlay
 from routing.catalogue import Catalogue
 from routing.policy import Readiness, Wishes
 
@@ -92,8 +92,8 @@ def _of_gateway(parsed: argparse.Namespace) -> dict[str, Any]:
 
 def _of_folder(parsed: argparse.Namespace) -> dict[str, Any]:
     settings = Settings(engine="embedded")
-    catalogue = overlay.load(settings.own_catalogue, precision=settings.precision)
     folder = find(parsed.repository, settings)
+    catalogue = load_catalogue(settings, repository=folder)
     print(f"gateway: models in {plain(str(folder))}", file=sys.stderr)
     variants = (default_variant(folder, family, settings) for family in catalogue.families.values())
     router = Router(

@@ -19,6 +19,7 @@ from app.settings import Settings, from_environment
 from routing import overlay
 from routing.catalogue import STANDARD, Branch, Catalogue, nameable
 from routing.own_families import OWN_FAMILIES
+from routing.versions import served_folder
 
 if TYPE_CHECKING:
     from export.own.request import Request
@@ -213,7 +214,9 @@ def _rows(settings: Settings) -> Iterator[dict[str, Any]]:
     for family in _own(settings).families.values():
         for variant in dict.fromkeys(branch.variant for branch in family.branches):
             branches = family.of_variant(variant)
-            built = [b for b in branches if (repository / b.weights_model / "1" / "model.onnx").is_file()]
+            built = [
+                b for b in branches if (served_folder(repository / b.weights_model) / "model.onnx").is_file()
+            ]
             records = [
                 record for b in built if (record := manifest.read(b.weights_model, repository)) is not None
             ]
@@ -331,7 +334,7 @@ def _absent_beside(branch: Branch, settings: Settings) -> bool:
 
 
 def _built(branch: Branch, settings: Settings) -> bool:
-    return (_places(settings)[0] / branch.weights_model / "1" / "model.onnx").is_file()
+    return (served_folder(_places(settings)[0] / branch.weights_model) / "model.onnx").is_file()
 
 
 def _state(branch: Branch, settings: Settings) -> str:
@@ -351,9 +354,10 @@ def _state(branch: Branch, settings: Settings) -> str:
                 return f"{spec.name}: {fault}"
         if spec.kind == "ensemble":
             continue
-        if not (folder / "1" / "model.onnx").is_file():
+        version = served_folder(folder)
+        if not (version / "model.onnx").is_file():
             return f"{spec.name}: model.onnx is missing"
-        if not (folder / "1" / "weights.json").is_file():
+        if not (version / "weights.json").is_file():
             return f"{spec.name}: weights.json is missing"
         if manifest.read(spec.name, repository) is None:
             return f"{spec.name}: its files aren't those that weights.json names"

@@ -6,8 +6,8 @@ import argparse
 import sys
 
 from app.hints import did_you_mean
+from app.process.catalogue import load_catalogue
 from app.settings import Settings
-from routing import overlay
 from routing.catalogue import Catalogue
 from routing.policy import FrameFacts, Readiness, RoutingError, Wishes, route
 
@@ -32,7 +32,7 @@ def add_options(parser: argparse.ArgumentParser, catalogue: Catalogue) -> None:
 def routes(parsed: argparse.Namespace) -> int:
     """Run the command; answers the exit code."""
     settings = Settings()
-    catalogue, default = overlay.load(settings.own_catalogue, precision=settings.precision), settings.variant
+    catalogue, default = load_catalogue(settings), settings.variant
     family = catalogue[parsed.family]
     away = {name.strip() for name in parsed.not_ready.split(",")} - {""}
     faults = list(_faults(catalogue, default, away))

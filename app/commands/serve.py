@@ -22,8 +22,8 @@ from app import installation
 from app.api.server import uvicorn_options
 from app.api.server.workers import Workers
 from app.process import logs, malloc, preflight, shutdown
+from app.process.catalogue import load_catalogue
 from app.settings import Settings, environment, metrics_folder, pass_on, share_metrics, unknown_variables
-from routing import overlay
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -37,7 +37,7 @@ _LEFT_BEHIND = ("embedded-loader", "first-run-", "quarantine")
 def serve(settings: Settings) -> int:
     """Run the service until it is told to stop; answers the exit code."""
     settings = _with_profiles(settings)
-    catalogue = overlay.load(settings.own_catalogue, precision=settings.precision)
+    catalogue = load_catalogue(settings)
     wrong = [
         *unknown_variables(environment()),
         *preflight.faults(settings, catalogue),

@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from routing.versions import served_folder
+
 # (name, inode, nanoseconds of the last change, bytes) of every file of a model; none: it isn't there.
 Stamp = tuple[tuple[str, int, int, int], ...]
 
@@ -16,15 +18,16 @@ def stamps(repository: Path, models: Iterable[str]) -> Mapping[str, Stamp]:
 
 
 def stamp(folder: Path) -> Stamp:
-    """Return a stamp of config.pbtxt and the files of version 1. Hidden files are work in progress and do not
-    count.
+    """Return a stamp of config.pbtxt and the files of the version that serves. Hidden files are work in progress and
+    do not count.
     """
     found = []
-    for part in (folder, folder / "1"):
+    version = served_folder(folder)
+    for part in (folder, version):
         try:
             with os.scandir(part) as entries:
                 for entry in entries:
-                    wanted = part.name == "1" or entry.name == "config.pbtxt"
+                    wanted = part is version or entry.name == "config.pbtxt"
                     if wanted and not entry.name.startswith(".") and entry.is_file():
                         stat = entry.stat()
                         path = f"{part.name}/{entry.name}"

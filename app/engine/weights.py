@@ -13,6 +13,7 @@ from typing import Any
 from app.engine.base import Weights
 from routing.memory import from_json
 from routing.provenance import UNKNOWN
+from routing.versions import FIRST, served_folder
 
 NOTE = "weights.json"
 _NOT_WEIGHTS = {NOTE, "labels.txt"}
@@ -33,23 +34,27 @@ class WeightsBook:
         self._manifest = manifest
         self._read: dict[Path, tuple[tuple[int, int, int], Mapping[str, Any]]] = {}
 
-    def lookup(self, model: str, version: str = "1") -> Weights:
+    def lookup(self, model: str, version: str | None = None) -> Weights:
         """Return the record of a version; every field is `unknown` if there is none.
 
-        The manifest knows the version that the exporter makes, 1.
+        Without a `version`, the one that serves is meant. The manifest knows one version of each model.
         """
-        return self.note(model, version)[0]
+        return self.note(model, version or self._served(model))[0]
 
-    def note(self, model: str, version: str = "1") -> tuple[Weights, int | None]:
+    def _served(self, model: str) -> str:
+        return FIRST if self.repository is None else served_folder(self.repository / model).name
+
+    def note(self, model: str, version: str) -> tuple[Weights, int | None]:
         """`lookup`, and when weights.json was written (ns); None: what is known isn't from there."""
         if self.repository is not None:
             document, written = self._load(self.repository / model / version / NOTE)
             if document:
                 return _weights(document), written
         document = {}
-        if self._manifest is not None and version == "1":
+        if self._manifest is not None:
             document = _mapping(_mapping(self._load(self._manifest)[0].get("models")).get(model))
-        return _weights(document), None
+        same = version == (_text(document, "version") or FIRST)
+        return _weights(document if same else {}), None
 
     def verified(self, folder: Path, model: str, digest: str | None = None) -> Weights:
         """Like `lookup`, for files that are about to be loaded; all `unknown` unless the files have the recorded
@@ -58,7 +63,7 @@ class WeightsBook:
         So a model has one signature, in whatever order its files and weights.json appear. `digest` is that of the
         files, where it is known.
         """
-        written = self.lookup(model)
+        written = self.lookup(model, folder.name)
         return written if written.digest == (digest or files_digest(folder)) else Weights()
 
     def _load(self, path: Path) -> tuple[Mapping[str, Any], int]:

@@ -16,7 +16,17 @@ from app.errors import InsufficientGpuMemory, by_code
 from app.hints import did_you_mean
 from app.metrics import Metrics
 from routing.catalogue import TIERS, Branch, Catalogue, Family, TensorSpec
-from routing.policy import Decision, FrameFacts, Readiness, RoutingError, Wishes, instead, route, variant_of
+from routing.policy import (
+    Decision,
+    FrameFacts,
+    Readiness,
+    RoutingError,
+    Versions,
+    Wishes,
+    instead,
+    route,
+    variant_of,
+)
 from routing.provenance import (
     ModelUsed,
     ResizedBy,
@@ -24,10 +34,12 @@ from routing.provenance import (
     models_used,
     resolved_model_mapping,
 )
+from routing.rollout import Rollout, chosen, position
 
 DetectInput = Literal["auto", "fp32", "uint8"]
 STAGES = ("decode", "queue", "prepare", "infer", "finish", "encode")
 _MOST_REMEMBERED = 256
+_NO_ROLLOUT: frozenset[Rollout] = frozenset()
 
 
 class _Stage:
@@ -195,13 +207,15 @@ def _provenance(made_by: frozenset[tuple[str, str, ModelUsed]]) -> Mapping[str, 
     }
 
 
-def wishes_of(branch: str | None, variant: str | None = None, *, fallback: bool = False) -> Wishes:
+def wishes_of(
+    branch: str | None, variant: str | None = None, *, fallback: bool = False, version: str | None = None
+) -> Wishes:
     """Query parameters that override routing; `branch` is a branch's name, a tier or a size in pixels."""
     if branch is not None and branch.isdecimal() and len(branch) < 6:
-        return Wishes(size=int(branch), variant=variant, fallback=fallback)
+        return Wishes(size=int(branch), variant=variant, fallback=fallback, version=version)
     if branch in TIERS:
-        return Wishes(tier=branch, variant=variant, fallback=fallback)
-    return Wishes(branch=branch, variant=variant, fallback=fallback)
+        return Wishes(tier=branch, variant=variant, fallback=fallback, version=version)
+    return Wishes(branch=branch, variant=variant, fallback=fallback, version=version)
 
 
 class ReadinessByName(Mapping[str, Readiness]):
@@ -214,6 +228,24 @@ class ReadinessByName(Mapping[str, Readiness]):
 
     def __getitem__(self, name: str) -> Readiness:
         return self._states[name].readiness
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._states)
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+
+class _VersionByName(Mapping[str, str]):
+    """The versions that models serve by name, looked up when they are asked for."""
+
+    __slots__ = ("_states",)
+
+    def __init__(self, states: Mapping[str, ModelState]) -> None:
+        self._states = states
+
+    def __getitem__(self, name: str) -> str:
+        return self._states[name].version
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._states)
@@ -246,12 +278,14 @@ class Router:
     `variant`, or one of several separated by commas, serves when the caller names none; None: the catalogue's.
     `detect_input`: whether frames travel to the detector as prepared FP32 or as UINT8 pixels; `auto`: as UINT8 where
     tensors are copied into messages.
+    `rollouts`, by branch: further versions that serve a share of the requests; see `routing.rollout`.
     """
 
     catalogue: Catalogue
     engine: Engine
     variant: str | None = None
     detect_input: DetectInput = "auto"
+    rollouts: Mapping[str, Rollout] = field(default_factory=dict)
     _decided: _Decided = field(default_factory=_Decided, init=False, repr=False, compare=False)
 
     def decide(self, family: str, facts: FrameFacts | None, wishes: Wishes) -> Decision:
@@ -261,19 +295,42 @@ class Router:
             InvalidParameter, ModelNotFound, ModelNotReady, WeightsMissing, InsufficientGpuMemory,
             TritonUnavailable: no branch can serve the wish; the message says which and why.
         """
-        states, asked = self.engine.ready(), (family, facts, wishes, self.engine.transport)
+        rolled = self._rolled_out(family) if self.rollouts and wishes.version is None else _NO_ROLLOUT
+        states, asked = self.engine.ready(), (family, facts, wishes, self.engine.transport, rolled)
         decision = self._decided.known(states, asked)
         if decision is None:
-            decision = self._route(states, family, facts, wishes)
+            decision = self._route(states, family, facts, wishes, rolled)
             self._decided.note(states, asked, decision)
         return decision
 
+    def has_versions(self, family: str) -> bool:
+        """Tell if a branch of the family has further versions."""
+        branches = self.catalogue[family].branches
+        return any(
+            one.versions for branch in branches for one in (branch, branch.alternate) if one is not None
+        )
+
+    def _rolled_out(self, family: str) -> frozenset[Rollout]:
+        """The rollouts whose share the current request is in; work without a request, as of jobs, is in none."""
+        key = context.rollout_key()
+        if key is None:
+            return _NO_ROLLOUT
+        return chosen(self.rollouts, position(self.catalogue[family].component, key))
+
     def _route(
-        self, states: Mapping[str, ModelState], family: str, facts: FrameFacts | None, wishes: Wishes
+        self,
+        states: Mapping[str, ModelState],
+        family: str,
+        facts: FrameFacts | None,
+        wishes: Wishes,
+        rolled: frozenset[Rollout],
     ) -> Decision:
         try:
             ready = ReadinessByName(states)
-            return route(self.catalogue[family], facts, wishes, ready, self.variant, self._compact())
+            versions = Versions(_VersionByName(states), rolled)
+            return route(
+                self.catalogue[family], facts, wishes, ready, self.variant, self._compact(), versions
+            )
         except RoutingError as error:
             detail = error.detail
             state = states.get(error.branch or "")

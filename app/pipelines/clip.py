@@ -28,6 +28,7 @@ from routing.policy import Wishes
 
 # exp(logit_scale) of the published model: what its cosine similarities are multiplied with before the softmax.
 LOGIT_SCALE = 100.0
+_ANY = Wishes()
 
 
 def normalized(vectors: Sequence[NDArray[np.float32]], *, normalize: bool) -> NDArray[np.float32]:
@@ -139,15 +140,28 @@ class TextPipeline:
             )
         return named
 
-    def recall(self, tokens: Tokens, variant: str | None = None) -> Embedding | None:
+    def wishes_beside(self, image: Wishes) -> Wishes:
+        """The wishes for the text model that embeds into the space of the image model with these wishes.
+
+        It has the same variant, and the same version if one is asked for.
+
+        Raises:
+            InvalidParameter: there is no such variant.
+        """
+        named = self.router.catalogue.branches.get(image.branch or "")
+        version = image.version or (None if named is None or named.version_of is None else named.version)
+        variant = self.variant_beside(self.router.variant_of(ImagePipeline.family, image))
+        return Wishes(variant=variant, version=version)
+
+    def recall(self, tokens: Tokens, wishes: Wishes = _ANY) -> Embedding | None:
         """Return the cached embedding of these tokens by the weights that serve now, and count a hit.
 
-        `variant` as for a call.
+        `wishes` as for a call.
 
         Raises:
             GatewayError: see `Router.decide`.
         """
-        decision = self.router.decide(self.family, None, Wishes(variant=variant))
+        decision = self.router.decide(self.family, None, wishes)
         state = self.router.engine.ready()[decision.branch.name]
         vector = self.cache.get(tokens.ids, state.used)
         if vector is None:
@@ -156,20 +170,20 @@ class TextPipeline:
         served = Served(self.router.catalogue[self.family], decision, state, Timings())
         return Embedding(vector, served, tokens.truncated, cached=True)
 
-    def __call__(self, tokens: Tokens, deadline: Deadline, variant: str | None = None) -> Embedding:
+    def __call__(self, tokens: Tokens, deadline: Deadline, wishes: Wishes = _ANY) -> Embedding:
         """Embedding of one prompt: from the cache, or the model's row at the end of text.
 
-        `variant` is that of the text model; None: the default.
+        `wishes` are the variant and version of the text model.
 
         Raises:
             GatewayError: see `Router.decide`, `Engine.lease` and `Lease.run`.
         """
-        remembered = self.recall(tokens, variant)
+        remembered = self.recall(tokens, wishes)
         if remembered is not None:
             return remembered
         self.metrics.text_cache.labels("miss").inc()
         timings = Timings()
-        decision = self.router.decide(self.family, None, Wishes(variant=variant))
+        decision = self.router.decide(self.family, None, wishes)
         branch = decision.branch
         with leased(self.router.engine, branch, deadline, timings) as lease:
             with timings.stage("prepare"):
@@ -204,7 +218,7 @@ async def embed_all(
     run: Run,
     *,
     strict: bool,
-    variant: str | None = None,
+    wishes: Wishes = _ANY,
 ) -> list[Embedding]:
     """The embedding of each prompt, in order, all from the same weights; what differs in no token is embedded once.
 
@@ -215,7 +229,7 @@ async def embed_all(
         work: see `Work`; tokens are made there, and remembered embeddings looked up.
         run: see `Run`.
         strict: refuse prompts with too many tokens instead of cutting them.
-        variant: of the text model; None: the service's default.
+        wishes: the variant and version of the text model.
 
     Raises:
         PromptTooLong: `strict`, and one has too many tokens; no model was called then.
@@ -225,7 +239,7 @@ async def embed_all(
     tokens = await work(lambda: _tokens(pipeline, prompts, deadline, strict=strict))
     distinct = {one.ids.tobytes(): one for one in tokens}
     for _ in range(_TRIES):
-        found = await _embed(pipeline, distinct, work, run, variant)
+        found = await _embed(pipeline, distinct, work, run, wishes)
         if len({embedding.served.model.used for embedding in found.values()}) == 1:
             return [
                 replace(found[one.ids.tobytes()], truncated=one.truncated, tokens=one.end + 1)
@@ -245,15 +259,15 @@ def _tokens(
 
 
 async def _embed(
-    pipeline: TextPipeline, distinct: dict[bytes, Tokens], work: Work, run: Run, variant: str | None
+    pipeline: TextPipeline, distinct: dict[bytes, Tokens], work: Work, run: Run, wishes: Wishes
 ) -> dict[bytes, Embedding]:
     """Look the prompts up in one hop to a worker thread, and make one call for each that is not cached."""
-    known = await work(lambda: {key: pipeline.recall(tokens, variant) for key, tokens in distinct.items()})
+    known = await work(lambda: {key: pipeline.recall(tokens, wishes) for key, tokens in distinct.items()})
     found = {key: embedding for key, embedding in known.items() if embedding is not None}
     missing = [key for key in distinct if key not in found]
     if not missing:
         return found
-    calls = [functools.partial(pipeline, distinct[key], variant=variant) for key in missing]
+    calls = [functools.partial(pipeline, distinct[key], wishes=wishes) for key in missing]
     return {**found, **dict(zip(missing, await run(calls), strict=True))}
 
 

@@ -13,6 +13,7 @@ from app.pipelines.base import Router
 from routing.catalogue import Branch, Catalogue, Family, Prepare, TensorSpec
 from routing.memory import Device, lease_bytes, need
 from routing.policy import FrameFacts, Readiness, Wishes
+from routing.rollout import base_of
 
 
 def branches(
@@ -120,8 +121,8 @@ def required_models(catalogue: Catalogue, required: Sequence[str]) -> set[str]:
 
 
 def _names(pattern: str, branch: Branch) -> bool:
-    """Match a twin or an alternate only by its full name, since its branch serves the same requests."""
-    if branch.twin_of is not None or branch.alternate_of is not None:
+    """Match a twin, an alternate or a further version only by its full name: its branch serves the same requests."""
+    if (branch.twin_of, branch.alternate_of, branch.version_of) != (None, None, None):
         return pattern == branch.name
     return fnmatch.fnmatchcase(branch.name, pattern)
 
@@ -146,7 +147,10 @@ def _family(
         "default_variant": family.variant_or_default(router.variant),
         "min_short_side": family.min_short_side,
         "prepare": None if family.prepare is None else _prepare(family.prepare),
-        "branches": [_branch(branch, states, required) for branch in family.every_branch],
+        "branches": [
+            _branch(branch, states, required) | {"versions": _versions(router, family, branch, states)}
+            for branch in family.every_branch
+        ],
     }
 
 
@@ -173,6 +177,7 @@ def _branch(branch: Branch, states: Mapping[str, ModelState], required: Collecti
         "twin_of": branch.twin_of,
         "precision": branch.precision,
         "alternate_of": branch.alternate_of,
+        "version_of": branch.version_of,
         "readiness": state.readiness,
         "reason": state.reason,
         "weights": weights.kind,
@@ -184,6 +189,33 @@ def _branch(branch: Branch, states: Mapping[str, ModelState], required: Collecti
         "models": [_row(states[model.name]) for model in branch.models],
         "memory": _memory(branch, states),
     }
+
+
+def _versions(
+    router: Router, family: Family, branch: Branch, states: Mapping[str, ModelState]
+) -> list[dict[str, Any]]:
+    """The versions of the branch that a further version belongs to, the default one first."""
+    default = branch if branch.version_of is None else family.branch(branch.version_of) or branch
+    rollout = router.rollouts.get(base_of(default))
+    found = []
+    for one in (default, *default.versions):
+        state = states[one.name]
+        version = one.version or state.version
+        if one is not default and version == states[default.name].version:
+            continue  # it has just become the default one
+        rolled = rollout is not None and rollout.version == version and one is not default
+        found.append(
+            {
+                "version": version,
+                "branch": one.name,
+                "default": one is default,
+                "readiness": state.readiness,
+                "reason": state.reason,
+                "weights_digest": state.weights.digest,
+                "rollout": rollout.percent if rollout is not None and rolled else None,
+            }
+        )
+    return found
 
 
 def _memory(branch: Branch, states: Mapping[str, ModelState]) -> dict[str, Any] | None:

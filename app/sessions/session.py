@@ -12,6 +12,7 @@ from app.pipelines.detect import Detections, DetectParameters
 from app.pipelines.tracking import Tracked, for_tracking, visible
 from app.vision.bytetrack import ByteTracker
 from app.vision.tracks import TrackParameters
+from routing.rollout import base_of
 
 _FORMAT = 1
 # Step of the time where the service's clock is behind the session's last frame (another host, NTP).
@@ -106,7 +107,16 @@ class Session:
             return "order", f"timestamp {call.timestamps[0]} is not after {last}, that of its last frame"
         return None
 
+    @property
+    def versions(self) -> tuple[tuple[str, str], ...]:
+        """Versions by branch, of the branches that have several."""
+        return tuple(sorted(self.head.get("versions", {}).items()))
+
     def take(self, found: Detections, conf: float, time_s: float) -> Tracked:
+        branch = found.served.decision.branch
+        if branch.versions or branch.version_of is not None:
+            version = branch.version or found.served.model.version
+            self.head.setdefault("versions", {})[base_of(branch)] = version
         ids = self.tracker.update(found.boxes, found.scores, found.class_ids, time_s)
         return Tracked(*visible(found, ids, conf), self.tracker.frames, time_s)
 

@@ -100,6 +100,18 @@ class Sessions:
         self._metrics.session_update_seconds.observe(time.perf_counter() - started)
         return [next(tracked) if isinstance(frame, Detections) else frame for frame in frames]
 
+    def versions(self, call: SessionCall) -> tuple[tuple[str, str], ...]:
+        """Return the versions that the session's frames have had, as pairs of a branch and a number.
+
+        Only branches with several versions count. A session that doesn't exist yet has none.
+
+        Raises:
+            SessionConflict: another version of the service wrote the session.
+            SessionsUnavailable: the store can't be reached.
+        """
+        snapshot = self.store().load(call.key)
+        return () if snapshot is None else self._decode(call.session_id, snapshot.value).versions
+
     def _update(self, call: SessionCall, found: Sequence[Detections], deadline: Deadline) -> list[Tracked]:
         store = self.store()
         fixed = {**call.fixed, "frame_size": _one_size(found)}

@@ -282,10 +282,10 @@ def present(repository: Path) -> list[str]:
     """Models to load: those whose files are there. Parts of ensembles come with them; what lacks files is named."""
     configs = {path.parent.name: path.read_text() for path in sorted(repository.glob("*/config.pbtxt"))}
     steps = {name: set(re.findall(r'model_name:\s*"([^"]+)"', text)) for name, text in configs.items()}
-    there = {name for name in configs if (repository / name / "1" / "model.onnx").is_file()}
+    there = {name for name in configs if (_served(repository / name) / "model.onnx").is_file()}
     for name in configs:
         if steps[name] and steps[name] <= there:
-            (repository / name / "1").mkdir(
+            _served(repository / name).mkdir(
                 exist_ok=True
             )  # Triton wants the version folder of an ensemble too
             there.add(name)
@@ -294,6 +294,14 @@ def present(repository: Path) -> list[str]:
         print(f"triton: skipping {name}: no {lacks}", flush=True)
     parts = set().union(*(steps[name] for name in there))  # a part of a skipped ensemble serves by itself
     return sorted(there - parts)
+
+
+def _served(model: Path) -> Path:
+    """The version folder that Triton serves: the one with the highest number; without any, the first one."""
+    numbers = [
+        path.name for path in model.iterdir() if path.is_dir() and re.fullmatch("[1-9][0-9]*", path.name)
+    ]
+    return model / max(numbers, key=int, default="1")
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ from export.yolo11.pictures import scene
 from routing import overlay
 from routing.catalogue import Branch, Catalogue, CatalogueError, ModelSpec, TensorSpec, with_twins
 from routing.precision import convertible, in_fp16
+from routing.versions import served_folder
 
 FILE = "fp16.toml"
 MARK = (
@@ -109,7 +110,7 @@ def converted(branch: Branch, models_folder: Path) -> bytes:
         ExportError: it can't be converted, or the two answer differently.
     """
     spec, name = branch.models[-1], in_fp16(branch).weights_model
-    single = read(models_folder / spec.name / manifest.VERSION_FOLDER / "model.onnx")
+    single = read(served_folder(models_folder / spec.name) / "model.onnx")
     try:
         made = conversion.convert(single)
     except ExportError as error:
@@ -196,12 +197,12 @@ def _configure(wanted: Branch, catalogue: Catalogue, places: Places) -> None:
     names = [spec.name for branch in with_twins([wanted]) for spec in branch.models]
     repository.write_configs({name: texts[name] for name in names}, places.repository)
     for name in names:
-        (places.repository / name / manifest.VERSION_FOLDER).mkdir(parents=True, exist_ok=True)
+        served_folder(places.repository / name).mkdir(parents=True, exist_ok=True)
 
 
 def _labels(branch: Branch, models_folder: Path) -> tuple[str, ...]:
     """The class names that the FP32 model has."""
-    file = models_folder / branch.weights_model / manifest.VERSION_FOLDER / manifest.LABELS_FILE
+    file = served_folder(models_folder / branch.weights_model) / manifest.LABELS_FILE
     return tuple(file.read_text(encoding="utf-8").splitlines()) if file.is_file() else branch.labels
 
 

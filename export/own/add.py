@@ -17,6 +17,7 @@ from export.own.request import Plan, Request
 from routing import overlay
 from routing.catalogue import Branch, Catalogue, CatalogueError, read_labels, with_twins
 from routing.own_families import OWN_FAMILIES
+from routing.versions import served_folder
 
 OPTIMIZED = "own"
 Planner = Callable[[Request, tuple[str, ...] | None], Plan]
@@ -154,7 +155,7 @@ def _make(
     models = {spec.name: spec for twin in with_twins([branch]) for spec in twin.models}
     repository.write_configs({name: texts[name] for name in models}, places.repository)
     for spec in models.values():
-        (places.repository / spec.name / manifest.VERSION_FOLDER).mkdir(parents=True, exist_ok=True)
+        served_folder(places.repository / spec.name).mkdir(parents=True, exist_ok=True)
         if spec.kind == "preprocess" and branch.prepare is not None:
             build.preprocess_graph(spec, branch.prepare, places)
     record = manifest.publish(name, optimized, places.repository, plan.provenance, branch.labels, shared)

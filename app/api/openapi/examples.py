@@ -163,7 +163,17 @@ BRANCHES: dict[str, Any] = {
                 {
                     "name": "yolo11n_640", "tier": "medium", "size": 640, "variant": "n", "max_side": 640,
                     "model_size": None, "required": True, "checklist": "optional", "when_ready": False, "classes": 80,
-                    "own": False, "twin_of": None, "precision": "fp32", "alternate_of": None,
+                    "own": False, "twin_of": None, "precision": "fp32", "alternate_of": None, "version_of": None,
+                    "versions": [
+                        {
+                            "version": "1", "branch": "yolo11n_640", "default": True, "readiness": "ready",
+                            "reason": None, "weights_digest": _DIGEST, "rollout": None,
+                        },
+                        {
+                            "version": "2", "branch": "yolo11n_640_v2", "default": False, "readiness": "ready",
+                            "reason": None, "weights_digest": _DIGEST, "rollout": "10%",
+                        },
+                    ],
                     "readiness": "ready", "reason": None, "weights": "pretrained",
                     "weights_digest": _DIGEST,
                     "weights_source": None, "device": "cuda:0",

@@ -28,6 +28,15 @@ _TIMEOUT = {
     "description": "Time limit of the request in seconds; the server's own limit applies if it is shorter.",
     "schema": {"type": "number", "exclusiveMinimum": 0},
 }
+_ROLLOUT = {
+    "name": "X-Rollout-Key",
+    "in": "header",
+    "required": False,
+    "description": "Key that decides which version of a branch serves while a rollout gives a share of the requests a "
+    "further version. One key always gets the same version. Without it, the session's id, the name of the API key or "
+    "the request's id is taken.",
+    "schema": {"type": "string"},
+}
 _PROBLEMS = {
     400: "invalid_image, invalid_video, invalid_parameter, prompt_too_long",
     404: "model_not_found, session_not_found, video_not_found",
@@ -160,7 +169,7 @@ def frame_operation(
         },
         "openapi_extra": {
             "requestBody": request if body is None else {"required": True, "content": body},
-            "parameters": [_TIMEOUT],
+            "parameters": [_TIMEOUT, _ROLLOUT],
             "x-codeSamples": [_shell(source) for source in samples],
         },
     }

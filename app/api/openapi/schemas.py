@@ -202,6 +202,18 @@ class BranchMemory(Schema):
     lease_bytes: int = Field(description="Host memory of the input and output tensors of one lease.")
 
 
+class VersionRow(Schema):
+    version: str = Field(
+        description="Its number, as in `version` of a request and `model_version` of an answer."
+    )
+    branch: str = Field(description="The name that answers have for it.")
+    default: bool = Field(description="It serves requests that ask for no version and are in no rollout.")
+    readiness: Readiness
+    reason: str | None
+    weights_digest: str
+    rollout: str | None = Field(description="Its share of the requests; null: none.")
+
+
 class BranchRow(Schema):
     name: str
     tier: str | None
@@ -225,6 +237,10 @@ class BranchRow(Schema):
         description="The branch that routing prefers to this one, which has the same weights in another precision. "
         "null if it is not an alternate."
     )
+    version_of: str | None = Field(
+        description="The branch that this is a further version of; null if it is the default version."
+    )
+    versions: list[VersionRow] = Field(description="All versions of the branch, the default one first.")
     readiness: Readiness
     reason: str | None
     weights: str

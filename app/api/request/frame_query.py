@@ -9,6 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.pipelines.base import wishes_of
 from routing.policy import Wishes
 
+VERSION = (
+    "Version of the branch, see `versions` in GET /v1/branches; unset: the default one, or that of a rollout."
+)
+
 
 def words_of(texts: Sequence[str]) -> list[str]:
     """The values of a list parameter, which may be repeated or separated by commas."""
@@ -31,6 +35,7 @@ class FrameQuery(BaseModel):
         max_length=200,
         description="Variant of the model, see GET /v1/branches; unset: the service's default.",
     )
+    version: str | None = Field(None, max_length=20, description=VERSION, examples=["2"])
     fallback: bool = Field(
         False,
         description="Take the next smaller branch if the branch can't serve or runs out of memory on this frame. "
@@ -48,7 +53,7 @@ class FrameQuery(BaseModel):
     )
 
     def wishes(self) -> Wishes:
-        return wishes_of(self.branch, self.variant, fallback=self.fallback)
+        return wishes_of(self.branch, self.variant, fallback=self.fallback, version=self.version)
 
     def analysis(self) -> tuple[int | None, int | None]:
         return self.analysis_width, self.analysis_height

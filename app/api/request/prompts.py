@@ -13,6 +13,7 @@ from app.deadline import Deadline
 from app.errors import InvalidParameter, PayloadTooLarge
 from app.pipelines import clip
 from app.pipelines.clip import Embedding, TextPipeline
+from routing.policy import Wishes
 
 T = TypeVar("T")
 
@@ -51,7 +52,7 @@ async def embed_all(
     deadline: Deadline,
     *,
     strict: bool,
-    variant: str | None = None,
+    wishes: Wishes,
 ) -> list[Embedding]:
     """See `app.pipelines.clip.embed_all`; the calls are admitted like those of other requests.
 
@@ -66,6 +67,4 @@ async def embed_all(
         return await gateway.run_whole(request, TextPipeline.family, calls, deadline)
 
     pipeline = gateway.pipelines.of(TextPipeline)
-    return await clip.embed_all(
-        pipeline, prompts, deadline, gateway.work, run, strict=strict, variant=variant
-    )
+    return await clip.embed_all(pipeline, prompts, deadline, gateway.work, run, strict=strict, wishes=wishes)

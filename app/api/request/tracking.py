@@ -107,6 +107,7 @@ class TrackQuery(BaseModel):
             "variant": wishes.variant or variant,
             "branch": wishes.branch or wishes.tier or wishes.size,
             "fallback": wishes.fallback,
+            "version": wishes.version,
             **{f"track_{name.removesuffix('_s')}": value for name, value in asdict(tracking).items()},
         }
         return SessionCall(

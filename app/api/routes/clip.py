@@ -13,7 +13,7 @@ from app.api.gateway import Gateway, gateway_of
 from app.api.openapi.families import clip as openapi
 from app.api.openapi.operations import frame_operation
 from app.api.request.frame_bodies import begin, read_frames
-from app.api.request.frame_query import FrameQuery
+from app.api.request.frame_query import VERSION, FrameQuery
 from app.api.request.json_body import read_model
 from app.api.request.prompts import Prompts, embed_all, read_texts
 from app.api.request.requests import deadline_of, negotiate
@@ -35,6 +35,7 @@ from app.pipelines.clip import (
     normalized,
     similarity,
 )
+from routing.policy import Wishes
 
 text_router = APIRouter(tags=["clip"], route_class=DirectRoute)
 image_router = APIRouter(tags=["clip"], route_class=DirectRoute)
@@ -54,6 +55,7 @@ class TextQuery(BaseModel):
         max_length=200,
         description="Variant of the text model, see GET /v1/branches; unset: the service's default.",
     )
+    version: str | None = Field(None, max_length=20, description=VERSION, examples=["2"])
     normalize: bool = Field(True, description="Scale embeddings to length 1.")
     tokens: Literal["truncate", "strict"] = Field(
         "truncate", description="Prompts of more than 75 tokens: cut them with a warning, or refuse them."
@@ -100,7 +102,8 @@ async def clip_text(request: Request, query: Annotated[TextQuery, Query()], gate
     gateway.admission.check(TextPipeline.family)
     prompts = (await read_model(request, gateway, Prompts, deadline, '{"prompts": ["…"]}')).prompts
     strict = query.tokens == "strict"
-    found = await embed_all(request, gateway, prompts, deadline, strict=strict, variant=query.variant)
+    wishes = Wishes(variant=query.variant, version=query.version)
+    found = await embed_all(request, gateway, prompts, deadline, strict=strict, wishes=wishes)
     vectors = normalized([one.vector for one in found], normalize=query.normalize)
     served = [one.served for one in found]
     if form == NPY:
@@ -197,11 +200,9 @@ async def clip_similarity(
     if not parts["file"] or not prompts:
         raise InvalidParameter("send at least one part 'file' and one part 'prompt'")
     calls = [functools.partial(_image, gateway, query, data) for data in parts["file"]]
-    variant = gateway.pipelines.of(TextPipeline).variant_beside(
-        gateway.router.variant_of(ImagePipeline.family, query.wishes())
-    )
+    wishes = gateway.pipelines.of(TextPipeline).wishes_beside(query.wishes())
     strict = query.tokens == "strict"
-    texts = await embed_all(request, gateway, prompts, deadline, strict=strict, variant=variant)
+    texts = await embed_all(request, gateway, prompts, deadline, strict=strict, wishes=wishes)
     frames = await gateway.run_whole(request, ImagePipeline.family, calls, deadline, parts["file"])
     cosine, probabilities = similarity([f.vector for f in frames], [t.vector for t in texts])
     served = [one.served for one in (*frames, *texts)]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from app.api.gateway import Gateway, gateway_of
 from app.api.openapi import embeddings as openapi
 from app.api.request.embeddings_body import EmbeddingsRequest, read_embeddings
+from app.api.request.frame_query import VERSION
 from app.api.request.prompts import embed_all
 from app.api.request.requests import deadline_of, negotiate
 from app.api.response.answers import JSON, described_json, total
@@ -31,12 +32,16 @@ _DEFAULT = "clip"  # the name of the service's default variants
 class _Model:
     """Models behind a name; None: the name is that of a branch of the other kind."""
 
-    text: str | None
+    text: Wishes | None
     image: Wishes | None
 
 
 @router.post(PATH, summary="Embeddings in OpenAI's form", **openapi.OPERATION)
-async def embeddings(request: Request, gateway: Annotated[Gateway, Depends(gateway_of)]) -> Response:
+async def embeddings(
+    request: Request,
+    gateway: Annotated[Gateway, Depends(gateway_of)],
+    version: Annotated[str | None, Query(max_length=20, description=VERSION)] = None,
+) -> Response:
     """Embed texts, and pictures as data URIs, into the space that CLIP's two models share; every vector has length 1.
 
     `model` is `clip` (the service's default), the name of a variant, or the name of a branch, which embeds either texts
@@ -45,7 +50,7 @@ async def embeddings(request: Request, gateway: Annotated[Gateway, Depends(gatew
     negotiate(request, (JSON,))
     deadline = deadline_of(request, gateway.settings)
     asked = await read_embeddings(request, gateway, deadline)
-    model = _model_of(gateway, asked)
+    model = _in_version(_model_of(gateway, asked), version)
     _check_dimensions(gateway, asked, model)
     found = await _embedded(request, gateway, asked, model, deadline)
     vectors = normalized([one.vector for one in found], normalize=True)
@@ -69,6 +74,14 @@ async def embeddings(request: Request, gateway: Annotated[Gateway, Depends(gatew
     return described_json(body, made_by, timings)
 
 
+def _in_version(model: _Model, version: str | None) -> _Model:
+    text, image = (
+        wishes if wishes is None or version is None else replace(wishes, version=version)
+        for wishes in (model.text, model.image)
+    )
+    return _Model(text, image)
+
+
 def _model_of(gateway: Gateway, asked: EmbeddingsRequest) -> _Model:
     """Return the models behind the name.
 
@@ -80,17 +93,14 @@ def _model_of(gateway: Gateway, asked: EmbeddingsRequest) -> _Model:
     texts, images = catalogue[TextPipeline.family], catalogue[ImagePipeline.family]
     if name == _DEFAULT or images.named(name):
         wishes = Wishes() if name == _DEFAULT else Wishes(variant=name)
-        text = gateway.pipelines.of(TextPipeline).variant_beside(
-            gateway.router.variant_of(ImagePipeline.family, wishes)
-        )
-        return _Model(text, wishes)
+        return _Model(gateway.pipelines.of(TextPipeline).wishes_beside(wishes), wishes)
     branch = next((one for one in texts.every_branch if one.name == name), None)
     if branch is not None and branch.alternate_of is not None:
         raise InvalidParameter(
             f"model: GATEWAY_PRECISION has {branch.alternate_of} embed texts here; use that name, or {_DEFAULT}"
         )
     if branch is not None:
-        model = _Model(branch.variant or "standard", None)
+        model = _Model(Wishes(variant=branch.variant or "standard", version=branch.version), None)
     elif any(one.name == name for one in images.every_branch):
         model = _Model(None, wishes_of(name))
     else:
@@ -113,7 +123,7 @@ def _check_dimensions(gateway: Gateway, asked: EmbeddingsRequest, model: _Model)
     if asked.dimensions is None:
         return
     family = ImagePipeline.family if model.text is None else TextPipeline.family
-    wishes = (model.image or Wishes()) if model.text is None else Wishes(variant=model.text)
+    wishes = model.text or model.image or Wishes()
     variant = gateway.router.variant_of(family, wishes)
     branches = gateway.router.catalogue[family].of_variant(variant)
     if wishes.branch is not None:
@@ -137,7 +147,9 @@ async def _embedded(
     embedded_pictures: Sequence[Embedding] = []
     if texts:
         gateway.admission.check(TextPipeline.family)
-        embedded_texts = await embed_all(request, gateway, texts, deadline, strict=True, variant=model.text)
+        embedded_texts = await embed_all(
+            request, gateway, texts, deadline, strict=True, wishes=model.text or Wishes()
+        )
     if pictures:
         gateway.admission.check(ImagePipeline.family)
         calls = [functools.partial(_picture, gateway, data, model.image or Wishes()) for data in pictures]

@@ -35,6 +35,7 @@ class BranchesQuery(BaseModel):
         max_length=200,
         description="Variant: n to x for detection, small or large for flow, or one of your own.",
     )
+    version: str | None = Field(None, max_length=20, description="Version of the branch that would serve.")
     fallback: bool = Field(False, description="Allow a smaller branch as a fallback.")
 
 
@@ -49,7 +50,7 @@ async def branches(query: Annotated[BranchesQuery, Query()], gateway: Parts) -> 
         raise InvalidParameter(
             f"no family has a variant {query.variant[:100]!r}; there are {', '.join(known)}"
         )
-    wishes = wishes_of(None, query.variant, fallback=query.fallback)
+    wishes = wishes_of(None, query.variant, fallback=query.fallback, version=query.version)
     return fresh_json(inventory.branches(gateway.router, size, wishes, gateway.probe.required))
 
 

@@ -8,6 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app import context
 from app.api.request.headers import HEADERS
 from app.api.response import problems
 from app.api.server.middleware import Templates
@@ -93,7 +94,8 @@ class Guard:
         if rule == OPEN:
             scope[DETAILS] = template == "/readyz" and self._may_operate(scope)
         else:
-            scope[CALLER] = self._keys.caller(self._keys.admit(presented(scope), rule))
+            scope[CALLER] = caller = self._keys.caller(self._keys.admit(presented(scope), rule))
+            context.note_key(caller.name or "")
         # No code behind this middleware needs the key, so the key is removed and can't be logged.
         scope.pop(HEADERS, None)
         scope["headers"] = [header for header in scope["headers"] if header[0] not in _KEY_HEADERS]

@@ -13,8 +13,8 @@ from app.commands.predict.command import key_of
 from app.commands.predict.errors import CommandFailed
 from app.commands.predict.printing import plain
 from app.process import preflight
+from app.process.catalogue import load_catalogue
 from app.settings import Settings, environment, unknown_variables
-from routing import overlay
 
 WELL, ILL, USAGE = 0, 1, 2
 
@@ -45,7 +45,7 @@ def _settings(settings: Settings) -> Iterator[Row]:
     """Return the faults and warnings that `gateway serve` would report."""
     faults = [
         *unknown_variables(environment()),
-        *preflight.faults(settings, overlay.load(settings.own_catalogue, precision=settings.precision)),
+        *preflight.faults(settings, load_catalogue(settings)),
     ]
     for fault in faults:
         name, _, said = fault.partition(": ")

@@ -14,9 +14,9 @@ from app.addresses import masked
 from app.commands.doctor.report import Row, State
 from app.commands.smoke.http import Http
 from app.errors import GatewayError
+from app.process.catalogue import load_catalogue
 from app.process.cores import available_cores
 from app.settings import Settings
-from routing import overlay
 
 _TIMEOUT_S = 3.0
 _SHM = "/dev/shm"  # noqa: S108  # where regions that are shared with Triton lie
@@ -114,7 +114,7 @@ def _triton(settings: Settings) -> Iterator[Row]:
         return
     from app.commands.smoke.triton import Asked, GrpcTriton  # noqa: PLC0415  # gRPC, for those who use it
 
-    catalogue = overlay.load(settings.own_catalogue, precision=settings.precision)
+    catalogue = load_catalogue(settings)
     target = GrpcTriton(settings, Asked(catalogue, settings.variant or ""), _TIMEOUT_S)
     try:
         for check in target.server():

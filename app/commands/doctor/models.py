@@ -10,10 +10,11 @@ from app.commands.predict.errors import CommandFailed
 from app.commands.predict.repository import default_variant, find, readiness
 from app.engine.weights import WeightsBook, files_digest
 from app.installation import INSTALLED
+from app.process.catalogue import load_catalogue
 from app.settings import Settings
-from routing import overlay
 from routing.catalogue import Branch, Family
 from routing.policy import Readiness
+from routing.versions import served_folder
 
 _BUILD = (
     "`gateway up` builds the starter set"
@@ -36,7 +37,7 @@ def rows(given: Path | None, settings: Settings, *, quick: bool) -> Iterator[Row
     except CommandFailed as error:
         yield Row("models", "folder", "failed" if needed else "note", str(error).partition(";")[0], _BUILD)
         return
-    catalogue = overlay.load(settings.own_catalogue, precision=settings.precision)
+    catalogue = load_catalogue(settings, repository=folder)
     ready = {name: readiness(folder, branch) for name, branch in catalogue.branches.items()}
     built = sum(state is Readiness.READY for state in ready.values())
     state: State = "ok" if built else "failed" if needed else "note"
@@ -88,7 +89,7 @@ def _weights(folder: Path, branch: Branch, book: WeightsBook, *, quick: bool) ->
             "answers can't say which weights made them: build it again",
         )
     try:
-        if not quick and files_digest(folder / branch.weights_model / "1") != noted.digest:
+        if not quick and files_digest(served_folder(folder / branch.weights_model)) != noted.digest:
             return Row(
                 "weights",
                 branch.name,

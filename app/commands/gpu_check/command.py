@@ -22,8 +22,8 @@ from app.commands.predict.repository import find, readiness
 from app.installation import package
 from app.main import embedded_providers
 from app.process import gpus
+from app.process.catalogue import load_catalogue
 from app.settings import Settings
-from routing import overlay
 from routing.catalogue import Branch
 from routing.fit import by_priority
 from routing.memory import Device, ModelMemory, need
@@ -72,7 +72,7 @@ def _settings(parsed: argparse.Namespace) -> Settings:
 def _check(parsed: argparse.Namespace, settings: Settings, results: Results) -> int:
     """Fill the results, and print each as soon as it is known."""
     repository = settings.repository or Path("triton/models")
-    catalogue = overlay.load(settings.own_catalogue, precision=settings.precision)
+    catalogue = load_catalogue(settings)
     branches = by_priority(wanted(catalogue, repository, settings, parsed.branches))
     _look(parsed, settings, results)
     _print(report.devices(results))

@@ -20,8 +20,8 @@ from app.engine.base import Engine, not_served
 from app.errors import GatewayError
 from app.main import create_engine, embedded_providers
 from app.process import gpus
+from app.process.catalogue import load_catalogue
 from app.settings import Settings
-from routing import overlay
 from routing.catalogue import Branch
 from routing.policy import Readiness
 
@@ -110,7 +110,7 @@ def _work(connection: Connection, job: Job) -> None:
     if job.settings.engine == "embedded":
         embedded_providers()  # ONNX Runtime's own code belongs to no branch
     connection.send(memory_taken())
-    catalogue = overlay.load(job.settings.own_catalogue, precision=job.settings.precision)
+    catalogue = load_catalogue(job.settings)
     engines: list[Engine] = []
     try:
         for name in job.names:

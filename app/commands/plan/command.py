@@ -15,8 +15,8 @@ from app.commands.predict.repository import default_variant, find, readiness
 from app.hints import did_you_mean
 from app.pipelines import inventory
 from app.process import gpus
+from app.process.catalogue import load_catalogue
 from app.settings import Settings
-from routing import overlay
 from routing.catalogue import Branch, Catalogue
 from routing.fit import Budget, Plan, plan
 from routing.policy import Readiness
@@ -56,7 +56,7 @@ def make(parsed: argparse.Namespace, settings: Settings) -> Plan:
     Raises:
         CommandFailed: there are no models, no such branches, or the memory isn't known.
     """
-    catalogue = overlay.load(settings.own_catalogue, precision=settings.precision)
+    catalogue = load_catalogue(settings)
     repository = find(parsed.repository, settings)
     branches = wanted(catalogue, repository, settings, parsed.branches)
     memory = parsed.memory or total_memory(parsed.device)

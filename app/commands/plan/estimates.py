@@ -9,6 +9,7 @@ from app import extras
 from app.engine.weights import WeightsBook
 from routing.catalogue import Branch
 from routing.memory import ModelMemory
+from routing.versions import served_folder
 
 
 def estimates(branches: Iterable[Branch], repository: Path) -> dict[str, ModelMemory]:
@@ -16,7 +17,7 @@ def estimates(branches: Iterable[Branch], repository: Path) -> dict[str, ModelMe
     book = WeightsBook(repository, None)
     models = {spec.name for branch in branches for spec in branch.models if spec.kind != "ensemble"}
     found = {
-        name: book.lookup(name).memory or _from_graph(repository / name / "1" / "model.onnx")
+        name: book.lookup(name).memory or _from_graph(served_folder(repository / name) / "model.onnx")
         for name in models
     }
     return {name: memory for name, memory in found.items() if memory is not None}

@@ -16,8 +16,8 @@ from app.commands.predict.families.base import FamilyCommand
 from app.commands.predict.gateway import Gateway
 from app.commands.predict.inputs import Input
 from app.commands.predict.repository import Size
+from app.process.catalogue import load_catalogue
 from app.settings import Settings, environment, unknown_variables
-from routing import overlay
 from routing.policy import Wishes
 
 _MOST_LOOKED_AT = 200  # pictures whose size decides what is loaded; of more, every size is expected
@@ -33,8 +33,8 @@ def embedded(parsed: argparse.Namespace, entries: Sequence[Input], note: Callabl
     if missing is not None:
         raise NoModels(missing)
     settings = Settings(engine="embedded")
-    catalogue = overlay.load(settings.own_catalogue, precision=settings.precision)
     folder = repository.find(parsed.repository, settings)
+    catalogue = load_catalogue(settings, repository=folder)
     command: FamilyCommand = parsed.predict
     family = catalogue[command.family]
     variant = repository.default_variant(folder, family, settings)

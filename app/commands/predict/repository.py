@@ -15,6 +15,7 @@ from app.settings import Settings, from_environment
 from routing.catalogue import Branch, Family
 from routing.policy import FrameFacts, Readiness, RoutingError, Wishes, route
 from routing.reachable import reachable
+from routing.versions import served_folder
 
 HOW_TO_BUILD = (
     f"`{'gateway up' if INSTALLED else 'make run'}` builds some; --repository names another folder, "
@@ -35,7 +36,7 @@ def find(given: Path | None, settings: Settings) -> Path:
     there = [folder for folder in candidates if folder.is_dir()]
     if not there:
         raise NoModels(f"no models: there is no folder {candidates[0]}; {HOW_TO_BUILD}")
-    return next((folder for folder in there if any(folder.glob("*/1/model.onnx"))), there[0])
+    return next((folder for folder in there if any(folder.glob("*/[1-9]*/model.onnx"))), there[0])
 
 
 def _usual(settings: Settings) -> list[Path]:
@@ -52,7 +53,7 @@ def readiness(repository: Path, branch: Branch) -> Readiness:
     if not all((folder / "config.pbtxt").is_file() for folder in folders.values()):
         return Readiness.MISSING
     graphs = [folder for model, folder in folders.items() if model.kind != "ensemble"]
-    built = all((folder / "1" / "model.onnx").is_file() for folder in graphs)
+    built = all((served_folder(folder) / "model.onnx").is_file() for folder in graphs)
     return Readiness.READY if built else Readiness.WEIGHTS_MISSING
 
 

@@ -19,8 +19,8 @@ from app.commands.smoke.triton import Answer, Asked, Found, GrpcTriton, HttpTrit
 from app.errors import DeadlineExceeded, GatewayError, TritonUnavailable
 from app.pipelines.inventory import matching
 from app.pipelines.inventory import patterns as patterns_of
+from app.process.catalogue import load_catalogue
 from app.settings import Settings
-from routing import overlay
 from routing.catalogue import Branch, Catalogue
 
 
@@ -28,7 +28,7 @@ def smoke(parsed: argparse.Namespace) -> int:
     """Run the command; answers the exit code."""
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s: %(message)s", stream=sys.stderr)
     settings = _settings(parsed)
-    catalogue = overlay.load(settings.own_catalogue, precision=settings.precision)
+    catalogue = load_catalogue(settings)
     try:
         target = _target(parsed, settings, catalogue)
     except (ValueError, OSError) as error:

@@ -14,6 +14,7 @@ from app.settings import Settings
 from app.videos.verification.models import Digests
 from routing.catalogue import Branch, Catalogue
 from routing.policy import Readiness
+from routing.versions import served_folder
 
 _PATIENCE_S = 60.0
 _PAUSE_S = 0.05
@@ -69,7 +70,7 @@ class InFolder:
             return None
 
     def _digest(self, model: str) -> str:
-        return files_digest(self._repository / model / "1", known=self._known)
+        return files_digest(served_folder(self._repository / model), known=self._known)
 
     def close(self) -> None:
         """Nothing to release."""

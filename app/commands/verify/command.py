@@ -13,12 +13,12 @@ from app.commands.predict.errors import NoModels
 from app.commands.predict.repository import find
 from app.commands.verify.at_hand import AtHand, InFolder, OnTriton, Unreachable
 from app.commands.verify.report import Totals, Verified
+from app.process.catalogue import load_catalogue
 from app.settings import Settings
 from app.videos.names import shown
 from app.videos.stores.opened import open_store
 from app.videos.verification.files import Listing
 from app.videos.verification.models import branches_of, compared
-from routing import overlay
 
 OK, WRONG, USAGE, INTERRUPTED = 0, 1, 2, 130
 _AT_ONCE = 8
@@ -53,7 +53,7 @@ def _models(parsed: argparse.Namespace) -> AtHand | None:
     """
     given = {"engine": "triton", "triton_url": parsed.triton_url} if parsed.triton_url else {}
     settings = Settings(**given)
-    catalogue = overlay.load(settings.own_catalogue)
+    catalogue = load_catalogue(settings, repository=parsed.repository)
     if settings.engine == "triton" and parsed.repository is None:
         return OnTriton(settings, catalogue)
     try:
@@ -62,7 +62,7 @@ def _models(parsed: argparse.Namespace) -> AtHand | None:
         if parsed.repository is not None:
             raise
         return None
-    built = parsed.repository is not None or any(folder.glob("*/1/model.onnx"))
+    built = parsed.repository is not None or any(folder.glob("*/[1-9]*/model.onnx"))
     return InFolder(folder, catalogue) if built else None
 
 

@@ -38,6 +38,7 @@ from app.engine.weights import WeightsBook
 from app.errors import GatewayError, InsufficientGpuMemory, ModelNotReady
 from routing.catalogue import Branch, Catalogue
 from routing.policy import Readiness
+from routing.versions import served_folder
 
 _log = logging.getLogger(__name__)
 _LEFT_OUT = "not among the models that are loaded (set by GATEWAY_MODELS)"
@@ -195,13 +196,17 @@ class EmbeddedEngine:
         folder = self._repository / name
         if not self._catalogue.models[name].mapped and not (folder / "config.pbtxt").is_file():
             return Readiness.MISSING, f"no {name}/config.pbtxt in the repository"
-        if self._catalogue.models[name].kind != "ensemble" and not (folder / "1" / "model.onnx").is_file():
-            return Readiness.WEIGHTS_MISSING, f"no {name}/1/model.onnx in the repository"
+        version = served_folder(folder)
+        if self._catalogue.models[name].kind != "ensemble" and not (version / "model.onnx").is_file():
+            return Readiness.WEIGHTS_MISSING, f"no {name}/{version.name}/model.onnx in the repository"
         return Readiness.LOADING, None
 
     def _state(self, name: str, readiness: Readiness, reason: str | None = None) -> ModelState:
-        weights, loading = self._book.lookup(name), readiness is Readiness.LOADING
-        return ModelState(name, readiness, reason, "1", self._device, "inprocess", weights, settling=loading)
+        version, loading = served_folder(self._repository / name).name, readiness is Readiness.LOADING
+        weights = self._book.lookup(name, version)
+        return ModelState(
+            name, readiness, reason, version, self._device, "inprocess", weights, settling=loading
+        )
 
     def _set(self, *states: ModelState) -> None:
         with self._changing:

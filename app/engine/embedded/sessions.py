@@ -23,6 +23,7 @@ from app.engine.embedded.model import (
 from app.engine.model_files import Stamp, stamp
 from app.engine.weights import WeightsBook, files_digest
 from routing.catalogue import Branch, ModelSpec
+from routing.versions import served_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ class Sessions:
         return Graph(model.name, known.digest, known.session, model, known.weights, inputs, outputs)
 
     def _open(self, model: ModelSpec, wanted: Stamp) -> _Loaded:
-        folder = self._repository / model.name / "1"
+        folder = served_folder(self._repository / model.name)
         source = Source(
             folder / "model.onnx",
             files_digest(folder, known=self._digests),

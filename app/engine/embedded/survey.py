@@ -12,6 +12,7 @@ from app.engine.report import ReportEngine
 from app.engine.weights import WeightsBook
 from routing.catalogue import Branch, Catalogue
 from routing.policy import Readiness
+from routing.versions import served_folder
 
 
 class SurveyEngine(ReportEngine):
@@ -47,7 +48,10 @@ class SurveyEngine(ReportEngine):
             digest = self._book.verified(self._folder(before), before).digest if before else None
         except OSError:
             return replace(state, readiness=Readiness.WEIGHTS_MISSING)
-        return replace(state, readiness=Readiness.READY, weights=weights, preprocess_digest=digest)
+        version = self._folder(branch.name).name
+        return replace(
+            state, readiness=Readiness.READY, version=version, weights=weights, preprocess_digest=digest
+        )
 
     def _folder(self, model: str) -> Path:
-        return self._repository / model / "1"
+        return served_folder(self._repository / model)

@@ -77,27 +77,31 @@ class ClipComponent(Component):
         if not config.prompts:
             return own
         beside = next((branch.variant for branch in own), None) or STANDARD
-        return (*own, *reachable(catalogue[TextPipeline.family], Wishes(variant=beside)))
+        version = next((branch.version for branch in own if branch.version_of is not None), None)
+        wishes = Wishes(variant=beside, version=version)
+        return (*own, *reachable(catalogue[TextPipeline.family], wishes))
 
     def decisions(self) -> Sequence[tuple[str, Decision]]:
         own = super().decisions()
         if not self._asked.prompts:
             return own
-        router, wishes = self.scene.pipelines.router, Wishes(variant=self._text_variant())
+        router, wishes = self.scene.pipelines.router, self._text_wishes()
         return [*own, (TextPipeline.family, router.decide(TextPipeline.family, None, wishes))]
 
-    def _text_variant(self) -> str:
-        return self.scene.pipelines.of(TextPipeline).variant_beside(self.decision.branch.variant)
+    def _text_wishes(self) -> Wishes:
+        branch = self.decision.branch
+        variant = self.scene.pipelines.of(TextPipeline).variant_beside(branch.variant)
+        return Wishes(variant=variant, version=None if branch.version_of is None else branch.version)
 
     def begin(self, deadline: Deadline) -> Sequence[Served]:
         pipeline, strict = self.scene.pipelines.of(TextPipeline), self._asked.tokens == "strict"
-        variant = self._text_variant() if self._asked.prompts else None
+        wishes = self._text_wishes() if self._asked.prompts else Wishes()
         distinct = list(
             dict.fromkeys(prompt for prompts in self._asked.prompts.values() for prompt in prompts)
         )
         with ThreadPoolExecutor(4, thread_name_prefix="prompts") as workers:
             embed: Callable[[str], Embedding] = lambda prompt: pipeline(  # noqa: E731  # typed, and used once
-                pipeline.tokens(prompt, strict=strict), deadline, variant
+                pipeline.tokens(prompt, strict=strict), deadline, wishes
             )
             found = dict(zip(distinct, workers.map(embed, distinct), strict=True))
         for name, prompts in self._asked.prompts.items():

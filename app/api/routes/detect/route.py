@@ -9,6 +9,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
+from app import context
 from app.api.gateway import Gateway, gateway_of
 from app.api.openapi.families import detect as openapi
 from app.api.openapi.operations import SESSION_PROBLEMS, frame_operation
@@ -28,7 +29,6 @@ from app.api.server.access import caller_of
 from app.api.server.direct_route import DirectRoute
 from app.deadline import Deadline
 from app.errors import GatewayError, InvalidParameter
-from app.pipelines.base import wishes_of
 from app.pipelines.detect import Detections, DetectParameters, DetectPipeline, without_pixels
 from app.pipelines.tracking import Tracked
 from app.sessions.session import SessionCall
@@ -177,7 +177,7 @@ def _each(gateway: Gateway, query: DetectQuery) -> list[tuple[DetectParameters, 
 
 
 def _wished(gateway: Gateway, query: DetectQuery) -> tuple[DetectParameters, Wishes]:
-    wishes = wishes_of(query.branch, query.variant, fallback=query.fallback)
+    wishes = query.wishes()
     named = query.classes or query.variant is not None or query.branch is not None
     # Looked up only where they are needed, or where the wish may be one that nothing can serve.
     labels = gateway.pipelines.of(DetectPipeline).labels(wishes) if named else ()
@@ -261,13 +261,23 @@ def _session_call(request: Request, gateway: Gateway, query: DetectQuery) -> Ses
     parameters, wishes = _wished(gateway, query)
     family = gateway.router.catalogue[DetectPipeline.family]
     variant = family.variant_or_default(gateway.router.variant)
-    return query.session_call(parameters, wishes, variant, caller_of(request).name)
+    call = query.session_call(parameters, wishes, variant, caller_of(request).name)
+    context.note_session(call.session_id)
+    return call
+
+
+async def _keeping(gateway: Gateway, call: SessionCall, wishes: Wishes) -> Wishes:
+    """The wishes with the versions that the session has had; none is looked up where no branch has several."""
+    if wishes.version is not None or not gateway.router.has_versions(DetectPipeline.family):
+        return wishes
+    return replace(wishes, kept=await gateway.work(lambda: gateway.sessions.versions(call)))
 
 
 async def _tracked(
     request: Request, gateway: Gateway, call: SessionCall, turn: Turn, read: FrameRequest[DetectQuery]
 ) -> Response:
     parameters, wishes = _wished(gateway, read.query)
+    wishes = await _keeping(gateway, call, wishes)
     names = names_of(read.upload) if read.form in WRITERS else []
     asked = _Asked(call.detector(parameters), wishes, read.form, read.deadline, names)
     frames, batch = _batched(read.upload.parts["file"], asked)

@@ -19,6 +19,7 @@ from export.graphs import value_info
 from export.half import conversion
 from routing import catalogue as catalogues
 from routing.catalogue import Branch, Catalogue, ModelSpec
+from routing.versions import name_of, served_folder, with_versions
 
 CATALOGUE = catalogues.load()
 CELL = 32
@@ -53,7 +54,7 @@ def build(
 def write_model(root: Path, spec: ModelSpec, branch: Branch, precision: str | None = None) -> None:
     """The files of one model, with its weights.json."""
     if spec.kind == "ensemble":
-        (root / spec.name / manifest.VERSION_FOLDER).mkdir(parents=True, exist_ok=True)
+        served_folder(root / spec.name).mkdir(parents=True, exist_ok=True)
         return
     provenance = manifest.Provenance(
         "none" if spec.kind == "preprocess" else "random",
@@ -191,11 +192,25 @@ _SMALL: dict[str, Callable[[ModelSpec], Graph]] = {
 }
 
 
-def change_weights(root: Path, name: str) -> None:
+def build_version(root: Path, name: str, number: str) -> str:
+    """Write a further version of a branch, whose answers are doubled, and of its twin; return its name."""
+    known = with_versions(CATALOGUE, {name: (number,)})
+    version = known.branches[name_of(name, number)]
+    twin = () if version.compact is None else version.compact.models[:1]
+    texts = repository.configs(known)
+    for spec in (*(spec for spec in version.models if spec.kind != "preprocess"), *twin):
+        (root / spec.name / number).mkdir(parents=True)
+        repository.write_configs({spec.name: texts[spec.name]}, root)
+        write_model(root, spec, version)
+    change_weights(root, version.name, known)
+    return version.name
+
+
+def change_weights(root: Path, name: str, catalogue: Catalogue = CATALOGUE) -> None:
     """Publish other weights of a branch that is there: all that it answers is doubled."""
-    branch = CATALOGUE.branches[name]
+    branch = catalogue.branches[name]
     (spec,) = (spec for spec in branch.models if spec.kind not in ("ensemble", "preprocess"))
-    model = onnx.load_model(root / spec.name / manifest.VERSION_FOLDER / "model.onnx")
+    model = onnx.load_model(served_folder(root / spec.name) / "model.onnx")
     output = model.graph.output[0].name
     for node in model.graph.node:
         node.output[:] = [f"half_{one}" if one == output else one for one in node.output]

@@ -1,0 +1,159 @@
+"""Two versions of a branch side by side: who gets which, what answers say of it, and that each serves by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+from support.models.repository import DEPTH, DETECTORS, OTHERS, build, build_version
+from support.servers.gateway import client, png, scene
+from support.waiting import eventually
+
+from deploy.local.triton_server import TritonServer
+from routing.rollout import position
+
+PICTURE = png(scene(320, 320, (0, 64, 64, 32), (1, 192, 64, 32)))
+ENGINES = ("embedded", pytest.param("triton", marks=pytest.mark.triton))
+PAIR = [(name, ("a.png", PICTURE, "image/png")) for name in ("frame0", "frame1")]
+POSTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "yolo11n_320": ("/v1/detect", {"content": PICTURE}),
+    "midas_256": ("/v1/depth", {"content": PICTURE}),
+    "raft_256": ("/v1/flow", {"files": PAIR}),
+    "clip_image_224": ("/v1/clip/image", {"content": PICTURE}),
+    "clip_text": ("/v1/clip/text", {"json": {"prompts": ["a cat"]}}),
+    "places365_resnet50_224": ("/v1/places", {"content": PICTURE}),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with a second version of a branch of every family, and a third one of depth that is broken."""
+    root = build(tmp_path_factory.mktemp("versions"), (*DETECTORS, "yolo11n_320_uint8", *DEPTH, *OTHERS))
+    for name in POSTS:
+        build_version(root, name, "2")
+    broken = build_version(root, "midas_256", "3")
+    (root / f"{broken}_onnx/3/model.onnx").write_bytes(b"no model")
+    return root
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def gateway(
+    request: pytest.FixtureRequest, folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[TestClient]:
+    """A gateway that gives a part of the keys the second version of three branches."""
+    with ExitStack() as stack:
+        settings: dict[str, Any] = {
+            "rollout": "yolo11n_320=2:30%, midas_256=3:100%, places365_resnet50_224=2:0%"
+        }
+        if request.param == "triton":
+            server = TritonServer(folder, tmp_path_factory.mktemp("triton") / "triton.log")
+            stack.enter_context(server)
+            settings |= {"engine": "triton", "triton_url": server.grpc_url}
+        names = ",".join(one for name in POSTS for one in (name, f"{name}_v2"))
+        yield stack.enter_context(client(folder, require_ready=names, **settings))
+
+
+def _json(response: Any, status: int = 200) -> dict[str, Any]:
+    assert response.status_code == status, response.text
+    document: dict[str, Any] = response.json()
+    return document
+
+
+@pytest.mark.parametrize("branch", POSTS)
+def test_every_family_answers_by_the_version_that_is_asked_for(gateway: TestClient, branch: str) -> None:
+    """Name, version and digest tell the versions apart, and so does the signature."""
+    path, request = POSTS[branch]
+    answers = {
+        number: _json(gateway.post(path, params={"version": number}, **request)) for number in ("1", "2")
+    }
+    used = {number: answer["models_used"][0] for number, answer in answers.items()}
+    assert {number: one["model_version"] for number, one in used.items()} == {"1": "1", "2": "2"}
+    assert used["2"]["model_name"].removesuffix("_uint8") == f"{branch}_v2"
+    assert used["1"]["weights_digest"] != used["2"]["weights_digest"]
+    assert "unknown" not in (used["1"]["weights_digest"], used["2"]["weights_digest"])
+    assert answers["1"]["model_signature"] != answers["2"]["model_signature"]
+    assert answers["1"]["branch"]["name"].removesuffix("_uint8") == branch
+    missing = _json(gateway.post(path, params={"version": "9"}, **request), 404)
+    assert missing["code"] == "model_not_found"
+    assert "has no version '9'; it has 1, 2" in missing["detail"]
+
+
+def test_texts_and_pictures_have_the_version_that_is_asked_for(gateway: TestClient) -> None:
+    """Similarity and embeddings in OpenAI's form take both models of CLIP in it."""
+    files = [("file", ("a.png", PICTURE, "image/png")), ("prompt", (None, b"a cat"))]
+    answers = [
+        gateway.post("/v1/clip/similarity?version=2", files=files),
+        gateway.post("/v1/clip/similarity?branch=clip_image_224_v2", files=files),
+    ]
+    for answer in answers:
+        assert {one["model_version"] for one in _json(answer)["models_used"]} == {"2"}
+    for path, name in (("/v1/embeddings?version=2", "clip"), ("/v1/embeddings", "clip_text_v2")):
+        found = _json(gateway.post(path, json={"model": name, "input": "a cat"}))
+        assert found["model"] == "clip_text_v2"
+
+
+def test_a_key_always_gets_one_version(gateway: TestClient) -> None:
+    """Position and percentage decide; the answer says why, and a named version wins."""
+    for key in map(str, range(20)):
+        inside = position("core_object_detections", key) < 3000
+        answers = [
+            _json(gateway.post("/v1/detect", content=PICTURE, headers={"X-Rollout-Key": key}))
+            for _ in range(2)
+        ]
+        names = {answer["branch"]["name"].removesuffix("_uint8") for answer in answers}
+        assert names == {"yolo11n_320_v2" if inside else "yolo11n_320"}
+        why = answers[0]["branch"]["why"]
+        assert why.startswith("rollout: version 2 serves 30% of keys (rule:") is inside
+        pinned = gateway.post("/v1/detect?version=1", content=PICTURE, headers={"X-Rollout-Key": key})
+        assert _json(pinned)["models_used"][0]["model_version"] == "1"
+
+
+def test_a_session_stays_with_its_version(gateway: TestClient) -> None:
+    """The id is the key; a header that comes later changes nothing, and a version that comes later is a conflict."""
+    keys = [f"camera{number}" for number in range(40)]
+    (inside, *_), (outside, *_) = (
+        [key for key in keys if (position("core_object_detections", key) < 3000) is wanted]
+        for wanted in (True, False)
+    )
+    for session, version, other in ((inside, "2", outside), (outside, "1", inside)):
+        for headers in ({}, {"X-Rollout-Key": other}):
+            answer = _json(gateway.post(f"/v1/detect?session={session}", content=PICTURE, headers=headers))
+            assert answer["models_used"][0]["model_version"] == version
+        refused = _json(gateway.post(f"/v1/detect?session={session}&version=2", content=PICTURE), 409)
+        assert refused["code"] == "session_conflict"
+
+
+def test_a_broken_version_leaves_the_default_one_alone(gateway: TestClient) -> None:
+    """Its rollout of 100 percent gets the default version, which says that it stood in; who names it is refused."""
+    eventually(lambda: _versions(gateway, "midas_256")["3"]["readiness"] not in ("loading", "unreachable"))
+    answer = _json(gateway.post("/v1/depth", content=PICTURE))
+    assert answer["branch"]["name"] == "midas_256"
+    assert [passed["branch"] for passed in answer["branch"]["passed_over"]] == ["midas_256_v3"]
+    assert not answer["degraded"]
+    refused = _json(gateway.post("/v1/depth?version=3", content=PICTURE), 503)
+    assert refused["code"] == "model_not_ready"
+    instead = _json(gateway.post("/v1/depth?version=3&fallback=true", content=PICTURE))
+    assert (instead["branch"]["name"], instead["degraded"]) == ("midas_256", True)
+
+
+def _versions(gateway: TestClient, branch: str) -> dict[str, dict[str, Any]]:
+    families = _json(gateway.get("/v1/branches"))["families"]
+    rows = {row["name"]: row for family in families for row in family["branches"]}
+    return {row["version"]: row for row in rows[branch]["versions"]}
+
+
+def test_branches_list_their_versions(gateway: TestClient) -> None:
+    """Each with state, digest and share; the default one comes first."""
+    found = _versions(gateway, "yolo11n_320")
+    assert [(row["version"], row["default"], row["rollout"]) for row in found.values()] == [
+        ("1", True, None),
+        ("2", False, "30%"),
+    ]
+    assert found["1"]["weights_digest"] != found["2"]["weights_digest"]
+    assert _versions(gateway, "places365_resnet50_224")["2"]["rollout"] == "0%"
+    assert list(_versions(gateway, "midas_256")) == ["1", "2", "3"]
+    assert list(_versions(gateway, "yolo11n_640")) == ["1"]
