@@ -24,6 +24,7 @@ from app.commands import models as models_command
 from app.commands import routes as routes_command
 from app.commands import up as up_command
 from app.commands.bulk import options as bulk_options
+from app.commands.compare import options as compare_options
 from app.commands.gpu_check import options as gpu_check_options
 from app.commands.parser import Parser
 from app.commands.plan import options as plan_options
@@ -129,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     branches = commands.add_parser("branches", help="list the branches of a gateway or of a models folder")
     predict_options.add_branches(branches)
     branches.set_defaults(command=_branches)
+    _add_compare(commands)
     doctor = commands.add_parser(
         "doctor", help="check the installation, models, servers and folders, and suggest fixes"
     )
@@ -192,6 +194,18 @@ def _branches(parsed: argparse.Namespace) -> int:
     from app.commands.branches import branches  # noqa: PLC0415  # as above
 
     return branches(parsed)
+
+
+def _add_compare(commands: Any) -> None:
+    parser = commands.add_parser("compare", help="answer inputs by two versions of a branch, and compare")
+    compare_options.add_options(parser)
+    parser.set_defaults(command=_compare)
+
+
+def _compare(parsed: argparse.Namespace) -> int:
+    from app.commands.compare.command import compare  # noqa: PLC0415  # as above
+
+    return compare(parsed)
 
 
 def _doctor(parsed: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ import shlex
 import socket
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -76,8 +76,9 @@ from app.videos.stores.base import StoreUnusable
 from app.videos.stores.opened import open_store
 from app.videos.webhooks import WebhookOptions
 from routing import reachable
-from routing.catalogue import CATALOGUE_PATH, Catalogue, CatalogueError
+from routing.catalogue import CATALOGUE_PATH, Branch, Catalogue, CatalogueError
 from routing.policy import Readiness
+from routing.rollout import base_of
 from routing.versions import served_folder
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ def first_branches(settings: Settings, catalogue: Catalogue) -> tuple[str, ...]:
     """Names of the branches that the embedded engine loads, or that are run first on Triton, in this order."""
     if settings.engine == "embedded" and settings.models != "auto":
         matching = inventory.matching(catalogue, inventory.patterns(settings.models))
-        chosen = {branch.name: branch for branch in reachable.with_further_versions(matching)}.values()
+        chosen = {branch.name: branch for branch in (*matching, *_rolled_out(settings, matching))}.values()
         return tuple(branch.name for branch in reachable.loading_order(catalogue, chosen, settings.variant))
     service = reachable.Service(
         settings.variant,
@@ -182,6 +183,14 @@ def first_branches(settings: Settings, catalogue: Catalogue) -> tuple[str, ...]:
         _built(settings.repository, catalogue),
     )
     return tuple(branch.name for branch in reachable.of_service(catalogue, service))
+
+
+def _rolled_out(settings: Settings, branches: Iterable[Branch]) -> Iterator[Branch]:
+    """The further versions of these branches that GATEWAY_ROLLOUT names; others are loaded if GATEWAY_MODELS does."""
+    rolled = rollouts(settings)
+    for branch in branches:
+        rollout = rolled.get(base_of(branch))
+        yield from (one for one in branch.versions if rollout is not None and one.version == rollout.version)
 
 
 def may_be_compact(settings: Settings) -> bool:

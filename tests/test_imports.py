@@ -333,6 +333,7 @@ HABITS = {
         "app.commands.bulk.tables",
         "app.commands.bulk.running",
         "app.commands.bulk.views",
+        "app.commands.compare.command",
         "app.commands.doctor.command",
         "app.commands.gpu_check.command",
         "app.commands.plan.command",

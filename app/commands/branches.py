@@ -25,6 +25,7 @@ from app.process.catalogue import load_catalogue
 from app.settings import Settings
 from routing.catalogue import Catalogue
 from routing.policy import Readiness, Wishes
+from routing.versions import served_folder
 
 _HEAD = ("family", "branch", "tier", "size", "variant", "state", "weights", "digest")
 _DIGEST = 19  # characters: `sha256:` and twelve digits, enough to compare by eye
@@ -44,7 +45,13 @@ class FilesEngine(ReportEngine):
     def __init__(self, catalogue: Catalogue, repository: Path, manifest: Path | None = None) -> None:
         book = WeightsBook(repository, manifest)
         models = {
-            name: ModelState(name, Readiness.MISSING, runtime="inprocess", weights=book.lookup(name))
+            name: ModelState(
+                name,
+                Readiness.MISSING,
+                version=served_folder(repository / name).name,
+                runtime="inprocess",
+                weights=book.lookup(name),
+            )
             for name in catalogue.models
         }
         found = {

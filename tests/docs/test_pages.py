@@ -31,6 +31,7 @@ SKIPPED: dict[str, int] = {
     "deploy/local/README.md": 2,
     "docs/bulk-ray.md": 4,
     "docs/bulk.md": 1,
+    "docs/cli.md": 1,
     "docs/dashboards.md": 1,
     "docs/install.md": 5,
     "docs/memory.md": 1,

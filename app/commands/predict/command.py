@@ -86,7 +86,7 @@ def _predict(parsed: argparse.Namespace, saver: Saver | None) -> int:
     names = [_name(item) + _FRAME * item.entry.is_video for item in items]
     printer = Printer(names, command.heading, len(items), as_json=parsed.json)
     with contextlib.closing(printer), contextlib.closing(_gateway(parsed, items, printer)) as gateway:
-        overridden = bool(parsed.branch or getattr(parsed, "variant", None))
+        overridden = bool(parsed.branch or parsed.model_version or getattr(parsed, "variant", None))
         asking = Asking(
             gateway, parsed.timeout, parsed.wait, overridden, lambda text: printer.note(text, once=True)
         )

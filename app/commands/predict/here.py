@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -18,6 +19,7 @@ from app.commands.predict.inputs import Input
 from app.commands.predict.repository import Size
 from app.process.catalogue import load_catalogue
 from app.settings import Settings, environment, unknown_variables
+from routing.catalogue import Catalogue
 from routing.policy import Wishes
 
 _MOST_LOOKED_AT = 200  # pictures whose size decides what is loaded; of more, every size is expected
@@ -29,12 +31,7 @@ def embedded(parsed: argparse.Namespace, entries: Sequence[Input], note: Callabl
     Raises:
         NoModels, RuntimeError: it can't serve; the message says what to do.
     """
-    missing = extras.missing("embedded")
-    if missing is not None:
-        raise NoModels(missing)
-    settings = Settings(engine="embedded")
-    folder = repository.find(parsed.repository, settings)
-    catalogue = load_catalogue(settings, repository=folder)
+    settings, folder, catalogue = at_hand(parsed)
     command: FamilyCommand = parsed.predict
     family = catalogue[command.family]
     variant = repository.default_variant(folder, family, settings)
@@ -43,13 +40,39 @@ def embedded(parsed: argparse.Namespace, entries: Sequence[Input], note: Callabl
     if pictures:
         names += repository.needed(folder, family, repository.wishes(parsed), variant, _sizes(pictures))
     if len(pictures) < len(entries) and command.text_family is not None:
-        names += repository.needed(folder, catalogue[command.text_family], Wishes(), variant, [None])
+        names += repository.needed(
+            folder, catalogue[command.text_family], Wishes(version=parsed.model_version), variant, [None]
+        )
+    given: dict[str, Any] = {"variant": variant} if variant else {}
+    return started(parsed, settings.model_copy(update={"repository": folder, **given}), names, note)
+
+
+def at_hand(parsed: argparse.Namespace) -> tuple[Settings, Path, Catalogue]:
+    """The settings of a service in this process, its folder of models and its catalogue.
+
+    Raises:
+        NoModels: there is no folder, or ONNX Runtime is missing.
+    """
+    missing = extras.missing("embedded")
+    if missing is not None:
+        raise NoModels(missing)
+    settings = Settings(engine="embedded")
+    folder = repository.find(parsed.repository, settings)
+    return settings, folder, load_catalogue(settings, repository=folder)
+
+
+def started(
+    parsed: argparse.Namespace, settings: Settings, names: Sequence[str], note: Callable[[str], None]
+) -> Gateway:
+    """The service in this process, with these branches loaded.
+
+    Raises:
+        NoModels, RuntimeError: it can't serve; the message says what to do.
+    """
     from app.commands.predict.embedded import EmbeddedGateway  # noqa: PLC0415  # the service takes a second
 
-    given: dict[str, Any] = {"variant": variant} if variant else {}
-    gateway = EmbeddedGateway(
-        _service(parsed, settings, names).model_copy(update={"repository": folder, **given}), parsed.timeout
-    )
+    names = list(names)
+    gateway = EmbeddedGateway(_service(parsed, settings, names), parsed.timeout)
     faults = gateway.wait(names)
     if len(faults) == len(names):
         gateway.close()
@@ -70,6 +93,7 @@ def _service(parsed: argparse.Namespace, settings: Settings, names: Sequence[str
     """The service's settings without what belongs to a server: ports, keys, jobs, sessions, traces."""
     alone = {
         "models": ",".join(names),
+        "rollout": "",
         "require_ready": "",
         "detect_input": "auto",
         "warmup": False,

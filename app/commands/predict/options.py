@@ -108,6 +108,9 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         "--branch", help="use this branch: its name, a tier (small, medium, large) or a size in pixels"
     )
     parser.add_argument(
+        "--model-version", metavar="N", help="use this version of the branch (`gateway branches` lists them)"
+    )
+    parser.add_argument(
         "--fallback", action="store_true", help="take the next smaller branch if this one can't serve"
     )
     parser.add_argument(

@@ -59,7 +59,8 @@ def readiness(repository: Path, branch: Branch) -> Readiness:
 
 def wishes(parsed: argparse.Namespace) -> Wishes:
     """Return the command line's wishes for routing."""
-    return wishes_of(parsed.branch, getattr(parsed, "variant", None), fallback=parsed.fallback)
+    variant = getattr(parsed, "variant", None)
+    return wishes_of(parsed.branch, variant, fallback=parsed.fallback, version=parsed.model_version)
 
 
 def default_variant(repository: Path, family: Family, settings: Settings) -> str | None:

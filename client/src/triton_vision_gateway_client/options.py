@@ -22,11 +22,13 @@ class RoutingOptions(CallOptions, total=False):
     """Wishes about the branch.
 
     `branch` is a name, a tier (`small`, `medium`, `large`) or a size in pixels. `fallback` allows the next smaller one.
-    `analysis_width` and `analysis_height` are the size of your own analysis; they change the choice and no pixel.
+    `version` is the number of a version of the branch. `analysis_width` and `analysis_height` are the size of your own
+    analysis; they change the choice and no pixel.
     """
 
     branch: str | int
     variant: str
+    version: str | int
     fallback: bool
     analysis_width: int
     analysis_height: int
@@ -96,6 +98,7 @@ class TextOptions(CallOptions, total=False):
     """`tokens`: prompts of more than 75 tokens are cut (`truncate`) or refused (`strict`)."""
 
     variant: str
+    version: str | int
     normalize: bool
     tokens: Literal["truncate", "strict"]
 
@@ -124,4 +127,5 @@ class BranchesOptions(CallOptions, total=False):
     width: int
     height: int
     variant: str
+    version: str | int
     fallback: bool

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from starlette.testclient import TestClient
 from support.models.repository import DEPTH, DETECTORS, OTHERS, build, build_version
 from support.servers.gateway import client, png, scene
+from support.servers.redis_server import RedisServer
 from support.waiting import eventually
 
+from app import cli
 from deploy.local.triton_server import TritonServer
+from export import __main__ as export
 from routing.rollout import position
+from routing.versions import served_folder
 
 PICTURE = png(scene(320, 320, (0, 64, 64, 32), (1, 192, 64, 32)))
 ENGINES = ("embedded", pytest.param("triton", marks=pytest.mark.triton))
@@ -157,3 +163,78 @@ def test_branches_list_their_versions(gateway: TestClient) -> None:
     assert _versions(gateway, "places365_resnet50_224")["2"]["rollout"] == "0%"
     assert list(_versions(gateway, "midas_256")) == ["1", "2", "3"]
     assert list(_versions(gateway, "yolo11n_640")) == ["1"]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_promotion_under_requests_fails_none(engine: str, tmp_path: Path) -> None:
+    """The default version changes from one answer to the next, each with its own digest; both are there afterwards."""
+    root = build(tmp_path / "repository", DEPTH)
+    build_version(root, "midas_256", "2")
+    digests = {number: _noted(root, f"midas_256{end}_onnx") for number, end in (("1", ""), ("2", "_v2"))}
+    with ExitStack() as stack:
+        settings: dict[str, Any] = {"rescan_s": 0.05, "require_ready": "midas_256,midas_256_v2"}
+        if engine == "triton":
+            server = stack.enter_context(TritonServer(root, tmp_path / "triton.log"))
+            settings = {**settings, "engine": "triton", "triton_url": server.grpc_url}
+        with client(root, **settings) as gateway:
+            answers: list[dict[str, Any]] = []
+
+            def version() -> str:
+                answers.append(_json(gateway.post("/v1/depth", content=PICTURE))["models_used"][0])
+                return str(answers[-1]["model_version"])
+
+            assert version() == "1"
+            arguments = ["--repository", str(root), "--models", str(tmp_path / "models")]
+            assert export.main(["promote", "midas_256", "2", *arguments]) == 0
+            if engine == "triton":
+                for name in ("midas_256", "midas_256_v1"):
+                    httpx2.post(f"{server.http_url}/v2/repository/models/{name}/load").raise_for_status()
+            eventually(lambda: version() == "2")
+            eventually(lambda: version() == "2" and answers[-1]["weights_digest"] == digests["2"])
+            numbers = [answer["model_version"] for answer in answers]
+            assert numbers == sorted(numbers)
+            for answer in answers:
+                assert answer["weights_digest"] in (digests[answer["model_version"]], "unknown")
+            assert (
+                _json(gateway.post("/v1/depth?version=2", content=PICTURE))["branch"]["name"] == "midas_256"
+            )
+            assert [row["version"] for row in _versions(gateway, "midas_256").values()] == ["2"]
+        settings["require_ready"] = "midas_256,midas_256_v1"
+        with client(root, **settings) as gateway:
+            for number, name in (("1", "midas_256_v1"), ("2", "midas_256")):
+                answer = _json(gateway.post(f"/v1/depth?version={number}", content=PICTURE))
+                assert answer["branch"]["name"] == name
+                assert answer["models_used"][0]["weights_digest"] == digests[number]
+
+
+def _noted(root: Path, model: str) -> str:
+    return str(json.loads((served_folder(root / model) / "weights.json").read_bytes())["digest"])
+
+
+def test_a_session_keeps_its_version_while_the_share_grows(folder: Path, tmp_path: Path) -> None:
+    """Sessions that began on the default version stay there, in the store that replicas share too; new ones don't."""
+    outside = next(
+        key for key in map(str, range(99)) if 1000 <= position("core_object_detections", key) < 9000
+    )
+    with RedisServer(tmp_path / "redis") as redis:
+        for share, expected in (("10%", {"old": "1"}), ("90%", {"old": "1", "new": "2"})):
+            with client(folder, rollout=f"yolo11n_320=2:{share}", session_store=redis.url) as gateway:
+                for name, version in expected.items():
+                    headers = {"X-Rollout-Key": outside}
+                    found = gateway.post(f"/v1/detect?session={name}", content=PICTURE, headers=headers)
+                    assert _json(found)["models_used"][0]["model_version"] == version, (share, name)
+
+
+def test_half_written_rollouts_and_unknown_branches_end_the_start(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 2, with the setting and the word."""
+    monkeypatch.setenv("GATEWAY_REPOSITORY", str(folder))
+    monkeypatch.setenv("GATEWAY_ENGINE", "embedded")
+    for text, why in (
+        ("yolo11n_320=2", "'yolo11n_320=2' isn't branch=version:percent%"),
+        ("yolo11n_321=2:10%", "yolo11n_321: there is no such branch"),
+    ):
+        monkeypatch.setenv("GATEWAY_ROLLOUT", text)
+        assert cli.main(["serve"]) == 2
+        assert f"GATEWAY_ROLLOUT: {why}" in capsys.readouterr().err

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from app.commands.predict.videos import OnFrame, Summary
 
 PICTURES = "pictures (JPEG, PNG, WebP, BMP), folders (searched recursively), patterns such as 'in/*.jpg', or - (stdin)"
-_OF_ALL = {"branch": "branch", "fallback": "fallback"}
+_OF_ALL = {"branch": "branch", "version": "model_version", "fallback": "fallback"}
 
 
 def answer_as_json(work: Work, entry: Input, data: bytes) -> Answer:

@@ -85,6 +85,19 @@ class BranchMemory:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VersionRow:
+    """A version of a branch. `branch` is the name that answers have for it, `rollout` its share of the requests."""
+
+    version: str
+    branch: str
+    default: bool
+    readiness: str
+    weights_digest: str
+    reason: str | None = None
+    rollout: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BranchRow:
     """A branch of the catalogue, with its readiness and weights."""
 
@@ -105,6 +118,8 @@ class BranchRow:
     twin_of: str | None = None
     precision: str = "fp32"
     alternate_of: str | None = None
+    version_of: str | None = None
+    versions: tuple[VersionRow, ...] = ()
     weights_source: str | None = None
     inputs: tuple[Tensor, ...] = ()
     outputs: tuple[Tensor, ...] = ()

@@ -1,0 +1,1 @@
+"""`gateway compare`: two versions of a branch on the same inputs."""
