@@ -92,16 +92,18 @@ def _parser() -> argparse.ArgumentParser:
     configs.add_argument(
         "--catalogue", type=Path, metavar="PATH", help="your own catalogue, whose accelerators are written"
     )
+    beside = commands.add_parser("beside", help="publish an ONNX file as a further version of a branch")
     promoted = commands.add_parser(
         "promote", help="make a version of a branch the one that serves by default"
     )
     removed = commands.add_parser("remove", help="remove a version of a branch that isn't the default one")
-    for command, run in ((promoted, _promote), (removed, _remove)):
+    for command, run in ((beside, _beside), (promoted, _promote), (removed, _remove)):
         command.add_argument("branch", metavar="BRANCH")
         command.add_argument("version", metavar="N")
         command.add_argument("--catalogue", type=Path, default=Path("catalogue"), metavar="DIR")
         command.set_defaults(run=run)
-    for command in (models, configs, add, promoted, removed):
+    beside.add_argument("file", type=Path, metavar="FILE.onnx")
+    for command in (models, configs, add, beside, promoted, removed):
         command.add_argument("--repository", type=Path, default=Path("triton/models"), metavar="DIR")
         command.add_argument("--models", type=Path, default=Path("models"), metavar="DIR")
     return parser
@@ -150,6 +152,13 @@ def _as_version(known: Catalogue, options: argparse.Namespace) -> int:
     wanted = plan.branches(known, options.chosen, options.variants, options.families)
     with _alone(_places(options)) as places:
         return 1 if versions.make(known, wanted, options.weights, options.as_version, places, print) else 0
+
+
+def _beside(options: argparse.Namespace) -> int:
+    with _alone(_places(options)) as places:
+        digest = versions.add_file(_catalogue(options), options.branch, options.version, options.file, places)
+    print(f"version {options.version} of {options.branch}: {digest}")
+    return 0
 
 
 def _promote(options: argparse.Namespace) -> int:

@@ -7,10 +7,11 @@ reads the repository meanwhile finds a version that is whole. A call that was ki
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from export import build, manifest, repository
@@ -49,14 +50,47 @@ def make(
         known = with_versions(catalogue, {branch.name: (number,) for branch in wanted})
     for branch, version in zip(wanted, fresh, strict=True):
         _refuse_taken(branch, version, number, places)
-    texts = repository.configs(known)
-    names = [spec.name for version in fresh for spec in _models(version)]
-    for name in names:
-        (places.repository / name / number).mkdir(parents=True, exist_ok=True)
-    repository.write_configs({name: texts[name] for name in names}, places.repository)
+    _begin(catalogue, {branch.name: one for branch, one in zip(wanted, fresh, strict=True)}, number, places)
     failed = build.models(known, fresh, asked, places)
     say(f"version {number} lies beside the default one: {', '.join(version.name for version in fresh)}")
     return failed
+
+
+def add_file(catalogue: Catalogue, name: str, number: str, file: Path, places: Places) -> str:
+    """Publish an ONNX file as a further version of a branch; return its digest.
+
+    The file holds its own weights. Its tensors are compared with the catalogue when an engine loads it.
+
+    Raises:
+        ExportError: the number is taken, or there is no such branch.
+        OSError: the file can't be read.
+    """
+    branch = _branch(catalogue, name, number)
+    version = in_version(branch, number)
+    _refuse_taken(branch, version, number, places)
+    content = file.read_bytes()
+    provenance = manifest.Provenance(
+        "checkpoint",
+        manifest.Source(file.name, hashlib.sha256(content).hexdigest()),
+        {"file": file.name},
+        branch.precision,
+    )
+    _begin(catalogue, {branch.name: version}, number, places)
+    record = manifest.publish_graph(
+        version.weights_model, content, places.repository, provenance, branch.labels
+    )
+    manifest.write_manifest(places.repository, places.manifest)
+    return record.digest
+
+
+def _begin(catalogue: Catalogue, versions: Mapping[str, Branch], number: str, places: Places) -> None:
+    """Write the configurations and the empty version folders of further versions, by branch."""
+    with _as_export_error():
+        texts = repository.configs(with_versions(catalogue, dict.fromkeys(versions, (number,))))
+    names = [spec.name for version in versions.values() for spec in _models(version)]
+    for name in names:
+        (places.repository / name / number).mkdir(parents=True, exist_ok=True)
+    repository.write_configs({name: texts[name] for name in names}, places.repository)
 
 
 def promote(catalogue: Catalogue, name: str, number: str, places: Places) -> str | None:

@@ -259,6 +259,24 @@ def instead(family: Family, failed: Decision, wishes: Wishes, ready: Mapping[str
     return replace(_fall_back(family, failed, wishes, known), warnings=failed.warnings)
 
 
+def without_rollout(failed: Decision, default: Branch, wishes: Wishes, reason: str) -> Decision | None:
+    """Return the decision for a frame whose version has just failed, though the caller hasn't asked for that version.
+
+    None: the caller has, or a session is to have one version.
+
+    Args:
+        failed: what was decided before.
+        default: the default version of its branch.
+        wishes: as they were then.
+        reason: why it failed, in words.
+    """
+    if failed.kind != "rollout" or wishes.kept:
+        return None
+    passed = PassedOver(failed.branch.name, reason)
+    why = f"rule: version {failed.branch.version} {reason} ({failed.why})"
+    return replace(failed, branch=default, kind="rule", why=why, passed_over=(*failed.passed_over, passed))
+
+
 def _decide(
     family: Family,
     facts: FrameFacts | None,

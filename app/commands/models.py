@@ -19,7 +19,7 @@ from app.settings import Settings, from_environment
 from routing import overlay
 from routing.catalogue import STANDARD, Branch, Catalogue, nameable
 from routing.own_families import OWN_FAMILIES
-from routing.versions import served_folder
+from routing.versions import found_in, served_folder, with_versions
 
 if TYPE_CHECKING:
     from export.own.request import Request
@@ -135,7 +135,8 @@ def _places(settings: Settings) -> tuple[Path, Path]:
 
 def _own(settings: Settings) -> Catalogue:
     there = settings.catalogue is not None and settings.catalogue.exists()
-    return overlay.load(settings.catalogue if there else None)
+    catalogue = overlay.load(settings.catalogue if there else None)
+    return with_versions(catalogue, found_in(_places(settings)[0], catalogue))
 
 
 def _add(parsed: argparse.Namespace, settings: Settings) -> int:

@@ -72,7 +72,7 @@ class Metrics:
         )
         self.decisions = made.counter(
             "gateway_branch_decisions",
-            "Frames by the branch that served them and the reason (rule, override, fallback).",
+            "Frames by the branch that served them and the reason (rule, override, fallback, rollout).",
             ("family", "branch", "kind"),
         )
 

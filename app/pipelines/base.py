@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,7 @@ from typing import Any, Literal, TypeVar, cast
 from app import context
 from app.deadline import Deadline
 from app.engine.base import Engine, Lease, ModelState
-from app.errors import InsufficientGpuMemory, by_code
+from app.errors import GatewayError, InferenceFailed, InsufficientGpuMemory, ModelNotReady, by_code
 from app.hints import did_you_mean
 from app.metrics import Metrics
 from routing.catalogue import TIERS, Branch, Catalogue, Family, TensorSpec
@@ -26,6 +27,7 @@ from routing.policy import (
     instead,
     route,
     variant_of,
+    without_rollout,
 )
 from routing.provenance import (
     ModelUsed,
@@ -36,6 +38,7 @@ from routing.provenance import (
 )
 from routing.rollout import Rollout, chosen, position
 
+_log = logging.getLogger(__name__)
 DetectInput = Literal["auto", "fp32", "uint8"]
 STAGES = ("decode", "queue", "prepare", "infer", "finish", "encode")
 _MOST_REMEMBERED = 256
@@ -359,6 +362,16 @@ class Router:
         by_bytes = self.detect_input == "auto" and self.engine.transport == "bytes"
         return "tensors go as bytes" if by_bytes else ""
 
+    def without_rollout(self, failed: Decision, wishes: Wishes, error: GatewayError) -> Decision | None:
+        """Return the decision by the default version, where a version fails that only a rollout has chosen."""
+        default = self.catalogue.branches.get(failed.branch.version_of or "")
+        if default is None or not self.engine.ready()[default.name].ready:
+            return None
+        found = without_rollout(failed, default, wishes, error.code)
+        if found is not None:
+            _log.warning("%s failed, so %s serves: %s", failed.branch.name, default.name, error.detail)
+        return found
+
     def instead(self, failed: Decision, wishes: Wishes) -> Decision | None:
         """Return the decision for a frame whose branch has run out of memory, or None if the caller allows no other
         branch.
@@ -396,7 +409,8 @@ T = TypeVar("T")
 def on_branch(router: Router, family: str, framed: Framed, run: Callable[[Decision], T]) -> T:
     """Call `run` on the chosen branch, and on the next smaller ones while each runs out of memory.
 
-    Only callers who allow a fallback get one; a frame of a video falls back by itself, and the next one doesn't.
+    Only callers who allow a fallback get one; a frame of a video falls back by itself, and the next one doesn't. A
+    version that only a rollout has chosen, and that fails, is replaced by the default one.
 
     Raises:
         DeadlineExceeded: the frame's turn came too late (stage `queue`); it is not begun.
@@ -407,8 +421,10 @@ def on_branch(router: Router, family: str, framed: Framed, run: Callable[[Decisi
     while True:
         try:
             return run(decision)
-        except InsufficientGpuMemory:
-            smaller = router.instead(decision, framed.wishes)
-            if smaller is None:
+        except (InsufficientGpuMemory, InferenceFailed, ModelNotReady) as error:
+            other = None if framed.decision else router.without_rollout(decision, framed.wishes, error)
+            if other is None and isinstance(error, InsufficientGpuMemory):
+                other = router.instead(decision, framed.wishes)
+            if other is None:
                 raise
-            decision = smaller
+            decision = other

@@ -178,3 +178,18 @@ def test_a_version_is_removed_and_the_default_one_is_not(
             assert run(command, branch, number) == 1
             assert "error: " in (said := capsys.readouterr().err)
             assert why in said or command == "promote"
+
+
+def test_an_onnx_file_is_published_beside_what_serves(root: Path, run: Run, tmp_path: Path) -> None:
+    """A digest of its own, the labels of the branch, and never over what is there."""
+    file = tmp_path / "new.onnx"
+    file.write_bytes((root / f"{DETECTOR}_v2/2/model.onnx").read_bytes())
+    assert run("beside", DETECTOR, "3", str(file)) == 0
+    assert _digest(root, f"{DETECTOR}_v3") == _digest(root, f"{DETECTOR}_v2")
+    note = json.loads((root / f"{DETECTOR}_v3/3/weights.json").read_bytes())
+    assert (note["weights"], note["source"]["name"], len(note["labels"])) == ("checkpoint", "new.onnx", 80)
+    assert (root / f"{DETECTOR}_v3_uint8/3").is_dir()
+    for number in ("1", "2", "3"):
+        assert run("beside", DETECTOR, number, str(file)) == 1
+    assert run("beside", DEPTH, "3", str(tmp_path / "none.onnx")) == 1
+    assert found_in(root, CATALOGUE) == {DETECTOR: ("2", "3"), DEPTH: ("2",)}

@@ -90,7 +90,7 @@ async def stream(
                 what.analysis, what.follow,
             )  # fmt: skip
 
-        running = await _opened(asyncio.get_running_loop().run_in_executor(thread, open_stream))
+        running = await _opened(asyncio.get_running_loop().run_in_executor(thread, here(open_stream)))
         undo.callback(running.close)
         provenance = _Provenance(every=query.provenance == "every")
         lines = _records(running, request_id_of(request), gateway.metrics, provenance)

@@ -112,7 +112,7 @@ def _box(*corners: float, score: float = 0.5, class_id: int = 0) -> dict[str, An
 
 
 def test_boxes_are_compared_by_their_overlap() -> None:
-    """Of one class, the best pair first; a box alone counts as no overlap."""
+    """Pairs are of one class, the best first; a box alone counts as no overlap."""
     one, half = _box(0, 0, 10, 10), _box(0, 0, 10, 5, score=0.75)
     assert differences.of_boxes([], [])["difference"] == 0
     assert differences.of_boxes([one], [one])["difference"] == 0

@@ -12,6 +12,7 @@ import httpx2
 import pytest
 from starlette.testclient import TestClient
 from support.models.repository import DEPTH, DETECTORS, OTHERS, build, build_version
+from support.paths import ROOT
 from support.servers.gateway import client, png, scene
 from support.servers.redis_server import RedisServer
 from support.waiting import eventually
@@ -22,6 +23,7 @@ from export import __main__ as export
 from routing.rollout import position
 from routing.versions import served_folder
 
+VIDEO = ROOT / "docs/astronaut.mp4"
 PICTURE = png(scene(320, 320, (0, 64, 64, 32), (1, 192, 64, 32)))
 ENGINES = ("embedded", pytest.param("triton", marks=pytest.mark.triton))
 PAIR = [(name, ("a.png", PICTURE, "image/png")) for name in ("frame0", "frame1")]
@@ -238,3 +240,27 @@ def test_half_written_rollouts_and_unknown_branches_end_the_start(
         monkeypatch.setenv("GATEWAY_ROLLOUT", text)
         assert cli.main(["serve"]) == 2
         assert f"GATEWAY_ROLLOUT: {why}" in capsys.readouterr().err
+
+
+def test_a_video_has_one_version(folder: Path, tmp_path: Path) -> None:
+    """A streamed one is in the rollout as a whole; a job is in none, and its profile may name a version."""
+    settings: dict[str, Any] = {"videos_folder": tmp_path / "videos", "rollout": "yolo11n_320=2:100%"}
+    with client(folder, require_ready="yolo11n_320,yolo11n_320_v2", **settings) as gateway:
+        path, headers = "/v1/detect?every=30&branch=yolo11n_320", {"Content-Type": "video/mp4"}
+        streamed = gateway.post(path, content=VIDEO.read_bytes(), headers=headers)
+        lines = [json.loads(line) for line in streamed.text.splitlines()]
+        assert {line["models_used"][0]["model_version"] for line in lines[:-1]} == {"2"}
+        for branch in ("yolo11n_320", "yolo11n_320_v2"):
+            profile = (
+                f"sampling: {{every: 60}}\ncomponents: {{core_object_detections: {{branch: {branch}}}}}\n"
+            )
+            files = {"file": ("v.mp4", VIDEO.read_bytes())}
+            job = gateway.post("/v1/videos", files=files, data={"profile": profile}).json()
+            view = _ended(gateway, job["id"])
+            assert view["state"] == "done", view
+            assert [used["model_name"] for used in view["manifest"]["models_used"]] == [branch]
+
+
+def _ended(gateway: TestClient, job: str) -> dict[str, Any]:
+    eventually(lambda: _json(gateway.get(f"/v1/videos/{job}"))["state"] in ("done", "failed"))
+    return _json(gateway.get(f"/v1/videos/{job}"))
