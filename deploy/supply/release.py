@@ -70,6 +70,8 @@ def _faults(version: str) -> Iterator[str]:
         yield f"app/__init__.py says {own!r}: set __version__ there and the label in the Dockerfile, and commit"
     if f'image.version="{version}"' not in _read("Dockerfile"):
         yield f"the label image.version in the Dockerfile isn't {version!r}"
+    if f'\nappVersion: "{version}"\n' not in _read("deploy/helm/triton-vision-gateway/Chart.yaml"):
+        yield f"appVersion in the chart's Chart.yaml isn't {version!r}"
     if not section(_read("CHANGELOG.md"), version):
         yield f"CHANGELOG.md has no section '## [{version}] - YYYY-MM-DD' with an entry"
     if _git("tag", "--list", f"v{version}"):

@@ -40,6 +40,11 @@ def prepare(folder: Path, version: str) -> None:
     for name, old, new in [
         ("app/__init__.py", f'"{__version__}"', f'"{version}"'),
         ("Dockerfile", f'image.version="{__version__}"', f'image.version="{version}"'),
+        (
+            "deploy/helm/triton-vision-gateway/Chart.yaml",
+            f'appVersion: "{__version__}"',
+            f'appVersion: "{version}"',
+        ),
         ("CHANGELOG.md", "## [Unreleased]\n", f"## [Unreleased]\n\n## [{version}] - 2027-01-31\n"),
     ]:
         text = (folder / name).read_text(encoding="utf-8")
@@ -58,6 +63,7 @@ def test_everything_that_is_not_prepared_is_said_at_once(scratch: Path) -> None:
         "release: the working tree isn't clean: left-over.txt",
         f"release: app/__init__.py says '{__version__}'",
         "release: the label image.version in the Dockerfile isn't '9.9.9'",
+        "release: appVersion in the chart's Chart.yaml isn't '9.9.9'",
         "release: CHANGELOG.md has no section '## [9.9.9] - YYYY-MM-DD'",
     ):
         assert said in done.stderr
