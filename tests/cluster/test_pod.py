@@ -153,6 +153,7 @@ def test_a_pod_without_triton_serves_and_keeps_jobs(source: Path, tmp_path: Path
         with pod.running("gateway") as gateway:
             _serves(pod, "gateway", gateway, operate)
             assert _send(f"{public}/v1/detect", "docs/astronaut.jpg", "image/jpeg").status_code == 200
+            assert list((tmp_path / "volumes" / "state" / "graphs").iterdir()) != []
             job = _send(f"{public}/v1/videos?profile=detect_embedded", "docs/astronaut.mp4", "video/mp4")
             assert job.status_code == 202, job.text
             gateway.send_signal(signal.SIGTERM)

@@ -250,6 +250,16 @@ def test_the_schema_refuses(changes: Document, archive: Path) -> None:
         ({"triton": {"mode": "external"}}, "triton.urls"),
         ({"triton": {"urls": ["triton:8001"]}}, "triton.urls"),
         ({"strategy": {"maxSurge": 0}}, "strategy"),
+        ({"state": {"existingClaim": "state"}}, "maxSurge"),
+        (
+            {
+                "state": {"existingClaim": "state"},
+                "replicas": 2,
+                "service": {"sessionAffinity": "ClientIP"},
+                "jobs": {"enabled": False},
+            },
+            "one pod only",
+        ),
     ],
 )
 def test_values_that_don_t_go_together_are_refused(changes: Document, words: str, archive: Path) -> None:
@@ -284,6 +294,21 @@ def test_settings_reach_the_gateway_as_text(archive: Path) -> None:
     }
     found = environment(containers(pod_of(render(archive, settings=settings)))["gateway"])
     assert [found[f"GATEWAY_{name}"] for name in settings] == ["536870912", "true", "0.05", "console"]
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_what_the_gateway_keeps_fits_into_its_volume(name: str, archive: Path) -> None:
+    """Kubernetes evicts a pod whose folder grows over its size."""
+    pod = pod_of(render(archive, name))
+    (volume,) = (volume for volume in pod["volumes"] if volume["name"] == "state")
+    size = int(volume.get("emptyDir", {"sizeLimit": "20Gi"})["sizeLimit"].removesuffix("Gi")) << 30
+    found = environment(containers(pod)["gateway"])
+    kept = sum(
+        int(found[f"GATEWAY_{name}"])
+        for name in ("VIDEOS_WAITING_BYTES", "VIDEOS_KEEP_BYTES", "GRAPH_CACHE_BYTES")
+    )
+    assert size * 0.7 < kept < size * 0.85
+    assert found["GATEWAY_GRAPH_CACHE"].startswith("/var/lib/gateway/")
 
 
 def test_rules_and_dashboards_are_those_of_the_project(archive: Path) -> None:

@@ -140,6 +140,9 @@ authentication, so they listen on the pod's loopback only, and the probes run in
     {{- if .Values.tls.existingSecret }}
     - {name: tls, mountPath: /etc/gateway/tls, readOnly: true}
     {{- end }}
+    {{- with .Values.extraVolumeMounts }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
 {{- end }}
 
 {{- define "gateway.volumes" -}}
@@ -155,10 +158,10 @@ authentication, so they listen on the pod's loopback only, and the probes run in
   emptyDir: {sizeLimit: {{ .Values.models.fetch.sizeLimit }}}
 {{- end }}
 - name: state
-  {{- if .Values.jobs.existingClaim }}
-  persistentVolumeClaim: {claimName: {{ .Values.jobs.existingClaim }}}
+  {{- if .Values.state.existingClaim }}
+  persistentVolumeClaim: {claimName: {{ .Values.state.existingClaim }}}
   {{- else }}
-  emptyDir: {sizeLimit: {{ .Values.jobs.sizeLimit }}}
+  emptyDir: {sizeLimit: {{ int .Values.state.size }}Gi}
   {{- end }}
 {{- if include "gateway.sidecar" . }}
 - name: triton-tmp
@@ -185,5 +188,8 @@ authentication, so they listen on the pod's loopback only, and the probes run in
 {{- if .Values.tls.existingSecret }}
 - name: tls
   secret: {secretName: {{ .Values.tls.existingSecret }}, defaultMode: 288}
+{{- end }}
+{{- with .Values.extraVolumes }}
+{{ toYaml . }}
 {{- end }}
 {{- end }}

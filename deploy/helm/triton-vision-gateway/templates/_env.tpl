@@ -7,6 +7,12 @@
 {{- $_ := set $set "DRAIN_S" .Values.shutdown.drainSeconds }}
 {{- $_ := set $set "SHUTDOWN_TIMEOUT_S" .Values.shutdown.timeoutSeconds }}
 {{- $_ := set $set "LOG_FORMAT" "json" }}
+{{- /* A pod whose volume grows over its size is evicted. */}}
+{{- $mebibyte := 1048576 }}
+{{- $_ := set $set "VIDEOS_WAITING_BYTES" (mul (int64 .Values.state.size) 360 $mebibyte) }}
+{{- $_ := set $set "VIDEOS_KEEP_BYTES" (mul (int64 .Values.state.size) 360 $mebibyte) }}
+{{- $_ := set $set "GRAPH_CACHE" "/var/lib/gateway/graphs" }}
+{{- $_ := set $set "GRAPH_CACHE_BYTES" (mul (int64 .Values.state.size) 100 $mebibyte) }}
 {{- if include "gateway.sidecar" . }}
 {{- $_ := set $set "TRITON_URL" "127.0.0.1:8001" }}
 {{- else if include "gateway.external" . }}

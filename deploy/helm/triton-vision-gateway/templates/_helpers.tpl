@@ -152,6 +152,14 @@ capabilities: {drop: [ALL]}
 {{- fail "jobs.artifacts: with PostgreSQL, artefacts go to a bucket that all pods share, s3://bucket/prefix" }}
 {{- end }}
 {{- end }}
+{{- if .Values.state.existingClaim }}
+{{- if include "gateway.several" . }}
+{{- fail "state.existingClaim: one pod only; several pods keep jobs in jobs.store: postgresql and a bucket" }}
+{{- end }}
+{{- if ne (toString .Values.strategy.maxSurge) "0" }}
+{{- fail "state.existingClaim: set strategy.maxSurge: 0 and maxUnavailable: 1, since two pods must not have the claim at once" }}
+{{- end }}
+{{- end }}
 {{- if gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas) }}
 {{- fail "autoscaling: minReplicas is greater than maxReplicas" }}
 {{- end }}
