@@ -87,6 +87,17 @@ def job_store_url(text: str) -> str:
     return text
 
 
+def rate_limit_url(text: str) -> str:
+    """`auto`, `local`, or the URL of a Redis.
+
+    Raises:
+        ValueError: it is none of them; the message holds nothing of the value, which may be a password.
+    """
+    if text not in ("auto", "local") and text.partition("://")[0] not in ("redis", "rediss"):
+        raise ValueError("is auto or local, or begins with redis:// or rediss://")
+    return text
+
+
 def proxies(text: str) -> str:
     """Addresses and networks with commas between them, or `*`.
 

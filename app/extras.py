@@ -11,7 +11,7 @@ from app.installation import package
 EXTRAS = MappingProxyType(
     {
         "embedded": ("the embedded engine needs ONNX Runtime", ("onnxruntime",)),
-        "redis": ("sessions in Redis need its client", ("redis",)),
+        "redis": ("sessions and rate limits in Redis need its client", ("redis",)),
         "postgres": ("jobs in PostgreSQL need its client", ("procrastinate", "psycopg")),
         "tables": ("tables need pyarrow", ("pyarrow",)),
         "bulk": (

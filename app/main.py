@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
@@ -43,7 +43,7 @@ from app.engine.weights import WeightsBook
 from app.families import FAMILIES, Families
 from app.installation import INSTALLED, PICTURE, how_to_build, package
 from app.keys import signing
-from app.keys.access import Access
+from app.keys.access import Access, Buckets
 from app.keys.rate_limit import OwnBuckets, SharedBuckets
 from app.media.image import ImageLimits
 from app.media.resizers.choice import resizer_named
@@ -89,6 +89,7 @@ _log = logging.getLogger("gateway")
 _NO_RUNTIME = (
     f"the embedded engine needs ONNX Runtime: pip install {package('embedded')} (or {package('gpu')})"
 )
+_NO_URL = "{} is no URL like redis://user:password@host:6379/0; special characters of the password are percent-encoded"
 EngineFactory = Callable[[Settings, Catalogue], Engine]
 
 
@@ -263,10 +264,7 @@ def create_session_store(settings: Settings, metrics: Metrics) -> SessionStore |
     try:
         return RedisStore(url, settings.session_ttl_s)
     except ValueError:  # its words may hold a part of the password
-        raise RuntimeError(
-            "GATEWAY_SESSION_STORE is no URL like redis://user:password@host:6379/0; special characters of the "
-            "password are percent-encoded"
-        ) from None
+        raise RuntimeError(_NO_URL.format("GATEWAY_SESSION_STORE")) from None
 
 
 def create_session_order(settings: Settings) -> SessionOrder:
@@ -280,6 +278,43 @@ def create_session_order(settings: Settings) -> SessionOrder:
     from app.state.redis.order import RedisOrder  # noqa: PLC0415  # an extra: redis
 
     return RedisOrder(settings.session_store, most)
+
+
+def create_access(settings: Settings, metrics: Metrics) -> Access | None:
+    """Create the access rules of the keys that the settings name; None: no key is needed.
+
+    Raises:
+        RuntimeError: the settings can't be carried out on this installation; the message says what to do.
+    """
+    keys = uvicorn_options.keys(settings)
+    if keys is None:
+        return None
+    count = metrics.key_requests
+    return Access(
+        keys,
+        create_buckets(settings, metrics),
+        observe=lambda name, judgement: count.labels(name, judgement).inc(),
+    )
+
+
+def create_buckets(settings: Settings, metrics: Metrics) -> Buckets:
+    """Create the rate limits of keys: of this process, of all workers, or of all replicas.
+
+    Raises:
+        RuntimeError: the settings can't be carried out on this installation; the message says what to do.
+    """
+    folder = metrics_folder()  # several workers share it
+    own = SharedBuckets(folder) if folder else OwnBuckets()
+    if settings.rate_limit_redis is None:
+        return own
+    try:
+        from app.state.redis.buckets import RedisBuckets  # noqa: PLC0415  # an extra: redis
+    except ImportError as error:
+        raise RuntimeError(f"rate limits in Redis need its client: pip install {package('redis')}") from error
+    try:
+        return RedisBuckets(settings.rate_limit_redis, own, metrics.rate_limit_fallbacks.inc)
+    except ValueError:  # its words may hold a part of the password
+        raise RuntimeError(_NO_URL.format("GATEWAY_RATE_LIMIT_STORE")) from None
 
 
 def create_tracer(settings: Settings) -> Tracer | None:
@@ -310,6 +345,7 @@ def create_app(
     profiles = ProfileReader(families.components)
     metrics = Metrics(metrics_folder(), triton=settings.engine == "triton")
     tracer = create_tracer(settings)
+    access = create_access(settings, metrics)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
@@ -347,6 +383,8 @@ def create_app(
             await asyncio.to_thread(inference.close)
             await asyncio.to_thread(engine.close)
             await app.state.gateway.session_order.close()
+            if access is not None:
+                await access.close()
             app.state.gateway.sessions.close()
             if tracer is not None:
                 await asyncio.to_thread(tracer.close)
@@ -362,41 +400,37 @@ def create_app(
         # `app.process.tracing`, `app.metrics` and `app.process.logs` are ours.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    of_families = [row.routes.router for row in families]
-    own = (room.router for room in (embeddings, sessions, videos, status, docs_page))
-    routers = [*of_families, *own, try_page.routes(PICTURE)]
+    routers = _routers(families)
     templates = Templates(
-        route.path for part in (app, *routers) for route in part.routes if isinstance(route, Route)
+        route.path for part in (app.router, *routers) for route in part.routes if isinstance(route, Route)
     )
     for router in routers:
         app.include_router(router)
     problems.install(app)
     app.add_middleware(HeadAsGet)
     app.add_middleware(Shortcut, routes=[route for router in routers for route in router.routes])
-    _guard(app, settings, metrics, families)
+    _guard(app, settings, access, families)
     traced = None if tracer is None else tracer.request
     app.add_middleware(RequestContext, metrics=metrics, templates=templates, traced=traced)
     return app
 
 
-def _guard(app: FastAPI, settings: Settings, metrics: Metrics, families: Families) -> None:
+def _routers(families: Families) -> list[APIRouter]:
+    """Every route: of the families, and the service's own."""
+    of_families = [row.routes.router for row in families]
+    own = (room.router for room in (embeddings, sessions, videos, status, docs_page))
+    return [*of_families, *own, try_page.routes(PICTURE)]
+
+
+def _guard(app: FastAPI, settings: Settings, access: Access | None, families: Families) -> None:
     """Keys, CORS and headers, from the inside out: a refusal too is readable to a page, and says what it may do."""
-    keys = uvicorn_options.keys(settings)
-    folder = metrics_folder()  # several workers share it
-    buckets = SharedBuckets(folder) if folder else OwnBuckets()
-    count = metrics.key_requests
-    allowed = (
-        Access(keys, buckets, observe=lambda name, judgement: count.labels(name, judgement).inc())
-        if keys is not None
-        else None
-    )
     rules = rules_of(families.paths)
     apart = settings.operate_port is not None
-    if allowed is not None or apart:  # an open service has nothing to guard
-        app.add_middleware(Guard, keys=allowed, rules=rules, apart=apart)
+    if access is not None or apart:  # an open service has nothing to guard
+        app.add_middleware(Guard, keys=access, rules=rules, apart=apart)
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, **cors(settings.cors_origins))
-    security.describe(app, rules, families.examples, needed=allowed is not None)
+    security.describe(app, rules, families.examples, needed=access is not None)
 
 
 def _operate_socket(settings: Settings) -> socket.socket | None:

@@ -20,6 +20,7 @@ from app.addresses import (
     networks,
     origins,
     proxies,
+    rate_limit_url,
     session_store_url,
     sources,
 )
@@ -482,6 +483,12 @@ class Settings(BaseSettings):
     api_keys_file: OptionalPath = Field(
         None, description="File with further entries, one per line; a change is read within a second."
     )
+    rate_limit_store: Annotated[str, AfterValidator(rate_limit_url)] = Field(
+        "auto",
+        description="Where the rate limits of keys are counted: local (each gateway for itself, with all its workers), "
+        "or redis://host:port/db, which several gateways can share. auto: in the Redis of GATEWAY_SESSION_STORE if "
+        "that is one, else local. See docs/replicas.md.",
+    )
     cors_origins: Annotated[str, AfterValidator(origins)] = Field(
         "",
         description="Origins whose pages may call the service from a browser, such as https://app.example, "
@@ -492,6 +499,12 @@ class Settings(BaseSettings):
     def triton(self) -> TritonAddress:
         """Address of Triton's gRPC service."""
         return TritonAddress.parse(self.triton_url, self.triton_grpc_port)
+
+    @property
+    def rate_limit_redis(self) -> str | None:
+        """URL of the Redis in which the rate limits are counted; None: each gateway counts for itself."""
+        store = self.session_store if self.rate_limit_store == "auto" else self.rate_limit_store
+        return None if store in ("memory", "local") else store
 
     @property
     def own_catalogue(self) -> Path | None:

@@ -268,8 +268,11 @@ class KeyFile:
 class Buckets(Protocol):
     """State of the rate limits; see `app.keys.rate_limit`."""
 
-    def take(self, name: str, rate: Rate) -> float:
+    async def take(self, name: str, rate: Rate) -> float:
         """Take one request from the bucket of that name: 0, or in how many seconds there will be one."""
+
+    async def close(self) -> None:
+        """Release what the limits hold."""
 
 
 class Access:
@@ -286,6 +289,10 @@ class Access:
         self._buckets = buckets
         self._clock = clock
         self._observe = observe
+
+    async def close(self) -> None:
+        """Release what the limits hold."""
+        await self._buckets.close()
 
     def identify(self, presented: bytes | None) -> ApiKey:
         """The key that is presented.
@@ -309,7 +316,7 @@ class Access:
             return Caller(key.name, sees_all=False)
         return Caller(key.name, sees_all=True, others=tuple(other.name for other in self._keys()))
 
-    def admit(self, presented: bytes | None, scopes: frozenset[Scope]) -> ApiKey:
+    async def admit(self, presented: bytes | None, scopes: frozenset[Scope]) -> ApiKey:
         """The key that is presented, if it has one of these scopes and a request left.
 
         Raises:
@@ -319,7 +326,7 @@ class Access:
         if scopes.isdisjoint(key.scopes):
             self._observe(key.name, "forbidden")
             raise Forbidden(f"the API key {key.name} lacks the scope {' or '.join(sorted(scopes))}")
-        if key.rate is not None and (wait := self._buckets.take(key.name, key.rate)) > 0:
+        if key.rate is not None and (wait := await self._buckets.take(key.name, key.rate)) > 0:
             self._observe(key.name, "rate_limited")
             raise RateLimited(
                 f"the API key {key.name} may send {key.rate.per_s:g} requests per second "

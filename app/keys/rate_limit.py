@@ -1,4 +1,6 @@
-"""Token buckets by name, of one process or of all workers of a service.
+"""Token buckets by name, of one process or of all workers of a replica.
+
+Those of all replicas are in `app.state.redis.buckets`.
 
 A bucket is one number, the moment at which it will be full again (the generic cell rate algorithm, ITU-T I.371):
 nothing has to be refilled, and what workers share is 8 bytes.
@@ -43,9 +45,12 @@ class OwnBuckets:
         self._clock = clock
         self._full_at: dict[str, float] = {}
 
-    def take(self, name: str, rate: Rate) -> float:
+    async def take(self, name: str, rate: Rate) -> float:
         self._full_at[name], wait = after(self._full_at.get(name, 0.0), rate, self._clock())
         return wait
+
+    async def close(self) -> None:
+        pass
 
 
 class SharedBuckets:
@@ -60,7 +65,7 @@ class SharedBuckets:
         self._clock = clock
         self._files: dict[str, int] = {}
 
-    def take(self, name: str, rate: Rate) -> float:
+    async def take(self, name: str, rate: Rate) -> float:
         file = self._file(name)
         fcntl.flock(file, fcntl.LOCK_EX)
         try:
@@ -71,6 +76,11 @@ class SharedBuckets:
         finally:
             fcntl.flock(file, fcntl.LOCK_UN)
         return wait
+
+    async def close(self) -> None:
+        for file in self._files.values():
+            os.close(file)
+        self._files.clear()
 
     def _file(self, name: str) -> int:
         if name not in self._files:

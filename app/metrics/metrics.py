@@ -64,6 +64,10 @@ class Metrics:
             "forbidden, rate_limited). Requests with an unknown key count as rejections instead.",
             ("key_name", "judgement"),
         )
+        self.rate_limit_fallbacks = made.counter(
+            "gateway_rate_limit_fallbacks",
+            "Requests whose key's rate limit was counted by this replica alone, because Redis could not be reached.",
+        )
         self.stage_seconds = made.histogram(
             "gateway_stage_duration_seconds",
             "Time that one frame spent in one stage (decode queue prepare infer finish). encode is counted "

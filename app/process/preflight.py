@@ -72,6 +72,7 @@ def _not_installed(settings: Settings) -> Iterator[str]:
         "session_store": ("redis", settings.session_store != "memory"),
         "job_store": ("postgres", settings.job_store != "sqlite"),
         "job_artifacts": ("bulk", "://" in (settings.job_artifacts or "")),
+        "rate_limit_store": ("redis", "://" in settings.rate_limit_store),
         "tracing_endpoint": ("tracing", settings.tracing_endpoint is not None),
         "video_sources": ("bulk", "s3://" in settings.video_sources),
     }

@@ -75,13 +75,13 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             try:
-                self._admit(scope)
+                await self._admit(scope)
             except (GatewayError, HTTPException) as error:
                 await _refuse(error, scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
-    def _admit(self, scope: Scope) -> None:
+    async def _admit(self, scope: Scope) -> None:
         template = self._templates.of(scope["path"])
         if self._apart and scope.get(OPERATE_PORT, False) != (template in PROBES):
             raise _NOT_FOUND
@@ -94,7 +94,7 @@ class Guard:
         if rule == OPEN:
             scope[DETAILS] = template == "/readyz" and self._may_operate(scope)
         else:
-            scope[CALLER] = caller = self._keys.caller(self._keys.admit(presented(scope), rule))
+            scope[CALLER] = caller = self._keys.caller(await self._keys.admit(presented(scope), rule))
             context.note_key(caller.name or "")
         # No code behind this middleware needs the key, so the key is removed and can't be logged.
         scope.pop(HEADERS, None)

@@ -65,7 +65,7 @@ def runtime(settings: Settings) -> Iterator[Row]:
 def _asked(extra: str, settings: Settings) -> bool:
     return {
         "embedded": settings.engine == "embedded",
-        "redis": settings.session_store != "memory",
+        "redis": settings.session_store != "memory" or settings.rate_limit_redis is not None,
         "postgres": settings.job_store != "sqlite",
         "tracing": settings.tracing_endpoint is not None,
     }.get(extra, False)

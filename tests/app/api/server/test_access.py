@@ -20,6 +20,7 @@ from support.models.engines import Arrays
 from support.models.repository import CATALOGUE
 from support.servers.gateway import client, png, scene
 from support.servers.listening import gateway as running
+from support.servers.redis_server import RedisServer
 from support.waiting import PATIENCE_S
 
 from app.api.server import uvicorn_options
@@ -177,6 +178,29 @@ def test_a_rate_limit_is_its_key_s_own(guarded: TestClient) -> None:
     assert answers[3].json()["code"] == "rate_limited"
     assert 90 <= int(answers[3].headers["retry-after"]) <= 100
     assert guarded.get("/v1/branches", headers=bearer("infer")).status_code == 200
+
+
+def test_gateways_with_one_redis_share_the_limit_of_a_key(
+    repository: Path, redis_server: RedisServer
+) -> None:
+    """What one has admitted, the other doesn't; GATEWAY_RATE_LIMIT_STORE=local counts on its own."""
+    shared = {"api_keys": ENTRIES, "rate_limit_store": redis_server.url}
+    with (
+        client(repository, **shared) as one,
+        client(repository, **shared) as other,
+        client(repository, **{**shared, "rate_limit_store": "local"}) as alone,
+    ):
+        both = [
+            gateway.get("/v1/branches", headers=bearer("slow")) for _ in range(3) for gateway in (one, other)
+        ]
+        assert [answer.status_code for answer in both] == [200, 200, 200, 429, 429, 429]
+        assert all(90 <= int(answer.headers["retry-after"]) <= 100 for answer in both[3:])
+        assert alone.get("/v1/branches", headers=bearer("slow")).status_code == 200
+        redis_server.kill()
+        answers = [one.get("/v1/branches", headers=bearer("slow")) for _ in range(4)]
+        assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+        text = one.get("/metrics", headers=bearer("operate")).text
+        assert "gateway_rate_limit_fallbacks_total 4.0" in text
 
 
 def test_requests_are_counted_by_the_name_of_their_key(guarded: TestClient) -> None:
