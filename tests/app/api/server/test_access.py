@@ -183,7 +183,7 @@ def test_a_rate_limit_is_its_key_s_own(guarded: TestClient) -> None:
 def test_gateways_with_one_redis_share_the_limit_of_a_key(
     repository: Path, redis_server: RedisServer
 ) -> None:
-    """What one has admitted, the other doesn't; GATEWAY_RATE_LIMIT_STORE=local counts on its own."""
+    """Requests that one has admitted count at the other; GATEWAY_RATE_LIMIT_STORE=local counts on its own."""
     shared = {"api_keys": ENTRIES, "rate_limit_store": redis_server.url}
     with (
         client(repository, **shared) as one,
