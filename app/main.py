@@ -547,6 +547,13 @@ def job_storage(settings: Settings, folder: Path) -> tuple[JobFiles, Callable[[]
     return files, partial(open_jobs, url, settings.job_lease_s)
 
 
+def job_store_name(settings: Settings) -> str:
+    """Name the store of the jobs for metrics, without secrets; gateways with the same name report the same jobs."""
+    if settings.job_store != "sqlite":
+        return addresses.masked(settings.job_store)
+    return f"{socket.gethostname()}:{settings.videos_folder}"
+
+
 def webhook_options(settings: Settings) -> WebhookOptions | None:
     """Return how callers hear of the end of jobs; None if the settings list no host."""
     if not settings.webhook_hosts or settings.webhook_secret is None:
@@ -614,7 +621,7 @@ def _gateway(
         admission=admission,
         decoders=threading.Semaphore(settings.video_decoders),
         jobs=jobs,
-        gauges=Gauges(pipelines, required, jobs, admission.occupancy),
+        gauges=Gauges(pipelines, required, jobs, admission.occupancy, job_store_name(settings)),
         probe=probe,
         drain=drain,
     )

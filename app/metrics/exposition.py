@@ -90,15 +90,17 @@ def markdown(described: Sequence[Described]) -> str:
         ),
         (
             "With several workers, any worker answers `/metrics` for all of them; the column *workers* says how values "
-            "are combined."
+            "are combined. Each replica answers for itself; the column *replicas* is the function of PromQL that "
+            "combines them, such as `sum by (route) (…)`."
         ),
         "With a single worker, OpenMetrics answers have trace ids as exemplars; request them with `Accept`.",
         "",
-        "| metric | kind | labels | workers | description |",
-        "|---|---|---|---|---|",
+        "| metric | kind | labels | workers | replicas | description |",
+        "|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| `{row.name}` | {row.kind} | {' '.join(f'`{label}`' for label in row.labels)} | {row.workers} | {row.help} |"
+        f"| `{row.name}` | {row.kind} | {' '.join(f'`{label}`' for label in row.labels)} | "
+        f"{row.workers} | {row.replicas} | {row.help} |"
         for row in described
     ]
     return "\n".join(lines) + "\n"

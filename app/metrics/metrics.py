@@ -249,9 +249,11 @@ class Metrics:
         )
         self.video_jobs = made.gauge(
             "gateway_video_jobs",
-            "Video jobs by state (fetching: the gateway fetches the video); all workers report the same jobs.",
+            "Video jobs by state (fetching: the gateway fetches the video) and store (host and folder, or the address "
+            "of the database). All workers and replicas with one store report the same jobs: "
+            "sum by (state) (max by (store, state) (gateway_video_jobs)).",
             "livemostrecent",
-            ("state",),
+            ("state", "store"),
         )
 
     def observe_frame(self, family: str, branch: str, kind: str, stages_ms: Mapping[str, float]) -> None:

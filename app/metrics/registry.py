@@ -19,13 +19,18 @@ Labels = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """One row of the documentation; `workers` says how the values of several workers become one."""
+    """One row of the documentation.
+
+    `workers`: how the values of several workers become one. `replicas`: the function of PromQL for those of several
+    replicas.
+    """
 
     name: str
     kind: str
     labels: Labels
     help: str
     workers: str
+    replicas: str
 
 
 class Declared:
@@ -36,13 +41,15 @@ class Declared:
         self.described: list[Described] = []
 
     def counter(self, name: str, text: str, labels: Labels = ()) -> Counter:
-        self.described.append(Described(f"{name}_total", "counter", labels, text, "sum"))
+        self.described.append(Described(f"{name}_total", "counter", labels, text, "sum", "sum"))
         return Counter(name, text, labels, registry=self.registry)
 
     def histogram(self, name: str, text: str, labels: Labels = ()) -> Histogram:
-        self.described.append(Described(name, "histogram", labels, text, "sum"))
+        self.described.append(Described(name, "histogram", labels, text, "sum", "sum"))
         return Histogram(name, text, labels, buckets=STAGE_BUCKETS, registry=self.registry)
 
     def gauge(self, name: str, text: str, workers: Workers, labels: Labels = ()) -> Gauge:
-        self.described.append(Described(name, "gauge", labels, text, workers.removeprefix("live")))
+        combined = workers.removeprefix("live")
+        replicas = "max" if combined == "mostrecent" else combined
+        self.described.append(Described(name, "gauge", labels, text, combined, replicas))
         return Gauge(name, text, labels, registry=self.registry, multiprocess_mode=workers)

@@ -32,10 +32,16 @@ class Gauges:
         required: branches that `/readyz` waits for (see `inventory.required_branches`).
         jobs: of videos, if there are any.
         occupancy: of the queues.
+        store: name of the jobs' store, in the label of that name.
     """
 
     def __init__(
-        self, pipelines: PipelineSet, required: Sequence[str], jobs: VideoJobs | None, occupancy: Occupancy
+        self,
+        pipelines: PipelineSet,
+        required: Sequence[str],
+        jobs: VideoJobs | None,
+        occupancy: Occupancy,
+        store: str = "",
     ) -> None:
         self._pipelines = pipelines
         router = pipelines.router
@@ -43,6 +49,7 @@ class Gauges:
         self._checklist = router.catalogue.checklist(router.variant or "")
         self._jobs = jobs
         self._occupancy = occupancy
+        self._store = store
         self._lock = threading.Lock()
         self._seen = EngineUsage()
         self._metrics.set_build(__version__, router.engine.name)
@@ -118,4 +125,4 @@ class Gauges:
         with contextlib.suppress(VideosUnavailable):
             counts = jobs.counts()
             for state in _JOB_STATES:
-                self._metrics.video_jobs.labels(state).set(counts.get(state, 0))
+                self._metrics.video_jobs.labels(state, self._store).set(counts.get(state, 0))

@@ -30,9 +30,9 @@ def _now() -> list[Panel]:
         number("Streams", "Videos that are being answered line by line.",
                "sum(gateway_video_streams_in_progress)", "short", width=6),
         number("Jobs running", "0 while some are queued: runbook of GatewayVideoJobsStuck.",
-               'sum(instance_state:gateway_video_jobs:max{state="running"})', "short", width=6),
+               'sum(store_state:gateway_video_jobs:max{state="running"})', "short", width=6),
         number("Jobs queued", "They wait for a worker. It grows for hours: raise GATEWAY_VIDEO_JOBS, or add a machine.",
-               'sum(instance_state:gateway_video_jobs:max{state="queued"})', "short", width=6, limits=Limits(10, 100)),
+               'sum(store_state:gateway_video_jobs:max{state="queued"})', "short", width=6, limits=Limits(10, 100)),
         number("Sessions in memory", "Tracking sessions in this process; those in Redis aren't counted.",
                "sum(gateway_sessions_live)", "short", width=6),
     ]  # fmt: skip
@@ -60,10 +60,10 @@ def _videos() -> list[Panel]:
         ),
         bars("Jobs by state", "Finished ones are kept for GATEWAY_VIDEOS_KEEP_S. failed: each says why at GET "
                               "/v1/videos/{id}.",
-             Query("sum by (state) (instance_state:gateway_video_jobs:max)", "{{state}}"), "short", width=8),
+             Query("sum by (state) (store_state:gateway_video_jobs:max)", "{{state}}"), "short", width=8),
         lines("Jobs over time", "queued grows and running stays: jobs come faster than they are done. "
               "fetching: their videos aren't there yet.",
-              [Query("sum by (state) (instance_state:gateway_video_jobs:max)", "{{state}}")], "short", width=8),
+              [Query("sum by (state) (store_state:gateway_video_jobs:max)", "{{state}}")], "short", width=8),
         lines("Streams in progress", "Each holds one of GATEWAY_VIDEO_DECODERS; the next one then waits.",
               [Query("sum(gateway_video_streams_in_progress)", "streams")], "short", width=8),
     ]  # fmt: skip

@@ -113,7 +113,7 @@ metrics.in_flight.labels("/v1/detect").inc(2)
 metrics.leases.labels("b").set(4)
 metrics.model_ready.labels("b", "true", "").set(int(sys.argv[3]))
 metrics.triton_connected.set(1)
-metrics.video_jobs.labels("queued").set(7)
+metrics.video_jobs.labels("queued", "db").set(7)
 metrics.set_build("1.0", "triton")
 for line in sys.stdin:
     text, _ = metrics.negotiated(line.strip())
@@ -169,7 +169,7 @@ def test_whichever_worker_answers_it_answers_for_all(tmp_path: Path) -> None:
             assert worker.value("gateway_leases", branch="b") == 8
             assert worker.value("gateway_model_ready", model="b", required="true", checklist="") == 0
             assert worker.value("gateway_triton_connected") == 1
-            assert worker.value("gateway_video_jobs", state="queued") == 7
+            assert worker.value("gateway_video_jobs", state="queued", store="db") == 7
             assert "gateway_build_info{" in worker.scrape()
             assert 'pid="' not in worker.scrape()
 

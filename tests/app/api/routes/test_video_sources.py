@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -204,8 +205,9 @@ def test_a_job_shows_its_fetch_and_can_be_deleted(
     eventually(lambda: view(gateway, job["id"])["source"]["state"] == "fetching")
     assert view(gateway, job["id"])["state"] == "queued"
     scraped = gateway.get("/metrics").text
-    assert 'gateway_video_jobs{state="fetching"} 1.0' in scraped
-    assert 'gateway_video_jobs{state="queued"} 0.0' in scraped
+    store = f"{socket.gethostname()}:{folder}"
+    assert f'gateway_video_jobs{{state="fetching",store="{store}"}} 1.0' in scraped
+    assert f'gateway_video_jobs{{state="queued",store="{store}"}} 0.0' in scraped
     assert gateway.delete(f"/v1/videos/{job['id']}").status_code == 204
     eventually(lambda: not (folder / job["id"]).exists())
     assert gateway.get(f"/v1/videos/{job['id']}").status_code == 404
