@@ -42,7 +42,9 @@ def main() -> None:
         figures = measure(Path(folder), options.repeats)
     for name, row in figures["ways"].items():
         print(f"{name:8} {row['ms']:8.2f} ms  {row['added_ms']:+6.2f} ms  {row['ratio']:5.2f}x")
-    print(f"a session with {TRACKS} tracks: {figures['bytes']} bytes in Redis")
+    print(
+        f"a session with {TRACKS} tracks: {figures['bytes']} bytes in Redis, {figures['calls']} calls per frame"
+    )
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
 
@@ -68,7 +70,14 @@ def measure(folder: Path, repeats: int) -> dict[str, Any]:
                 "repeats": repeats,
                 "ways": rows,
                 "bytes": client.strlen("gateway:session:a"),
+                "calls": _calls(client) / (WARM_UP + repeats),
             }
+
+
+def _calls(client: redis.Redis) -> float:
+    """Number of scripts and reads that the gateway has asked for; no script reads a string itself."""
+    counted = client.info("commandstats")
+    return float(sum(counted[f"cmdstat_{command}"]["calls"] for command in ("evalsha", "get")))
 
 
 @contextlib.contextmanager
