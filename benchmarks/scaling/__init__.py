@@ -1,0 +1,1 @@
+"""Requests per second with several gateways over several Tritons."""
