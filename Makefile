@@ -290,7 +290,7 @@ bench-growth: .venv/.dev .venv-triton ## cost by picture, callers, prompts, boxe
 	@.venv/bin/python -m benchmarks.growth --json docs/benchmarks/growth.json --plot docs/benchmarks $(GROWTH_ARGS)
 
 .PHONY: chaos
-chaos: .venv/.dev .venv-triton redis-server .venv-fuzz/.complete ## CHAOS=hostile|hostile_memory|kills|soak|mixed|overload|fuzz|openapi_fuzz|bulk_crash (docs/survival.md)
+chaos: .venv/.dev .venv-triton redis-server haproxy .venv-fuzz/.complete ## CHAOS=hostile|hostile_memory|kills|cluster|soak|mixed|overload|fuzz|openapi_fuzz|bulk_crash (docs/survival.md)
 	$(SAY) 'tests/chaos/$(CHAOS).py $(CHAOS_ARGS) (docs/survival.md says what each proves)'
 	@PYTHONPATH=tests/helpers .venv/bin/python -m tests.chaos.$(CHAOS) $(CHAOS_ARGS)
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from support.cluster.records import Record
+from support.cluster.records import OF_FRAMES, OF_JOBS, OF_SESSIONS, Record
 from support.cluster.service import Cluster
 from support.waiting import eventually
 
@@ -28,10 +28,6 @@ class Deed:
     began: float
     noticed: float = 0.0
     over: float = 0.0
-
-
-_OF_SESSIONS = frozenset({"session"})
-_OF_JOBS = frozenset({"submit", "poll"})
 
 
 class Deeds:
@@ -55,34 +51,38 @@ class Deeds:
         await self._end(deed)
 
     async def triton(self, number: int) -> None:
-        """Kill one Triton; it is back once every gateway's poll has found it READY."""
+        """Kill one Triton; it is back once every gateway has had a frame answered by it."""
+        if not self._cluster.several_tritons:
+            return
         triton = self._cluster.tritons[number]
         deed = self._begin(f"triton-{number + 1}", "kill")
         await asyncio.to_thread(triton.kill)
-        await self._until(lambda: not any(self._cluster.sees_triton()))
         deed.noticed = time.monotonic()
+        await self._more(50)
         await asyncio.to_thread(triton.start)
-        await self._until(lambda: all(self._cluster.sees_triton()))
+        await self._until(lambda: self._answered(deed.noticed, OF_FRAMES, triton.grpc_url))
         await self._end(deed)
 
     async def redis(self) -> None:
         """Kill Redis, which forgets everything; it is back once every gateway answers frames of sessions."""
         deed = self._begin("redis", "kill")
         await asyncio.to_thread(self._cluster.redis.kill)
-        await self._until(lambda: self._refused(deed.began, _OF_SESSIONS))
+        await self._until(lambda: self._refused(deed.began, OF_SESSIONS))
         deed.noticed = time.monotonic()
         await asyncio.to_thread(self._cluster.redis.start)
-        await self._until(lambda: self._answered(deed.noticed, _OF_SESSIONS))
+        await self._until(lambda: self._answered(deed.noticed, OF_SESSIONS))
         await self._end(deed)
 
     async def postgres(self) -> None:
         """Kill PostgreSQL; it is back once every gateway knows of jobs."""
+        if not self._cluster.stores_jobs:
+            return
         deed = self._begin("postgres", "kill")
         await asyncio.to_thread(self._cluster.postgres.kill)
-        await self._until(lambda: self._refused(deed.began, _OF_JOBS))
+        await self._until(lambda: self._refused(deed.began, OF_JOBS))
         deed.noticed = time.monotonic()
         await asyncio.to_thread(self._cluster.postgres.start)
-        await self._until(lambda: self._answered(deed.noticed, _OF_JOBS))
+        await self._until(lambda: self._answered(deed.noticed, OF_JOBS))
         await self._end(deed)
 
     async def maintenance(self, number: int) -> None:
@@ -131,9 +131,13 @@ class Deeds:
         """Return whether a request of these kinds that began since then has failed."""
         return any(record.failed for record in self._recent(since, kinds))
 
-    def _answered(self, since: float, kinds: frozenset[str]) -> bool:
-        """Return whether every gateway has answered such a request."""
-        served = {record.served for record in self._recent(since, kinds) if not record.failed}
+    def _answered(self, since: float, kinds: frozenset[str], endpoint: str | None = None) -> bool:
+        """Return whether every gateway has answered such a request, by this Triton if one is given."""
+        served = {
+            record.served
+            for record in self._recent(since, kinds)
+            if not record.failed and endpoint in (None, record.endpoint)
+        }
         return served >= {gateway.backend.name for gateway in self._cluster.gateways}
 
     def _recent(self, since: float, kinds: frozenset[str]) -> Iterator[Record]:

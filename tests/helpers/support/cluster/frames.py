@@ -11,10 +11,12 @@ from typing import Any
 import httpx2
 
 from support.cluster.models import COLOUR, OTHER, SAME
-from support.cluster.records import Caller
+from support.cluster.records import Caller, ticks
 from support.servers.gateway import png, scene
 
 LENGTH = 24  # frames of a session
+MOST_IN_FLIGHT, MOST_OF_A_SESSION = 24, 4
+CONFLICT = "session_conflict"
 Tracks = Mapping[int, int | None]  # by class: one object of each
 
 
@@ -41,17 +43,22 @@ class Frames:
     false: list[str] = field(default_factory=list)
     unknown: int = 0
     versions: dict[str, int] = field(default_factory=dict)
+    in_flight: int = 0
 
     async def forever(self, caller: Caller, stop: asyncio.Event, every_s: float) -> None:
-        """Send one every so many seconds, whatever becomes of those before."""
+        """Send one every so many seconds, whatever becomes of those before; at most `MOST_IN_FLIGHT` at a time."""
         turns = itertools.cycle((SAME, OTHER))
         async with asyncio.TaskGroup() as tasks:
-            while not stop.is_set():
-                tasks.create_task(self._one(caller, next(turns)))
-                await asyncio.sleep(every_s)
+            async for _ in ticks(every_s):
+                if stop.is_set():
+                    return
+                if self.in_flight < MOST_IN_FLIGHT:
+                    self.in_flight += 1
+                    tasks.create_task(self._one(caller, next(turns)))
 
     async def _one(self, caller: Caller, branch: str) -> None:
         answer = await caller.send("frame", "POST", f"/v1/detect?branch={branch}", content=_BODIES[branch])
+        self.in_flight -= 1
         if answer is not None and answer.is_success:
             self._judge(branch, answer.json())
 
@@ -102,6 +109,19 @@ class Session:
     tracks: dict[int, Tracks] = field(default_factory=dict)
     refused: dict[int, str] = field(default_factory=dict)
 
+    def late(self) -> list[int]:
+        """Frames that were refused because a later one had been tracked, as one process refuses them."""
+        return [number for number, code in self.refused.items() if code == CONFLICT and self._passed(number)]
+
+    def turned(self) -> list[int]:
+        """Frames that were refused as late although no later one can have been tracked."""
+        late = self.late()
+        return [number for number, code in self.refused.items() if code == CONFLICT and number not in late]
+
+    def _passed(self, number: int) -> bool:
+        unknown = (other for other, code in self.refused.items() if code != CONFLICT)
+        return any(other > number for other in (*self.tracks, *unknown))
+
     def broken(self, expected: Sequence[Tracks]) -> list[str]:
         """Say which frames have other ids than those of one undisturbed process.
 
@@ -137,29 +157,25 @@ async def undisturbed(http: httpx2.AsyncClient) -> list[Tracks]:
 
 @dataclass(slots=True)
 class Camera:
-    """Sends sessions one after another.
-
-    With `overlaps` it sends each frame at its time, whatever frames are still in flight; else after the one before.
-    """
+    """Sends sessions one after another, each frame at its time, with at most `MOST_OF_A_SESSION` in flight."""
 
     name: str
-    overlaps: bool
     sessions: list[Session] = field(default_factory=list)
 
     async def forever(self, caller: Caller, stop: asyncio.Event, every_s: float) -> None:
         """Send one frame every so many seconds; a session that has begun is sent to its end."""
-        loop = asyncio.get_running_loop()
+        loop, places = asyncio.get_running_loop(), asyncio.Semaphore(MOST_OF_A_SESSION)
         for name in self._names():
             if stop.is_set():
                 return
             session = Session(name, loop.time())
             self.sessions.append(session)
             async with asyncio.TaskGroup() as tasks:
-                for number in range(LENGTH):
-                    sent = tasks.create_task(self._one(caller, session, number))
-                    await asyncio.sleep(every_s)
-                    if not self.overlaps:
-                        await sent
+                async for number in ticks(every_s, LENGTH):
+                    await places.acquire()
+                    tasks.create_task(self._one(caller, session, number)).add_done_callback(
+                        lambda _: places.release()
+                    )
             session.ended = loop.time()
 
     def _names(self) -> Iterator[str]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from support.analysis import patches
 from support.cluster.models import SAME
-from support.cluster.records import Caller
+from support.cluster.records import Caller, ticks
 
 FRAMES = 24
 PROFILE = f"name: cluster\ncomponents: {{core_object_detections: {{branch: {SAME}, track: {{}}}}}}\n"
@@ -76,9 +76,10 @@ class Jobs:
     async def forever(self, caller: Caller, stop: asyncio.Event, every_s: float) -> None:
         """Send a job every so many seconds; return once all of them are over."""
         async with asyncio.TaskGroup() as tasks:
-            while not stop.is_set():
+            async for _ in ticks(every_s):
+                if stop.is_set():
+                    return
                 tasks.create_task(self._whole(caller))
-                await asyncio.sleep(every_s)
 
     async def check_again(self, caller: Caller) -> None:
         """Look at every job once more: a finished one must not change."""

@@ -26,41 +26,38 @@ class Models:
 
     Args:
         tritons: one repository per Triton. `OTHER` has another version and other weights in each.
-        view: the one that gateways read: all versions with their weights.json.
         truth: for `OTHER` the version and digest that answer with a class, by class.
         same_digest: that of `SAME`.
     """
 
     tritons: tuple[Path, ...]
-    view: Path
     truth: Mapping[int, tuple[str, str]]
     same_digest: str
 
 
 def build(folder: Path, count: int) -> Models:
     """Write the repositories of `count` Tritons (1 to 3)."""
-    view = repository.build(folder / "view", [SAME, OTHER])
+    plain = repository.build(folder / "models", [SAME, OTHER])
     tritons, truth = [], {}
-    graph = (view / OTHER / "1" / "model.onnx").read_bytes()
+    graph = (plain / OTHER / "1" / "model.onnx").read_bytes()
     for number in range(count):
         version = str(number + 1)
         content = _shifted(graph, number)
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
         models = folder / f"models-{version}"
-        shutil.copytree(view, models)
+        shutil.copytree(plain, models)
         shutil.rmtree(models / OTHER)
         shutil.copytree(
-            view / OTHER, models / OTHER, ignore=lambda _, names: [n for n in names if n.isdigit()]
+            plain / OTHER, models / OTHER, ignore=lambda _, names: [n for n in names if n.isdigit()]
         )
-        for place in (models, view):
-            target = place / OTHER / version
-            target.mkdir(exist_ok=True)
-            (target / "model.onnx").write_bytes(content)
-            (target / "weights.json").write_text(json.dumps({"digest": digest, "weights": "random"}))
+        target = models / OTHER / version
+        target.mkdir()
+        (target / "model.onnx").write_bytes(content)
+        (target / "weights.json").write_text(json.dumps({"digest": digest, "weights": "random"}))
         tritons.append(models)
         truth[(COLOUR + number) % 3] = (version, digest)
-    note = json.loads((view / SAME / "1" / "weights.json").read_text(encoding="utf-8"))
-    return Models(tuple(tritons), view, truth, note["digest"])
+    note = json.loads((plain / SAME / "1" / "weights.json").read_text(encoding="utf-8"))
+    return Models(tuple(tritons), truth, note["digest"])
 
 
 def _shifted(graph: bytes, shift: int) -> bytes:

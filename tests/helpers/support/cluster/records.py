@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +13,10 @@ import httpx2
 
 PROBLEM = "application/problem+json"
 NO_ANSWER = 0
+NO_PROBLEM = "no problem document"  # the balancer's own page
+OF_FRAMES = frozenset({"frame", "session"})
+OF_SESSIONS = frozenset({"session"})
+OF_JOBS = frozenset({"submit", "poll"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +27,9 @@ class Record:
         kind: `frame`, `session`, `submit`, `poll` or `artifact`.
         began, ended: on the monotonic clock, in seconds.
         status: of the answer; `NO_ANSWER` if the connection broke.
-        code: of the problem, or the exception's or the balancer's words; empty for 2xx.
+        code: of the problem, `NO_PROBLEM`, or the exception's name; empty for 2xx.
         served: the gateway that answered, as the balancer names it; empty if it is unknown.
+        endpoint: the Triton that answered the frame; empty if there is none.
     """
 
     kind: str
@@ -30,6 +38,7 @@ class Record:
     status: int
     code: str
     served: str
+    endpoint: str = ""
 
     @property
     def failed(self) -> bool:
@@ -60,7 +69,8 @@ class Caller:
             code = _code(answer)
         status = NO_ANSWER if answer is None else answer.status_code
         served = "" if answer is None else answer.headers.get("x-served-by", "")
-        self.records.append(Record(kind, began, time.monotonic(), status, code, served))
+        endpoint = _endpoint(answer) if kind in OF_FRAMES else ""
+        self.records.append(Record(kind, began, time.monotonic(), status, code, served, endpoint))
         return answer
 
 
@@ -69,4 +79,20 @@ def _code(answer: httpx2.Response) -> str:
         return ""
     if answer.headers.get("content-type", "").startswith(PROBLEM):
         return str(answer.json()["code"])
-    return "no problem document"  # the balancer's own page
+    return NO_PROBLEM
+
+
+async def ticks(every_s: float, count: int | None = None) -> AsyncIterator[int]:
+    """Count from 0, one every so many seconds; after a delay it goes on from there, without a burst."""
+    loop = asyncio.get_running_loop()
+    due = loop.time()
+    for number in itertools.count() if count is None else range(count):
+        await asyncio.sleep(due - loop.time())
+        yield number
+        due = max(due + every_s, loop.time())
+
+
+def _endpoint(answer: httpx2.Response | None) -> str:
+    if answer is None or not answer.is_success:
+        return ""
+    return str(answer.json()["branch"].get("endpoint") or "")

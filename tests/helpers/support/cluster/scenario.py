@@ -16,7 +16,7 @@ from support.cluster.records import Caller
 from support.cluster.service import Cluster
 from support.cluster.verdict import Run
 
-FRAMES_PER_S = 12.0
+FRAMES_PER_S = 13.0
 CAMERAS = 4
 FRAMES_OF_A_CAMERA_PER_S = 2.5
 JOB_EVERY_S = 3.0
@@ -32,17 +32,17 @@ async def play(cluster: Cluster, script: Script) -> Run:
         async with made as http:
             jobs = Jobs(Path(folder))
             expected = await undisturbed(http)
-            if cluster.complete:
+            if cluster.stores_jobs:
                 await jobs.learn(Caller(http))
             frames = Frames(cluster.models.truth, cluster.models.same_digest)
-            cameras = [Camera(f"camera-{number}", overlaps=cluster.complete) for number in range(CAMERAS)]
+            cameras = [Camera(f"camera-{number}") for number in range(CAMERAS)]
             before = await _listed(http)
             caller, stop = Caller(http), asyncio.Event()
             async with asyncio.timeout(None) as limit, asyncio.TaskGroup() as tasks:
                 tasks.create_task(frames.forever(caller, stop, 1 / FRAMES_PER_S))
                 for camera in cameras:
                     tasks.create_task(camera.forever(caller, stop, 1 / FRAMES_OF_A_CAMERA_PER_S))
-                if cluster.complete:
+                if cluster.stores_jobs:
                     tasks.create_task(jobs.forever(caller, stop, JOB_EVERY_S))
                 deeds = Deeds(cluster, caller.records)
                 try:

@@ -13,7 +13,7 @@ from deploy.local.triton_server import TritonServer
 from support.cluster.balancer import ClusterBalancer
 from support.cluster.gateways import ClusterGateway
 from support.cluster.hosts import Network, network
-from support.cluster.models import Models, build
+from support.cluster.models import OTHER, SAME, Models, build
 from support.databases.postgres import PostgresServer
 from support.servers.redis_server import RedisServer
 from support.servers.s3 import S3Server
@@ -21,6 +21,8 @@ from support.waiting import eventually
 
 _EDGE = "edge"
 _BUCKET = "jobs"
+# Long enough for a machine that stops for seconds, and short enough for a run that waits for others to take over.
+_SILENCE_S, LEASE_S = 20, 6
 
 
 @dataclass
@@ -35,11 +37,8 @@ class Cluster:
     s3: S3Server
     gateways: list[ClusterGateway]
     balancer: ClusterBalancer
-    complete: bool = "job_store" in Settings.model_fields
-
-    def sees_triton(self) -> list[bool]:
-        """Return for each gateway whether it finds its Triton READY."""
-        return [gateway.ready() for gateway in self.gateways]
+    stores_jobs: bool
+    several_tritons: bool
 
     def until_admitted(self) -> None:
         """Return once the balancer sends requests to every gateway."""
@@ -62,7 +61,7 @@ def cluster(gateways: int = 3, tritons: int = 2, **settings: object) -> Iterator
         servers = [
             stack.enter_context(
                 TritonServer(
-                    models.tritons[number], folder / f"triton-{number}.log",
+                    models.tritons[number], folder / f"triton-{number}.log", [SAME, OTHER],
                     address=host.address, prefix=host.enter,
                 )
             )
@@ -73,12 +72,18 @@ def cluster(gateways: int = 3, tritons: int = 2, **settings: object) -> Iterator
         s3 = stack.enter_context(S3Server(made.address))
         given = {
             "engine": "triton", "triton_url": ",".join(server.grpc_url for server in servers),
-            "repository": models.view, "manifest": "", "variant": "n", "session_store": redis.url,
+            "triton_repositories": ",".join(map(str, models.tritons)), "triton_silence_s": _SILENCE_S,
+            "repository": models.tritons[0], "manifest": "", "variant": "n", "session_store": redis.url,
             "job_store": postgres.database(), "job_artifacts": s3.bucket(_BUCKET),
+            "job_lease_s": LEASE_S,
             **s3.environment, **settings,
         }  # fmt: skip
-        if "job_store" not in Settings.model_fields:
-            del given["job_store"], given["job_artifacts"]
+        stores_jobs = "job_store" in Settings.model_fields
+        several = "triton_repositories" in Settings.model_fields
+        if not stores_jobs:
+            del given["job_store"], given["job_artifacts"], given["job_lease_s"]
+        if not several:
+            del given["triton_repositories"]
             given["triton_url"] = servers[0].grpc_url
         processes = [
             stack.enter_context(
@@ -88,6 +93,6 @@ def cluster(gateways: int = 3, tritons: int = 2, **settings: object) -> Iterator
         ]
         backends = [gateway.backend for gateway in processes]
         balancer = stack.enter_context(ClusterBalancer(made.hosts[_EDGE], folder, backends))
-        whole = Cluster(made, models, servers, redis, postgres, s3, processes, balancer)
+        whole = Cluster(made, models, servers, redis, postgres, s3, processes, balancer, stores_jobs, several)
         whole.until_admitted()
         yield whole
