@@ -124,6 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     models = commands.add_parser("models", help="add, list, verify and remove your own models")
     models_command.add_options(models)
     models.set_defaults(command=models_command.models)
+    _add_backup(commands)
     keys = commands.add_parser("keys", help="create API keys")
     keys_command.add_options(keys)
     keys.set_defaults(command=keys_command.keys)
@@ -166,6 +167,17 @@ def _flags(parsed: argparse.Namespace) -> dict[str, Any]:
     if "triton_url" in given:
         given.setdefault("engine", "triton")
     return given
+
+
+def _add_backup(commands: Any) -> None:
+    parser = commands.add_parser(
+        "backup",
+        help="copy the video jobs, while they run, into an empty folder",
+        description="Copy the index of the video jobs and their files to a folder from which a service can continue. "
+        "Exit code 0: copied; 1: it can't be read or written; 2: the command or a setting is wrong.",
+    )
+    parser.add_argument("target", type=Path, help="a folder that is empty or isn't there")
+    parser.set_defaults(command=_backup)
 
 
 def _add_smoke(commands: Any) -> None:
@@ -288,6 +300,12 @@ def _verify(parsed: argparse.Namespace) -> int:
     from app.commands.verify.command import verify  # noqa: PLC0415  # as above
 
     return verify(parsed)
+
+
+def _backup(parsed: argparse.Namespace) -> int:
+    from app.commands.backup.command import backup  # noqa: PLC0415  # as above
+
+    return backup(parsed.target, Settings())
 
 
 def _config(parsed: argparse.Namespace) -> int:

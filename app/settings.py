@@ -354,6 +354,11 @@ class Settings(BaseSettings):
         le=3600,
         description="With PostgreSQL: seconds without a sign of life after which others run a gateway's jobs.",
     )
+    videos_folder_on_network: bool = Field(
+        False,
+        description="Accept a videos_folder on a network file system. Its locks must work, and one host alone may "
+        "write to it. See docs/replicas.md.",
+    )
     video_jobs: int = Field(1, ge=1, description="Jobs that run at once in one worker.")
     max_jobs_waiting: int = Field(
         1000, ge=1, description="Most jobs that may wait; further jobs are refused."

@@ -35,6 +35,8 @@ DOCUMENTS = [
     "docs/embeddings.md",
     "docs/outputs.md",
     "docs/videos.md",
+    "docs/upgrades.md",
+    "docs/backups.md",
     "docs/webhooks.md",
     "docs/sources.md",
     "docs/pictures.md",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import os
 import tempfile
@@ -11,10 +12,16 @@ from pathlib import Path
 from app import extras, installation
 from app.hints import did_you_mean
 from app.settings import Settings, variable
+from app.state import job_schema, mounts
+from app.state.host_mark import HostMark
 from routing.catalogue import Catalogue
 
 _READ = {"repository": "a folder", "manifest": "a file", "profiles_folder": "a folder"}
 _WRITTEN = ("videos_folder", "spool_folder", "text_cache_folder")
+_SHARED_HINT = (
+    "name a local folder, or keep jobs in GATEWAY_JOB_STORE=postgresql://…; where this host alone writes to it and its "
+    "locks work, set GATEWAY_VIDEOS_FOLDER_ON_NETWORK=true (docs/replicas.md)"
+)
 _HINT = "; `gateway up` builds the starter models and serves them"
 # Settings that only one of the engines looks at.
 _OF_ENGINE = {
@@ -30,6 +37,7 @@ def faults(settings: Settings, catalogue: Catalogue) -> list[str]:
         *_patterns(settings, catalogue),
         *_unreadable(settings),
         *_unwritable(settings),
+        *_shared(settings),
         *_not_installed(settings),
     ]
 
@@ -107,3 +115,22 @@ def _unwritable(settings: Settings) -> Iterator[str]:
                 pass
         except OSError as error:
             yield f"{variable(name)}: {path} can't be written by user {os.getuid()}: {error.strerror}"
+
+
+def _shared(settings: Settings) -> Iterator[str]:
+    """SQLite and the locks of workers need a folder of this host alone."""
+    folder = settings.videos_folder
+    if folder is None or settings.job_store != "sqlite":
+        return
+    kind = mounts.file_system_of(folder)
+    if kind is not None and mounts.is_network(kind) and not settings.videos_folder_on_network:
+        yield f"GATEWAY_VIDEOS_FOLDER: {folder} is on a network file system ({kind}): {_SHARED_HINT}"
+    elif folder.is_dir():
+        fault = job_schema.fault_of(folder / "jobs.sqlite3")
+        if fault is not None:
+            yield f"GATEWAY_VIDEOS_FOLDER: the index of the video jobs in {folder} can't be used: {fault}"
+            return
+        with contextlib.suppress(OSError):  # `_unwritable` says so, where the folder is named
+            mark = HostMark(folder)
+            if not mark.take():
+                yield f"GATEWAY_VIDEOS_FOLDER: {mark.in_use}"

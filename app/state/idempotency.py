@@ -56,14 +56,16 @@ class IdempotencyKeys:
         row = (made_by or "", key)
         with self._database.writing(alone=True) as connection:
             found = connection.execute(
-                "SELECT job_id, digest, owner, expires FROM idempotency_keys WHERE made_by = ? AND key = ?",
+                "SELECT job_id, digest, owner, expires, EXISTS (SELECT 1 FROM jobs WHERE jobs.id = job_id AND "
+                "state != 'deleted') FROM idempotency_keys WHERE made_by = ? AND key = ?",
                 row,
             ).fetchone()
             if found is not None:
-                job_id, digest, owner, until = found
-                if digest is not None:
+                job_id, digest, owner, until, there = found
+                if there:
                     return Held(job_id, digest)
-                if until > now and not self._owners.is_dead(connection, owner):
+                # Releases of schema 1.0 delete jobs and leave their keys.
+                if digest is None and until > now and not self._owners.is_dead(connection, owner):
                     raise IdempotencyKeyInUse(_IN_USE, retry_after=_RETRY_S)
             job_id = uuid.uuid4().hex
             connection.execute(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import time
+from pathlib import Path
 
 from app.errors import VideosUnavailable
 from app.state import callbacks, idempotency, schema_version, sources
@@ -40,6 +43,18 @@ CREATE INDEX IF NOT EXISTS jobs_by_age ON jobs (created DESC, id)
 _ADDED = {"made_by": "TEXT", "fence": "BIGINT NOT NULL DEFAULT 0", "manifest_sha256": "TEXT"}
 
 _STATEMENTS = (*_JOBS.split(";"), callbacks.SCHEMA, sources.SCHEMA, idempotency.SCHEMA)
+
+
+def fault_of(path: Path) -> str | None:
+    """Return why this release can't use an index in SQLite; None if it can, or if there is none that can be read."""
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        ) as connection:
+            (number,) = connection.execute("PRAGMA user_version").fetchone()
+    except sqlite3.Error:
+        return None
+    return schema_version.JOBS.fault(SchemaVersion.of(number))
 
 
 def migrate(database: Database) -> None:

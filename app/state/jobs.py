@@ -15,6 +15,7 @@ from app.errors import VideosUnavailable
 from app.state import callbacks, idempotency, sources
 from app.state.callbacks import Callbacks
 from app.state.database import Connection, Database, Dispatch, Owners
+from app.state.host_mark import HostMark
 from app.state.idempotency import IdempotencyKeys
 from app.state.job_schema import migrate
 from app.state.owners import LockedOwners
@@ -100,13 +101,14 @@ class JobIndex:
         Raises:
             VideosUnavailable: it can't be used now.
         """
+        mark = HostMark(folder)
         try:
-            owners = LockedOwners(folder / ".owners")
+            owners = LockedOwners(folder / ".owners", mark)
         except OSError as error:
             raise VideosUnavailable(
                 "the folder of the video jobs can't be written", retry_after=RETRY_S
             ) from error
-        index = cls(SqliteFile(folder / "jobs.sqlite3"), owners)
+        index = cls(SqliteFile(folder / "jobs.sqlite3", mark.check), owners)
         try:
             migrate(index._database)
         except BaseException:

@@ -6,12 +6,17 @@ rows of a dead worker are free at once and without a clock.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import uuid
 from pathlib import Path
 from typing import IO
 
+from app.errors import VideosUnavailable
 from app.state.database import Connection
+from app.state.host_mark import HostMark
+
+_RETRY_S = 10.0
 
 
 class LockedOwners:
@@ -19,18 +24,28 @@ class LockedOwners:
 
     Args:
         folder: of the workers' files; made if it isn't there.
+        mark: of this host, for which the workers hold it.
 
     Raises:
         OSError: it can't be written.
+        VideosUnavailable: another host uses it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, mark: HostMark) -> None:
         self._folder = folder
+        self._mark = mark
         folder.mkdir(parents=True, exist_ok=True)
         self.name, self._lock = _locked_file(folder)
+        try:
+            _take(mark)
+        except BaseException:
+            self.close()
+            raise
+        mark.hold()
 
     def close(self) -> None:
         """Release what this worker owns."""
+        self._mark.close(last=self.alone())
         (self._folder / self.name).unlink(missing_ok=True)
         self._lock.close()
 
@@ -56,6 +71,12 @@ class LockedOwners:
         except OSError:  # held, or it can't be looked at now
             return False
         return True
+
+
+def _take(mark: HostMark) -> None:
+    with contextlib.suppress(OSError):  # a full disk: the mark is written once there is room
+        if not mark.take():
+            raise VideosUnavailable(mark.in_use, retry_after=_RETRY_S)
 
 
 def _locked_file(folder: Path) -> tuple[str, IO[bytes]]:

@@ -11,7 +11,7 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from app.errors import VideosUnavailable
@@ -36,10 +36,15 @@ class SqliteFile:
     """One connection to one file, shared by the threads of this process; other processes have their own.
 
     Every method raises VideosUnavailable where the file can't be used now; the cause of the exception is SQLite's.
+
+    Args:
+        path: of the file.
+        check: called before each use; it raises VideosUnavailable where this process may not use the file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, check: Callable[[], None] = lambda: None) -> None:
         self._path = path
+        self._check = check
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._spare: int | None = None
@@ -55,6 +60,7 @@ class SqliteFile:
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """The connection, for this thread alone."""
+        self._check()
         with self._lock, self._translated():
             self._give_spare()
             try:

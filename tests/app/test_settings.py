@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,9 @@ from support.waiting import PATIENCE_S
 from app.addresses import TritonAddress, masked
 from app.process import preflight
 from app.settings import Settings, unknown_variables
+from app.state import mounts
+from app.state.jobs import JobIndex
+from app.state.schema_version import JOBS, SchemaVersion
 from deploy.local.triton_server import TritonServer
 
 
@@ -98,6 +102,34 @@ def test_defaults_that_are_not_there_only_take_away_what_needs_them(tmp_path: Pa
     assert preflight.faults(Settings(engine="triton"), CATALOGUE) == []
     asked = Settings(engine="triton", repository=tmp_path / "none")
     assert preflight.faults(asked, CATALOGUE)[0].startswith("GATEWAY_REPOSITORY: ")
+
+
+def test_a_folder_of_videos_that_hosts_share_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line with the setting and with what to use instead; with PostgreSQL, or if it is accepted, it is none."""
+    table = tmp_path / "mountinfo"
+    table.write_text(f"98 27 0:44 / {tmp_path} rw - nfs4 10.0.0.2:/export rw\n")
+    monkeypatch.setattr(mounts, "_TABLE", table)
+    given = {"engine": "triton", "videos_folder": tmp_path / "videos"}
+    (said,) = preflight.faults(Settings(**given), CATALOGUE)
+    assert said.startswith("GATEWAY_VIDEOS_FOLDER: ")
+    assert "(nfs4)" in said
+    assert "GATEWAY_JOB_STORE=postgresql://" in said
+    assert preflight.faults(Settings(**given, videos_folder_on_network=True), CATALOGUE) == []
+    database = Settings(**given, job_store="postgresql://localhost/jobs")
+    assert not [said for said in preflight.faults(database, CATALOGUE) if "VIDEOS_FOLDER" in said]
+
+
+def test_an_index_of_a_later_major_version_is_refused(tmp_path: Path) -> None:
+    """One line, before anything is changed."""
+    JobIndex.in_folder(tmp_path).close()
+    connection = sqlite3.connect(tmp_path / "jobs.sqlite3")
+    connection.execute(f"PRAGMA user_version = {SchemaVersion(JOBS.major + 1, 0).number}")
+    connection.close()
+    (said,) = preflight.faults(Settings(engine="triton", videos_folder=tmp_path), CATALOGUE)
+    assert said.startswith("GATEWAY_VIDEOS_FOLDER: ")
+    assert f"{JOBS.major + 1}.0" in said
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ _OPTIONS = (
 )
 
 
-def _program(name: str) -> str:
+def program(name: str) -> str:
     """Return the path of a program; without it the test is skipped, and under CI it fails."""
     folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     path = os.pathsep.join([*map(str, folders), os.environ.get("PATH", "")])
@@ -101,7 +101,7 @@ class PostgresServer:
             shutil.chown(self._folder, _OTHER_USER["user"], _OTHER_USER["group"])
         made = subprocess.run(
             [
-                _program("initdb"), "--pgdata", str(self._data), "--username", _USER, "--auth", "trust",
+                program("initdb"), "--pgdata", str(self._data), "--username", _USER, "--auth", "trust",
                 "--encoding", "UTF8", "--locale", "C", "--no-sync",
             ],
             capture_output=True, text=True, check=False, cwd="/", **self._other_user,
@@ -114,7 +114,7 @@ class PostgresServer:
         """Return once it answers."""
         options = [word for option in _OPTIONS for word in ("-c", option)]
         command = [
-            _program("postgres"), "-D", str(self._data), "-p", str(self.port), "-h", self._address, *options,
+            program("postgres"), "-D", str(self._data), "-p", str(self.port), "-h", self._address, *options,
         ]  # fmt: skip
         log = self._folder / "postgres.log"
         with log.open("ab") as out:
