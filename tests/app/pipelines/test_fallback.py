@@ -9,6 +9,7 @@ import pytest
 from support.models.repository import CATALOGUE
 from support.waiting import PATIENCE_S
 
+from app import context
 from app.deadline import Deadline
 from app.engine.fake import Arrays, FakeEngine
 from app.errors import InferenceFailed, InsufficientGpuMemory
@@ -21,6 +22,8 @@ from app.pipelines.detect import DetectParameters, DetectPipeline
 from app.pipelines.flow import FlowPipeline
 from app.pipelines.places import PlacesPipeline
 from routing.policy import FrameFacts, Wishes
+from routing.rollout import POSITIONS, Rollout
+from routing.versions import with_versions
 
 RGB = np.zeros((480, 600, 3), np.uint8)
 Serve = Callable[[Router, Framed], Served]
@@ -113,3 +116,30 @@ def test_a_twin_without_memory_is_followed_by_the_next_smaller_twin() -> None:
     assert (served.model.name, served.decision.degraded) == ("yolo11n_320_uint8", True)
     passed = [(row["branch"], row["reason"]) for row in served.branch()["passed_over"]]
     assert passed == [("yolo11n_640_uint8", "out of memory"), ("yolo11n_640", "out of memory")]
+
+
+@pytest.mark.parametrize("fault", [exhausted, broken])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_version_that_only_a_rollout_has_chosen_is_replaced(
+    family: str, fault: Callable[[Arrays, Arrays], None]
+) -> None:
+    """The default version answers, not degraded, and says why; a version that is asked for fails as any branch."""
+    known = with_versions(CATALOGUE, {branch.name: ("2",) for branch in CATALOGUE[family].branches})
+    made = {branch.name: works for branch in known[family].branches}
+    made |= {one.name: fault for branch in known[family].branches for one in branch.versions}
+    rolled = {name: Rollout(name, "2", POSITIONS) for name in made}
+    over = Router(known, FakeEngine(known, made), "n", rollouts=rolled)
+    token = context.enter(context.CurrentRequest("request"))
+    try:
+        served = FAMILIES[family](over, framed(Wishes()))
+        assert (served.decision.kind, served.decision.degraded, served.decision.branch.version_of) == (
+            "rule", False, None,
+        )  # fmt: skip
+        assert [passed.branch for passed in served.decision.passed_over] == [
+            f"{served.decision.branch.name}_v2"
+        ]
+        for wishes in (Wishes(version="2"), Wishes(kept=((served.decision.branch.name, "2"),))):
+            with pytest.raises((InsufficientGpuMemory, InferenceFailed)):
+                FAMILIES[family](over, framed(wishes))
+    finally:
+        context.leave(token)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -264,3 +265,22 @@ def test_a_video_has_one_version(folder: Path, tmp_path: Path) -> None:
 def _ended(gateway: TestClient, job: str) -> dict[str, Any]:
     eventually(lambda: _json(gateway.get(f"/v1/videos/{job}"))["state"] in ("done", "failed"))
     return _json(gateway.get(f"/v1/videos/{job}"))
+
+
+def test_the_name_of_a_key_stands_for_its_requests(folder: Path) -> None:
+    """Where there is no header and no session, all requests of an API key get one version."""
+    names = [f"team{number}" for number in range(6)]
+    entries = ";".join(
+        f"{name} sha256:{hashlib.sha256(name.encode()).hexdigest()} scopes=infer" for name in names
+    )
+    settings = {
+        "require_ready": "yolo11n_320,yolo11n_320_v2",
+        "rollout": "yolo11n_320=2:50%",
+        "api_keys": entries,
+    }
+    with client(folder, **settings) as gateway:
+        for name in names:
+            expected = "2" if position("core_object_detections", name) < 5000 else "1"
+            for _ in range(2):
+                answer = _json(gateway.post("/v1/detect", content=PICTURE, headers={"X-API-Key": name}))
+                assert answer["models_used"][0]["model_version"] == expected
