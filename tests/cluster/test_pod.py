@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import json
 import shutil
 import signal
 import subprocess
@@ -58,12 +59,16 @@ def _listed(repository: Path, folder: Path) -> Path:
     return folder
 
 
-def _spec(values: dict[str, Any]) -> dict[str, Any]:
+def _specs(values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the pod of the Deployment, and that of `helm test`, which asks this host in place of the Services."""
     with lint.packaged() as archive:
-        documents = lint.rendered(archive, values)
-    (deployment,) = (document for document in documents if document["kind"] == "Deployment")
-    spec: dict[str, Any] = deployment["spec"]["template"]["spec"]
-    return spec
+        found = {document["kind"]: document.get("spec") for document in lint.rendered(archive, values)}
+    smoke = json.loads(
+        json.dumps(found["Pod"])
+        .replace("http://vision-triton-vision-gateway:80", "http://127.0.0.1:8080")
+        .replace("http://vision-triton-vision-gateway-metrics:9090", "http://127.0.0.1:9090")
+    )
+    return found["Deployment"]["template"]["spec"], smoke
 
 
 def _get(url: str) -> int:
@@ -112,7 +117,8 @@ def test_a_pod_with_triton_serves_by_reference_and_ends_in_order(source: Path, t
             "shutdown": {"drainSeconds": 1},
         }
         host = made.hosts["pod"]
-        pod, public, operate = Pod(_spec(values), host, tmp_path), *_urls(host)
+        (spec, smoke), (public, operate) = _specs(values), _urls(host)
+        pod = Pod(spec, host, tmp_path)
         pod.run("fetch-models")
         with contextlib.ExitStack() as stack:
             triton = stack.enter_context(pod.running("triton"))
@@ -130,6 +136,7 @@ def test_a_pod_with_triton_serves_by_reference_and_ends_in_order(source: Path, t
             assert _get(f"http://{host.address}:8002/metrics") == 200
             assert _get(f"http://{host.address}:8000/v2/health/live") == 0  # for the pod alone
             assert pod.probe("triton", "livenessProbe")
+            Pod(smoke, host, tmp_path / "smoke").run("smoke")
             gateway.send_signal(signal.SIGTERM)
             assert gateway.wait(PATIENCE_S) == 0  # 1 would say that it didn't end within its limits
             triton.send_signal(signal.SIGTERM)
@@ -148,7 +155,8 @@ def test_a_pod_without_triton_serves_and_keeps_jobs(source: Path, tmp_path: Path
             "shutdown": {"drainSeconds": 0},
         }
         host = made.hosts["pod"]
-        pod, public, operate = Pod(_spec(values), host, tmp_path), *_urls(host)
+        (spec, _), (public, operate) = _specs(values), _urls(host)
+        pod = Pod(spec, host, tmp_path)
         pod.run("fetch-models")
         with pod.running("gateway") as gateway:
             _serves(pod, "gateway", gateway, operate)
