@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -32,12 +33,29 @@ def promtool(*words: str | Path) -> str:
 
 
 class PrometheusServer:
-    """Start with `with PrometheusServer(folder, gateway, triton):`, targets as host:port; scrapes each second."""
+    """Start with `with PrometheusServer(folder, gateway, triton):`, targets as host:port; scrapes each second.
 
-    def __init__(self, folder: Path, gateway: str, triton: str, environment: str = "production") -> None:
+    `more` are other gateways; all are asked with the API key `key`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        gateway: str,
+        triton: str,
+        environment: str = "production",
+        *,
+        more: Sequence[str] = (),
+        key: str | None = None,
+    ) -> None:
         self._folder = folder
         self.port = free_ports(1)[0]
-        self._config = _stack().prometheus_config(gateway, triton, "1s", environment)
+        gateways = "', '".join((gateway, *more))
+        self._config = _stack().prometheus_config(gateways, triton, "1s", environment)
+        if key is not None:
+            job = "  - job_name: gateway\n"
+            assert job in self._config
+            self._config = self._config.replace(job, f"{job}    authorization: {{credentials: {key}}}\n")
         self._guard: subprocess.Popen[bytes] | None = None
 
     @property
