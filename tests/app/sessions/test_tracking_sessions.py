@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -24,7 +25,7 @@ from app.metrics import Metrics
 from app.pipelines.base import Router
 from app.pipelines.detect import Detections, DetectParameters, DetectPipeline
 from app.pipelines.tracking import Tracked
-from app.sessions.session import SessionCall
+from app.sessions.session import Session, SessionCall
 from app.sessions.tracking_sessions import Sessions
 from app.state.memory import MemoryStore
 from app.vision.tracks import TrackParameters
@@ -183,6 +184,19 @@ def test_a_frame_that_failed_stays_in_its_place_and_out_of_the_tracker(found: De
     assert isinstance(first, Tracked)
     assert isinstance(third, Tracked)
     assert (first.time_s, first.frame, third.time_s, third.frame) == (3.0, 1, 5.0, 2)
+
+
+def test_fields_of_a_later_release_are_kept(found: Detections) -> None:
+    """Releases that share a session during an upgrade don't take each other's fields away."""
+    session = Session.begin(_call(1.0), FIXED, 1.0)
+    session.take(found, 0.25, 1.0)
+    head, _, state = session.encode().partition(b"\n")
+    later = json.dumps({**json.loads(head), "later": {"a": 1}}).encode()
+    read = Session.decode(later + b"\n" + state)
+    read.take(found, 0.25, 2.0)
+    assert read.head["later"] == {"a": 1}
+    assert json.loads(read.encode().partition(b"\n")[0])["later"] == {"a": 1}
+    assert read.tracker.frames == 2
 
 
 def test_what_another_version_wrote_is_a_conflict_until_it_is_reset(found: Detections) -> None:

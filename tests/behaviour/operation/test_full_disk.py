@@ -147,6 +147,7 @@ def test_a_service_that_starts_on_a_full_disk_begins_when_there_is_room(
         assert {listed.json()["code"], posted.json()["code"]} == {"videos_unavailable"}
         assert (http.get("/metrics").status_code, http.get("/readyz").status_code) == (200, 200)
         (disk / "ballast").unlink()
+        until(lambda: http.get("/v1/videos").status_code == 200)  # it is looked at twice a second
         job = submit(http, video).json()["id"]
         until(lambda: state(http, job) == "done")
 
