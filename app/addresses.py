@@ -57,6 +57,27 @@ class TritonAddress:
         return cls(f"{host}:{grpc_port or (port or HTTP_PORT) + 1}", guessed=grpc_port is None)
 
 
+def host_and_port(grpc: str) -> tuple[str, int]:
+    """The two parts of `TritonAddress.grpc`; an IPv6 address stays in its brackets."""
+    host, _, port = grpc.rpartition(":")
+    return host, int(port)
+
+
+def tritons(text: str, grpc_port: int | None = None) -> tuple[TritonAddress, ...]:
+    """Read one address or several with commas between them; see `TritonAddress.parse`.
+
+    Raises:
+        ValueError: one is none, one is there twice, or only some of them use TLS.
+    """
+    found = [TritonAddress.parse(part.strip(), grpc_port) for part in text.split(",")]
+    twice = [address.grpc for address in found if found.count(address) > 1]
+    if twice:
+        raise ValueError(f"names {twice[0]} twice")
+    if len({address.tls for address in found}) > 1:
+        raise ValueError("names servers with TLS and without; use grpcs:// for all or for none")
+    return tuple(found)
+
+
 def _is_host(parts: SplitResult) -> bool:
     """True if the URL has a host and nothing else but its port."""
     plain = parts.username is None and not parts.query and not parts.fragment

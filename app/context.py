@@ -6,10 +6,12 @@ work to another thread lets it run in a copy of the context (`here`).
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import random
 import re
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -36,6 +38,47 @@ class Spans(Protocol):
         """Return the headers that tell another service the current span."""
 
 
+class Pins:
+    """The weights that one answer is made with, by branch: all its runs have those of the first. Thread-safe.
+
+    Until a run has answered, a pin may still be replaced by the weights that answer first. `subject`: what has these
+    weights, in words. `steady`: where nothing is pinned, the first server with the branch is taken, not the idlest.
+    """
+
+    __slots__ = ("_lock", "_pins", "steady", "subject")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.subject = "this answer"
+        self.steady = False
+        self._pins: dict[str, tuple[Hashable, bool]] = {}
+
+    def get(self, branch: str) -> tuple[Hashable, bool] | None:
+        """Return the pinned weights, and if a run has answered with them; None: there are none yet."""
+        return self._pins.get(branch)
+
+    def items(self) -> list[tuple[str, Hashable]]:
+        """Return the branches and their weights."""
+        with self._lock:
+            return [(branch, weights) for branch, (weights, _) in self._pins.items()]
+
+    def expect(self, branch: str, weights: Hashable) -> None:
+        """Pin the weights of a run that begins, unless one has answered."""
+        with self._lock:
+            known = self._pins.get(branch)
+            if known is None or not known[1]:
+                self._pins[branch] = (weights, False)
+
+    def confirm(self, branch: str, weights: Hashable) -> bool:
+        """Pin the weights that have answered; return False if others have done so before."""
+        with self._lock:
+            known = self._pins.get(branch)
+            if known is None or not known[1]:
+                self._pins[branch] = (weights, True)
+                return True
+            return known[0] == weights
+
+
 class CurrentRequest:
     """Facts collected about one request while it is served; the threads of one request share the object."""
 
@@ -45,6 +88,7 @@ class CurrentRequest:
         "frames",
         "id",
         "key_name",
+        "pins",
         "rollout_header",
         "route",
         "served",
@@ -70,6 +114,7 @@ class CurrentRequest:
         self.frames: list[tuple[str, str, str, Mapping[str, float]]] = []  # see Metrics.observe_frame
         self.codes: list[str] = []  # of the problems that were answered
         self.encode_ms = 0.0
+        self.pins = Pins()
 
     def labels(self) -> tuple[str, str]:
         """Family and branch that served: empty where none did, `several` where it wasn't one."""
@@ -129,6 +174,29 @@ def note_key(name: str) -> None:
     request = _current.get()
     if request is not None:
         request.key_name = name
+
+
+_pins: contextvars.ContextVar[Pins | None] = contextvars.ContextVar("pins", default=None)
+
+
+def pins() -> Pins | None:
+    """The weights of the answer that this thread or task works for; None: it works for no answer."""
+    own = _pins.get()
+    if own is not None:
+        return own
+    request = _current.get()
+    return None if request is None else request.pins
+
+
+@contextlib.contextmanager
+def one_answer(shared: Pins | None = None) -> Iterator[Pins]:
+    """Make all that runs inside one answer, with the pins of another thread where it has some."""
+    made = shared or Pins()
+    token = _pins.set(made)
+    try:
+        yield made
+    finally:
+        _pins.reset(token)
 
 
 def here(function: Callable[..., T]) -> Callable[..., T]:

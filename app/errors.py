@@ -281,8 +281,8 @@ class SeveralServers(BackendError):
     code = "several_servers"
     title = "Several Tritons answer at one address"
     hint = (
-        "Tell the operator: each gateway needs the address of a single Triton. "
-        "Put the load balancer in front of several gateways instead."
+        "Tell the operator: each address must lead to a single Triton. "
+        "List the Tritons' own addresses in GATEWAY_TRITON_URL instead of a balancer's."
     )
 
 

@@ -11,7 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -23,6 +23,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
 from app import __version__, addresses, extras
+from app.addresses import host_and_port
 from app.api.gateway import Gateway
 from app.api.openapi import security
 from app.api.response import problems
@@ -39,6 +40,8 @@ from app.api.server.middleware import RequestContext, Templates
 from app.api.server.security_headers import cors
 from app.api.server.threads import Threads
 from app.engine.base import Engine
+from app.engine.endpoints.engine import EndpointOptions, TritonEndpoints
+from app.engine.endpoints.names import Listed, Place
 from app.engine.weights import WeightsBook
 from app.families import FAMILIES, Families
 from app.installation import INSTALLED, PICTURE, how_to_build, package
@@ -115,8 +118,16 @@ def _triton_engine(settings: Settings, catalogue: Catalogue) -> Engine:
         tls=triton_tls(settings),
         order=first_branches(settings, catalogue),
     )
-    book = WeightsBook(settings.repository, settings.manifest)
-    return TritonEngine(catalogue, settings.triton.grpc, book, options)
+    books = [WeightsBook(repository, settings.manifest) for repository in settings.repositories]
+    listed = [Listed(*host_and_port(address.grpc)) for address in settings.tritons]
+    if len(listed) == 1 and not listed[0].named:
+        return TritonEngine(catalogue, settings.triton.grpc, books[0], options)
+
+    def one(place: Place) -> TritonEngine:
+        own = replace(options, endpoint=place.target, authority=place.name)
+        return TritonEngine(catalogue, place.target, books[place.entry], own)
+
+    return TritonEndpoints(catalogue, listed, one, EndpointOptions(settings.leases))
 
 
 def _embedded_engine(settings: Settings, catalogue: Catalogue) -> Engine:
@@ -154,7 +165,10 @@ class EngineRow:
 # THE table of engines, by the value of GATEWAY_ENGINE.
 ENGINES: Mapping[str, EngineRow] = MappingProxyType(
     {
-        "triton": EngineRow(_triton_engine, lambda settings: f"Triton at {settings.triton.grpc}"),
+        "triton": EngineRow(
+            _triton_engine,
+            lambda settings: f"Triton at {', '.join(address.grpc for address in settings.tritons)}",
+        ),
         "embedded": EngineRow(_embedded_engine, lambda _: "ONNX Runtime in this process"),
     }
 )
@@ -358,10 +372,10 @@ def create_app(
         workers = ThreadPoolExecutor(settings.worker_threads, thread_name_prefix="worker")
         pipelines = create_pipelines(settings, catalogue, engine, metrics, families)
         jobs = await asyncio.to_thread(create_jobs, settings, pipelines, profiles)
-        inference = Threads(_running(settings) * len(catalogue.families), "inference")
+        inference = Threads(_running(settings, engine) * len(catalogue.families), "inference")
         admission = Admission(
             catalogue.families,
-            _admission_limits(settings),
+            _admission_limits(settings, engine),
             inference,
             MemoryBudget(settings.max_decoded_bytes, malloc.give_back),
         )
@@ -488,13 +502,13 @@ def create_resizing(settings: Settings) -> Resizing:
         ) from error
 
 
-def _running(settings: Settings) -> int:
-    """Items of a family at once: while all leases infer, two more are decoded or finished."""
-    return settings.leases + 2
+def _running(settings: Settings, engine: Engine) -> int:
+    """Items of a family at once: while all leases of all servers infer, two more are decoded or finished."""
+    return settings.leases * max(1, len(engine.endpoints())) + 2
 
 
-def _admission_limits(settings: Settings) -> AdmissionLimits:
-    return AdmissionLimits(_running(settings), settings.max_waiting, settings.max_waiting_bytes)
+def _admission_limits(settings: Settings, engine: Engine) -> AdmissionLimits:
+    return AdmissionLimits(_running(settings, engine), settings.max_waiting, settings.max_waiting_bytes)
 
 
 def analysis_options(settings: Settings) -> Options:

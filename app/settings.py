@@ -23,6 +23,7 @@ from app.addresses import (
     rate_limit_url,
     session_store_url,
     sources,
+    tritons,
 )
 from app.keys import access, signing
 
@@ -51,8 +52,8 @@ HEADINGS: Mapping[str, str] = {
 }
 
 
-def _address(text: str) -> str:
-    TritonAddress.parse(text)
+def _addresses(text: str) -> str:
+    tritons(text)
     return text
 
 
@@ -108,15 +109,22 @@ class Settings(BaseSettings):
         "embedded",
         description="Engine that runs the models: ONNX Runtime in this process, or a Triton server.",
     )
-    triton_url: Annotated[str, AfterValidator(_address)] = Field(
+    triton_url: Annotated[str, AfterValidator(_addresses)] = Field(
         "127.0.0.1:8001",
         description="Triton's gRPC address: host:port or grpc://host:port, with TLS grpcs://host:port. For "
         "Triton's HTTP address, http://host:port, gRPC is expected on the next port (Triton's defaults "
-        "are 8000 and 8001).",
+        "are 8000 and 8001). Several Tritons, one per GPU or host, stand with commas between them; a name that "
+        "resolves to several addresses stands for all of them. See docs/replicas.md.",
     )
     triton_grpc_port: OptionalPort = Field(
         None,
         description="Triton's gRPC port, if triton_url is an http:// address and gRPC is not on the next port.",
+    )
+    triton_repositories: str = Field(
+        "",
+        description="Model repositories of the Tritons in triton_url, in the same order with commas between them, if "
+        "they aren't all GATEWAY_REPOSITORY; an empty place is a repository that the gateway can't see, whose digests "
+        "are `unknown`.",
     )
     triton_transport: Literal["auto", "shared_memory", "bytes"] = Field(
         "auto", description="How tensors reach Triton; auto tries shared memory and falls back to bytes."
@@ -502,8 +510,22 @@ class Settings(BaseSettings):
 
     @property
     def triton(self) -> TritonAddress:
-        """Address of Triton's gRPC service."""
-        return TritonAddress.parse(self.triton_url, self.triton_grpc_port)
+        """Address of Triton's gRPC service; of several, the first."""
+        return self.tritons[0]
+
+    @property
+    def tritons(self) -> tuple[TritonAddress, ...]:
+        """Addresses of all Tritons' gRPC services, at least one."""
+        return tritons(self.triton_url, self.triton_grpc_port)
+
+    @property
+    def repositories(self) -> tuple[Path | None, ...]:
+        """The model repository of each of `tritons`; None: it can't be seen from here."""
+        if not self.triton_repositories:
+            return (self.repository,) * len(self.tritons)
+        return tuple(
+            Path(part.strip()) if part.strip() else None for part in self.triton_repositories.split(",")
+        )
 
     @property
     def rate_limit_redis(self) -> str | None:
@@ -525,7 +547,9 @@ class Settings(BaseSettings):
             raise ValueError(
                 "GATEWAY_REPOSITORY: the embedded engine needs it; set it, or set GATEWAY_ENGINE=triton"
             )
-        if self.triton_grpc_port is not None and not self.triton_url.startswith("http://"):
+        if self.triton_grpc_port is not None and not all(
+            part.strip().startswith("http://") for part in self.triton_url.split(",")
+        ):
             raise ValueError(
                 "GATEWAY_TRITON_GRPC_PORT: needs a GATEWAY_TRITON_URL that begins with http://; "
                 "in other addresses, give the port in GATEWAY_TRITON_URL itself"
@@ -535,6 +559,11 @@ class Settings(BaseSettings):
                 "GATEWAY_WEBHOOK_SECRET: GATEWAY_WEBHOOK_HOSTS needs it, because webhooks are signed"
             )
         _tls_together(self)
+        if len(self.repositories) != len(self.tritons):
+            raise ValueError(
+                f"GATEWAY_TRITON_REPOSITORIES: has {len(self.repositories)} folders, and GATEWAY_TRITON_URL "
+                f"{len(self.tritons)} addresses"
+            )
         if self.operate_port is not None and self.operate_port == self.port:
             raise ValueError("GATEWAY_OPERATE_PORT: must be another port than GATEWAY_PORT")
         return self

@@ -50,6 +50,7 @@ ONLY_IN = {
     "deploy": (),
     "app.engine.triton": ("app.engine.triton", "app.main", "app.commands.smoke.triton"),
     "app.engine.embedded": ("app.engine.embedded", "app.main"),
+    "app.engine.endpoints": ("app.engine.endpoints", "app.main"),
     "app.engine.fake": (),
     "av": ("app.media",),
     "cykooz_resizer": ("app.media.resizers.fast",),
@@ -122,6 +123,7 @@ ALLOWED: dict[str, set[str]] = {
     "app.media": {"numpy", "app.errors", "app.vision", *CODECS},
     "app.engine": {"numpy", "routing", "app.context", "app.deadline", "app.errors"},
     "app.engine.embedded": {"numpy", "routing", "app.deadline", "app.engine", "app.errors", "onnxruntime"},
+    "app.engine.endpoints": {"routing", "app.context", "app.deadline", "app.engine.base", "app.errors", "numpy"},
     "app.engine.triton": {
         "numpy", "routing", "app.context", "app.deadline", "app.engine", "app.errors", "grpc", "tritonclient",
         "google.protobuf",

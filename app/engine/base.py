@@ -49,6 +49,7 @@ class ModelState:
     """One model as an engine sees it. `reason` says why it isn't ready, `retry_after` for how many seconds at least.
 
     `settling`: it is being loaded or run for the first time by this process, and will soon be READY or given up.
+    `endpoint`: host and port of the server that has it, where there are several.
     """
 
     name: str
@@ -61,6 +62,7 @@ class ModelState:
     preprocess_digest: str | None = None
     retry_after: float | None = None
     settling: bool = False
+    endpoint: str | None = None
 
     @property
     def ready(self) -> bool:
@@ -71,6 +73,14 @@ class ModelState:
         """Seconds to wait before the next attempt; None if waiting does not help."""
         loading = self.readiness is Readiness.LOADING
         return _LOADING_S if loading and self.retry_after is None else self.retry_after
+
+    @cached_property
+    def weights_key(self) -> tuple[str | None, ...]:
+        """Return what two servers must have in common to work on one answer; unknown weights are like no other's."""
+        weights = self.weights
+        digests = weights.digest, self.preprocess_digest
+        own = self.endpoint if UNKNOWN in digests else None
+        return self.version, *digests, weights.precision, weights.engine, own
 
     @cached_property
     def derived(self) -> dict[int, tuple[object, ...]]:
@@ -134,13 +144,27 @@ class PoolUsage:
 
 
 @dataclass(frozen=True, slots=True)
+class EndpointUsage:
+    """One server of several: its connection, how many leases it has out or awaited, and the runs that left it.
+
+    `moved`: runs that it didn't answer and another one was asked to, since the start.
+    """
+
+    connected: bool
+    transport: str | None
+    in_flight: int
+    moved: int
+    breaker_open: bool
+
+
+@dataclass(frozen=True, slots=True)
 class EngineUsage:
     """State and counters of an engine; `connected` is None for engines without a server.
 
     `out_of_memory`: runs that failed for want of device memory, by branch; `quarantined`: branches that are out because
     of that; `recovered`: attempts to bring them back, by branch and outcome. `retries`: inferences sent again, by
     reason; `retries_refused`: those that weren't because the budget was spent. `breaker_openings`: by reason (see
-    `Breaker`).
+    `Breaker`). `endpoints`: by host and port, where there are several servers.
     """
 
     pools: Mapping[str, PoolUsage] = field(default_factory=dict)
@@ -153,6 +177,7 @@ class EngineUsage:
     retries_refused: Mapping[str, int] = field(default_factory=dict)
     breaker_open: bool | None = None
     breaker_openings: Mapping[str, int] = field(default_factory=dict)
+    endpoints: Mapping[str, EndpointUsage] = field(default_factory=dict)
 
 
 class Engine(Protocol):
@@ -179,6 +204,12 @@ class Engine(Protocol):
 
     def ready(self) -> Mapping[str, ModelState]:
         """State of every model of the catalogue, by name: another mapping once any has changed; never blocks."""
+
+    def serving(self, name: str) -> ModelState:
+        """State of the model that would serve the current answer (see `app.context.pins`); never blocks."""
+
+    def endpoints(self) -> Mapping[str, Mapping[str, ModelState]]:
+        """States by model, by host and port of the server; empty where there aren't several."""
 
     def usage(self) -> EngineUsage:
         """Return leases by branch, and the state of the server; never blocks."""

@@ -75,6 +75,12 @@ class FakeEngine:
     def ready(self) -> Mapping[str, ModelState]:
         return self._states
 
+    def serving(self, name: str) -> ModelState:
+        return self.ready()[name]
+
+    def endpoints(self) -> Mapping[str, Mapping[str, ModelState]]:
+        return {}
+
     def lease(self, branch: Branch, deadline: Deadline) -> AbstractContextManager[Lease]:
         if branch.name not in self._pools:
             raise not_served(self._states[branch.name])

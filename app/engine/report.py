@@ -25,6 +25,12 @@ class ReportEngine:
     def ready(self) -> Mapping[str, ModelState]:
         return self._states
 
+    def serving(self, name: str) -> ModelState:
+        return self.ready()[name]
+
+    def endpoints(self) -> Mapping[str, Mapping[str, ModelState]]:
+        return {}
+
     def lease(self, branch: Branch, deadline: Deadline) -> AbstractContextManager[Lease]:
         del deadline
         raise not_served(self._states[branch.name])

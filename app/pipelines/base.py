@@ -129,7 +129,8 @@ class Served:
 
     def branch(self) -> dict[str, Any]:
         """The `branch` object of an answer."""
-        branch = self.decision.branch
+        branch, endpoint = self.decision.branch, self.model.endpoint
+        at = {} if endpoint is None else {"endpoint": endpoint}
         return {
             "name": branch.name,
             "family": branch.family,
@@ -140,6 +141,7 @@ class Served:
             "passed_over": [
                 {"branch": passed.branch, "reason": passed.reason} for passed in self.decision.passed_over
             ],
+            **at,
         }
 
     def described(self) -> Mapping[str, Any]:

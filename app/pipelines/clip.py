@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from app import context
 from app.deadline import Deadline
 from app.errors import InferenceFailed, InvalidParameter, ModelNotReady, PromptTooLong
 from app.media.encodings import npy_bytes
@@ -162,9 +163,15 @@ class TextPipeline:
             GatewayError: see `Router.decide`.
         """
         decision = self.router.decide(self.family, None, wishes)
-        state = self.router.engine.ready()[decision.branch.name]
+        state, pins = self.router.engine.serving(decision.branch.name), context.pins()
         vector = self.cache.get(tokens.ids, state.used)
         if vector is None:
+            return None
+        if (
+            state.endpoint is not None
+            and pins is not None
+            and not pins.confirm(state.name, state.weights_key)
+        ):
             return None
         self.metrics.text_cache.labels("hit").inc()
         served = Served(self.router.catalogue[self.family], decision, state, Timings())
@@ -196,7 +203,7 @@ class TextPipeline:
             model = lease.model
         if not np.isfinite(vector).all():
             raise InferenceFailed(f"{branch.name} answered numbers that are not finite")
-        if self.router.engine.ready()[branch.name].used == model.used:  # else: which of the two answered?
+        if self.router.engine.serving(branch.name).used == model.used:  # else: which of the two answered?
             self.cache.put(tokens.ids, model.used, vector)
         served = Served(self.router.catalogue[self.family], decision, model, timings)
         observe(self.metrics, served)

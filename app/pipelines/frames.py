@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from app import context
 from app.deadline import Deadline
 from app.errors import (
     GatewayError,
@@ -136,6 +137,7 @@ class FramesInOrder:
         self._frames = enumerate(iter(source))
         self._previous: Frame | None = None
         self._over = False
+        self._pins = context.pins()  # of the answer that the frames are part of
         self._threads = [
             threading.Thread(target=self._work, name=f"frames_{number}", daemon=True)
             for number in range(threads)
@@ -176,8 +178,9 @@ class FramesInOrder:
 
     def _work(self) -> None:
         """Loop of each thread: a free thread reads the next frame from the source itself, without a dispatcher."""
-        while (task := self._next()) is not None:
-            task.run(self._patience, self._closed)
+        with context.one_answer(self._pins):
+            while (task := self._next()) is not None:
+                task.run(self._patience, self._closed)
 
     def _next(self) -> _Task | None:
         with self._turn:

@@ -26,7 +26,7 @@ _HINT = "; `gateway up` builds the starter models and serves them"
 # Settings that only one of the engines looks at.
 _OF_ENGINE = {
     "embedded": ("models", "embedded_threads", "rescan_s"),
-    "triton": ("triton_url", "triton_grpc_port", "triton_transport"),
+    "triton": ("triton_url", "triton_grpc_port", "triton_repositories", "triton_transport"),
 }
 
 
@@ -50,10 +50,11 @@ def warnings(settings: Settings) -> list[str]:
         for name in names
         if engine != settings.engine and name in settings.model_fields_set
     ]
-    if settings.engine == "triton" and settings.triton.grpc.endswith(":8000"):
+    if settings.engine == "triton" and any(one.grpc.endswith(":8000") for one in settings.tritons):
         found.append("GATEWAY_TRITON_URL: 8000 is usually Triton's HTTP port; gRPC's is 8001")
-    if settings.engine == "triton" and settings.triton.guessed:
-        found.append(f"GATEWAY_TRITON_URL is an HTTP address: gRPC is expected at {settings.triton.grpc}")
+    guessed = [one.grpc for one in settings.tritons if one.guessed]
+    if settings.engine == "triton" and guessed:
+        found.append(f"GATEWAY_TRITON_URL is an HTTP address: gRPC is expected at {', '.join(guessed)}")
     return found
 
 

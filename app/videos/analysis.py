@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
+from app import context
 from app.deadline import Deadline
 from app.errors import DeadlineExceeded, GatewayError, InvalidVideo
 from app.media.video.reader import VideoFacts, VideoLimits, VideoReader
@@ -175,7 +176,7 @@ class VideoAnalysis:
         """
         task = _Task(video, report or (lambda _: None), accept_stall, earlier)
         try:
-            with checkpoint_folder(self._output) as folder:
+            with checkpoint_folder(self._output) as folder, context.one_answer():
                 return self._run(task, folder)
         except GatewayError:
             self._check_cancelled()  # a frame, or the work before the first one, was late because of that
@@ -253,13 +254,15 @@ class VideoAnalysis:
 
     def _expected(self, components: Sequence[Component]) -> dict[str, Tally]:
         """Return the branches that will serve, before a frame is run."""
-        router = self._pipelines.router
-        states = router.engine.ready()
+        router, pins = self._pipelines.router, context.pins()
         tallies = {component.name: Tally() for component in components}
         for component in components:
             for family, decision in component.decisions():
                 branch = decision.branch
-                used = used_with(states[branch.name].used, self._pipelines.resizing.of(branch))
+                state = router.engine.serving(branch.name)
+                if pins is not None and state.endpoint is not None:
+                    pins.confirm(branch.name, state.weights_key)
+                used = used_with(state.used, self._pipelines.resizing.of(branch))
                 tallies[component.name].expect(router.catalogue[family], decision, used)
         return tallies
 

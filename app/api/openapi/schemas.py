@@ -67,6 +67,11 @@ class BranchChosen(Schema):
     variant: str | None
     why: str = Field(examples=["rule: max(810, 1080) > 640, large not ready"])
     passed_over: list[PassedOver]
+    endpoint: str | None = Field(
+        None,
+        description="Host and port of the Triton that answered; absent where the gateway has only one.",
+        examples=["10.0.0.7:8001"],
+    )
 
 
 class ResizedBy(Schema):

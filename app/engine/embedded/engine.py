@@ -142,6 +142,12 @@ class EmbeddedEngine:
     def ready(self) -> Mapping[str, ModelState]:
         return self._quarantine.verdicts(self._states) if self._quarantine.cases else self._states
 
+    def serving(self, name: str) -> ModelState:
+        return self.ready()[name]
+
+    def endpoints(self) -> Mapping[str, Mapping[str, ModelState]]:
+        return {}
+
     def usage(self) -> EngineUsage:
         pools = {name: pool.usage() for name, pool in self._pools.copy().items()}
         return EngineUsage(pools, None, 0, *self._quarantine.counts())

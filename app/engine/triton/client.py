@@ -191,8 +191,23 @@ def accelerator_of(accelerators: Any, device: str) -> tuple[str, str] | None:
     return None
 
 
+def _authority_options(name: str | None) -> tuple[tuple[str, str], ...]:
+    """Channel options for an address that was found by a name: certificates and proxies know the name."""
+    if name is None:
+        return ()
+    return ("grpc.default_authority", name), ("grpc.ssl_target_name_override", name)
+
+
 class TritonClient:
-    """The gRPC calls that the engine makes; every failure is one of `translated_errors`."""
+    """The gRPC calls that the engine makes; every failure is one of `translated_errors`.
+
+    Args:
+        url: `host:port`.
+        control_timeout_s: of calls that aren't inferences, in seconds.
+        tls: None: the connection is plain.
+        changed: called when the connection has changed.
+        authority: name of the server, where `url` is only its address.
+    """
 
     def __init__(
         self,
@@ -200,8 +215,10 @@ class TritonClient:
         control_timeout_s: float,
         tls: Tls | None = None,
         changed: Callable[[], None] | None = None,
+        authority: str | None = None,
     ) -> None:
         self._url = url
+        self._options = (*_CHANNEL_OPTIONS, *_authority_options(authority))
         self._changed = changed
         self.connections = 0  # how often a connection has ended
         self.doubts = 0  # that, and every call that ended as if another server were there
@@ -212,9 +229,9 @@ class TritonClient:
 
     def _connect(self) -> None:
         self._channel = (
-            grpc.secure_channel(self._url, self._credentials, options=_CHANNEL_OPTIONS)
+            grpc.secure_channel(self._url, self._credentials, options=self._options)
             if self._credentials is not None
-            else grpc.insecure_channel(self._url, options=_CHANNEL_OPTIONS)
+            else grpc.insecure_channel(self._url, options=self._options)
         )
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         if self._changed is not None:

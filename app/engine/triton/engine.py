@@ -12,12 +12,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from app.engine.triton import shared_memory
 from app.deadline import Deadline
-from app.engine.base import EngineUsage, Lease, LeasePool, ModelState, not_served
+from app.engine.base import EngineUsage, LeasePool, ModelState, not_served
 from app.engine.triton.breaker import RETRY_AFTER_S, Breaker
 from app.engine.triton.model_control import Reloader
 from app.engine.quarantine import Recovery, Quarantine
@@ -67,7 +67,8 @@ class TritonOptions:
     `reload_longest_s`: the first and the longest pause before a branch that ran out of memory is loaded again. `order`:
     branches whose first runs come first. `file_timeout_s`: time for one file of the repository. `silence_s`: a poll
     without an answer for so long, and another one, mean that the server hangs. `control_timeout_s`: time for other calls
-    that aren't runs, never less than `silence_s`.
+    that aren't runs, never less than `silence_s`. `endpoint`: what states call the server, where there are several;
+    `authority`: the name that it was found by, which its certificate has.
     """
 
     leases: int = 4
@@ -82,6 +83,8 @@ class TritonOptions:
     reload_longest_s: float = 60.0
     order: tuple[str, ...] = ()
     file_timeout_s: float = 5.0
+    endpoint: str | None = None
+    authority: str | None = None
 
 
 class TritonEngine:
@@ -99,7 +102,7 @@ class TritonEngine:
         self._poll_now = threading.Event()
         poll = self._poll_now.set
         control_s = max(self._options.control_timeout_s, self._options.silence_s)
-        self._client = TritonClient(url, control_s, self._options.tls, poll)
+        self._client = TritonClient(url, control_s, self._options.tls, poll, self._options.authority)
         self._files = WeightsFiles(book, poll, limit_s=self._options.file_timeout_s)
         self._runs: Counter[str] = Counter()  # successful ones, by model
         self._runs_lock = threading.Lock()
@@ -132,6 +135,12 @@ class TritonEngine:
     def ready(self) -> Mapping[str, ModelState]:
         return self._states
 
+    def serving(self, name: str) -> ModelState:
+        return self.ready()[name]
+
+    def endpoints(self) -> Mapping[str, Mapping[str, ModelState]]:
+        return {}
+
     def usage(self) -> EngineUsage:
         with self._pools_lock:
             pools = {name: pool.usage() for name, pool in self._pools.items()}
@@ -146,7 +155,7 @@ class TritonEngine:
         )
 
     @contextmanager
-    def lease(self, branch: Branch, deadline: Deadline) -> Iterator[Lease]:
+    def lease(self, branch: Branch, deadline: Deadline) -> Iterator[TritonLease]:
         state = self._states[branch.name]
         if not state.ready:
             raise not_served(state)
@@ -239,6 +248,9 @@ class TritonEngine:
             if several is None
             else refused(self._catalogue, several, self.url)
         )
+        endpoint = self._options.endpoint
+        if endpoint is not None:
+            fresh = {name: replace(state, endpoint=endpoint) for name, state in fresh.items()}
         old = self._states
         self._states = {
             name: old[name] if old[name] == state else state
@@ -288,7 +300,9 @@ class TritonEngine:
 
     def _all(self, readiness: Readiness, reason: str) -> dict[str, ModelState]:
         return {
-            name: ModelState(name, readiness, reason, retry_after=RETRY_AFTER_S)
+            name: ModelState(
+                name, readiness, reason, retry_after=RETRY_AFTER_S, endpoint=self._options.endpoint
+            )
             for name in self._catalogue.models
         }
 

@@ -57,6 +57,10 @@ class BytesLease:
     def run(self, deadline: Deadline) -> None:
         self._retries.run(functools.partial(self._attempt, deadline), deadline)
 
+    def run_once(self, deadline: Deadline) -> None:
+        """`run` without retries."""
+        self._retries.once(functools.partial(self._attempt, deadline), deadline)
+
     def _attempt(self, deadline: Deadline) -> None:
         left = deadline.remaining()
         request = with_contents(self._request, self.inputs, left)
@@ -104,6 +108,10 @@ class SharedMemoryLease:
 
     def run(self, deadline: Deadline) -> None:
         self._retries.run(functools.partial(self._attempt, deadline), deadline)
+
+    def run_once(self, deadline: Deadline) -> None:
+        """`run` without retries."""
+        self._retries.once(functools.partial(self._attempt, deadline), deadline)
 
     def close(self) -> None:
         self._region.unlink()

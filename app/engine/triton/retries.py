@@ -98,6 +98,17 @@ class Retries:
                 return
         attempt()
 
+    def once(self, attempt: Callable[[], None], deadline: Deadline) -> None:
+        """`attempt()` without any retry here, because another server can be asked.
+
+        Raises:
+            GatewayError: see `run`.
+        """
+        deadline.check("infer")
+        self.breaker.check()
+        self._budget.note_request()
+        attempt()
+
     def count(self, reason: str) -> None:
         """Count a retry outside the budget; there is at most one per lease and restart of the server."""
         with self._lock:

@@ -91,7 +91,7 @@ class DetectComponent(Component):
 
     def __init__(self, scene: Scene, asked: DetectConfig) -> None:
         super().__init__(scene, asked)
-        state = scene.pipelines.router.engine.ready()[self.decision.branch.name]
+        state = scene.pipelines.router.engine.serving(self.decision.branch.name)
         self.labels = state.weights.labels or self.decision.branch.labels
         classes = None if asked.classes is None else class_ids(asked.classes, self.labels)
         parameters = DetectParameters(asked.conf, asked.iou, asked.max_det, classes, asked.agnostic)

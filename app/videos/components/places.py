@@ -55,7 +55,7 @@ class PlacesComponent(Component):
     def __init__(self, scene: Scene, asked: PlacesConfig) -> None:
         super().__init__(scene, asked)
         self._asked = asked
-        state = scene.pipelines.router.engine.ready()[self.decision.branch.name]
+        state = scene.pipelines.router.engine.serving(self.decision.branch.name)
         self._labels = state.weights.labels or self.decision.branch.labels
 
     def run(self, frame: Frame, previous: Frame | None, deadline: Deadline) -> Scenes:

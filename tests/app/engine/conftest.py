@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.models import repository as test_repository
-from support.models.engines import FP16, FUNCTIONS, Make, triton_engine
+from support.models.engines import FP16, FUNCTIONS, TWO_SERVERS, Make, triton_engine, two_servers
 from support.models.repository import CATALOGUE
 from support.waiting import PATIENCE_S
 
@@ -36,6 +36,15 @@ def halved_triton(halved: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield server
 
 
+@pytest.fixture(scope="session")
+def second_triton(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    """Another real tritonserver over the test repository."""
+    from deploy.local.triton_server import TritonServer  # noqa: PLC0415  # `make test-export` has no root on its path
+
+    with TritonServer(repository, tmp_path_factory.mktemp("triton") / "triton.log") as server:
+        yield server
+
+
 @pytest.fixture
 def make(request: pytest.FixtureRequest, repository: Path) -> Iterator[Make]:
     """Makes an engine of the kind that the test is parametrised with; all are closed at the end."""
@@ -55,6 +64,9 @@ def make(request: pytest.FixtureRequest, repository: Path) -> Iterator[Make]:
             )
             assert embedded.loaded.wait(PATIENCE_S)
             engine = embedded
+        elif kind == TWO_SERVERS:
+            servers = [request.getfixturevalue(name).grpc_url for name in ("triton", "second_triton")]
+            engine = two_servers(servers, [book, book], leases=leases, max_waiting=max_waiting)
         else:
             server: TritonServer = request.getfixturevalue("halved_triton" if half else "triton")
             engine = triton_engine(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
 from app.engine.base import Engine, ModelState
+from app.engine.endpoints.engine import EndpointOptions, TritonEndpoints
+from app.engine.endpoints.names import Listed, Place
 from app.engine.fake import Arrays
 from app.engine.triton.engine import TritonEngine, TritonOptions
 from app.engine.weights import WeightsBook
@@ -24,8 +26,10 @@ ENGINES = (
     pytest.param("bytes", marks=pytest.mark.triton),
     "embedded_fp16",  # the same models, computed in half precision
     pytest.param("shared_memory_fp16", marks=pytest.mark.triton),
+    pytest.param("two_servers", marks=pytest.mark.triton),  # one engine over two Tritons
 )
 FP16 = "_fp16"
+TWO_SERVERS = "two_servers"
 Make = Callable[..., Engine]
 
 
@@ -76,6 +80,24 @@ def triton_engine(
         made.close()
         raise
     return made
+
+
+def two_servers(urls: Sequence[str], books: Sequence[WeightsBook], **options: Any) -> TritonEndpoints:
+    """Make one engine over several Tritons that run; otherwise as `triton_engine`, with `known` weights."""
+    listed = [Listed(host, int(port)) for host, _, port in (url.rpartition(":") for url in urls)]
+
+    def one(place: Place) -> TritonEngine:
+        return triton_engine(place.target, books[place.entry], known=True, endpoint=place.target, **options)
+
+    return TritonEndpoints(CATALOGUE, listed, one, EndpointOptions(options.get("leases", 4)))
+
+
+def waiting(engine: Any, branch: str) -> int:
+    """Return the number of threads in the queue of a branch."""
+    servers: list[Any] = (
+        [one.engine for one in engine._members.all] if isinstance(engine, TritonEndpoints) else [engine]
+    )
+    return sum(len(server._pools[branch]._waiting) for server in servers if branch in server._pools)
 
 
 def _known(state: ModelState) -> bool:

@@ -8,13 +8,13 @@ import threading
 
 
 class Cable:
-    """Listens at `url` and passes on, both ways; close it with `with`."""
+    """Listens at `url` (`at`: host and port; 0 is a free one) and passes on, both ways; close it with `with`."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, at: tuple[str, int] = ("127.0.0.1", 0)) -> None:
         host, _, port = target.rpartition(":")
         self._target = (host, int(port))
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.url = f"127.0.0.1:{self._listening.getsockname()[1]}"
+        self._listening = socket.create_server(at)
+        self.url = f"{at[0]}:{self._listening.getsockname()[1]}"
         self._ends: list[socket.socket] = []
         self._lock = threading.Lock()
         threading.Thread(target=self._accept, daemon=True).start()

@@ -1,0 +1,1 @@
+"""One engine over several servers that have the same models."""
