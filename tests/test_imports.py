@@ -50,7 +50,7 @@ ONLY_IN = {
     "deploy": (),
     "app.engine.triton": ("app.engine.triton", "app.main", "app.commands.smoke.triton"),
     "app.engine.embedded": ("app.engine.embedded", "app.main"),
-    "app.engine.endpoints": ("app.engine.endpoints", "app.main"),
+    "app.engine.endpoints": ("app.engine.endpoints", "app.main", "app.commands.smoke.endpoints"),
     "app.engine.fake": (),
     "av": ("app.media",),
     "cykooz_resizer": ("app.media.resizers.fast",),

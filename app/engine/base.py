@@ -145,16 +145,15 @@ class PoolUsage:
 
 @dataclass(frozen=True, slots=True)
 class EndpointUsage:
-    """One server of several: its connection, how many leases it has out or awaited, and the runs that left it.
+    """One server: its connection, its transport (None: not known yet), and the leases that are out or awaited.
 
-    `moved`: runs that it didn't answer and another one was asked to, since the start.
+    `moved`: runs that it didn't answer, and that were made again at another one, since the start.
     """
 
     connected: bool
     transport: str | None
     in_flight: int
     moved: int
-    breaker_open: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +163,7 @@ class EngineUsage:
     `out_of_memory`: runs that failed for want of device memory, by branch; `quarantined`: branches that are out because
     of that; `recovered`: attempts to bring them back, by branch and outcome. `retries`: inferences sent again, by
     reason; `retries_refused`: those that weren't because the budget was spent. `breaker_openings`: by reason (see
-    `Breaker`). `endpoints`: by host and port, where there are several servers.
+    `Breaker`). `endpoints`: by host and port.
     """
 
     pools: Mapping[str, PoolUsage] = field(default_factory=dict)

@@ -196,6 +196,23 @@ class Metrics:
             "in a row got no answer: Triton hangs); only with the engine triton.",
             ("cause",),
         )
+        self.endpoint_away = made.gauge(
+            "gateway_triton_endpoint_away",
+            "1 while a worker doesn't reach this Triton, by host and port; 0 too for one that its name has lost.",
+            "livemax",
+            ("endpoint",),
+        )
+        self.endpoint_in_flight = made.gauge(
+            "gateway_triton_endpoint_in_flight",
+            "Leases at this Triton that are out or awaited.",
+            "livesum",
+            ("endpoint",),
+        )
+        self.endpoint_moved = made.counter(
+            "gateway_triton_endpoint_moved_runs",
+            "Runs that this Triton didn't answer, and that were made again at another one.",
+            ("endpoint",),
+        )
 
     def _caches_and_sessions(self, made: Declared) -> None:
         self.text_cache = made.counter(
@@ -222,7 +239,7 @@ class Metrics:
         )
         self.session_conflicts = made.counter(
             "gateway_session_conflicts",
-            "Requests that a session refused, by reason (parameters, clock, order, size, format).",
+            "Requests that a session refused, by reason (parameters, clock, order, size, format, weights).",
             ("reason",),
         )
         self.session_retries = made.counter(

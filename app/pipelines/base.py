@@ -30,6 +30,7 @@ from routing.policy import (
     without_rollout,
 )
 from routing.provenance import (
+    UNKNOWN,
     ModelUsed,
     ResizedBy,
     model_signature,
@@ -356,6 +357,28 @@ class Router:
             return variant_of(self.catalogue[family], wishes, self.variant)
         except RoutingError as error:
             raise by_code(error.code)(error.detail) from error
+
+    def weights_now(self, branch: str, weights: tuple[str | None, ...]) -> tuple[str | None, ...] | None:
+        """Return what weights that a branch had once are called now, over several servers.
+
+        Weights of an unknown digest were one server's, and are called by their digest once that is known.
+
+        Args:
+            branch: by its name.
+            weights: as `ModelState.weights_key` was.
+
+        Returns:
+            None: every server has the branch READY with other weights.
+        """
+        *_, endpoint = weights
+        servers = self.engine.endpoints()
+        if endpoint is not None:
+            state = servers.get(endpoint, {}).get(branch)
+            same = state is not None and state.ready and state.version == weights[0]
+            return state.weights_key if same and state is not None else weights
+        states = [view[branch] for view in servers.values() if branch in view]
+        known = bool(states) and all(one.ready and one.weights.digest != UNKNOWN for one in states)
+        return None if known and weights not in [one.weights_key for one in states] else weights
 
     def _compact(self) -> str:
         """Return the reason to send frames as UINT8, or an empty string to send FP32."""

@@ -34,7 +34,10 @@ def branches(
         if size is not None:
             described["route"] = decision(router, family, FrameFacts(*size), wishes)
         families.append(described)
-    return {"engine": router.engine.name, "families": families}
+    for described in families:
+        for branch in described["branches"]:
+            branch.update(_at_endpoints(router, branch["name"]))
+    return {"engine": router.engine.name, "families": families, **_endpoints(router)}
 
 
 def decision(router: Router, family: Family, facts: FrameFacts, wishes: Wishes) -> dict[str, Any]:
@@ -76,14 +79,50 @@ def repository(router: Router, required: Sequence[str] = ()) -> dict[str, Any]:
     return {
         "engine": router.engine.name,
         "models": [
-            {**_row(states[name]), "required": name in must, "checklist": checklist.get(name)}
+            {
+                **_row(states[name]),
+                "required": name in must,
+                "checklist": checklist.get(name),
+                **_at_endpoints(router, name),
+            }
             for name in sorted(named)
         ],
         "checklist_ready": not missing,
         "missing": missing,
         **lists,
         "others_ready": [_row(states[n]) for n in sorted(states) if n not in checklist and states[n].ready],
+        **_endpoints(router),
     }
+
+
+def _endpoints(router: Router) -> dict[str, Any]:
+    """Return the servers, where there are several, with what is in flight there."""
+    if not router.engine.endpoints():
+        return {}
+    rows = [
+        {
+            "endpoint": name, "connected": one.connected, "transport": one.transport, "in_flight": one.in_flight,
+            "moved_runs": one.moved,
+        }
+        for name, one in router.engine.usage().endpoints.items()
+    ]  # fmt: skip
+    return {"endpoints": rows}
+
+
+def _at_endpoints(router: Router, name: str) -> dict[str, Any]:
+    """Return the state of a model on each server, where there are several, and if their weights differ."""
+    states = {endpoint: view[name] for endpoint, view in router.engine.endpoints().items()}
+    if not states:
+        return {}
+    rows = [
+        {
+            "endpoint": endpoint, "readiness": state.readiness, "reason": state.reason, "version": state.version,
+            "weights": state.weights.kind, "weights_digest": state.weights.digest, "device": state.device,
+        }
+        for endpoint, state in states.items()
+    ]  # fmt: skip
+    kinds = {(one.version, one.weights.digest, one.preprocess_digest) for one in states.values() if one.ready}
+    return {"endpoints": rows, "weights_differ": len(kinds) > 1}
 
 
 def patterns(text: str) -> list[str]:

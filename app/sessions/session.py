@@ -65,6 +65,18 @@ class SessionCall:
             raise InvalidParameter(f"timestamp: {given} for {frames} files; a session needs one per file")
 
 
+def head_of(value: bytes) -> dict[str, Any]:
+    """Read a stored session without its tracker.
+
+    Raises:
+        ValueError: another version of the service wrote it.
+    """
+    document = json.loads(value.partition(b"\n")[0])
+    if not isinstance(document, dict) or document.get("format") != _FORMAT:
+        raise ValueError(f"it is not of format {_FORMAT}")
+    return document
+
+
 class Session:
     """One session out of the store, or a new one."""
 
@@ -82,10 +94,7 @@ class Session:
     def decode(cls, value: bytes) -> Session:
         """Raises ValueError where another version of the service wrote it."""
         head, _, state = value.partition(b"\n")
-        document = json.loads(head)
-        if not isinstance(document, dict) or document.get("format") != _FORMAT:
-            raise ValueError(f"it is not of format {_FORMAT}")
-        return cls(document, ByteTracker.restore(state))
+        return cls(head_of(head), ByteTracker.restore(state))
 
     def encode(self) -> bytes:
         return json.dumps(self.head, separators=(",", ":")).encode() + b"\n" + self.tracker.state()

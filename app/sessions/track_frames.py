@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TypeVar
@@ -12,6 +13,7 @@ from app.pipelines.detect import Detections
 from app.pipelines.tracking import Tracked
 from app.sessions.session import SessionCall
 from app.sessions.session_order import Turn
+from app.sessions.session_weights import WeightsNow
 from app.sessions.tracking_sessions import Sessions
 
 T = TypeVar("T")
@@ -28,6 +30,7 @@ async def track_frames(
     finish: Callable[[Answered], T],
     work: Callable[[Callable[[], T]], Awaitable[T]],
     deadline: Deadline,
+    weights_now: WeightsNow | None = None,
 ) -> T:
     """Detect in all frames, wait for the request's turn, and track.
 
@@ -40,6 +43,7 @@ async def track_frames(
         finish: makes the result of the tracked frames.
         work: carries out the update and `finish` on a thread that may wait for the store.
         deadline: of the request.
+        weights_now: where there are several Tritons: see there.
 
     Raises:
         InvalidParameter: not as many timestamps as frames.
@@ -47,6 +51,8 @@ async def track_frames(
         GatewayError: see `Sessions.update`.
     """
     call.check_count(len(frames))
+    if weights_now is not None:
+        await asyncio.to_thread(sessions.pin, call, weights_now)
     found = await find(frames)
     frames.clear()
     with _queued(found):

@@ -24,7 +24,8 @@ from app.errors import (
 from app.metrics import Metrics
 from app.pipelines.detect import Detections
 from app.pipelines.tracking import Tracked
-from app.sessions.session import Session, SessionCall, key_of
+from app.sessions import session_weights
+from app.sessions.session import Session, SessionCall, head_of, key_of
 from app.state.base import SessionStore, Snapshot
 from app.state.moments import moment_text
 
@@ -112,6 +113,24 @@ class Sessions:
         snapshot = self.store().load(call.key)
         return () if snapshot is None else self._decode(call.session_id, snapshot.value).versions
 
+    def pin(self, call: SessionCall, now: session_weights.WeightsNow) -> None:
+        """Give the current request's runs the weights of its session; for a service over several Tritons.
+
+        Raises:
+            SessionConflict: no Triton has these weights any more.
+            SessionsUnavailable: the store can't be reached.
+        """
+        snapshot = self.store().load(call.key)
+        try:
+            head = None if snapshot is None else head_of(snapshot.value)
+        except ValueError:
+            return  # `update` says so
+        lost = session_weights.pin(f"session {call.session_id}", head, now)
+        if lost is not None:
+            raise self._conflict(
+                call.session_id, "weights", f"no Triton has the weights of {lost} any more that it began with"
+            )
+
     def _update(self, call: SessionCall, found: Sequence[Detections], deadline: Deadline) -> list[Tracked]:
         store = self.store()
         fixed = {**call.fixed, "frame_size": _one_size(found)}
@@ -123,6 +142,7 @@ class Sessions:
             else:
                 session = self._decode(call.session_id, snapshot.value)
                 self._refuse(call.session_id, session.conflict(call, fixed))
+            session_weights.record(session.head, found)
             tracked = self._take(session, call, found)
             value = session.encode()
             if len(value) > _MOST_BYTES:

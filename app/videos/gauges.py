@@ -20,6 +20,7 @@ Occupancy = Callable[[], Mapping[str, tuple[int, int, int]]]
 
 
 _NO_POOL = PoolUsage(0, 0, 0)  # Triton is away, and so are its leases
+_MOST_ENDPOINTS = 64  # addresses come and go with names
 _JOB_STATES = ("fetching", "queued", "running", "done", "failed")
 
 
@@ -52,6 +53,7 @@ class Gauges:
         self._store = store
         self._lock = threading.Lock()
         self._seen = EngineUsage()
+        self._named: set[str] = set()  # endpoints with a series of their own
         self._metrics.set_build(__version__, router.engine.name)
 
     @property
@@ -69,7 +71,9 @@ class Gauges:
         for name, state in states.items():
             required = "true" if name in self._required else "false"
             self._metrics.model_ready.labels(name, required, self._checklist.get(name, "")).set(state.ready)
-        used = [states[name].used for name in self._pipelines.router.catalogue.branches if states[name].ready]
+        views = [*self._pipelines.router.engine.endpoints().values()] or [states]
+        branches = self._pipelines.router.catalogue.branches
+        used = [view[name].used for view in views for name in branches if view[name].ready]
         rows: set[tuple[str, ...]] = {
             (u.model_name, u.weights_digest, u.weights, u.runtime, u.engine, u.precision, u.device)
             for u in used
@@ -92,12 +96,30 @@ class Gauges:
         if usage.connected is not None:
             metrics.triton_connected.set(usage.connected)
             metrics.triton_reconnects.inc(usage.reconnects - before.reconnects)
+        self._look_at_endpoints(before, usage)
         if usage.breaker_open is not None:
             metrics.triton_breaker_open.set(usage.breaker_open)
             for cause, count in usage.breaker_openings.items():
                 metrics.triton_breaker_openings.labels(cause).inc(
                     count - before.breaker_openings.get(cause, 0)
                 )
+
+    def _look_at_endpoints(self, before: EngineUsage, usage: EngineUsage) -> None:
+        """One series per server; those that are gone stay, at 0, and there are never more than `_MOST_ENDPOINTS`."""
+        metrics = self._metrics
+        for name in before.endpoints.keys() - usage.endpoints.keys():
+            metrics.endpoint_away.labels(self._endpoint(name)).set(0)
+            metrics.endpoint_in_flight.labels(self._endpoint(name)).set(0)
+        for name, one in usage.endpoints.items():
+            label, known = self._endpoint(name), before.endpoints.get(name)
+            metrics.endpoint_away.labels(label).set(not one.connected)
+            metrics.endpoint_in_flight.labels(label).set(one.in_flight)
+            metrics.endpoint_moved.labels(label).inc(max(0, one.moved - (known.moved if known else 0)))
+
+    def _endpoint(self, name: str) -> str:
+        if len(self._named) < _MOST_ENDPOINTS:
+            self._named.add(name)
+        return name if name in self._named else "others"
 
     def _look_at_memory(self, before: EngineUsage, usage: EngineUsage) -> None:
         metrics = self._metrics

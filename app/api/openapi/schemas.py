@@ -173,7 +173,38 @@ class ModelRow(Schema):
     version: str
 
 
-class RepositoryRow(ModelRow):
+class EndpointRow(Schema):
+    """One of several Tritons."""
+
+    endpoint: str = Field(description="Host and port.", examples=["10.0.0.7:8001"])
+    connected: bool
+    transport: Literal["shared_memory", "bytes"] | None = Field(description="null: not known yet.")
+    in_flight: int = Field(description="Leases that are out or awaited there.")
+    moved_runs: int = Field(description="Runs that it didn't answer and that were made again at another one.")
+
+
+class ModelAtEndpoint(Schema):
+    """A model as one of several Tritons has it."""
+
+    endpoint: str
+    readiness: Readiness
+    reason: str | None
+    version: str
+    weights: str
+    weights_digest: str
+    device: str
+
+
+class AtEndpoints(Schema):
+    """A model on each of several Tritons; both fields are absent where the gateway has only one."""
+
+    endpoints: list[ModelAtEndpoint] | None = None
+    weights_differ: bool | None = Field(
+        None, description="The Tritons that have it READY have different versions or weights of it."
+    )
+
+
+class RepositoryRow(ModelRow, AtEndpoints):
     required: bool = Field(description="/readyz waits for it (GATEWAY_REQUIRE_READY).")
     checklist: Literal["required", "optional"] | None = Field(
         description="Its place on the READY checklist; null if it is not listed."
@@ -190,6 +221,9 @@ class Repository(Schema):
     required: list[ModelRow]
     optional: list[ModelRow]
     others_ready: list[ModelRow]
+    endpoints: list[EndpointRow] | None = Field(
+        None, description="The Tritons; absent where the gateway has only one."
+    )
 
 
 class Tensor(Schema):
@@ -219,7 +253,7 @@ class VersionRow(Schema):
     rollout: str | None = Field(description="Its share of the requests; null: none.")
 
 
-class BranchRow(Schema):
+class BranchRow(AtEndpoints):
     name: str
     tier: str | None
     size: int | None
@@ -275,6 +309,9 @@ class FamilyRow(Schema):
 class Branches(Schema):
     engine: str
     families: list[FamilyRow]
+    endpoints: list[EndpointRow] | None = Field(
+        None, description="The Tritons; absent where the gateway has only one."
+    )
 
 
 class Alive(Schema):

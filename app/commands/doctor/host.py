@@ -30,7 +30,7 @@ def rows(settings: Settings) -> Iterator[Row]:
     yield _port(settings)
     if settings.operate_port is not None:
         yield _bindable("operate_port", settings.operate_host or settings.host, settings.operate_port)
-    yield from _triton(settings)
+    yield from _tritons(settings)
     yield _redis(settings)
     for name in ("videos_folder", "spool_folder", "text_cache_folder"):
         folder: Path | None = getattr(settings, name)
@@ -98,6 +98,13 @@ def _connect(host: str, port: int) -> str | None:
     except (OSError, ValueError) as error:
         return str(getattr(error, "strerror", None) or error)
     return None
+
+
+def _tritons(settings: Settings) -> Iterator[Row]:
+    from app.commands.smoke.endpoints import each  # noqa: PLC0415  # only the checks of Tritons need it
+
+    for one in each(settings):
+        yield from _triton(one)
 
 
 def _triton(settings: Settings) -> Iterator[Row]:

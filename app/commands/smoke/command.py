@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from app.commands.smoke.endpoints import each
 from app.commands.smoke.gateway import GatewayTarget
 from app.commands.smoke.http import key_headers
 from app.commands.smoke.inputs import fault_of, nothing_to_compare
@@ -29,6 +30,10 @@ def smoke(parsed: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s: %(message)s", stream=sys.stderr)
     settings = _settings(parsed)
     catalogue = load_catalogue(settings)
+    servers = [settings] if parsed.url is not None else each(settings)
+    if len(servers) > 1:
+        return _several(parsed, servers, catalogue)
+    (settings,) = servers
     try:
         target = _target(parsed, settings, catalogue)
     except (ValueError, OSError) as error:
@@ -42,6 +47,32 @@ def smoke(parsed: argparse.Namespace) -> int:
         target.close()
     print(json.dumps(report.document()) if parsed.json else report.table())
     return report.exit_code
+
+
+def _several(parsed: argparse.Namespace, servers: Sequence[Settings], catalogue: Catalogue) -> int:
+    """Check each Triton of a list by itself; answers the exit code: 2 where none answers."""
+    reports, away = [], 0
+    patterns = [pattern.strip() for pattern in parsed.branches.split(",")]
+    for settings in servers:
+        try:
+            target = _target(parsed, settings, catalogue)
+        except (ValueError, OSError) as error:
+            return _give_up(str(error), as_json=parsed.json)
+        try:
+            reports.append(check(target, catalogue, patterns, strict=parsed.strict))
+        except GatewayError as error:
+            away += 1
+            rows = [Check("server", "live", "required", "failed", detail=_words(error))]
+            reports.append(Report(target.title, parsed.strict, rows))
+        finally:
+            target.close()
+    exit_code = UNREACHABLE if away == len(servers) else max(report.exit_code for report in reports)
+    if parsed.json:
+        whole = {"exit_code": exit_code, "endpoints": [report.document() for report in reports]}
+        print(json.dumps(whole))
+    else:
+        print("\n\n".join(report.table() for report in reports))
+    return exit_code
 
 
 def check(target: Target, catalogue: Catalogue, patterns: Sequence[str], *, strict: bool = False) -> Report:

@@ -115,11 +115,7 @@ class TritonEndpoints:
         usages = [one.engine.usage() for one in members]
         own = {
             one.place.target: EndpointUsage(
-                bool(usage.connected),
-                one.engine.transport,
-                one.in_flight,
-                one.moved,
-                bool(usage.breaker_open),
+                bool(usage.connected), one.engine.transport, one.in_flight, one.moved
             )
             for one, usage in zip(members, usages, strict=True)
         }

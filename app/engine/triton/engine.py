@@ -10,14 +10,14 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from app.engine.triton import shared_memory
 from app.deadline import Deadline
-from app.engine.base import EngineUsage, LeasePool, ModelState, not_served
+from app.engine.base import EndpointUsage, EngineUsage, LeasePool, ModelState, PoolUsage, not_served
 from app.engine.triton.breaker import RETRY_AFTER_S, Breaker
 from app.engine.triton.model_control import Reloader
 from app.engine.quarantine import Recovery, Quarantine
@@ -152,7 +152,12 @@ class TritonEngine:
             *self._retries.counts(),
             self._breaker.open,
             self._breaker.openings(),
+            {self.url: self._endpoint_usage(pools.values())},
         )
+
+    def _endpoint_usage(self, pools: Iterable[PoolUsage]) -> EndpointUsage:
+        in_flight = sum(pool.in_use + pool.waiting for pool in pools)
+        return EndpointUsage(self._connected, self.transport, in_flight, 0)
 
     @contextmanager
     def lease(self, branch: Branch, deadline: Deadline) -> Iterator[TritonLease]:

@@ -38,7 +38,8 @@ def board() -> Json:
         "Triton's own numbers beside the gateway's, and the GPU.",
         [FAMILY, BRANCH, MODEL],
         [
-            row("Now"), *_now(), row("The same inferences, seen from both sides"), *_both(),
+            row("Now"), *_now(), row("Each Triton, seen from the gateways"), *_each(),
+            row("The same inferences, seen from both sides"), *_both(),
             row("Inside Triton"), *_inside(), row("The machine"), *_machine(),
         ],
     )  # fmt: skip
@@ -54,6 +55,20 @@ def _now() -> list[Panel]:
                "sum(increase(gateway_triton_reconnects_total[1h]))", "short", limits=Limits(1, 4), width=6),
         number("Waiting in Triton", "Requests that Triton has accepted and not begun. It grows: add model instances.",
                "sum(nv_inference_pending_request_count)", "short", limits=Limits(16, 64), width=6),
+    ]  # fmt: skip
+
+
+def _each() -> list[Panel]:
+    return [
+        lines("In flight by Triton", "Leases that are out or awaited. Even: runs are spread. One at 0: it is away, or "
+              "it has no branch READY that is asked for (GET /v1/repository).",
+              [Query("sum by (endpoint) (gateway_triton_endpoint_in_flight)", "{{endpoint}}")], "short", width=8),
+        lines("Away by Triton", "1: a gateway doesn't reach it. Runbook of GatewayTritonEndpointAway.",
+              [Query("max by (endpoint) (gateway_triton_endpoint_away)", "{{endpoint}}")], "short", width=8),
+        lines("Runs made again at another Triton", "By the Triton that didn't answer them. More than once in a while: "
+              "it restarts, reloads, or has no memory.",
+              [Query("sum by (endpoint) (rate(gateway_triton_endpoint_moved_runs_total[$__rate_interval]))",
+                     "{{endpoint}}")], "ops", width=8),
     ]  # fmt: skip
 
 

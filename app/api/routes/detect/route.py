@@ -291,6 +291,8 @@ async def _tracked(
         return _answer(frame, asked, call.session_id)
 
     find = functools.partial(_found, request, gateway, asked)
+    several = gateway.router.engine.endpoints()
     return await track_frames(
-        gateway.sessions, call, turn, frames, find, finish, gateway.work, asked.deadline
-    )
+        gateway.sessions, call, turn, frames, find, finish, gateway.work, asked.deadline,
+        gateway.router.weights_now if several else None,
+    )  # fmt: skip
