@@ -108,7 +108,8 @@ class CurrentRequest:
             self.trace_headers["tracestate"] = tracestate
         self.route = "none"  # the template
         self.status = "aborted"  # until the answer has begun
-        self.rollout_header = self.session_id = self.key_name = ""  # see `rollout_key`
+        self.rollout_header = b""  # see `rollout_key`, also for the next two
+        self.session_id = self.key_name = ""
         self.spans: Spans | None = None
         self.served: set[tuple[str, str]] = set()  # family, branch
         self.frames: list[tuple[str, str, str, Mapping[str, float]]] = []  # see Metrics.observe_frame
@@ -159,7 +160,7 @@ def rollout_key() -> str | None:
     request = _current.get()
     if request is None:
         return None
-    return request.rollout_header or request.session_id or request.key_name or request.id
+    return request.rollout_header.decode("latin-1") or request.session_id or request.key_name or request.id
 
 
 def note_session(session_id: str) -> None:

@@ -169,7 +169,7 @@ def _request(headers: Mapping[bytes, bytes]) -> CurrentRequest:
     request_id = wished.decode() if _REQUEST_ID.fullmatch(wished) else context.new_request_id()
     traceparent = headers.get(b"traceparent", b"").decode("latin-1")
     request = CurrentRequest(request_id, traceparent, headers.get(b"tracestate", b"").decode("latin-1"))
-    request.rollout_header = headers.get(b"x-rollout-key", b"").decode("latin-1")
+    request.rollout_header = headers.get(b"x-rollout-key", b"")
     return request
 
 

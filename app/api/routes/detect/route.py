@@ -29,6 +29,7 @@ from app.api.server.access import caller_of
 from app.api.server.direct_route import DirectRoute
 from app.deadline import Deadline
 from app.errors import GatewayError, InvalidParameter
+from app.pipelines.base import wishes_of
 from app.pipelines.detect import Detections, DetectParameters, DetectPipeline, without_pixels
 from app.pipelines.tracking import Tracked
 from app.sessions.session import SessionCall
@@ -177,7 +178,8 @@ def _each(gateway: Gateway, query: DetectQuery) -> list[tuple[DetectParameters, 
 
 
 def _wished(gateway: Gateway, query: DetectQuery) -> tuple[DetectParameters, Wishes]:
-    wishes = query.wishes()
+    # Not `query.wishes()`: each request would run one more file.
+    wishes = wishes_of(query.branch, query.variant, fallback=query.fallback, version=query.version)
     named = query.classes or query.variant is not None or query.branch is not None
     # Looked up only where they are needed, or where the wish may be one that nothing can serve.
     labels = gateway.pipelines.of(DetectPipeline).labels(wishes) if named else ()
