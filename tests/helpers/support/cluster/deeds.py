@@ -52,8 +52,6 @@ class Deeds:
 
     async def triton(self, number: int) -> None:
         """Kill one Triton; it is back once every gateway has had a frame answered by it."""
-        if not self._cluster.several_tritons:
-            return
         triton = self._cluster.tritons[number]
         deed = self._begin(f"triton-{number + 1}", "kill")
         await asyncio.to_thread(triton.kill)
@@ -75,8 +73,6 @@ class Deeds:
 
     async def postgres(self) -> None:
         """Kill PostgreSQL; it is back once every gateway knows of jobs."""
-        if not self._cluster.stores_jobs:
-            return
         deed = self._begin("postgres", "kill")
         await asyncio.to_thread(self._cluster.postgres.kill)
         await self._until(lambda: self._refused(deed.began, OF_JOBS))

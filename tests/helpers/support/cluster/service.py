@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.settings import Settings
 from deploy.local.triton_server import TritonServer
 from support.cluster.balancer import ClusterBalancer
 from support.cluster.gateways import ClusterGateway
@@ -37,8 +36,6 @@ class Cluster:
     s3: S3Server
     gateways: list[ClusterGateway]
     balancer: ClusterBalancer
-    stores_jobs: bool
-    several_tritons: bool
 
     def until_admitted(self) -> None:
         """Return once the balancer sends requests to every gateway."""
@@ -78,13 +75,6 @@ def cluster(gateways: int = 3, tritons: int = 2, **settings: object) -> Iterator
             "job_lease_s": LEASE_S,
             **s3.environment, **settings,
         }  # fmt: skip
-        stores_jobs = "job_store" in Settings.model_fields
-        several = "triton_repositories" in Settings.model_fields
-        if not stores_jobs:
-            del given["job_store"], given["job_artifacts"], given["job_lease_s"]
-        if not several:
-            del given["triton_repositories"]
-            given["triton_url"] = servers[0].grpc_url
         processes = [
             stack.enter_context(
                 ClusterGateway(made.hosts[name], folder, {**given, "videos_folder": folder / name})
@@ -93,6 +83,6 @@ def cluster(gateways: int = 3, tritons: int = 2, **settings: object) -> Iterator
         ]
         backends = [gateway.backend for gateway in processes]
         balancer = stack.enter_context(ClusterBalancer(made.hosts[_EDGE], folder, backends))
-        whole = Cluster(made, models, servers, redis, postgres, s3, processes, balancer, stores_jobs, several)
+        whole = Cluster(made, models, servers, redis, postgres, s3, processes, balancer)
         whole.until_admitted()
         yield whole
