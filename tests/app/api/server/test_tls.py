@@ -18,7 +18,7 @@ from support.paths import ROOT
 from support.servers.authority import Authority
 from support.servers.gateway import client, png, scene
 from support.servers.listening import gateway as running
-from support.waiting import PATIENCE_S
+from support.waiting import PATIENCE_S, eventually
 
 from app.api.server import uvicorn_options
 from app.engine.triton.client import Tls
@@ -194,6 +194,27 @@ def test_nothing_falls_back_to_plain_text(encrypted: str, stranger: Authority, k
         state = engine.ready()["yolo11n_320"]
         assert not state.ready
         assert re.search(said, state.reason or "")
+    finally:
+        engine.close()
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize(("name", "served"), [("localhost", True), ("gpus.example", False)])
+def test_a_name_s_address_shows_the_name_s_certificate(
+    encrypted: str, authority: Authority, name: str, served: bool
+) -> None:
+    """One of several addresses of a name is trusted only with a certificate of that name."""
+    address = f"127.0.0.1:{encrypted.rpartition(':')[2]}"
+    options = TritonOptions(tls=Tls(ca=authority.ca), endpoint=address, authority=name)
+    engine = TritonEngine(CATALOGUE, address, WeightsBook(None, None), options)
+    try:
+        if served:
+            eventually(lambda: engine.ready()["yolo11n_320"].ready)
+        else:
+            assert not engine.ready()["yolo11n_320"].ready
+            assert re.search(
+                r"Hostname Verification Check failed", engine.ready()["yolo11n_320"].reason or ""
+            )
     finally:
         engine.close()
 
