@@ -46,7 +46,7 @@ def cors(origins: str) -> dict[str, Any]:
         ],
         "expose_headers": [
             "X-Provenance", "X-Depth-Min", "X-Depth-Max", "X-Request-Id", "Server-Timing", "Retry-After", "Location",
-            "Content-Disposition", "WWW-Authenticate",
+            "Content-Disposition", "WWW-Authenticate", "Link", "Idempotency-Replayed",
         ],
         "max_age": 600,
     }  # fmt: skip

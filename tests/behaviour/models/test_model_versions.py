@@ -268,7 +268,7 @@ def _ended(gateway: TestClient, job: str) -> dict[str, Any]:
 
 
 def test_the_name_of_a_key_stands_for_its_requests(folder: Path) -> None:
-    """Where there is no header and no session, all requests of an API key get one version."""
+    """All requests of an API key get one version where there is no header and no session."""
     names = [f"team{number}" for number in range(6)]
     entries = ";".join(
         f"{name} sha256:{hashlib.sha256(name.encode()).hexdigest()} scopes=infer" for name in names
