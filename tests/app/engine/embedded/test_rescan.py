@@ -22,6 +22,7 @@ from app.engine.embedded.engine import EmbeddedEngine, EmbeddedOptions
 from app.engine.weights import WeightsBook, files_digest
 from app.errors import GatewayError, ModelNotReady, WeightsMissing
 from routing.policy import Readiness
+from routing.provenance import UNKNOWN
 
 BRANCH = CATALOGUE.branches["yolo11n_320"]
 OTHER = CATALOGUE.branches["yolo11n_640"]
@@ -109,7 +110,10 @@ def test_a_model_that_vanishes_is_refused_and_may_come_back(models: Path, start:
 
 
 def test_every_answer_is_signed_with_the_weights_that_gave_it(models: Path, start: Start) -> None:
-    """Callers in a row while weights change five times: no error, no gap, and value and digest belong together."""
+    """Callers in a row while weights change five times: no error, no gap, and value and digest belong together.
+
+    A model that is loaded before its weights.json is there is signed `unknown`, as nothing is known of it.
+    """
     values = {constant(models, 0.0): 0.0}
     engine = start(models, warmup_s=PATIENCE_S)
     stop = threading.Event()
@@ -134,8 +138,9 @@ def test_every_answer_is_signed_with_the_weights_that_gave_it(models: Path, star
     for caller in callers:
         caller.join()
     assert errors == []
-    assert len(seen) == 6
-    assert all(values[signed] == value for value, signed in seen)
+    known = {(value, signed) for value, signed in seen if signed != UNKNOWN}
+    assert len(known) == 6
+    assert all(values[signed] == value for value, signed in known)
 
 
 def test_a_lease_that_is_out_keeps_its_weights(models: Path, start: Start) -> None:
