@@ -63,7 +63,7 @@ class Shared:
         }
 
     def tidied(self, prefix: str) -> bool:
-        """What isn't needed after the end of a job is gone, which comes a moment after the end."""
+        """Files that a job doesn't need after its end are gone, which comes a moment after the end."""
         return not any("input" in key or "checkpoint" in key for key in self.keys(prefix))
 
 
