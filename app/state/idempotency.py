@@ -10,7 +10,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 
-from app.errors import IdempotencyKeyInUse
+from app.errors import IdempotencyKeyInUse, VideosUnavailable
 from app.state.database import Connection, Database, Owners
 
 SCHEMA = """
@@ -46,6 +46,7 @@ class IdempotencyKeys:
     def __init__(self, database: Database, owners: Owners) -> None:
         self._database = database
         self._owners = owners
+        self._left: set[str] = set()  # reservations that may still be in the database, which was away
 
     def hold(self, made_by: str | None, key: str, now: float, expires: float) -> Held:
         """Return the job that was added with a key, or reserve the key until `expires` for a job to add.
@@ -53,7 +54,14 @@ class IdempotencyKeys:
         Raises:
             IdempotencyKeyInUse: another request has reserved it.
         """
-        row = (made_by or "", key)
+        job_id = uuid.uuid4().hex
+        try:
+            return self._hold((made_by or "", key), job_id, now, expires)
+        except VideosUnavailable:
+            self._left.add(job_id)  # the answer to its commit may be what is lost
+            raise
+
+    def _hold(self, row: tuple[str, str], fresh: str, now: float, expires: float) -> Held:
         with self._database.writing(alone=True) as connection:
             found = connection.execute(
                 "SELECT job_id, digest, owner, expires, EXISTS (SELECT 1 FROM jobs WHERE jobs.id = job_id AND "
@@ -67,19 +75,29 @@ class IdempotencyKeys:
                 # Releases of schema 1.0 delete jobs and leave their keys.
                 if digest is None and until > now and not self._owners.is_dead(connection, owner):
                     raise IdempotencyKeyInUse(_IN_USE, retry_after=_RETRY_S)
-            job_id = uuid.uuid4().hex
             connection.execute(
                 "INSERT INTO idempotency_keys (made_by, key, job_id, owner, expires) VALUES (?, ?, ?, ?, ?) "
                 "ON CONFLICT (made_by, key) DO UPDATE SET job_id = excluded.job_id, digest = NULL, "
                 "owner = excluded.owner, expires = excluded.expires",
-                (*row, job_id, self._owners.name, expires),
+                (*row, fresh, self._owners.name, expires),
             )
-            return Held(job_id, None)
+            return Held(fresh, None)
 
     def release(self, job_id: str) -> None:
-        """End a reservation whose job was not added."""
+        """End a reservation whose job was not added; one that can't be ended now is left to `release_left`."""
+        self._left.add(job_id)
         with self._database.writing() as connection:
             connection.execute("DELETE FROM idempotency_keys WHERE job_id = ? AND digest IS NULL", (job_id,))
+        self._left.discard(job_id)
+
+    def leave(self, job_id: str) -> None:
+        """Have `release_left` end a reservation. Never blocks."""
+        self._left.add(job_id)
+
+    def release_left(self) -> None:
+        """End the reservations that requests have left, or an absence of the database."""
+        for job_id in tuple(self._left):
+            self.release(job_id)
 
 
 def purge(connection: Connection, now: float) -> None:

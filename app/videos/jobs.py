@@ -211,6 +211,11 @@ class VideoJobs:
         """End the reservation of a key whose request has failed."""
         self._index.keys.release(held.job_id)
 
+    def leave_key(self, held: Held) -> None:
+        """End it soon. Never blocks."""
+        if held.digest is None:
+            self._index.keys.leave(held.job_id)
+
     def submit(
         self,
         file: BinaryIO,
@@ -454,6 +459,8 @@ class VideoJobs:
         while not self._closing.wait(LOOK_S):
             try:
                 self._stop_deleted()
+                if self._opened is not None:
+                    self._opened.keys.release_left()
                 if time.monotonic() - swept > _RETENTION_S:
                     swept = time.monotonic()
                     self._sweep()

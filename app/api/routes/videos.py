@@ -96,13 +96,25 @@ async def _held(
     jobs: VideoJobs, made_by: str | None, key: str | None, seconds: float
 ) -> AsyncIterator[Held | None]:
     """Hold an Idempotency-Key while its request is received; one whose request fails is free again."""
-    held = None if key is None else await asyncio.to_thread(jobs.hold_key, made_by, key, seconds)
+    held = None if key is None else await _hold(jobs, made_by, key, seconds)
     try:
         yield held
     except BaseException:
         if held is not None and held.digest is None:
-            with contextlib.suppress(VideosUnavailable):  # the key is free once its time is over
+            with contextlib.suppress(VideosUnavailable):  # the key is freed once the index is back
                 await asyncio.to_thread(jobs.release_key, held)
+        raise
+
+
+async def _hold(jobs: VideoJobs, made_by: str | None, key: str, seconds: float) -> Held:
+    """Hold a key; one whose caller disconnects meanwhile is free again."""
+    holding = asyncio.create_task(asyncio.to_thread(jobs.hold_key, made_by, key, seconds))
+    try:
+        return await asyncio.shield(holding)
+    except asyncio.CancelledError:
+        holding.add_done_callback(
+            lambda done: None if done.cancelled() or done.exception() else jobs.leave_key(done.result())
+        )
         raise
 
 

@@ -7,17 +7,22 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from support.paths import ROOT
 
-from app.errors import IdempotencyKeyInUse
+from app.errors import IdempotencyKeyInUse, VideosUnavailable
 from app.state.idempotency import Held
 from app.state.jobs import Job, JobIndex
 
 
 def job(name: str, made_by: str | None = None) -> Job:
     return Job(name, "queued", "v", "p", 1, "00", 0.0, made_by=made_by)
+
+
+def _away(*_: object, **__: object) -> NoReturn:
+    raise VideosUnavailable("the database is away")
 
 
 @pytest.fixture
@@ -44,6 +49,26 @@ def test_a_key_leads_to_its_job_for_the_job_s_life(index: JobIndex, tmp_path: Pa
     other.mark_deleted(first)
     other.close()
     assert add(index, "k") != first
+
+
+def test_a_reservation_that_cannot_be_ended_is_ended_later(
+    index: JobIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that a request leaves without waiting; a retry needn't wait for the end of its time."""
+    held = index.keys.hold(None, "k", 0.0, 100.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(index.keys._database, "writing", _away)
+        with pytest.raises(VideosUnavailable):
+            index.keys.release(held.job_id)
+        with pytest.raises(VideosUnavailable):
+            index.keys.release_left()
+    with pytest.raises(IdempotencyKeyInUse):
+        index.keys.hold(None, "k", 1.0, 100.0)
+    index.keys.release_left()
+    again = index.keys.hold(None, "k", 1.0, 100.0)
+    index.keys.leave(again.job_id)
+    index.keys.release_left()
+    assert index.keys.hold(None, "k", 2.0, 100.0).job_id not in (held.job_id, again.job_id)
 
 
 def test_each_api_key_has_keys_of_its_own(index: JobIndex) -> None:

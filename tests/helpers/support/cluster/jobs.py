@@ -84,7 +84,8 @@ class Jobs:
     async def check_again(self, caller: Caller) -> None:
         """Look at every job once more: a finished one must not change."""
         for job in self.jobs:
-            await self._look(caller, job)
+            if job.ids:
+                await self._look(caller, job)
 
     async def _whole(self, caller: Caller) -> None:
         job = await self._submit(caller)

@@ -75,6 +75,7 @@ def figures(run: Run) -> dict[str, Any]:
     reset = [session for session in sessions if _lost_redis(session, run.deeds)]
     broken = [text for one in sessions if one not in reset for text in one.broken(run.expected)]
     jobs = run.jobs.jobs
+    accepted = sum(bool(job.ids) for job in jobs)
 
     def told(one: Record) -> str:
         times = f"{one.began - began:.2f} to {one.ended - began:.2f} s"
@@ -103,7 +104,7 @@ def figures(run: Run) -> dict[str, Any]:
         ][:5],
         "sessions that Redis forgot": len(reset),
         "session ids broken": broken[:5],
-        "jobs accepted": len(jobs),
+        "jobs accepted": accepted,
         "submissions told to wait for the first with their key": sum(
             record.code == _ACCEPTING for record in run.records
         ),
@@ -112,7 +113,7 @@ def figures(run: Run) -> dict[str, Any]:
         "jobs made or finished twice": [
             f"{job.ids}: {len(job.manifests)} results" for job in jobs if len(job.ids) > 1 or len(job.manifests) > 1
         ][:5]
-        + ([] if run.listed == len(jobs) else [f"{run.listed} jobs are listed, {len(jobs)} were accepted"]),
+        + ([] if run.listed == accepted else [f"{run.listed} jobs are listed, {accepted} were accepted"]),
         "artefacts that are wrong": [f"{job.ids}: {name}" for job in jobs for name in job.damaged][:5],
         "artefacts of all jobs compared": all(job.compared for job in jobs),
     }  # fmt: skip
