@@ -22,13 +22,16 @@ from app.api.response.problems import STATUS, problem
 from app.engine.fake import FakeEngine, Function
 
 BODY = png(scene(320, 320))
-# API.md; beyond it: 403, 422 url_refused, 429 rate_limited, 502 ("no failure of the backend is ever a 500") and two
-# services that can be switched off.
+# API.md; beyond it: 403, 422 url_refused, pages and idempotency keys, 429 rate_limited, 502 ("no failure of the backend
+# is ever a 500") and two services that can be switched off.
 STATUS_OF_CODE = {
     "invalid_image": 400,
     "invalid_video": 400,
     "prompt_too_long": 400,
     "url_refused": 422,
+    "invalid_cursor": 422,
+    "idempotency_key_in_use": 409,
+    "idempotency_key_reused": 422,
     "source_not_allowed": 422,
     "source_refused": 502,
     "source_unreachable": 502,
