@@ -14,6 +14,7 @@ from support.waiting import PATIENCE_S
 
 from app.keys.access import Rate
 from app.keys.rate_limit import OwnBuckets
+from app.state.redis import buckets as module
 from app.state.redis.buckets import RedisBuckets
 
 SLOW = Rate(0.01, 20)  # one request in 100 s
@@ -100,7 +101,7 @@ def test_without_redis_each_replica_limits_on_its_own(
             assert waits[-1] > 99
             assert len(fallbacks) == SLOW.burst + 1
             redis_server.start()
-            monkeypatch.setattr("app.state.redis.buckets.PAUSE_S", 0.0)
+            monkeypatch.setattr(module, "PAUSE_S", 0.0)
             buckets._again_at = 0.0
             assert await buckets.take("north", SLOW) == 0
             assert len(fallbacks) == SLOW.burst + 1
