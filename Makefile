@@ -190,7 +190,7 @@ test-bulk: .venv/.dev .venv-triton redis-server ## many videos: buckets, URLs, a
 	$(SAY) 'many videos: buckets, URLs, and bulk runs whose workers, nodes and drivers are killed (about 5 minutes)'
 	@$(PYTEST) $(BULK_TESTS)
 
-test-cluster: .venv/.dev .venv-triton redis-server haproxy ## several gateways and Tritons, Redis, PostgreSQL and buckets, each part of which is killed (about 5 minutes)
+test-cluster: .venv/.dev .venv-triton redis-server haproxy prometheus ## several gateways and Tritons, Redis, PostgreSQL and buckets, each part of which is killed (about 5 minutes)
 	$(SAY) 'several gateways over several Tritons, each part of which is killed (about 5 minutes)'
 	@$(PYTEST) $(CLUSTER_TESTS)
 

@@ -37,6 +37,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("nvidia-pytriton==0.7.0", "onnxruntime>=1.19")
 SHM = Path("/dev/shm")  # noqa: S108  # where shm_open puts its files: Triton's Python backend opens the same
 PREFIX = "local-triton-"
+STUB = "triton_python_backend_stub"
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 ENVIRONMENTS = Path("/tmp")  # noqa: S108  # where Triton's Python backend makes a folder for each server
 UNUSED_SECONDS = 3600
@@ -211,7 +212,7 @@ class Server:
         """
         server = self._site / "pytriton" / "tritonserver"
         version = self._site.parent.name.removeprefix("python")
-        stub = server / "python_backend_stubs" / version / "triton_python_backend_stub"
+        stub = server / "python_backend_stubs" / version / STUB
         parts = {
             f"python/{stub.name}": stub,
             **{f"python/{p.name}": p for p in (server / "backends" / "python").iterdir() if p.is_file()},
@@ -232,6 +233,7 @@ class Server:
             for name, part in parts.items():
                 (fresh / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(part, fresh / name)
+            (fresh / "python" / STUB).chmod(0o755)  # or the first Triton must, and may not be allowed to
             if b"allow-client-shm" in self._help():
                 (fresh / ".allow-client-shm").touch()
             try:
