@@ -43,6 +43,17 @@ _in_a_test = pytest.StashKey[bool]()
 _started = pytest.StashKey[bool]()
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Fail a test that leaves this thread with a real-time priority.
+
+    Whatever later tests start would inherit it, and keep everybody else from the processor.
+    """
+    if hasattr(os, "sched_getscheduler") and os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR):
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        pytest.fail(f"{item.nodeid} has left a real-time priority", pytrace=False)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add `--fast`, which `make test-fast` gives."""
     parser.addoption(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
@@ -80,7 +82,7 @@ def write(
     turn the picture to show it upright, after having mirrored it left to right where `mirror`; `stretch`: how many
     times as wide and high the stored picture is shown. `aspect`: width of a pixel by its height.
     """
-    with av.open(str(path), "w", options=muxer or {}) as file:
+    with _priority_kept(), av.open(str(path), "w", options=muxer or {}) as file:
         stream = file.add_stream(codec, rate=RATE, options=options)
         assert isinstance(stream, VideoStream)
         context = stream.codec_context
@@ -106,6 +108,22 @@ def write(
             file.mux(stream.encode(frame))
         file.mux(stream.encode(None))
     return path
+
+
+@contextlib.contextmanager
+def _priority_kept() -> Iterator[None]:
+    """Keep the scheduling of this thread.
+
+    As root, SVT-AV1 gives it a real-time priority. All that it starts later would inherit that.
+    """
+    if not hasattr(os, "sched_getscheduler"):  # macOS
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
 
 
 def display_matrix(rotate: int, mirror: bool, stretch: tuple[int, int] = (1, 1)) -> list[int]:
