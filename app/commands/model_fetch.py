@@ -24,7 +24,6 @@ from app.errors import GatewayError, SourceTimeout
 from app.outgoing import UrlGuard
 from app.settings import Settings
 from app.videos.sources.routes import HttpRoute, Route, S3Route, Sign, object_of
-from app.videos.sources.transfer import Broken, Have, Limits, Transfer
 from app.videos.stores.base import checked_name
 
 SUMS = "SHA256SUMS"
@@ -132,6 +131,8 @@ class Source:
         Raises:
             FetchFailed: the source doesn't give it.
         """
+        from app.videos.sources.transfer import Broken, Have, Limits, Transfer  # noqa: PLC0415  # imports numpy
+
         have, failures = Have(), 0
         while True:
             before = have.nbytes
