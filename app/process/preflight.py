@@ -123,15 +123,21 @@ def _shared(settings: Settings) -> Iterator[str]:
     folder = settings.videos_folder
     if folder is None or settings.job_store != "sqlite":
         return
-    kind = mounts.file_system_of(folder)
-    if kind is not None and mounts.is_network(kind) and not settings.videos_folder_on_network:
-        yield f"GATEWAY_VIDEOS_FOLDER: {folder} is on a network file system ({kind}): {_SHARED_HINT}"
-    elif folder.is_dir():
-        fault = job_schema.fault_of(folder / "jobs.sqlite3")
+    with contextlib.suppress(OSError):  # `_unwritable` says so, where the folder is named
+        fault = _fault_of(folder, network_is_fine=settings.videos_folder_on_network)
         if fault is not None:
-            yield f"GATEWAY_VIDEOS_FOLDER: the index of the video jobs in {folder} can't be used: {fault}"
-            return
-        with contextlib.suppress(OSError):  # `_unwritable` says so, where the folder is named
-            mark = HostMark(folder)
-            if not mark.take():
-                yield f"GATEWAY_VIDEOS_FOLDER: {mark.in_use}"
+            yield f"GATEWAY_VIDEOS_FOLDER: {fault}"
+
+
+def _fault_of(folder: Path, *, network_is_fine: bool) -> str | None:
+    """Return why a folder of jobs can't be used on this host; it may raise OSError."""
+    kind = mounts.file_system_of(folder)
+    if kind is not None and mounts.is_network(kind) and not network_is_fine:
+        return f"{folder} is on a network file system ({kind}): {_SHARED_HINT}"
+    if not folder.is_dir():
+        return None
+    fault = job_schema.fault_of(folder / "jobs.sqlite3")
+    if fault is not None:
+        return f"the index of the video jobs in {folder} can't be used: {fault}"
+    mark = HostMark(folder)
+    return None if mark.take() else mark.in_use
