@@ -109,10 +109,6 @@ def _send(url: str, path: str, content_type: str) -> httpx2.Response:
 
 def test_a_pod_with_triton_serves_by_reference_and_ends_in_order(source: Path, tmp_path: Path) -> None:
     """From the init container to SIGTERM, with roots that can't be written and a user without rights."""
-    if " " in str(ROOT):
-        pytest.skip(
-            "the Python backend of this pod's Triton lies in this folder, and its path may have no space"
-        )
     with network(["pod"]) as made, served(source, _isolated(made).address) as url:
         values = {
             "models": _fetched(source, url),

@@ -26,6 +26,9 @@ _VENV = ROOT / ".venv-triton"
 _TAKEN = ("HOST", "PORT", "VIDEOS_FOLDER", "SPOOL_FOLDER", "TEXT_CACHE_FOLDER")
 # The machine's folders that stand for the image's: programs, and this project with its Pythons.
 _IMAGE = ("/usr", "/etc", "/proc", "/sys", "/dev")
+_BACKENDS = (
+    "/opt/tritonserver/backends"  # where the image has them: a path without a space, which they can't have
+)
 # Arguments: the folder for the root, user, group, a line per mount (source, target, ro or rw), then the command.
 _START = r"""
 set -e
@@ -105,7 +108,7 @@ class Pod:
         container = self._containers[name]
         program, *arguments = container["args"]
         if program == "tritonserver":
-            arguments += [f"--backend-directory={_backends()}"]
+            arguments += [f"--backend-directory={_BACKENDS}"]
             return self._enter(name, [str(_site() / "pytriton/tritonserver/bin/tritonserver"), *arguments])
         return self._enter(name, [f"{sys.prefix}/bin/gateway", program, *arguments])
 
@@ -124,6 +127,8 @@ class Pod:
         for folder in (*_IMAGE, *_projects()):
             yield folder, folder, "ro"
         yield str(ROOT / "profiles"), "/srv/gateway/profiles", "ro"
+        if name == "triton":
+            yield str(_backends()), _BACKENDS, "ro"
         for mount in self._containers[name]["volumeMounts"]:
             mode = "ro" if mount.get("readOnly") else "rw"
             yield str(self._volumes[mount["name"]]), mount["mountPath"], mode
@@ -151,7 +156,6 @@ def _image_variables() -> dict[str, str]:
 def _projects() -> list[str]:
     """Return the folders of this project and of its Pythons, without those inside others."""
     found = {str(ROOT), str(_VENV.resolve()), sys.base_prefix, os.path.realpath(sys.prefix)}
-    found.add(os.path.realpath(ROOT / ".build" / "triton-backends"))
     found |= {os.path.realpath(path) for path in sys.path if Path(path).is_dir()}
     return sorted(
         one for one in found if not any(one != other and Path(one).is_relative_to(other) for other in found)
