@@ -224,40 +224,40 @@ def wishes_of(
     return Wishes(branch=branch, variant=variant, fallback=fallback, version=version)
 
 
-class ReadinessByName(Mapping[str, Readiness]):
-    """The readiness of models by name, looked up when it is asked for: routing needs three of dozens."""
+T = TypeVar("T")
+
+
+class _OfStates(Mapping[str, T]):
+    """One value of each model's state by name, looked up when it is asked for: routing needs three of dozens."""
 
     __slots__ = ("_states",)
 
     def __init__(self, states: Mapping[str, ModelState]) -> None:
         self._states = states
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._states)
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+
+class ReadinessByName(_OfStates[Readiness]):
+    """The readiness of models."""
+
+    __slots__ = ()
 
     def __getitem__(self, name: str) -> Readiness:
         return self._states[name].readiness
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._states)
 
-    def __len__(self) -> int:
-        return len(self._states)
+class _VersionByName(_OfStates[str]):
+    """The versions that models serve."""
 
-
-class _VersionByName(Mapping[str, str]):
-    """The versions that models serve by name, looked up when they are asked for."""
-
-    __slots__ = ("_states",)
-
-    def __init__(self, states: Mapping[str, ModelState]) -> None:
-        self._states = states
+    __slots__ = ()
 
     def __getitem__(self, name: str) -> str:
         return self._states[name].version
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._states)
-
-    def __len__(self) -> int:
-        return len(self._states)
 
 
 class _Decided:
@@ -426,9 +426,6 @@ class Framed:
     def decide(self, router: Router, family: str) -> Decision:
         """See `Router.decide`."""
         return self.decision or router.decide(family, self.facts, self.wishes)
-
-
-T = TypeVar("T")
 
 
 def on_branch(router: Router, family: str, framed: Framed, run: Callable[[Decision], T]) -> T:

@@ -1,6 +1,8 @@
-"""Overlap of boxes."""
+"""Overlap of boxes, and which of two lists belong together."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,3 +46,37 @@ def iou(
     np.maximum(union, TINY, out=union)
     shared /= union
     return shared
+
+
+def best_pairs(
+    first: NDArray[np.float64],
+    first_classes: NDArray[np.integer[Any]],
+    second: NDArray[np.float64],
+    second_classes: NDArray[np.integer[Any]],
+    least: float,
+) -> list[tuple[int, int, float]]:
+    """Each box with the one of its class that overlaps it most, the best pairs first.
+
+    Args:
+        first: `(4, n)`, rows x1 y1 x2 y2, any unit.
+        first_classes: `(n)`.
+        second: `(4, m)`, in the same unit.
+        second_classes: `(m)`.
+        least: intersection over union of a pair, in `[0, 1]`.
+
+    Returns:
+        Indices into both, each at most once, and the overlap of the pair.
+    """
+    overlap = iou(first[:, :, None], areas(first)[:, None], second[:, None, :], areas(second)[None, :])
+    overlap = np.where(first_classes[:, None] == second_classes[None, :], overlap, 0)
+    left, right = set(range(first.shape[1])), set(range(second.shape[1]))
+    found = []
+    for place in np.argsort(-overlap, axis=None):
+        i, j = divmod(int(place), overlap.shape[1])
+        if overlap[i, j] < least:
+            break
+        if i in left and j in right:
+            left.discard(i)
+            right.discard(j)
+            found.append((i, j, float(overlap[i, j])))
+    return found

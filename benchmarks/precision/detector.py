@@ -13,7 +13,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from app.vision.boxes import areas, iou
+from app.vision.boxes import best_pairs
 from app.vision.yolo import Candidates, detect
 from benchmarks.precision.models import Pixels, graph, letterboxed, placed, session
 from routing.catalogue import Branch
@@ -97,20 +97,17 @@ class _Pair:
 def _matched(first: Candidates, second: Candidates) -> _Pair:
     """Each box with the one of its class that overlaps it most, the best pairs first."""
     columns, rows = (boxes.boxes.T.astype(np.float64) for boxes in (first, second))
-    overlap = iou(columns[:, :, None], areas(columns)[:, None], rows[:, None, :], areas(rows)[None, :])
-    overlap = np.where(first.class_ids[:, None] == second.class_ids[None, :], overlap, 0)
-    left, right = set(range(len(first.scores))), set(range(len(second.scores)))
-    found = []
-    for place in np.argsort(-overlap, axis=None):
-        i, j = divmod(int(place), overlap.shape[1])
-        if overlap[i, j] < _SAME:
-            break
-        if i in left and j in right:
-            left.discard(i)
-            right.discard(j)
-            box = float(np.abs(first.boxes[i] - second.boxes[j]).max())
-            score = float(np.abs(first.scores[i] - second.scores[j]))
-            found.append(_Row(box, score, float(overlap[i, j])))
+    pairs = best_pairs(columns, first.class_ids, rows, second.class_ids, _SAME)
+    found = [
+        _Row(
+            float(np.abs(first.boxes[i] - second.boxes[j]).max()),
+            float(np.abs(first.scores[i] - second.scores[j])),
+            overlap,
+        )
+        for i, j, overlap in pairs
+    ]
+    left = set(range(len(first.scores))) - {i for i, _, _ in pairs}
+    right = set(range(len(second.scores))) - {j for _, j, _ in pairs}
     alone = [float(first.scores[i]) for i in sorted(left)] + [float(second.scores[j]) for j in sorted(right)]
     return _Pair(found, alone)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.vision.boxes import areas, iou
+from app.vision.boxes import best_pairs
 
 SAME = 0.5  # least overlap of two boxes of one object
 _TINY = 1e-12
@@ -80,17 +80,5 @@ def _matched(
     if not first or not second:
         return []
     one, other = (np.array([row["box"] for row in rows], np.float64).T for rows in (first, second))
-    overlap = iou(one[:, :, None], areas(one)[:, None], other[:, None, :], areas(other)[None, :])
     classes = [np.array([row["class_id"] for row in rows]) for rows in (first, second)]
-    overlap = np.where(classes[0][:, None] == classes[1][None, :], overlap, 0)
-    left, right = set(range(len(first))), set(range(len(second)))
-    found = []
-    for place in np.argsort(-overlap, axis=None):
-        i, j = divmod(int(place), overlap.shape[1])
-        if overlap[i, j] < SAME:
-            break
-        if i in left and j in right:
-            left.discard(i)
-            right.discard(j)
-            found.append((i, j, float(overlap[i, j])))
-    return found
+    return best_pairs(one, classes[0], other, classes[1], SAME)
