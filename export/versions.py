@@ -9,13 +9,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from export import build, manifest, repository
-from export.artifacts import MODEL_FILE, write_atomic
+from export.artifacts import MODEL_FILE, link, write_atomic
 from export.errors import ExportError
 from export.plan import Places
 from routing.catalogue import Branch, Catalogue, CatalogueError, ModelSpec
@@ -65,8 +64,7 @@ def add_file(catalogue: Catalogue, name: str, number: str, file: Path, places: P
         ExportError: the number is taken, or there is no such branch.
         OSError: the file can't be read.
     """
-    branch = _branch(catalogue, name, number)
-    version = in_version(branch, number)
+    branch, version = _branch(catalogue, name, number)
     _refuse_taken(branch, version, number, places)
     content = file.read_bytes()
     provenance = manifest.Provenance(
@@ -101,8 +99,8 @@ def promote(catalogue: Catalogue, name: str, number: str, places: Places) -> str
     Raises:
         ExportError: there is no such version, or it is the default one.
     """
-    branch = _branch(catalogue, name, number)
-    version, before = in_version(branch, number), _before(branch, number, places)
+    branch, version = _branch(catalogue, name, number)
+    before = _before(branch, number, places)
     if before is None and not _there(version, places):
         raise ExportError(f"version {number} of {name} is the default one")
     weights = places.repository / version.weights_model / number / MODEL_FILE
@@ -128,8 +126,7 @@ def remove(catalogue: Catalogue, name: str, number: str, places: Places) -> list
     Raises:
         ExportError: there is no such version, or it is the default one.
     """
-    branch = _branch(catalogue, name, number)
-    version = in_version(branch, number)
+    branch, version = _branch(catalogue, name, number)
     if not _there(version, places):
         default = served_folder(places.repository / branch.weights_model).name == number
         why = "is the default one" if default else f"isn't in {places.repository}"
@@ -154,15 +151,15 @@ def _refuse_taken(branch: Branch, version: Branch, number: str, places: Places) 
         )
 
 
-def _branch(catalogue: Catalogue, name: str, number: str) -> Branch:
+def _branch(catalogue: Catalogue, name: str, number: str) -> tuple[Branch, Branch]:
+    """Return a branch, and the branch that a version of it is."""
     branch = catalogue.branches.get(name)
     if branch is None or branch.twin_of is not None or branch.version_of is not None:
         raise ExportError(f"there is no branch {name[:100]!r}")
     if not is_version(number):
         raise ExportError(f"{number[:20]!r} is no number of a version, which is a whole number from 1")
     with _as_export_error():
-        in_version(branch, number)
-    return branch
+        return branch, in_version(branch, number)
 
 
 def _models(branch: Branch) -> list[ModelSpec]:
@@ -198,7 +195,9 @@ def _copy(source: Path, target: Path, number: str) -> None:
         return
     shutil.rmtree(unfinished, ignore_errors=True)
     if (source / number).is_dir():
-        shutil.copytree(source / number, unfinished, copy_function=_link)
+        shutil.copytree(
+            source / number, unfinished, copy_function=lambda file, copy: link(Path(file), Path(copy))
+        )
     else:  # the folder of an ensemble, which is empty
         unfinished.mkdir(parents=True)
     note = unfinished / manifest.WEIGHTS_FILE
@@ -206,13 +205,6 @@ def _copy(source: Path, target: Path, number: str) -> None:
         document = {**json.loads(note.read_bytes()), "model": target.name}
         write_atomic(note, manifest.to_json(document))
     unfinished.rename(whole)
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def _remove_folder(folder: Path) -> None:

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from app.commands.predict.command import by_url
-from app.commands.predict.errors import CommandFailed, NobodyAnswers, RunFailed
+from app.commands.predict.errors import CommandFailed
+from app.commands.predict.gateway import branches_of
 from app.commands.predict.printing import padded, plain, width_of
 from app.commands.predict.repository import default_variant, find, readiness
 from app.engine.base import ModelState
 from app.engine.report import ReportEngine
 from app.engine.weights import WeightsBook
-from app.errors import GatewayError
 from app.pipelines import inventory
 from app.pipelines.base import Router
 from app.process.catalogue import load_catalogue
@@ -87,14 +87,7 @@ def branches(parsed: argparse.Namespace) -> int:
 
 def _of_gateway(parsed: argparse.Namespace) -> dict[str, Any]:
     with closing(by_url(parsed)) as gateway:
-        try:
-            reply = gateway.request("GET", "/v1/branches")
-        except GatewayError as error:
-            raise NobodyAnswers(f"nobody answers there: {error.detail}") from error
-    said = reply.json()
-    if not reply.ok or not isinstance(said, dict) or not isinstance(said.get("families"), list):
-        raise RunFailed(f"{gateway.title}: GET /v1/branches: {reply.fault()}")
-    return said
+        return branches_of(gateway)
 
 
 def _of_folder(parsed: argparse.Namespace) -> dict[str, Any]:

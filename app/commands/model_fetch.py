@@ -11,6 +11,7 @@ import hashlib
 import ipaddress
 import os
 import re
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from app.outgoing import UrlGuard
 from app.settings import Settings
 from app.videos.sources.routes import HttpRoute, Route, S3Route, Sign, object_of
 from app.videos.stores.base import checked_name
+from routing.versions import served_folder
 
 SUMS = "SHA256SUMS"
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
@@ -36,13 +38,13 @@ Copy a model repository. SOURCE has a file {SUMS} that lists the others:
 Files that are there with the right digest are kept, so an interrupted copy can be continued.
 """
 _LINE = re.compile(r"(?P<digest>[0-9a-f]{64}) [ *](?:\./)?(?P<name>[^\\]+)")
+_STEP = re.compile(r'model_name: "([^"]+)"')  # of an ensemble; the last one has the weights
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _MOST_SUMS, _MOST_FILE = 1 << 20, 1 << 36  # bytes
 _SILENCE_S = 30.0
 _MOST_FAILURES = 8  # attempts in a row that bring nothing
 _LONGEST_PAUSE_S = 30.0
 _LONGEST_S = 7 * 86400.0
-_PIECE = 1 << 20
 # The operator names the source, so it may be in any network.
 _ANYWHERE = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
 
@@ -187,8 +189,9 @@ def fetch(source: Source, into: Path, digest: str | None, say: Callable[[str], N
         model, _, file = name.partition("/")
         if (
             file == "config.pbtxt"
-        ):  # Triton wants the folder of a version of an ensemble, too, which has no file in it
-            (into / model / "1").mkdir(exist_ok=True)
+        ):  # Triton wants the folder of an ensemble's version, too, which has no file in it
+            parts = (model, *_STEP.findall((into / name).read_text("utf-8", "replace")))
+            (into / model / served_folder(into / parts[-1]).name).mkdir(exist_ok=True)
     return Fetched(**counts)
 
 
@@ -200,7 +203,10 @@ def _provide(source: Source, name: str, expected: str, target: Path, there: dict
         return "kept"
     partial.unlink(missing_ok=True)
     if expected in there:  # models of one architecture share a file of weights, see docs/models.md
-        os.link(there[expected], partial)
+        try:
+            os.link(there[expected], partial)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(there[expected], partial)
         partial.replace(target)
         return "linked"
     found = source.copy(name, partial, _MOST_FILE)
@@ -250,11 +256,8 @@ def _read(data: bytes) -> dict[str, str]:
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            digest.update(piece)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sign() -> Sign:

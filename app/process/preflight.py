@@ -136,7 +136,7 @@ def _fault_of(folder: Path, *, network_is_fine: bool) -> str | None:
         return f"{folder} is on a network file system ({kind}): {_SHARED_HINT}"
     if not folder.is_dir():
         return None
-    fault = job_schema.fault_of(folder / "jobs.sqlite3")
+    fault = job_schema.fault_of(folder / job_schema.INDEX)
     if fault is not None:
         return f"the index of the video jobs in {folder} can't be used: {fault}"
     mark = HostMark(folder)

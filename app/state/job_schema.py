@@ -45,6 +45,9 @@ _ADDED = {"made_by": "TEXT", "fence": "BIGINT NOT NULL DEFAULT 0", "manifest_sha
 _STATEMENTS = (*_JOBS.split(";"), callbacks.SCHEMA, sources.SCHEMA, idempotency.SCHEMA)
 
 
+INDEX = "jobs.sqlite3"  # in the folder of the jobs
+
+
 def fault_of(path: Path) -> str | None:
     """Return why this release can't use an index in SQLite; None if it can, or if there is none that can be read."""
     try:

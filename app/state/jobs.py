@@ -17,7 +17,7 @@ from app.state.callbacks import Callbacks
 from app.state.database import Connection, Database, Dispatch, Owners
 from app.state.host_mark import HostMark
 from app.state.idempotency import IdempotencyKeys
-from app.state.job_schema import migrate
+from app.state.job_schema import INDEX, migrate
 from app.state.owners import LockedOwners
 from app.state.sources import Sources
 from app.state.sqlite_file import RETRY_S, SqliteFile
@@ -108,7 +108,7 @@ class JobIndex:
             raise VideosUnavailable(
                 "the folder of the video jobs can't be written", retry_after=RETRY_S
             ) from error
-        index = cls(SqliteFile(folder / "jobs.sqlite3", mark.check), owners)
+        index = cls(SqliteFile(folder / INDEX, mark.check), owners)
         try:
             migrate(index._database)
         except BaseException:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from app.commands.backup.copying import Unsettled, back_up
 from app.settings import Settings
+from app.state.job_schema import INDEX
 
 _DATABASE = "GATEWAY_JOB_STORE is PostgreSQL: save it with pg_dump (docs/backups.md)"
 _STORE = "GATEWAY_JOB_ARTIFACTS: videos and results lie there, and aren't copied"
@@ -17,7 +18,7 @@ def backup(target: Path, settings: Settings) -> int:
     folder = settings.videos_folder
     if settings.job_store != "sqlite":
         return _refuse(_DATABASE, 2)
-    if folder is None or not (folder / "jobs.sqlite3").is_file():
+    if folder is None or not (folder / INDEX).is_file():
         return _refuse(f"GATEWAY_VIDEOS_FOLDER: there are no video jobs in {folder}", 2)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         return _refuse(f"{target} isn't an empty folder", 2)

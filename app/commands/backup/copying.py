@@ -7,14 +7,14 @@ file, which another round copies. A manifest is copied before the files that it 
 from __future__ import annotations
 
 import contextlib
-import re
 import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-_INDEX = "jobs.sqlite3"
-_ID = re.compile(r"[0-9a-f]{32}")
+from app.state.job_schema import INDEX
+from app.videos.job_files import is_id
+
 _ROUNDS = 10
 _FETCHING = "SELECT job_id FROM sources WHERE state IN ('waiting', 'fetching')"
 
@@ -39,19 +39,19 @@ def back_up(folder: Path, target: Path, *, files: bool = True) -> tuple[int, int
     for _ in range(_ROUNDS):
         if files:
             _copy_files(folder, target)
-        states = _copy_index(folder / _INDEX, target / _INDEX)
+        states = _copy_index(folder / INDEX, target / INDEX)
         if not files or all(_is_whole(target / job_id, state) for job_id, state in states.items()):
             break
     else:
         raise Unsettled("jobs come and end faster than they are copied: try again, or stop the service first")
     for path in target.iterdir():
-        if _ID.fullmatch(path.name) and path.name not in states:  # it was deleted meanwhile
+        if is_id(path.name) and path.name not in states:  # it was deleted meanwhile
             shutil.rmtree(path)
     return len(states), sum(path.stat().st_size for path in _files(target))
 
 
 def _copy_files(folder: Path, target: Path) -> None:
-    for job in (path for path in folder.iterdir() if _ID.fullmatch(path.name)):
+    for job in (path for path in folder.iterdir() if is_id(path.name)):
         for path in sorted(_files(job), key=lambda path: path.name != "manifest.json"):
             copy = target / path.relative_to(folder)
             with contextlib.suppress(FileNotFoundError):  # the job has ended, or was deleted
@@ -68,7 +68,7 @@ def _copy_files(folder: Path, target: Path) -> None:
 def _files(folder: Path) -> Iterator[Path]:
     """Yield the files below a folder of jobs, without locks."""
     for path in folder.rglob("*"):
-        if path.is_file() and path.suffix != ".lock" and not path.name.startswith(_INDEX):
+        if path.is_file() and path.suffix != ".lock" and not path.name.startswith(INDEX):
             yield path
 
 

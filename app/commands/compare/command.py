@@ -18,10 +18,9 @@ from app.commands.predict import inputs
 from app.commands.predict.asking import Asking
 from app.commands.predict.command import by_url
 from app.commands.predict.errors import CommandFailed, InputFailed, NoInput, RunFailed
-from app.commands.predict.gateway import Gateway
+from app.commands.predict.gateway import Gateway, branches_of
 from app.commands.predict.inputs import Input
 from app.commands.predict.printing import plain
-from app.errors import GatewayError
 
 OK, APART, USAGE, INTERRUPTED = 0, 1, 2, 130
 _WAIT_S = 60.0  # for a gateway that is busy
@@ -88,13 +87,7 @@ def _kind(parsed: argparse.Namespace, gateway: Gateway) -> tuple[Kind, dict[str,
     Raises:
         RunFailed: there is no such branch or version, or nothing to compare its answers by.
     """
-    try:
-        reply = gateway.request("GET", "/v1/branches")
-    except GatewayError as error:
-        raise RunFailed(f"nobody answers there: {error.detail}") from error
-    said = reply.json()
-    if not reply.ok or not isinstance(said, dict):
-        raise RunFailed(f"{gateway.title}: GET /v1/branches: {reply.fault()}")
+    said = branches_of(gateway)
     rows = {row["name"]: (family["name"], row) for family in said["families"] for row in family["branches"]}
     if parsed.branch not in rows:
         raise RunFailed(f"no branch is called {parsed.branch[:100]}; `gateway branches` lists them")

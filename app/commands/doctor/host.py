@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from app.addresses import masked
+from app.addresses import host_and_port, masked
 from app.commands.doctor.report import Row, State
 from app.commands.smoke.http import Http
 from app.errors import GatewayError
@@ -109,8 +109,8 @@ def _tritons(settings: Settings) -> Iterator[Row]:
 
 def _triton(settings: Settings) -> Iterator[Row]:
     address = settings.triton.grpc
-    host, _, port = address.rpartition(":")
-    fault = _connect(host.strip("[]"), int(port))
+    host, port = host_and_port(address)
+    fault = _connect(host.strip("[]"), port)
     if settings.engine != "triton":
         found = f"{fault or 'something answers there'}; not needed by GATEWAY_ENGINE=embedded"
         yield Row("triton", address, "note", found)

@@ -13,9 +13,11 @@ import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
+from app.commands.predict.errors import NobodyAnswers, RunFailed
 from app.commands.smoke.http import Http, Reply
+from app.errors import GatewayError
 
 
 class Gateway(Protocol):
@@ -46,6 +48,22 @@ class Gateway(Protocol):
 
     def close(self) -> None:
         """Release everything."""
+
+
+def branches_of(gateway: Gateway) -> dict[str, Any]:
+    """Return the answer to `GET /v1/branches`.
+
+    Raises:
+        NobodyAnswers, RunFailed: there is none, or none of a gateway.
+    """
+    try:
+        reply = gateway.request("GET", "/v1/branches")
+    except GatewayError as error:
+        raise NobodyAnswers(f"nobody answers there: {error.detail}") from error
+    said = reply.json()
+    if not reply.ok or not isinstance(said, dict) or not isinstance(said.get("families"), list):
+        raise RunFailed(f"{gateway.title}: GET /v1/branches: {reply.fault()}")
+    return said
 
 
 class HttpGateway:

@@ -93,7 +93,7 @@ class TritonEndpoints:
         if (
             shown is None
             or len(shown[0]) != len(views)
-            or any(a is not b for a, b in zip(*(shown[0], views), strict=True))
+            or any(a is not b for a, b in zip(shown[0], views, strict=True))
         ):
             self._shown = shown = views, summary.merged(views) if views else self._nobody()
         return shown[1]

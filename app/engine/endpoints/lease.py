@@ -131,10 +131,12 @@ class EndpointLease:
         held, self._held = self._held, None
         if held is None:
             return None
-        self._members.give_back(self._at, self._branch)
-        if error is None:
-            return held.__exit__(None, None, None)
-        return held.__exit__(type(error), error, error.__traceback__)
+        try:
+            if error is None:
+                return held.__exit__(None, None, None)
+            return held.__exit__(type(error), error, error.__traceback__)
+        finally:  # not before: until then its tensors aren't free
+            self._members.give_back(self._at, self._branch)
 
     def _nowhere(self) -> GatewayError:
         if self._missing.ready:

@@ -76,8 +76,7 @@ def counters_of(usage: EngineUsage) -> EngineUsage:
 def _sum(counts: Iterable[Mapping[K, int]]) -> dict[K, int]:
     total: Counter[K] = Counter()
     for one in counts:
-        for key, count in one.items():
-            total[key] += count
+        total.update(one)
     return dict(total)
 
 

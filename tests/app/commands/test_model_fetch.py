@@ -93,6 +93,23 @@ def test_a_repository_is_copied_and_then_kept(url: str, asked: list[str], tmp_pa
     assert asked == ["/SHA256SUMS"]
 
 
+def test_an_ensemble_has_the_version_of_its_last_part(url: str, served: Path, tmp_path: Path) -> None:
+    """The second version of a branch lies in folders `2`; an ensemble's own holds no file that the list could name."""
+    files = {
+        "yolo_v2/config.pbtxt": b"backend",
+        "yolo_v2/2/model.onnx": b"graph",
+        "yolo_v2_uint8/config.pbtxt": b'step {\n model_name: "prepare"\n}\nstep {\n model_name: "yolo_v2"\n}',
+    }
+    for name, data in files.items():
+        (served / name).parent.mkdir(parents=True, exist_ok=True)
+        (served / name).write_bytes(data)
+    (served / "SHA256SUMS").write_bytes(sums(files))
+    into = tmp_path / "models"
+    assert run(url, into) == 0
+    assert [path.name for path in (into / "yolo_v2").iterdir() if path.is_dir()] == ["2"]
+    assert [path.name for path in (into / "yolo_v2_uint8").iterdir() if path.is_dir()] == ["2"]
+
+
 def test_a_changed_file_is_replaced(url: str, tmp_path: Path) -> None:
     """A damaged file is fetched again, and files that aren't listed stay."""
     into = tmp_path / "models"
