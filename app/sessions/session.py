@@ -116,11 +116,6 @@ class Session:
             return "order", f"timestamp {call.timestamps[0]} is not after {last}, that of its last frame"
         return None
 
-    @property
-    def versions(self) -> tuple[tuple[str, str], ...]:
-        """Versions by branch, of the branches that have several."""
-        return tuple(sorted(self.head.get("versions", {}).items()))
-
     def take(self, found: Detections, conf: float, time_s: float) -> Tracked:
         branch = found.served.decision.branch
         if branch.versions or branch.version_of is not None:

@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from app.deadline import Deadline
 from app.errors import (
@@ -29,6 +29,7 @@ from app.sessions.session import Session, SessionCall, head_of, key_of
 from app.state.base import SessionStore, Snapshot
 from app.state.moments import moment_text
 
+T = TypeVar("T")
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 # About 4,000 tracks: what is more is no camera, but a buffer that is too long, and would slow every frame down.
 _MOST_BYTES = 1 << 20
@@ -111,7 +112,8 @@ class Sessions:
             SessionsUnavailable: the store can't be reached.
         """
         snapshot = self.store().load(call.key)
-        return () if snapshot is None else self._decode(call.session_id, snapshot.value).versions
+        head = {} if snapshot is None else self._read(call.session_id, snapshot.value, head_of)
+        return tuple(sorted(head.get("versions", {}).items()))
 
     def pin(self, call: SessionCall, now: session_weights.WeightsNow) -> None:
         """Give the current request's runs the weights of its session; for a service over several Tritons.
@@ -217,8 +219,11 @@ class Sessions:
         return [session.take(found, call.conf, at) for found, at in zip(frames, times, strict=True)]
 
     def _decode(self, session_id: str, value: bytes) -> Session:
+        return self._read(session_id, value, Session.decode)
+
+    def _read(self, session_id: str, value: bytes, read: Callable[[bytes], T]) -> T:
         try:
-            return Session.decode(value)
+            return read(value)
         except ValueError as error:
             raise self._conflict(
                 session_id, "format", f"another version of the service wrote it ({error})"

@@ -15,8 +15,7 @@ from typing import IO
 from app.errors import VideosUnavailable
 from app.state.database import Connection
 from app.state.host_mark import HostMark
-
-_RETRY_S = 10.0
+from app.state.sqlite_file import RETRY_S
 
 
 class LockedOwners:
@@ -76,7 +75,7 @@ class LockedOwners:
 def _take(mark: HostMark) -> None:
     with contextlib.suppress(OSError):  # a full disk: the mark is written once there is room
         if not mark.take():
-            raise VideosUnavailable(mark.in_use, retry_after=_RETRY_S)
+            raise VideosUnavailable(mark.in_use, retry_after=RETRY_S)
 
 
 def _locked_file(folder: Path) -> tuple[str, IO[bytes]]:

@@ -55,7 +55,7 @@ class ChunkFolder:
     """A local folder of chunks; `written` is told of each one that is there."""
 
     path: Path
-    written: Callable[[Path], None] = lambda _: None
+    written: Callable[[], None] = lambda: None
 
 
 @runtime_checkable
@@ -103,7 +103,7 @@ class Checkpoint:
         write_npz(path, arrays)
         self._paths.append(path)
         self.frames += len(chunk.frame_index)
-        self._written(path)
+        self._written()
 
     def columns(self, component: str) -> ComponentColumns:
         """All rows of a component."""

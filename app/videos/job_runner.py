@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
 import time
 from collections.abc import Callable
@@ -237,9 +236,9 @@ class JobRunner(JobThreads):
             self._release_deleted(job)
 
     def _finish(self, job: Job, state: str, error: tuple[str, str] | None) -> bool:
-        found = manifests.read_bytes(self._files.results(job)) if state == "done" else None
-        frames = None if found is None else json.loads(found)["frames"]["sampled"]
-        digest = None if found is None else hashlib.sha256(found).hexdigest()
+        found = manifests.read_whole(self._files.results(job)) if state == "done" else None
+        frames = None if found is None else found[1]["frames"]["sampled"]
+        digest = None if found is None else hashlib.sha256(found[0]).hexdigest()
         kept_bytes = self._files.kept_bytes(job)
         return self._index.finish(job, state, time.time(), kept_bytes, error, digest, frames)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
 import threading
 import time
@@ -294,7 +293,8 @@ class VideoJobs:
             raise VideosUnavailable(words, retry_after=_RETRY_AFTER_S) from error
         finally:
             if not taken:
-                self._files.remove(job.id)
+                with contextlib.suppress(OSError):  # the keeper removes files without a job
+                    self._files.remove(job.id)
         return taken
 
     def get(self, job_id: str, only: str | None = None) -> dict[str, Any]:
@@ -395,9 +395,9 @@ class VideoJobs:
         try:
             self._index.mark_deleted(job_id)
         except VideosUnavailable:
-            if job.state not in FINISHED:
+            if job.state not in FINISHED or self._files.shared:
                 raise
-            self._files.remove(job_id)  # frees space for the index
+            self._files.remove(job_id)  # frees space for the index, which is on the same disk
             self._index.mark_deleted(job_id)
         with contextlib.suppress(VideosUnavailable):  # the keeper goes on with it
             self._stop_deleted()
@@ -439,16 +439,16 @@ class VideoJobs:
 
     def _manifest(self, job: Job) -> dict[str, Any] | None:
         try:
-            data = manifests.read_bytes(self._files.results(job))
+            found = manifests.read_whole(self._files.results(job))
         except OSError as error:
             raise VideosUnavailable("the results can't be read now", retry_after=_RETRY_AFTER_S) from error
-        if data is None:
+        if found is None:
             return None
-        if self._files.shared and hashlib.sha256(data).hexdigest() != job.manifest_sha256:
+        if self._files.shared and hashlib.sha256(found[0]).hexdigest() != job.manifest_sha256:
             raise VideosUnavailable(
                 "the manifest isn't the one that was recorded", retry_after=_RETRY_AFTER_S
             )
-        return dict(json.loads(data))
+        return found[1]
 
     def _analyst(self, profile: Profile) -> Analyst:
         return Analyst(profile, LoadedSuite(self._pipelines, self._options.analysis))

@@ -159,16 +159,17 @@ def read(output: ArtifactStore) -> dict[str, Any] | None:
     Raises:
         OSError: it can't be read now.
     """
-    data = read_bytes(output)
-    return None if data is None else dict(json.loads(data))
+    found = read_whole(output)
+    return None if found is None else found[1]
 
 
-def read_bytes(output: ArtifactStore) -> bytes | None:
-    """The bytes of the manifest of an output, as `read`."""
+def read_whole(output: ArtifactStore) -> tuple[bytes, dict[str, Any]] | None:
+    """The bytes of the manifest of an output, and what they say, as `read`."""
     try:
         with output.open(NAME) as file:
             data = file.read()
-        return data if set(json.loads(data)) >= _NEEDED else None
+        document = json.loads(data)
+        return (data, document) if set(document) >= _NEEDED else None
     except (FileNotFoundError, ValueError, TypeError):
         return None
 

@@ -28,7 +28,6 @@ from kubernetes_validate import utils as kubernetes_schemas
 FOLDER = Path(__file__).parent
 CHART = FOLDER / "triton-vision-gateway"
 SCHEMAS = FOLDER / "schemas"
-VALUES = sorted(CHART.glob("values-*.yaml"))
 # The oldest that the chart supports (Chart.yaml), and the newest whose schemas are there.
 VERSIONS = ("1.30", "1.37")
 Document = dict[str, Any]

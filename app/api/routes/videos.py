@@ -73,8 +73,8 @@ async def submit(request: Request, query: Annotated[VideoQuery, Query()], gatewa
             length = length_of(headers_of(request.scope).get(b"content-length"))
             with _stored():
                 await gateway.work(lambda: jobs.admit(int(length) if length < math.inf else 0))
-        if query.callback_url is not None:  # before the video is read, which may take long
-            await _check_callback(jobs, query.callback_url)
+            if query.callback_url is not None:  # before the video is read, which may take long
+                await _check_callback(jobs, query.callback_url)
         upload = await read_upload(
             request,
             settings,

@@ -23,7 +23,7 @@ from app.state.jobs import Job
 from app.state.sources import Source
 from app.videos.job_files import JobFiles, is_id
 from app.videos.profile import Profile
-from app.videos.stored_jobs.results import FencedResults
+from app.videos.stored_jobs.results import CHECKPOINT, FencedResults
 from app.videos.stored_jobs.scratch import Scratch
 from app.videos.stores.base import ArtifactStore
 from app.videos.stores.folder import FolderStore
@@ -141,14 +141,14 @@ class StoredJobFiles(JobFiles):
         """Remove what isn't needed once the job is over: inputs, checkpoints, and what other claims wrote."""
         mine = (f"{job.id}/profile.json", f"{job.id}/{job.fence}/")
         for stored in list(self._store.list(job.id)):
-            if not stored.name.startswith(mine) or stored.name.startswith(f"{mine[1]}checkpoint/"):
+            if not stored.name.startswith(mine) or stored.name.startswith(f"{mine[1]}{CHECKPOINT}/"):
                 self._store.delete(stored.name)
 
     def kept_bytes(self, job: Job) -> int:
         return sum(
             stored.nbytes
             for stored in self._store.list(f"{job.id}/{job.fence}")
-            if not stored.name.startswith(f"{job.id}/{job.fence}/checkpoint/")
+            if not stored.name.startswith(f"{job.id}/{job.fence}/{CHECKPOINT}/")
         )
 
     def remove(self, job_id: str) -> None:

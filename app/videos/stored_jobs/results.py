@@ -67,7 +67,7 @@ class FencedResults:
             folder, copied = Path(name), set[str]()
             self._restore(folder)
 
-            def kept(_: Path) -> None:
+            def kept() -> None:
                 try:
                     for chunk in sorted(folder.glob("chunk-*.npz")):
                         if chunk.name not in copied:

@@ -120,11 +120,11 @@ def test_a_claim_begins_with_the_chunks_of_the_one_before(host: Open, store: Art
     """And writes its own; those of the other are as they were."""
     with checkpoint_folder(host().results(job(1))) as chunks:
         (chunks.path / "chunk-000000.npz").write_bytes(b"one")
-        chunks.written(chunks.path / "chunk-000000.npz")
+        chunks.written()
     with checkpoint_folder(host().results(job(3))) as chunks:
         assert [path.read_bytes() for path in chunks.path.iterdir()] == [b"one"]
         (chunks.path / "chunk-000001.npz").write_bytes(b"two")
-        chunks.written(chunks.path / "chunk-000001.npz")
+        chunks.written()
     assert names(store) == {f"{ID}/{name}" for name in (
         "1/checkpoint/chunk-000000.npz", "3/checkpoint/chunk-000000.npz", "3/checkpoint/chunk-000001.npz",
     )}  # fmt: skip

@@ -188,8 +188,4 @@ class Camera:
         if answer is not None and answer.is_success:
             session.tracks[number] = _tracks(answer.json())
         else:
-            session.refused[number] = caller.records[-1].code if answer is None else _code(answer)
-
-
-def _code(answer: httpx2.Response) -> str:
-    return str(answer.json()["code"]) if "json" in answer.headers.get("content-type", "") else "balancer"
+            session.refused[number] = caller.records[-1].code

@@ -65,9 +65,8 @@ def _shifted(graph: bytes, shift: int) -> bytes:
     model = onnx.load_from_string(graph)
     for constant in model.graph.initializer:
         if constant.name.startswith("excess"):
-            rolled = np.roll(numpy_helper.to_array(constant)[:3], shift, axis=0)
             whole = numpy_helper.to_array(constant).copy()
-            whole[:3] = rolled
+            whole[:3] = np.roll(whole[:3], shift, axis=0)
             constant.CopyFrom(numpy_helper.from_array(whole, constant.name))
     content: bytes = model.SerializeToString(deterministic=True)
     return content

@@ -48,5 +48,4 @@ def two_tritons(folder: Path, versions: tuple[str, str] = ("1", "2")) -> Iterato
     with ExitStack() as stack:
         for server in made.servers:
             stack.enter_context(server)
-            stack.callback(server.kill)
         yield made
