@@ -19,6 +19,7 @@ from app.errors import GatewayError
 from app.pipelines.pipeline_set import PipelineSet
 from app.videos import manifest as manifests
 from app.videos.analysis import Cancelled, Input, Options, OtherFrames, VideoAnalysis
+from app.videos.checkpoint import remove_left_over
 from app.videos.earlier import Earlier
 from app.videos.formats.base import Finished, Format, kinds_of
 from app.videos.formats.derived import make_missing
@@ -191,6 +192,8 @@ class Analyst:
         self, sink: ArtifactStore, manifest: dict[str, Any], file: BinaryIO | None, *, done: bool
     ) -> Finding:
         """Return the result, once the files of the formats are made of it; `done`: by an earlier run."""
+        if done:
+            remove_left_over(sink, str(manifest.get("run_id")))
         made = self._derive(sink, manifest, file)
         status = "skipped" if done and not made else "ok"
         status = "partial" if manifest["status"] == "partial" else status

@@ -179,13 +179,29 @@ def checkpoint_folder(output: ArtifactStore) -> Iterator[ChunkFolder]:
         with output.chunks() as chunks:
             yield chunks
         return
-    folder = output.folder / PARTIAL if isinstance(output, FolderStore) else _scratch() / _key(output.url)
-    with locked(folder.with_name(f"{folder.name}.lock")) as mine:
+    folder = _folder(output)
+    with locked(_lock(folder)) as mine:
         if mine:
             yield ChunkFolder(folder)
             return
         with tempfile.TemporaryDirectory(prefix="gateway-") as other:
             yield ChunkFolder(Path(other) / PARTIAL)
+
+
+def remove_left_over(output: ArtifactStore, run_id: str) -> None:
+    """Remove the chunks of a finished run whose process died between its manifest and their removal.
+
+    Chunks of another run stay, and so do those that another attempt works on. What can't be removed stays, too.
+    """
+    if isinstance(output, KeepsChunks):
+        return
+    with contextlib.suppress(OSError):
+        folder = _folder(output)
+        if not folder.exists() and not _lock(folder).exists():
+            return
+        with locked(_lock(folder)) as mine:
+            if mine and _is_of(folder, run_id):
+                shutil.rmtree(folder)
 
 
 @contextlib.contextmanager
@@ -204,6 +220,21 @@ def locked(path: Path) -> Iterator[bool]:
         finally:
             if mine:
                 path.unlink(missing_ok=True)
+
+
+def _folder(output: ArtifactStore) -> Path:
+    return output.folder / PARTIAL if isinstance(output, FolderStore) else _scratch() / _key(output.url)
+
+
+def _lock(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")
+
+
+def _is_of(folder: Path, run_id: str) -> bool:
+    """Return True if the chunks are those of a run, or none of them can be read."""
+    first = next(iter(sorted(folder.glob("chunk-*.npz"))), None)
+    header = None if first is None else _header(first)
+    return header is None or header["key"].startswith(run_id)
 
 
 def _scratch() -> Path:

@@ -239,6 +239,35 @@ class Overtaken(FolderStore):
         return super().put(name, data, only_if_absent=only_if_absent)
 
 
+class Last(FolderStore):
+    """A folder whose writer dies as soon as the manifest stands."""
+
+    def put(self, name: str, data: bytes, *, only_if_absent: bool = False) -> bool:
+        super().put(name, data, only_if_absent=only_if_absent)
+        (self.folder / ".partial.lock").touch()
+        raise Dies
+
+
+def test_chunks_that_a_dead_process_left_go(
+    pipelines: PipelineSet, changed: PipelineSet, video: Path, tmp_path: Path
+) -> None:
+    """The video is done, so nobody needs them: the run that skips it removes them, and no chunks of another run."""
+    with pytest.raises(Dies):
+        run(pipelines, video, Last(tmp_path))
+    assert list(tmp_path.glob(".partial/chunk-*.npz"))
+    assert run(pipelines, video, tmp_path).status == "skipped"
+    assert list(tmp_path.glob(".partial*")) == []
+
+    def die(progress: Progress) -> None:
+        if progress.frames == 8:
+            raise Dies
+
+    with pytest.raises(Dies):
+        run(changed, video, tmp_path, die)
+    assert run(pipelines, video, tmp_path).status == "skipped"
+    assert run(changed, video, tmp_path).manifest["frames"]["resumed"] == 6
+
+
 def test_an_attempt_that_is_overtaken_leaves_a_whole_result(
     pipelines: PipelineSet, video: Path, tmp_path: Path
 ) -> None:
