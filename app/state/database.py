@@ -9,6 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from app.errors import VideosUnavailable
+
+
+class CommitUnknown(VideosUnavailable):
+    """The connection broke while a transaction was committed: it may have been."""
+
 
 class Cursor(Protocol):
     """The result of a statement."""
@@ -37,7 +43,11 @@ class Database(Protocol):
         """Context manager of a connection that only reads."""
 
     def writing(self, *, alone: bool = False) -> AbstractContextManager[Connection]:
-        """Context manager of one transaction; with `alone`, no other one of those runs at the same time."""
+        """Context manager of one transaction; with `alone`, no other one of those runs at the same time.
+
+        Raises:
+            CommitUnknown: all statements were executed, and the answer to the commit got lost.
+        """
 
     def columns(self, connection: Connection, table: str) -> set[str]:
         """Return the names of a table's columns."""

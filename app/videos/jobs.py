@@ -25,6 +25,7 @@ from app.errors import (
 )
 from app.pipelines.pipeline_set import PipelineSet
 from app.state.callbacks import Callback
+from app.state.database import CommitUnknown
 from app.state.idempotency import Held
 from app.state.jobs import FINISHED, Job, JobIndex, Position
 from app.videos import manifest as manifests
@@ -283,16 +284,21 @@ class VideoJobs:
         key: Held | None,
     ) -> bool:
         """Store the job's files and its row, or neither."""
-        taken = False
+        taken, unknown = False, False
         try:
             self._files.keep(job.id, file, profile)
             digest = None if key is None else key.digest
             taken = self._index.add(job, self._options.most_waiting, callback_url, source_url, digest)
+        except CommitUnknown:
+            unknown = True
+            if self._index.get(job.id) is None:  # it may still be there in a moment
+                raise
+            taken = True
         except OSError as error:
             words = f"the video can't be kept: {error.strerror or 'no room'}"
             raise VideosUnavailable(words, retry_after=_RETRY_AFTER_S) from error
         finally:
-            if not taken:
+            if not taken and not unknown:
                 with contextlib.suppress(OSError):  # the keeper removes files without a job
                     self._files.remove(job.id)
         return taken

@@ -16,6 +16,7 @@ import psycopg
 import pytest
 from support.analysis import opened, patches, pipeline_set, profile, same_numbers
 from support.databases.postgres import PostgresServer
+from support.servers.cable import Cable
 from support.servers.gateway import server
 from support.servers.s3 import S3Server, reachable
 from support.waiting import PATIENCE_S, eventually
@@ -167,6 +168,19 @@ def test_any_gateway_answers_for_any_job(start: Callable[..., Gateway], shared: 
     assert other.delete(f"/v1/videos/{ids[0]}").status_code == 204
     assert one.get(f"/v1/videos/{ids[0]}").status_code == 404
     eventually(lambda: not shared.keys(f"jobs/{ids[0]}/"))
+
+
+def test_a_job_whose_commit_has_no_answer_is_kept(
+    start: Callable[..., Gateway], shared: Shared, short: bytes
+) -> None:
+    """Its row is there, so its files stay, and the caller hears of it."""
+    with Cable(f"127.0.0.1:{shared.postgres.port}") as cable:
+        database = shared.database.replace(f"127.0.0.1:{shared.postgres.port}", cable.url)
+        http, _ = start(job_store=database)
+        cable.loses = (b"INSERT INTO jobs", b"COMMIT")
+        video_id = submit(http, short)
+        cable.loses = ()
+        assert until(http, video_id, over)["state"] == "done"
 
 
 def who_runs(folder: Path, gateways: list[Gateway]) -> tuple[Gateway, Gateway]:

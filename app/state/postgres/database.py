@@ -13,7 +13,7 @@ from psycopg import ClientCursor
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from app.errors import VideosUnavailable
-from app.state.database import Connection
+from app.state.database import CommitUnknown, Connection
 
 RETRY_S = 2.0
 _CONNECT_S, _STATEMENT_S, _LOCK_S, _IDLE_S = 3, 10, 5, 10
@@ -110,10 +110,17 @@ class PostgresDatabase:
 
     @contextlib.contextmanager
     def writing(self, *, alone: bool = False) -> Iterator[Connection]:
-        with self.reading() as connection:  # the pool's context ends it: commit, or on an error rollback
-            if alone:
-                connection.execute("SELECT pg_advisory_xact_lock(?)", (_LOCK_KEY,))
-            yield connection
+        executed = False
+        try:
+            with self.reading() as connection:  # the pool's context ends it: commit, or on an error rollback
+                if alone:
+                    connection.execute("SELECT pg_advisory_xact_lock(?)", (_LOCK_KEY,))
+                yield connection
+                executed = True
+        except VideosUnavailable as error:
+            if executed:
+                raise CommitUnknown(error.detail, retry_after=error.retry_after, hint=error.hint) from error
+            raise
 
     def columns(self, connection: Connection, table: str) -> set[str]:
         rows = connection.execute(

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 import psycopg
 import pytest
 from support.databases.postgres import PostgresServer
+from support.servers.cable import Cable
 from support.waiting import eventually
 
 from app.errors import VideosUnavailable
+from app.state.database import CommitUnknown
 from app.state.jobs import Job, JobIndex
 from app.state.postgres.jobs import open_jobs
 
@@ -150,6 +152,22 @@ def test_a_server_that_comes_back_is_used_again() -> None:
         index.release("a")
         index.add(job("b"), 9)
         assert claimed(index).id == "b"
+        index.close()
+
+
+def test_a_lost_answer_to_a_commit_is_told_apart(postgres: PostgresServer, url: str) -> None:
+    """The row may be there, as it is here; where the statements failed, it can't be."""
+    with Cable(f"127.0.0.1:{postgres.port}") as cable:
+        index = open_jobs(url.replace(f"127.0.0.1:{postgres.port}", cable.url), 60.0)
+        cable.loses = (b"INSERT INTO jobs", b"COMMIT")
+        with pytest.raises(CommitUnknown, match="PostgreSQL"):
+            index.add(job("a"), 9)
+        cable.loses = (b"INSERT INTO jobs",)
+        with pytest.raises(VideosUnavailable) as caught:
+            index.add(job("b"), 9)
+        assert not isinstance(caught.value, CommitUnknown)
+        eventually(lambda: _works(index))
+        assert index.get("b") is None
         index.close()
 
 

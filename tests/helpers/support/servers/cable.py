@@ -8,7 +8,12 @@ import threading
 
 
 class Cable:
-    """Listens at `url` (`at`: host and port; 0 is a free one) and passes on, both ways; close it with `with`."""
+    """Listens at `url` (`at`: host and port; 0 is a free one) and passes on, both ways; close it with `with`.
+
+    Set `loses` to words: a connection that has sent all of them, in this order, is cut instead of getting the answer.
+    """
+
+    loses: tuple[bytes, ...] = ()
 
     def __init__(self, target: str, at: tuple[str, int] = ("127.0.0.1", 0)) -> None:
         host, _, port = target.rpartition(":")
@@ -55,12 +60,24 @@ class Cable:
                     continue
                 with self._lock:
                     self._ends += [near, far]
-                for one, other in ((near, far), (far, near)):
-                    threading.Thread(target=_pump, args=(one, other), daemon=True).start()
+                sent: list[bytes] = []
+                for pump in (self._ask, self._answer):
+                    threading.Thread(target=pump, args=(near, far, sent), daemon=True).start()
 
+    def _ask(self, near: socket.socket, far: socket.socket, sent: list[bytes]) -> None:
+        """Pass on what the client sends; `sent` are the first of the words of `loses` that it has sent."""
+        with contextlib.suppress(OSError):
+            while data := near.recv(65536):
+                while len(sent) < len(self.loses) and self.loses[len(sent)] in data:
+                    sent.append(self.loses[len(sent)])
+                far.sendall(data)
+            far.shutdown(socket.SHUT_WR)
 
-def _pump(one: socket.socket, other: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while data := one.recv(65536):
-            other.sendall(data)
-        other.shutdown(socket.SHUT_WR)
+    def _answer(self, near: socket.socket, far: socket.socket, sent: list[bytes]) -> None:
+        with contextlib.suppress(OSError):
+            while data := far.recv(65536):
+                if sent and tuple(sent) == self.loses:
+                    near.shutdown(socket.SHUT_RDWR)
+                    return
+                near.sendall(data)
+            near.shutdown(socket.SHUT_WR)
