@@ -34,7 +34,7 @@ from app.videos.stores.sources import Source
 _log = logging.getLogger(__name__)
 LOOK_S = 0.5  # how soon a deleted job stops, and a job of another worker's is seen
 _REPORT_S = 0.3
-_RETRY_S = 30.0
+_FIRST_RETRY_S, _RETRY_S = 2.0, 30.0
 _ROOM_S, _ROOM_LONGEST_S = 5.0, 60.0
 _MOST_ATTEMPTS, _MOST_LATE, _MOST_STALLS = 100, 20, 4
 # Errors that may pass; the job is tried again later.
@@ -211,7 +211,7 @@ class JobRunner(JobThreads):
     def _postpone(self, job: Job, error: GatewayError) -> None:
         """Put the job back into the queue; the obstacle may pass, even a backend or decoder that was too slow.
 
-        A decoder that hangs again and again does so because of its file.
+        What may pass soon, such as models that load, is looked at again soon. A decoder that hangs again and again does so because of its file.
         """
         most = _MOST_ATTEMPTS
         if isinstance(error, DeadlineExceeded):
@@ -221,7 +221,8 @@ class JobRunner(JobThreads):
             return
         _log.warning("video %s waits: %s", job.id, error.detail)
         self._metrics.retries.labels("job_postponed").inc()
-        self._put_back(job, _RETRY_S, error)
+        late = isinstance(error, DeadlineExceeded)
+        self._put_back(job, _RETRY_S if late else min(_FIRST_RETRY_S**job.attempts, _RETRY_S), error)
 
     def _over(self, job: Job, state: str, error: tuple[str, str] | None) -> None:
         """Record the end of the job, then remove its input: a crash in between loses neither."""

@@ -31,6 +31,7 @@ from support.waiting import PATIENCE_S, eventually
 from app.api.openapi.schemas import Problem
 from app.api.openapi.video_schemas import Video
 from app.deadline import Deadline
+from app.errors import ModelNotReady
 from app.state.jobs import JobIndex
 from app.videos.analysis import VideoAnalysis
 from app.videos.stores.folder import FolderStore
@@ -341,6 +342,30 @@ def test_a_killed_service_s_job_ends_the_same(all_families: Path, tmp_path: Path
     assert same_numbers(tmp_path / "undisturbed", kept / job["id"] / "output")
     assert [path.name for path in (kept / job["id"]).iterdir()] != []
     assert not (kept / job["id"] / "output" / ".partial").exists()
+
+
+def test_a_job_that_finds_its_models_loading_tries_again_soon(
+    gateway: TestClient, folder: Path, video: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first pause is 2 s, and the next one twice as long."""
+    run, failed = VideoAnalysis.run, list[float]()
+
+    def once_loaded(self: VideoAnalysis, *given: Any, **options: Any) -> dict[str, Any]:
+        if len(failed) < 2:
+            failed.append(time.time())
+            raise ModelNotReady("it loads", retry_after=1.0)
+        return run(self, *given, **options)
+
+    monkeypatch.setattr(VideoAnalysis, "run", once_loaded)
+    job = submit(gateway, video, BOXES)
+    view = until(gateway, job["id"], over)
+    assert (view["state"], view["attempts"]) == ("done", 3)
+    index = JobIndex.in_folder(folder)
+    row = index.get(job["id"])
+    index.close()
+    assert row is not None
+    assert failed[1] + 3.9 < row.not_before < failed[1] + 29
+    gateway.delete(f"/v1/videos/{job['id']}")
 
 
 def test_a_branch_that_nobody_loads_is_no_reason_to_wait(
