@@ -211,7 +211,8 @@ class JobRunner(JobThreads):
     def _postpone(self, job: Job, error: GatewayError) -> None:
         """Put the job back into the queue; the obstacle may pass, even a backend or decoder that was too slow.
 
-        What may pass soon, such as models that load, is looked at again soon. A decoder that hangs again and again does so because of its file.
+        What may pass soon, such as models that load, is looked at again soon. A decoder that hangs again and again does
+        so because of its file.
         """
         most = _MOST_ATTEMPTS
         if isinstance(error, DeadlineExceeded):
