@@ -178,6 +178,9 @@ class VideoNotFound(GatewayError):
 
 
 class VideosUnavailable(GatewayError):
+    """`commit_unknown`: the connection broke while a change was committed, so it may have been made."""
+
+    commit_unknown = False
     code = "videos_unavailable"
     title = "Videos can't be accepted now"
     hint = "The service needs free disk space in GATEWAY_SPOOL_FOLDER, and for jobs in GATEWAY_VIDEOS_FOLDER."

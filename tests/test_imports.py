@@ -147,7 +147,7 @@ ALLOWED: dict[str, set[str]] = {
     "app.videos.stores.remote": {"app.videos.stores", "fsspec"},
     "app.videos.formats": {*_BASE, "app.extras", "app.pipelines", "app.videos", "orjson", "pyarrow"},
     "app.videos.jobs": {
-        *_BASE, "app.pipelines", "app.state.callbacks", "app.state.database", "app.state.idempotency", "app.state.jobs", "app.videos",
+        *_BASE, "app.pipelines", "app.state.callbacks", "app.state.idempotency", "app.state.jobs", "app.videos",
     },
     "app.videos.sources": {
         "app.__version__", "app.addresses", "app.errors", "app.outgoing", "app.state.jobs", "app.state.sources",

@@ -9,12 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from app.errors import VideosUnavailable
-
-
-class CommitUnknown(VideosUnavailable):
-    """The connection broke while a transaction was committed: it may have been."""
-
 
 class Cursor(Protocol):
     """The result of a statement."""
@@ -46,7 +40,7 @@ class Database(Protocol):
         """Context manager of one transaction; with `alone`, no other one of those runs at the same time.
 
         Raises:
-            CommitUnknown: all statements were executed, and the answer to the commit got lost.
+            VideosUnavailable: with `commit_unknown` if only the answer to the commit got lost.
         """
 
     def columns(self, connection: Connection, table: str) -> set[str]:

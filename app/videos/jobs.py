@@ -25,7 +25,6 @@ from app.errors import (
 )
 from app.pipelines.pipeline_set import PipelineSet
 from app.state.callbacks import Callback
-from app.state.database import CommitUnknown
 from app.state.idempotency import Held
 from app.state.jobs import FINISHED, Job, JobIndex, Position
 from app.videos import manifest as manifests
@@ -289,9 +288,9 @@ class VideoJobs:
             self._files.keep(job.id, file, profile)
             digest = None if key is None else key.digest
             taken = self._index.add(job, self._options.most_waiting, callback_url, source_url, digest)
-        except CommitUnknown:
-            unknown = True
-            if self._index.get(job.id) is None:  # it may still be there in a moment
+        except VideosUnavailable as error:
+            unknown = error.commit_unknown
+            if not unknown or self._index.get(job.id) is None:  # it may still be there in a moment
                 raise
             taken = True
         except OSError as error:

@@ -13,7 +13,7 @@ from psycopg import ClientCursor
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from app.errors import VideosUnavailable
-from app.state.database import CommitUnknown, Connection
+from app.state.database import Connection
 
 RETRY_S = 2.0
 _CONNECT_S, _STATEMENT_S, _LOCK_S, _IDLE_S = 3, 10, 5, 10
@@ -118,8 +118,7 @@ class PostgresDatabase:
                 yield connection
                 executed = True
         except VideosUnavailable as error:
-            if executed:
-                raise CommitUnknown(error.detail, retry_after=error.retry_after, hint=error.hint) from error
+            error.commit_unknown = executed
             raise
 
     def columns(self, connection: Connection, table: str) -> set[str]:
