@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from app.bulk.entries import Entry
+from app.videos.names import encodable
 from app.videos.stores.base import ArtifactStore
 
 State = Literal["done", "partial", "skipped", "failed", "poison"]
@@ -56,7 +57,7 @@ class Outcome:
 
     def to_json(self) -> str:
         """Return the row as one line of ASCII."""
-        return json.dumps(asdict(self), separators=(",", ":"))
+        return json.dumps(_escaped(asdict(self)), separators=(",", ":"))
 
     @classmethod
     def from_json(cls, line: _Line) -> Outcome:
@@ -70,9 +71,18 @@ class Outcome:
             raise ValueError("no row of a video")
         known = {field.name for field in fields(cls)}
         try:
-            return cls(**{key: value for key, value in document.items() if key in known})
+            return cls(**_escaped({key: value for key, value in document.items() if key in known}))
         except TypeError as error:
             raise ValueError("a row without name or URI") from error
+
+
+def _escaped(values: dict[str, Any]) -> dict[str, Any]:
+    """Escape the bytes of file names that are no UTF-8, which no table takes; older runs wrote them as they are.
+
+    Raises:
+        ValueError: a text has another lone surrogate.
+    """
+    return {key: encodable(value) if isinstance(value, str) else value for key, value in values.items()}
 
 
 def unread(entry: Entry, state: State, code: str, reason: str, attempts: int = 0) -> Outcome:

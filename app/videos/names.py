@@ -22,7 +22,12 @@ def is_video(name: str) -> bool:
     return os.path.splitext(leaf)[1].lower() in _FOUND and not leaf.startswith("._")  # noqa: PTH122  # keys are no paths
 
 
+def encodable(text: str) -> str:
+    """Return a text that UTF-8 can encode: bytes of a file's name that are no UTF-8 are escaped."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def shown(text: str | Path) -> str:
     """Return a name as every terminal, file system and reader of JSON takes it: what can't be printed is escaped."""
-    known = str(text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    known = encodable(str(text))
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in known)

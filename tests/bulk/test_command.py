@@ -137,6 +137,8 @@ def test_a_dry_run_lists_and_writes_nothing(
         "cam2/0001.mp4",
     ]
     assert len(run_command(capsys, *given, "--limit", "1")[1].splitlines()) == 1
+    (corpus / "cam1" / "new\nline.mp4").touch()
+    assert f"cam1/new\\nline.mp4 <- {corpus}/cam1/new\\nline.mp4\n" in run_command(capsys, *given)[1]
     assert not (tmp_path / "out").exists()
 
 
@@ -147,6 +149,7 @@ def test_a_dry_run_lists_and_writes_nothing(
         (["in", "--shard", "3/2"], "--shard: a shard is i/n"),
         (["in", "--output", "ftp://h/x"], "ftp:// is not supported"),
         (["in", "--output", "p.yaml"], "p.yaml"),
+        (["in", "--output", ""], "an empty name is no store"),
         (["in", "--repository", "absent"], "there is no folder absent"),
         (["in", "--metrics-port", "70000"], "--metrics-port"),
     ],

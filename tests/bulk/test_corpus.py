@@ -48,6 +48,7 @@ def test_patterns(cams: Path) -> None:
     assert names(f"{cams}/*/0001.mp4") == ["cam1/0001.mp4", "cam2/0001.mp4"]
     assert names(f"{cams}/cam[2-9]/**") == ["cam2/0001.mp4", "cam2/deep/é x.MKV"]
     assert names(f"{cams}/**/*.MKV") == ["cam2/deep/é x.MKV"]
+    assert names(f"{cams}/cam[2&&]/00*") == ["cam2/0001.mp4"]
     write(cams, "[odd] *.mp4")
     assert names(cams / "[odd] *.mp4") == ["[odd] *.mp4"]
 
@@ -59,6 +60,12 @@ def test_patterns(cams: Path) -> None:
         ("absent/*.mp4", "no video matches"),
         ("https://example.com/a.mp4", "https:// is not supported"),
         ("", "no path or URI"),
+        ("empty", "there is no video at"),
+        ("empty.txt", "lists no video"),
+        ("head.csv", "lists no video"),
+        ("twice.csv", "several columns named 'uri'"),
+        ("twice.parquet", "several columns named 'uri'"),
+        ("twice/[z-a].mp4", "no pattern: bad character range z-a"),
     ],
 )
 def test_a_source_that_names_nothing_is_refused(
@@ -66,6 +73,12 @@ def test_a_source_that_names_nothing_is_refused(
 ) -> None:
     """Before anything is begun, with the reason."""
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty.txt").write_text("# nothing yet\n")
+    (tmp_path / "head.csv").write_text("uri,id\n")
+    (tmp_path / "twice.csv").write_text("uri,uri\na.mp4,b.mp4\n")
+    texts = [pa.array(["a.mp4"]), pa.array(["b.mp4"])]
+    pq.write_table(pa.Table.from_arrays(texts, names=["uri", "uri"]), tmp_path / "twice.parquet")
     with pytest.raises(SourceError, match=words):
         names(source)
 
@@ -119,6 +132,15 @@ def test_a_text_list(tmp_path: Path) -> None:
     found = list(Corpus([str(tmp_path / "l.txt")]))
     assert [entry.name for entry in found] == ["a b.mp4", "caf\\xe9.mp4"]
     assert found[1].uri == str(tmp_path / "caf\udce9.mp4")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_lists_of_windows(tmp_path: Path, encoding: str) -> None:
+    """Lists and tables may be UTF-16 with its mark, as Excel's "Unicode text" is."""
+    (tmp_path / "l.txt").write_bytes("\ufeffé.mp4\r\n".encode(encoding))
+    (tmp_path / "l.csv").write_bytes("\ufeffuri\tid\r\né.mp4\t7\r\n".encode(encoding))
+    assert rows(tmp_path / "l.txt") == [("é.mp4", None, None)]
+    assert rows(tmp_path / "l.csv") == [("é.mp4", "7", None)]
 
 
 @pytest.fixture(scope="module")

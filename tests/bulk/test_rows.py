@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -41,6 +41,23 @@ def test_a_damaged_row_is_refused(line: str) -> None:
     """A cut line is not taken for a result."""
     with pytest.raises(ValueError, match=r"."):
         Outcome.from_json(line)
+
+
+def test_paths_that_are_no_utf8_are_escaped(tmp_path: Path) -> None:
+    """Such a row counts like any other, also one that an older run has written as it was."""
+    row = Outcome(
+        "a\\xff.mp4", "/v/a\udcff.mp4", "done", finished_at="2026-01-01T00:00:00+00:00", id="\udce9"
+    )
+    log = OutcomeLog(FolderStore(tmp_path), "2")
+    log.add(row)
+    log.publish()
+    assert "udc" not in next((tmp_path / "run" / "outcomes").iterdir()).read_text()
+    older = json.dumps(asdict(replace(row, name="b.mp4")))
+    FolderStore(tmp_path).put("run/outcomes/1-000000.jsonl", older.encode())
+    recorded = Recorded.of(FolderStore(tmp_path))
+    found = [(one.name, one.uri, one.id) for one in recorded.newest()]
+    assert found == [(name, "/v/a\\xff.mp4", "\\xe9") for name in ("b.mp4", "a\\xff.mp4")]
+    assert recorded.damaged == 0
 
 
 def test_the_latest_row_of_a_video_counts(tmp_path: Path) -> None:

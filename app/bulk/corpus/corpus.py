@@ -98,7 +98,7 @@ class Corpus:
         if there.remote:
             return self._in_bucket(there)
         if os.path.isdir(there.path):  # noqa: PTH112  # unlike Path's, it answers for every name
-            return _Source(there)
+            return _all_below(there)
         if os.path.isfile(there.path):  # noqa: PTH113
             return self._file(there)
         if places.has_pattern(text):
@@ -112,9 +112,7 @@ class Corpus:
             return _pattern(there, there.uri)
         if is_video(there.leaf) and _is_object(there):
             return self._file(there)
-        if next(places.below(there), None) is None:
-            raise SourceError(f"there is no video at {shown(there.uri)}")
-        return _Source(there)
+        return _all_below(there)
 
     def _file(self, there: Place) -> _Source:
         if there.suffix in tables.TABLES:
@@ -134,6 +132,12 @@ def _readable(source: str) -> Iterator[None]:
 
 def _is_object(there: Place) -> bool:
     return "/" in there.path and open_store(there.parent.uri).size(there.leaf) is not None
+
+
+def _all_below(there: Place) -> _Source:
+    if next(places.below(there), None) is None:
+        raise SourceError(f"there is no video at {shown(there.uri)}")
+    return _Source(there)
 
 
 def _pattern(there: Place, text: str) -> _Source:

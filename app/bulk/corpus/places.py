@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from app.bulk.corpus.names import Place
-from app.videos.names import is_video
+from app.bulk.corpus.names import Place, SourceError
+from app.videos.names import is_video, shown
 from app.videos.stores.opened import open_store
 
 _MAGIC = re.compile(r"[*?\[]")
@@ -32,8 +32,15 @@ def below(folder: Place) -> Iterator[Found]:
 
 
 def matching(pattern: Place) -> Iterator[Found]:
-    """Yield the videos whose path matches: `*` and `?` within a folder, `**` at any depth."""
-    fits = re.compile(expression(pattern.path), re.DOTALL)
+    """Yield the videos whose path matches: `*` and `?` within a folder, `**` at any depth.
+
+    Raises:
+        SourceError: a range of the pattern ends before it begins, such as `[z-a]`.
+    """
+    try:
+        fits = re.compile(expression(pattern.path), re.DOTALL)
+    except re.error as error:
+        raise SourceError(f"{shown(pattern.uri)} is no pattern: {error.msg}") from error
     for found in below(before_pattern(pattern)):
         if found.fault is not None or fits.fullmatch(found.place.path):
             yield found
@@ -59,7 +66,7 @@ def expression(pattern: str) -> str:
         elif rest[0] in "*?":
             made, at = made + ("[^/]*" if rest[0] == "*" else "[^/]"), at + 1
         elif found := re.match(r"\[(!?)(\]?[^\]/]*)\]", rest):
-            inside = found[2].replace("\\", "\\\\").replace("[", "\\[")
+            inside = re.sub(r"[\\\[&|~]", r"\\\g<0>", found[2])
             made, at = made + f"[{'^' if found[1] else ''}{inside}]", at + found.end()
         else:
             made, at = made + re.escape(rest[0]), at + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 from collections.abc import Iterator, Sequence
@@ -56,9 +57,10 @@ def check(table: Place, columns: Columns) -> None:
     """Read the head of a table.
 
     Raises:
-        SourceError: see `rows`.
+        SourceError: see `rows`; or there is no row.
     """
-    next(rows(table, columns), None)
+    if next(rows(table, columns), None) is None:
+        raise SourceError(f"{shown(table.uri)} lists no video")
 
 
 @contextmanager
@@ -70,15 +72,24 @@ def _opened(table: Place) -> Iterator[BinaryIO]:
         raise SourceError(f"{shown(table.uri)}: {error.strerror or 'it cannot be read'}") from error
 
 
+def _encoding(file: BinaryIO) -> tuple[str, str]:
+    """Return the encoding that a text begins with the mark of, and what becomes of bytes that are none of it."""
+    head = file.read(len(codecs.BOM_UTF16))
+    file.seek(0)
+    if head in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):  # Excel's "Unicode text"
+        return "utf-16", "replace"
+    return "utf-8-sig", "surrogateescape"
+
+
 def _lines(file: BinaryIO) -> Iterator[Row]:
-    with io.TextIOWrapper(file, "utf-8-sig", "surrogateescape") as text:
+    with io.TextIOWrapper(file, *_encoding(file)) as text:
         for number, line in enumerate(text, 1):
             if line.strip() and not line.startswith("#"):
                 yield Row(number, line.strip())
 
 
 def _csv(file: BinaryIO, table: Place, columns: Columns) -> Iterator[Row]:
-    with io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="") as text:
+    with io.TextIOWrapper(file, *_encoding(file), newline="") as text:
         head = text.readline()
         separator = max("\t" if table.suffix == ".tsv" else ",;\t", key=head.count)
         names = next(csv.reader([head], delimiter=separator), [])
@@ -140,6 +151,11 @@ def _chosen(table: Place, names: Sequence[str], columns: Columns) -> tuple[int, 
             f"{shown(table.uri)} has no column of videos ({', '.join(_URI_COLUMNS)}): "
             f"name one of its columns with --uri-column: {', '.join(names)}"
         )
+    for asked in (uri, identity):
+        if asked is not None and names.count(asked) > 1:
+            raise SourceError(
+                f"{shown(table.uri)} has several columns named {asked!r}: rename all but one of them"
+            )
     return names.index(uri), None if identity is None else names.index(identity)
 
 

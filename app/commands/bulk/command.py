@@ -8,13 +8,14 @@ import io
 import json
 import logging
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from app.bulk.corpus.choice import Choice, Chosen, Shard
 from app.bulk.corpus.corpus import Corpus
 from app.bulk.corpus.tables import Columns
 from app.commands.bulk.executors import create_executor
 from app.errors import GatewayError
+from app.videos.names import encodable, shown
 
 OK, FAILED, USAGE = 0, 1, 2
 
@@ -62,7 +63,7 @@ def _list(entries: Chosen, *, as_json: bool) -> int:
     for entry in entries:
         faults += entry.fault is not None
         if as_json:
-            print(json.dumps(asdict(entry)))
+            print(json.dumps(asdict(replace(entry, uri=encodable(entry.uri)))))
         else:
-            print(f"{entry.name} <- {entry.uri}" + (f": {entry.fault}" if entry.fault else ""))
+            print(f"{entry.name} <- {shown(entry.uri)}" + (f": {entry.fault}" if entry.fault else ""))
     return FAILED if faults else OK

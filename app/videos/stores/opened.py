@@ -28,9 +28,11 @@ def local_path(url: str) -> Path:
     """Return the path that a path or a `file://` URL names.
 
     Raises:
-        StoreUnusable: the URL names a place elsewhere.
+        StoreUnusable: the URL is empty, or names a place elsewhere.
     """
     scheme, rest = _split(url)
+    if not url:
+        raise StoreUnusable("an empty name is no store: name a folder or s3://bucket/prefix")
     if not scheme:
         return Path(url)
     if scheme != "file" or not rest.startswith("/"):
@@ -44,8 +46,6 @@ def open_store(url: str) -> ArtifactStore:
     Raises:
         StoreUnusable: the URL names no store, or the extra `bulk` is missing.
     """
-    if not url:
-        raise StoreUnusable("an empty name is no store: name a folder or s3://bucket/prefix")
     if not is_remote(url):
         return FolderStore(local_path(url))
     bucket, prefix = bucket_and_key(url)
