@@ -291,7 +291,7 @@ def create_session_order(settings: Settings) -> SessionOrder:
         return LocalOrder(most)
     from app.state.redis.order import RedisOrder  # noqa: PLC0415  # an extra: redis
 
-    return RedisOrder(settings.session_store, most)
+    return RedisOrder(settings.session_store, most, settings.session_lease_s)
 
 
 def create_access(settings: Settings, metrics: Metrics) -> Access | None:

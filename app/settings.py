@@ -315,6 +315,13 @@ class Settings(BaseSettings):
         description="Store of tracking sessions: memory, or redis://host:port/db, which several workers can share.",
     )
     session_ttl_s: float = Field(300.0, gt=0, description="Idle time in seconds after which a session ends.")
+    session_lease_s: float = Field(
+        5.0,
+        ge=1,
+        le=600,
+        description="With Redis: seconds without a sign of life after which later frames of a session no longer wait "
+        "for those of a gateway. See docs/replicas.md.",
+    )
     max_sessions: int = Field(
         10_000, ge=1, description="Most sessions in memory; the least recently used one is removed first."
     )

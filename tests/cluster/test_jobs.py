@@ -25,7 +25,7 @@ from app.videos.analysis import VideoAnalysis
 from app.videos.stores.folder import FolderStore
 
 BOXES = "components: {core_object_detections: {variant: n}}\n"
-LEASE_S = 3
+LEASE_S = 10
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,13 +44,14 @@ class Service:
             return beside.zcard(f"gateway:order:{{{session}}}"), sum(f.endswith(b":waits") for f in state)
 
 
-@pytest.fixture
-def service(repository: Path, tmp_path: Path) -> Iterator[Service]:
-    """Gateways as processes of their own."""
+@pytest.fixture(params=[PATIENCE_S])
+def service(request: pytest.FixtureRequest, repository: Path, tmp_path: Path) -> Iterator[Service]:
+    """Gateways as processes of their own; the parameter is the lease of the frames in seconds."""
+    given: dict[str, Any] = {"session_lease_s": request.param}
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(RedisServer(tmp_path / "redis"))
         started = [
-            stack.enter_context(server(repository, tmp_path / f"{n}.log", session_store=store.url))
+            stack.enter_context(server(repository, tmp_path / f"{n}.log", session_store=store.url, **given))
             for n in range(3)
         ]
         yield Service(store, [str(http.base_url) for http, _ in started], [pid for _, pid in started])
@@ -169,6 +170,7 @@ def test_frames_in_flight_on_several_gateways_are_tracked_as_by_one(service: Ser
         asyncio.run(scenario(f"http://127.0.0.1:{two.port}", f"http://127.0.0.1:{three.port}"))
 
 
+@pytest.mark.parametrize("service", [5.0], indirect=True)
 def test_a_killed_gateway_holds_a_session_up_only_for_its_lease(service: Service) -> None:
     """Frames behind one that was on the killed gateway wait for it, and then go on in their order."""
 

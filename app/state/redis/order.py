@@ -29,8 +29,7 @@ from app.state.redis.store import masked, unavailable
 
 PREFIX = "gateway:order:"
 CHANNEL = "gateway:turns:"
-LEASE_S = 3.0
-_RENEWALS = 3  # in the time of a lease
+_RENEWALS = 5  # in the time of a lease
 _FULL, _LOST, _SERVED = -2, -1, 1
 _UNLIMITED = 1 << 30
 # Safe to run twice. `status`: see the constants above; 0: in the line. `called`: a request of the same process.
@@ -140,7 +139,7 @@ class RedisOrder:
         ValueError: `url` is none.
     """
 
-    def __init__(self, url: str, most: int, lease_s: float = LEASE_S, timeout_s: float = 1.0) -> None:
+    def __init__(self, url: str, most: int, lease_s: float, timeout_s: float = 1.0) -> None:
         self._name = masked(url)
         self._calls = Calls(url, _STEP, timeout_s)
         self._most = most

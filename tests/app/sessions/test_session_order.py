@@ -41,7 +41,7 @@ def opened(request: pytest.FixtureRequest, shared_redis: RedisServer) -> Opened:
         orders: list[SessionOrder] = [LocalOrder(most)]
         if request.param != "local":
             count = 2 if request.param == "two replicas" else 1
-            orders = [RedisOrder(shared_redis.url, most, timeout_s=PATIENCE_S) for _ in range(count)]
+            orders = [RedisOrder(shared_redis.url, most, PATIENCE_S, PATIENCE_S) for _ in range(count)]
         try:
             yield [orders[0], orders[-1]]
         finally:

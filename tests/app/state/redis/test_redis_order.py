@@ -17,11 +17,11 @@ from app.deadline import Deadline
 from app.errors import SessionsUnavailable
 from app.state.redis.order import RedisOrder, RedisTurn
 
-LEASE_S = 0.6
+LEASE_S = 2.0
 
 
 @asynccontextmanager
-async def opened(url: str, lease_s: float = LEASE_S) -> AsyncIterator[RedisOrder]:
+async def opened(url: str, lease_s: float = PATIENCE_S) -> AsyncIterator[RedisOrder]:
     """The order of one replica."""
     order = RedisOrder(url, 100, lease_s, timeout_s=PATIENCE_S)
     try:
@@ -46,14 +46,14 @@ def test_a_request_of_a_dead_process_leaves_after_its_lease(redis_server: RedisS
 
     async def scenario() -> float:
         async with (
-            opened(redis_server.url) as dead,
-            opened(redis_server.url) as alive,
+            opened(redis_server.url, LEASE_S) as dead,
+            opened(redis_server.url, LEASE_S) as alive,
             dead.join("a", 1.0),
             dead.join("a", 2.0),
             alive.join("a", 3.0) as last,
         ):
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(last.come(soon()), 3 * LEASE_S)
+                await asyncio.wait_for(last.come(soon()), 2 * LEASE_S)
             await _die(dead)
             died = time.monotonic()
             await last.come(soon())
@@ -72,7 +72,7 @@ def test_nothing_stays_in_redis(redis_server: RedisServer) -> None:
                 keys = set(beside.keys())
                 name = b"gateway:order:{key/cam}"
                 assert keys == {name, name + b":leases", name + b":state"}
-                assert all(0 < int(beside.pttl(key)) <= 2000 * LEASE_S for key in keys)
+                assert all(0 < int(beside.pttl(key)) <= 2000 * PATIENCE_S for key in keys)
             assert beside.keys() == []
 
     asyncio.run(scenario())
@@ -83,8 +83,8 @@ def test_a_lost_message_costs_one_renewal(redis_server: RedisServer) -> None:
 
     async def scenario() -> None:
         async with (
-            opened(redis_server.url) as one,
-            opened(redis_server.url) as deaf,
+            opened(redis_server.url, LEASE_S) as one,
+            opened(redis_server.url, LEASE_S) as deaf,
             deaf.join("a", 2.0) as second,
         ):
             deaf._tasks[1].cancel()
@@ -106,7 +106,7 @@ def test_without_redis_requests_are_refused_and_then_served_again(redis_server: 
     """A request that joins, comes or waits is refused; one that leaves isn't stopped. The next is served."""
 
     async def scenario() -> None:
-        async with opened(redis_server.url) as order:
+        async with opened(redis_server.url, LEASE_S) as order:
             joined = asyncio.Event()
             async with order.join("a", 1.0) as first:
                 waiting = asyncio.create_task(_wait_behind(order, joined))
