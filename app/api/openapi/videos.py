@@ -8,7 +8,7 @@ from fastapi import Response
 
 from app.api.openapi import examples
 from app.api.openapi import video_schemas as schemas
-from app.api.openapi.operations import problems_of
+from app.api.openapi.operations import PROBLEM, problems_of
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _HERE = "http://127.0.0.1:8080/v1/videos"
@@ -163,7 +163,13 @@ ARTIFACT = _route(
                 "video/mp4": _BINARY,
                 "application/json": {"schema": {"type": "object"}},
             },
-        }
+        },
+        206: {"description": "The bytes of `Range`"},
+        304: {"description": "Unchanged: `If-None-Match` has the `ETag` of the file"},
+        416: {
+            "description": "range_not_satisfiable; `Content-Range` has the length of the file",
+            "content": {"application/problem+json": PROBLEM},
+        },
     },
     (404, 422, 503),
     f"curl -O '{_HERE}/ID/artifacts/core_object_detections/detections.npz'",

@@ -70,6 +70,7 @@ _HTTP = {
     404: ("not_found", "No such path", "GET /docs lists the paths."),
     405: ("method_not_allowed", "Not with this method", "GET /docs lists the methods of every path."),
     406: ("not_acceptable", "No such form of the answer", "Ask for application/json in Accept."),
+    416: ("range_not_satisfiable", "No such range", "Ask for a range within the length in Content-Range."),
 }
 
 

@@ -1,7 +1,7 @@
 """Exceptions. Each has the fields of the service's problem answer (RFC 9457), where there is one.
 
 GatewayError
-├── InvalidRequest          400, 405, 406, 422: the bytes or values can't be used
+├── InvalidRequest          400, 405, 406, 416, 422: the bytes or values can't be used
 │   ├── TooLarge            413
 │   └── UnsupportedMedia    415
 ├── Unauthorized            401: no key, or none that is known
@@ -176,6 +176,7 @@ _BY_STATUS: Mapping[int, type[GatewayError]] = {
     409: Conflict,
     413: TooLarge,
     415: UnsupportedMedia,
+    416: InvalidRequest,
     422: InvalidRequest,
     429: Overloaded,
     503: Unavailable,

@@ -122,6 +122,34 @@ def test_a_video_becomes_artefacts(gateway: TestClient, folder: Path, video: byt
     assert gateway.get("/v1/videos?limit=1").json()["videos"][0]["id"] == job["id"]
 
 
+def test_parts_of_an_artefact(gateway: TestClient, video: bytes) -> None:
+    """`Range` gives its bytes, one outside of the file a problem, one that can't be read the whole file (RFC 9110)."""
+    job = submit(gateway, video, BOXES)
+    until(gateway, job["id"], over)
+    path = f"/v1/videos/{job['id']}/artifacts/core_object_detections/detections.npz"
+    whole = gateway.get(path)
+    part = gateway.get(path, headers={"Range": "bytes=3-6"})
+    assert (part.status_code, part.content) == (206, whole.content[3:7])
+    outside = gateway.get(path, headers={"Range": f"bytes={len(whole.content)}-"})
+    assert problem(outside) == (416, "range_not_satisfiable")
+    assert outside.headers["content-range"] == f"bytes */{len(whole.content)}"
+    for odd in ("bytes=9-0", "bytes=x", "bytes=-", "items=0-1", "x"):
+        answer = gateway.get(path, headers={"Range": odd})
+        assert (answer.status_code, answer.content) == (200, whole.content), odd
+
+
+def test_an_artefact_that_the_caller_has(gateway: TestClient, video: bytes) -> None:
+    """`If-None-Match` with its tag is answered by 304 and no body."""
+    job = submit(gateway, video, BOXES)
+    until(gateway, job["id"], over)
+    path = f"/v1/videos/{job['id']}/artifacts/manifest.json"
+    tag = gateway.get(path).headers["etag"]
+    for known in (tag, f"W/{tag}", f'"other", {tag}', "*"):
+        answer = gateway.get(path, headers={"If-None-Match": known, "Range": "bytes=0-1"})
+        assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", tag), known
+    assert gateway.get(path, headers={"If-None-Match": '"other"'}).status_code == 200
+
+
 def test_a_service_that_calls_nobody_refuses_callbacks(gateway: TestClient, video: bytes) -> None:
     """Without hosts in the settings; the hint names who can change that."""
     form = {"profile": BOXES, "callback_url": "https://hooks.example.com/"}
