@@ -143,7 +143,7 @@ ALLOWED: dict[str, set[str]] = {
         "app.videos.profile", "app.videos.stores",
     },
     "app.videos.names": set(),
-    "app.videos.stores": {"app.extras", "app.media.npz"},
+    "app.videos.stores": {"app.extras", "app.media.abandoned", "app.media.npz"},
     "app.videos.stores.remote": {"app.videos.stores", "fsspec"},
     "app.videos.formats": {*_BASE, "app.extras", "app.pipelines", "app.videos", "orjson", "pyarrow"},
     "app.videos.jobs": {

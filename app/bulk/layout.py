@@ -4,5 +4,6 @@ from __future__ import annotations
 
 INDEX = "index.parquet"
 TABLES = "tables"
+RUN = "run"
 TABLES_STATE = "run/tables/state.json.gz"
 TABLES_LOCKS = "run/tables"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import math
 import os
-import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,10 +15,11 @@ from typing import IO, Any, BinaryIO, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from app.media.abandoned import temporary_file
+
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # zip's own zero: the time of writing would make every archive another one
 _LEVEL = 1  # floats hardly shrink; masks and padding do at any level
 _PIECE = 1 << 20
-_LONGEST = 64  # characters of a name in the temporary one, which must not become too long
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,7 @@ def atomically(path: Path, *, replace: bool = True) -> Iterator[BinaryIO]:
         FileExistsError: `path` exists, and `replace` is False.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:_LONGEST]}.", suffix=".new")
-    fresh = Path(name)
+    descriptor, fresh = temporary_file(path)
     try:
         with os.fdopen(descriptor, "w+b") as file:
             yield file

@@ -27,6 +27,7 @@ from app.videos.earlier import Earlier
 from app.videos.profile import Profile
 from app.videos.run_state import Report, Run, progress_at
 from app.videos.stores.base import ArtifactStore
+from app.videos.stores.folder import remove_unfinished
 from routing.policy import FrameFacts
 
 
@@ -213,6 +214,7 @@ class VideoAnalysis:
         results = manifests.Results(run.components, run.checkpoint, run.tallies, manifest, run.kept)
         manifest = results.publish(self._output, before)
         run.checkpoint.remove()
+        remove_unfinished(self._output)
         return manifest
 
     def _described(self, video: Input, run: Run, fault: GatewayError | None) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from app.media.npz import Blocks, write_npz
 from app.pipelines.tally import Tally
 from app.videos.components.base import Row
 from app.videos.stores.base import PARTIAL, ArtifactStore
-from app.videos.stores.folder import FolderStore
+from app.videos.stores.folder import FolderStore, remove_unfinished
 
 _DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 
@@ -191,10 +191,12 @@ def checkpoint_folder(output: ArtifactStore) -> Iterator[ChunkFolder]:
 def remove_left_over(output: ArtifactStore, run_id: str) -> None:
     """Remove the chunks of a finished run whose process died between its manifest and their removal.
 
-    Chunks of another run stay, and so do those that another attempt works on. What can't be removed stays, too.
+    Files that a killed process was writing go, too. Chunks of another run stay, and so do those that another attempt
+    works on. What can't be removed stays, too.
     """
     if isinstance(output, KeepsChunks):
         return
+    remove_unfinished(output)
     with contextlib.suppress(OSError):
         folder = _folder(output)
         if not folder.exists() and not _lock(folder).exists():

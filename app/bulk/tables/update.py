@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from app.bulk.driver import VIDEOS
+from app.bulk.layout import RUN, TABLES
 from app.bulk.outcomes import Outcome
 from app.bulk.recorded import Recorded
 from app.bulk.tables.dataset import Dataset, Settings
@@ -22,6 +23,7 @@ from app.bulk.tables.state import read_state, write_state
 from app.videos.components.base import Component
 from app.videos.manifest import NAME
 from app.videos.stores.base import ArtifactStore
+from app.videos.stores.folder import remove_unfinished
 from app.videos.verification.documents import Document, NotOurs, Refused, parsed
 
 PART_BYTES = 256 << 20
@@ -85,6 +87,8 @@ class Tables:
 
     def _update(self) -> Updated:
         with TablesLock(self._store).held() as lock:
+            for folder in (RUN, TABLES):
+                remove_unfinished(self._store.within(folder))
             recorded = Recorded.of(self._store)
             write_index(recorded)
             return _Update(self._store, self._components, recorded, self._new(lock)).run()

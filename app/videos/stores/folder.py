@@ -8,8 +8,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from app.media.abandoned import remove_abandoned
 from app.media.npz import atomically
-from app.videos.stores.base import PARTIAL, Stored, checked_name, is_listed
+from app.videos.stores.base import PARTIAL, ArtifactStore, Stored, checked_name, is_listed
 
 _NO_FILE = (FileNotFoundError, NotADirectoryError)
 
@@ -72,6 +73,12 @@ class FolderStore:
 
     def _path(self, name: str) -> Path:
         return self.folder / checked_name(name)
+
+
+def remove_unfinished(store: ArtifactStore) -> None:
+    """Remove the files that killed processes were writing into a folder; a bucket has none of them."""
+    if isinstance(store, FolderStore):
+        remove_abandoned(store.folder)
 
 
 def _files(root: Path, below: str) -> Iterator[Stored]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 import threading
@@ -255,8 +256,12 @@ def test_chunks_that_a_dead_process_left_go(
     with pytest.raises(Dies):
         run(pipelines, video, Last(tmp_path))
     assert list(tmp_path.glob(".partial/chunk-*.npz"))
+    half = tmp_path / "core_object_detections" / ".detections.npz.abcd_123.new"
+    half.touch()
+    os.utime(half, (0, 0))
     assert run(pipelines, video, tmp_path).status == "skipped"
     assert list(tmp_path.glob(".partial*")) == []
+    assert not half.exists()
 
     def die(progress: Progress) -> None:
         if progress.frames == 8:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import threading
 from pathlib import Path
@@ -93,6 +94,16 @@ def test_a_second_update_changes_nothing(output: Path, kinds: Kinds) -> None:
     before = stamps(output)
     assert update(FolderStore(output), kinds).changed == 0
     assert stamps(output) == before
+
+
+def test_an_update_removes_what_a_killed_one_was_writing(output: Path, kinds: Kinds) -> None:
+    """A part can be large, and the next one has another name."""
+    update(FolderStore(output), kinds)
+    half = output / "tables" / DEPTH / ".part-000009-0.parquet.abcd_123.new"
+    half.touch()
+    os.utime(half, (0, 0))
+    update(FolderStore(output), kinds)
+    assert not half.exists()
 
 
 def stamps(output: Path) -> dict[str, int]:
