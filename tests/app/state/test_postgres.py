@@ -87,13 +87,13 @@ def test_a_job_that_is_put_back_comes_again(opened: Open) -> None:
 
 def test_a_job_whose_task_is_lost_is_offered_again(opened: Open, url: str) -> None:
     """The row says what is to be done; the task is only the way there."""
-    waiting = opened(lease_s=1.0)
+    waiting = opened(lease_s=4.0)
     waiting.add(job("a"), 9)
     assert claimed(waiting).id == "a"  # so that nobody is free
     waiting.add(job("b"), 9)
     with psycopg.connect(url) as connection:
         connection.execute("DELETE FROM procrastinate_jobs WHERE queueing_lock = 'b'")
-    assert claimed(opened(lease_s=1.0)).id == "b"
+    assert claimed(opened(lease_s=4.0)).id == "b"
 
 
 def test_the_job_of_a_worker_without_a_sign_of_life_is_run_by_another(
