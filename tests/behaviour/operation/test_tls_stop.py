@@ -23,7 +23,10 @@ from deploy.local.triton_server import free_ports
 
 FRAME = png(scene(320, 320, (1, 64, 96, 32)))
 ASK = b"GET /v1/branches HTTP/1.1\r\nHost: localhost\r\n%s\r\n"
-POST = b"POST /v1/detect HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(FRAME)
+POST = (
+    b"POST /v1/detect HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n"
+    % len(FRAME)
+)
 # What requests under way are given; a stop that waits for idle connections takes that long.
 REQUESTS_S = 300
 
@@ -80,7 +83,8 @@ def test_connections_that_nobody_uses_end_at_once(service: Service) -> None:
 def test_an_answer_that_waits_is_taken_whole(service: Service) -> None:
     """A request under way is answered after SIGTERM, to the last byte, and its connection ends then."""
     with service.line() as line:
-        line.send(POST, FRAME[:100])
+        assert line.send(POST).answer().status == 100  # the gateway reads the body
+        line.send(FRAME[:100])
         os.kill(service.process.pid, signal.SIGTERM)
         line.send(FRAME[100:])
         assert len(line.answer().json()["detections"]) == 1
