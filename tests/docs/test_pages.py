@@ -30,7 +30,7 @@ SKIPPED: dict[str, int] = {
     "clients/README.md": 1,
     "deploy/local/README.md": 2,
     "docs/backups.md": 3,
-    "docs/bulk-ray.md": 4,
+    "docs/bulk-ray.md": 5,
     "docs/bulk.md": 1,
     "docs/cli.md": 1,
     "docs/dashboards.md": 1,

@@ -21,6 +21,7 @@ _log = logging.getLogger(__name__)
 _LOCAL_STORE_BYTES = 100 << 20  # results are a few hundred bytes each; Ray takes no less than 75 MB
 _DASHBOARD = "8265"
 _CONNECT_S = 5.0
+_OWN_KILL = "killed by `ray.kill`"  # a run ends its workers so
 _DETAIL = re.compile(r"(?:exit detail|death cause|cause):\s*(.+?)(?:\.\s|\n|$)", re.IGNORECASE)
 
 
@@ -85,7 +86,8 @@ def _tell(data: Mapping[str, Any], **_: Any) -> None:
     Ray has no option for that: with `log_to_driver=False` it still prints these on standard output.
     """
     for line in data["lines"]:
-        _log.warning("Ray: %s", " ".join(str(line).split()))
+        if _OWN_KILL not in str(line):
+            _log.warning("Ray: %s", " ".join(str(line).split()))
 
 
 def _checked(address: str) -> str:
@@ -122,7 +124,10 @@ def _words(address: str, error: Exception) -> str:
     if "version mismatch" in text.lower():
         return f"the Ray cluster at {address} has other versions of Ray or Python than this command: {text}"
     if isinstance(error, ConnectionError):
-        return f"there is no Ray cluster at {address}, or this machine is no node of it: {text}"
+        return (
+            f"there is no Ray cluster at {address}, or this machine is no node of it, or the cluster wants a token "
+            f"(set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN unless ~/.ray/auth_token has it): {text}"
+        )
     return f"Ray can't be used at {address}: {type(error).__name__}: {text}"
 
 
