@@ -415,17 +415,19 @@ def create_app(
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     routers = _routers(families)
-    templates = Templates(
-        route.path for part in (app.router, *routers) for route in part.routes if isinstance(route, Route)
-    )
+    routes = [route for part in (app.router, *routers) for route in part.routes]
     for router in routers:
         app.include_router(router)
-    problems.install(app)
+    problems.install(app, routes)
     app.add_middleware(HeadAsGet)
-    app.add_middleware(Shortcut, routes=[route for router in routers for route in router.routes])
+    app.add_middleware(Shortcut, routes=routes)
     _guard(app, settings, access, families)
-    traced = None if tracer is None else tracer.request
-    app.add_middleware(RequestContext, metrics=metrics, templates=templates, traced=traced)
+    app.add_middleware(
+        RequestContext,
+        metrics=metrics,
+        templates=Templates(route.path for route in routes if isinstance(route, Route)),
+        traced=None if tracer is None else tracer.request,
+    )
     return app
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Route
 from starlette.types import Scope
 
 from app import errors
@@ -116,12 +117,33 @@ def answer(request: Request, body: Mapping[str, Any], headers: Mapping[str, str]
     )
 
 
-def install(app: FastAPI) -> None:
-    """Answer every failure of `app` as a problem."""
+def install(app: FastAPI, routes: Iterable[BaseRoute]) -> None:
+    """Answer every failure of `app`, which serves `routes`, as a problem."""
+    allowed = _allowed(routes)
+
+    async def http_error(request: Request, error: Exception) -> Response:
+        response = await _http_error(request, error)
+        path = getattr(request.scope.get("route"), "path", "")
+        if response.status_code == 405 and path in allowed:  # Starlette names the methods of one route only
+            response.headers["Allow"] = allowed[path]
+        return response
+
     app.add_exception_handler(errors.GatewayError, _gateway_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
-    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(Exception, _bug)
+
+
+def _allowed(routes: Iterable[BaseRoute]) -> dict[str, str]:
+    """Return the value of `Allow` for each path; GET serves HEAD, too (`app.api.server.head`)."""
+    methods: dict[str, set[str]] = {}
+    for route in routes:
+        if isinstance(route, Route):
+            methods.setdefault(route.path, set()).update(route.methods or ())
+    return {
+        path: ", ".join(sorted(served | {"HEAD"} if "GET" in served else served))
+        for path, served in methods.items()
+    }
 
 
 EXPECTED = (errors.GatewayError, RequestValidationError, HTTPException)

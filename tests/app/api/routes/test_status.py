@@ -206,6 +206,21 @@ def test_paths_and_methods_that_are_none_are_problems(
     assert document.code == code
 
 
+@pytest.mark.parametrize(("path", "methods"), [
+    ("/v1/videos", "GET, HEAD, POST"),
+    ("/v1/videos/some", "DELETE, GET, HEAD"),
+    ("/v1/sessions/some", "DELETE, GET, HEAD"),
+    ("/v1/detect", "POST"),
+    ("/livez", "GET, HEAD"),
+])  # fmt: skip
+def test_a_refused_method_is_answered_with_all_that_the_path_has(
+    gateway: TestClient, path: str, methods: str
+) -> None:
+    """Allow lists the methods of every route of the path, and HEAD wherever GET is."""
+    answer = gateway.put(path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, methods)
+
+
 SERVED = {
     ("POST", "/v1/detect"),
     ("POST", "/v1/depth"),
