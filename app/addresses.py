@@ -9,6 +9,7 @@ from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 HTTP_PORT, GRPC_PORT = 8000, 8001
+_LAST_PORT = 65535
 _MASK = "***"
 _HOST = re.compile(r"\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[?[0-9a-f:.]*:[0-9a-f:.]+\]?")
 _BUCKET = re.compile(r"s3://(?P<bucket>\*|[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(/(?P<prefix>.*?)/*)?")
@@ -54,6 +55,8 @@ class TritonAddress:
         host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
         if scheme != "http":
             return cls(f"{host}:{port or GRPC_PORT}", tls=scheme == "grpcs")
+        if grpc_port is None and port == _LAST_PORT:
+            raise ValueError(f"{_WANTED} (no port follows {port}: set GATEWAY_TRITON_GRPC_PORT)")
         return cls(f"{host}:{grpc_port or (port or HTTP_PORT) + 1}", guessed=grpc_port is None)
 
 
@@ -70,7 +73,8 @@ def tritons(text: str, grpc_port: int | None = None) -> tuple[TritonAddress, ...
         ValueError: one is none, one is there twice, or only some of them use TLS.
     """
     found = [TritonAddress.parse(part.strip(), grpc_port) for part in text.split(",")]
-    twice = [address.grpc for address in found if found.count(address) > 1]
+    places = [address.grpc for address in found]
+    twice = [place for place in places if places.count(place) > 1]
     if twice:
         raise ValueError(f"names {twice[0]} twice")
     if len({address.tls for address in found}) > 1:

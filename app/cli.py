@@ -56,11 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE  # as the shell has it; 0 would say that smoke found all well
     except OSError as error:
-        if error.errno not in _FULL or error.filename is not None:
-            raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        print(f"gateway: the output can't be written: {error.strerror}", file=sys.stderr)
-        return 2
+        return _failed(error)
     except CatalogueError as error:
         print(f"gateway: {error}", file=sys.stderr)
         return 2
@@ -79,6 +75,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"gateway: {unknown}", file=sys.stderr)
         return 2
     return exit_code
+
+
+def _failed(error: OSError) -> int:
+    """Print a failure of a path that the command line or a setting names, or of standard output, as one line.
+
+    Raises:
+        OSError: it is neither.
+    """
+    if error.filename is not None:
+        print(f"gateway: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    if error.errno not in _FULL:
+        raise error
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    print(f"gateway: the output can't be written: {error.strerror}", file=sys.stderr)
+    return 2
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import quote
 
 from app import extras
+from app.commands.predict.families import arguments
 from app.errors import GatewayError, SourceTimeout
 from app.outgoing import UrlGuard
 from app.settings import Settings
@@ -86,9 +87,9 @@ def _refuse(words: str, code: int) -> int:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    seconds = arguments.number(text)
     if not 0 < seconds <= _LONGEST_S:
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and {_LONGEST_S:.0f}")
     return seconds
 
 

@@ -11,6 +11,7 @@ from support.commands import run_command
 from support.paths import ROOT
 
 from app import __version__
+from app.state.job_schema import INDEX
 
 
 def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -51,6 +52,47 @@ def test_what_is_like_nothing_has_no_hint(capsys: pytest.CaptureFixture[str]) ->
     """Nothing is guessed."""
     code, _, error = said(capsys, "xyzzy")
     assert (code, "did you mean" in error) == (2, False)
+
+
+LONG = f"/tmp/{'a' * 300}"  # longer than any file system's names: it can't be looked at
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"plan --memory 6GiB --repository {LONG}",
+        f"detect --repository {LONG} docs/astronaut.jpg",
+        f"detect {LONG}",
+        f"branches --repository {LONG}",
+        f"serve --repository {LONG}",
+        f"backup {LONG}",
+    ],
+)
+def test_a_path_that_cant_be_looked_at_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, line: str
+) -> None:
+    """As a folder of another user: the path and the reason, exit code 2, and no traceback."""
+    monkeypatch.setenv("GATEWAY_VIDEOS_FOLDER", str(tmp_path))
+    (tmp_path / INDEX).touch()
+    code, _, error = said(capsys, *line.split())
+    assert (code, error) == (2, f"gateway: {LONG}: File name too long")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("models fetch https://host/models --timeout soon", "--timeout: 'soon' is not a number"),
+        ("models fetch https://host/models --timeout nan", "--timeout: nan is not between 0 and 604800"),
+        ("smoke --timeout soon", "--timeout: 'soon' is not a number"),
+        ("detect --conf high a.jpg", "--conf: 'high' is not a number"),
+        ("detect --timeout soon a.jpg", "--timeout: 'soon' is not a number"),
+        ("bulk --limit 1.5", "--limit: '1.5' is not a whole number"),
+    ],
+)
+def test_a_word_that_is_no_number_is_named(capsys: pytest.CaptureFixture[str], line: str, words: str) -> None:
+    """The error names the option and the word, not a function of the program."""
+    code, _, error = said(capsys, *line.split())
+    assert (code, error.partition("argument ")[2]) == (2, words)
 
 
 @pytest.mark.parametrize(

@@ -178,11 +178,20 @@ def test_an_address_of_triton_means_its_grpc_service(text: str, port: int | None
 @pytest.mark.parametrize(
     "text",
     ["", "https://gpu7", "grpcs://gpu7/x", "gpu7:port", "gpu7:70000", "gpu7:0", "http://gpu7/v2", "ftp://gpu7",
-     "user@gpu7:8001", "http://gpu7:8000?x=1", "gpu7 :8001", "://gpu7", "http://"],
+     "user@gpu7:8001", "http://gpu7:8000?x=1", "gpu7 :8001", "://gpu7", "http://", "http://gpu7:65535", "gpu7:8001,"],
 )  # fmt: skip
 def test_what_is_no_address_of_triton_says_what_is(text: str) -> None:
     """Refused by name where it is set, with the forms that are allowed."""
     with pytest.raises(ValidationError, match="host:port or grpc://host:port"):
+        Settings(triton_url=text)
+
+
+@pytest.mark.parametrize(
+    "text", ["gpu7:8001,gpu7:8001", "http://gpu7:8000,gpu7:8001", "gpu7, grpc://GPU7:8001"]
+)
+def test_a_triton_is_named_once(text: str) -> None:
+    """Two forms of one address are one Triton, which would get twice its share."""
+    with pytest.raises(ValidationError, match="names gpu7:8001 twice"):
         Settings(triton_url=text)
 
 

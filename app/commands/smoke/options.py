@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from app.commands.predict.families.arguments import number
+
 EXIT_CODES = (
     "A branch is required if /readyz waits for it. Exit code 0: all required branches work; 1: a required one fails "
     "(with --strict, also an optional one); 2: the server can't be reached, or the command or a setting is wrong."
@@ -53,7 +55,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    seconds = number(text)
     if not 0 < seconds < float("inf"):
         raise argparse.ArgumentTypeError("a time must be positive")
     return seconds

@@ -7,9 +7,17 @@ import argparse
 _MOST = 86400  # seconds of a day, and more frames a second than there are
 
 
+def number(text: str) -> float:
+    """Read a number; argparse would call a word that is none an invalid value of the function's name."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
 def positive(text: str) -> float:
     """Read a number above 0."""
-    value = float(text)
+    value = number(text)
     if not value > 0:
         raise argparse.ArgumentTypeError(f"{text} is not greater than 0")
     if value > _MOST:
@@ -24,7 +32,7 @@ def not_negative(text: str) -> float:
 
 def unit(text: str) -> float:
     """Read a number from 0 to 1."""
-    value = float(text)
+    value = number(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
     return value
@@ -32,7 +40,10 @@ def unit(text: str) -> float:
 
 def count(text: str) -> int:
     """Read a whole number from 1."""
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than 1")
     return value
