@@ -50,8 +50,11 @@ def write_index(recorded: Recorded) -> bool:
 
 
 def _made_from(recorded: Recorded) -> bytes:
-    """Return a digest of the names of the segments, which never change once they are written."""
-    return hashlib.sha256(json.dumps(recorded.segments).encode()).hexdigest().encode()
+    """Return a digest of the names of the segments, which never change once they are written.
+
+    Their number of rows is part of it: this version may read rows that an earlier one took for damaged.
+    """
+    return hashlib.sha256(json.dumps([recorded.segments, recorded.rows]).encode()).hexdigest().encode()
 
 
 def _is_current(recorded: Recorded, made_from: bytes) -> bool:

@@ -8,6 +8,7 @@ import sys
 from dataclasses import asdict
 
 from app import extras
+from app.bulk.rows import list_segments
 from app.bulk.summary import NoRun, read_run
 from app.bulk.tables.update import Tables, Updated
 from app.commands.bulk.reading import FAILED, OK, USAGE, Ended, plainly, take_any_name
@@ -41,10 +42,11 @@ def tables(parsed: argparse.Namespace) -> int:
 def _update(output: str, part_bytes: int) -> Updated:
     store = open_store(output)
     run = read_run(store)
-    if run is None:
+    if run is None and not list_segments(store):
         raise NoRun(output)
     kinds = {component.name: component for component in FAMILIES.components}
-    return Tables(store, kinds, run.run_id or _UNNAMED, part_bytes=part_bytes).update()
+    run_id = None if run is None else run.run_id
+    return Tables(store, kinds, run_id or _UNNAMED, part_bytes=part_bytes).update()
 
 
 def _say(updated: Updated) -> None:

@@ -88,6 +88,25 @@ def test_the_index_has_a_row_per_video(output: Path, kinds: Kinds) -> None:
     assert "c.mp4" not in rows_of(output)
 
 
+def test_the_index_gets_rows_that_could_not_be_read_before(output: Path, kinds: Kinds) -> None:
+    """A later version may read a row that was damaged for the one that wrote the index."""
+    store = FolderStore(output)
+    row = Outcome("c.mp4", "/videos/c.mp4", "failed", run_id="r2").to_json().encode()
+    store.put("run/outcomes/r2-000000.jsonl", b"[" + row[1:])
+    update(store, kinds)
+    assert "c.mp4" not in pl.read_parquet(output / "index.parquet")["name"]
+    store.put("run/outcomes/r2-000000.jsonl", row)
+    update(store, kinds)
+    assert "c.mp4" in pl.read_parquet(output / "index.parquet")["name"]
+
+
+def test_tables_without_the_document_of_the_run(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The rows are enough, as they are for the other commands."""
+    (output / "run" / "run.json").write_text("{")
+    assert main(["bulk", "tables", str(output)]) == 0
+    assert "index.parquet: 3 videos" in capsys.readouterr().out
+
+
 def test_a_second_update_changes_nothing(output: Path, kinds: Kinds) -> None:
     """No file is written again, except the lock."""
     update(FolderStore(output), kinds)
