@@ -27,6 +27,7 @@ from benchmarks.common import services
 Way = Callable[[int], Awaitable[None]]
 SOON = Deadline.after(86_400)
 VALUE = bytes(9000)  # of a session with 50 tracks
+_LEASE_S = 5.0  # default of GATEWAY_SESSION_LEASE_S
 
 
 def main() -> None:
@@ -48,7 +49,7 @@ def main() -> None:
 
 async def measure(url: str, rounds: int, frames: int) -> dict[str, dict[str, float]]:
     """Microseconds per frame of each way; `ratio` is to reading and writing a session."""
-    local, one, other = LocalOrder(100), RedisOrder(url, 100), RedisOrder(url, 100)
+    local, one, other = LocalOrder(100), RedisOrder(url, 100, _LEASE_S), RedisOrder(url, 100, _LEASE_S)
     store = RedisStore(url, 60)
     ways: dict[str, Way] = {
         "read and write": lambda count: _store(store, count),

@@ -38,7 +38,7 @@ def plainly(command: str, place: str) -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        where = str(error.filename or place)
+        where = str(error.filename2 or error.filename or place)  # the second one is the target of a rename
         words = error.strerror or "can't be read or written"
         print(f"gateway bulk {command}: {shown(where)}: {words}", file=sys.stderr)
         raise Ended(USAGE) from error

@@ -90,3 +90,6 @@ def test_a_file_that_cannot_be_written_is_refused(output: Path, capsys: pytest.C
     (output / "file").write_text("")
     assert main(["bulk", "report", str(output), "--to", str(output / "file" / "x.html")]) == 2
     assert capsys.readouterr().err.startswith("gateway bulk report: ")
+    (output / "folder").mkdir()
+    assert main(["bulk", "report", str(output), "--to", str(output / "folder")]) == 2
+    assert capsys.readouterr().err == f"gateway bulk report: {output}/folder: Is a directory\n"
