@@ -79,6 +79,8 @@ def test_whatever_is_wrong_with_a_video_is_a_row(
     (corpus / "damaged.mp4").write_bytes(b"no video")
     (corpus / "empty.mp4").touch()
     (corpus / "folder.mp4").mkdir()
+    os.mkfifo(corpus / "pipe.mp4")
+    (corpus / "device.mp4").symlink_to("/dev/zero")
     patches(corpus / "long.mp4", 60)
     videos.cut(patches(corpus / "whole.mkv", 40), 0.5)
     names = (
@@ -89,6 +91,8 @@ def test_whatever_is_wrong_with_a_video_is_a_row(
         "folder.mp4",
         "absent.mp4",
         "cut-whole.mkv",
+        "pipe.mp4",
+        "device.mp4",
     )
     lines = [f"{name},{number}" for number, name in enumerate((*names, "", "cam1/0001.mp4", "cam2/0001.mp4"))]
     (corpus / "list.csv").write_text("\n".join(("path,id", *lines)))
@@ -103,9 +107,11 @@ def test_whatever_is_wrong_with_a_video_is_a_row(
         "folder.mp4": ("failed", "unreadable", "4"),
         "absent.mp4": ("failed", "not_found", "5"),
         "cut-whole.mkv": ("partial", "invalid_video", "6"),
-        "list.csv#8": ("failed", "invalid_entry", "7"),
-        "cam1/0001.mp4#2": ("failed", "duplicate", "8"),
-        "cam2/0001.mp4": ("done", None, "9"),
+        "pipe.mp4": ("failed", "unreadable", "7"),
+        "device.mp4": ("failed", "unreadable", "8"),
+        "list.csv#10": ("failed", "invalid_entry", "9"),
+        "cam1/0001.mp4#2": ("failed", "duplicate", "10"),
+        "cam2/0001.mp4": ("done", None, "11"),
     }
     assert all(row["reason"] for row in rows.values() if row["state"] == "failed")
     assert "Traceback" not in said

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, BinaryIO
 
 from app.videos.stores.opened import bucket_and_key, is_remote, local_path, open_bucket
@@ -53,7 +57,7 @@ class Source:
             OSError: it can't be read; the words are plain and hold no credentials.
         """
         if not is_remote(self.uri):
-            with local_path(self.uri).open("rb") as file:
+            with _opened_file(local_path(self.uri)) as file:
                 yield file
             return
         with tempfile.TemporaryFile(prefix="gateway-") as copy:
@@ -61,6 +65,23 @@ class Source:
             with open_bucket(bucket).open(key) as file:
                 _copy(file, copy, check)
             yield copy
+
+
+@contextmanager
+def _opened_file(path: Path) -> Iterator[BinaryIO]:
+    """Context manager with a file; a pipe would be waited for, and a device may never end.
+
+    Raises:
+        OSError: it is none, or can't be read.
+    """
+    with open(path, "rb", opener=_open_at_once) as file:  # Path.open takes no opener
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
+        yield file
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _copy(file: BinaryIO, copy: IO[bytes], check: Callable[[], None]) -> None:
