@@ -10,6 +10,7 @@ import time
 from app.keys.access import ApiKey, digest_of, entry, expiry_of, new_key, parse, rate_of, scopes_of
 
 _DAY_S = 86400
+_MOST_DIGITS = 6  # of days: 2,700 years
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +24,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     new.add_argument(
         "--scopes", default="infer", help="infer, operate, or both with a comma (default: infer)"
     )
-    new.add_argument("--rate", help="requests per second in each gateway (default: no limit)")
+    new.add_argument("--rate", help="requests per second (default: no limit)")
     new.add_argument("--burst", help="requests at once (default: a second's worth)")
     new.add_argument("--expires", help="a date, a date with time and zone, or a number of days such as 90d")
     new.add_argument("--json", action="store_true", help="print one JSON object instead")
@@ -63,5 +64,7 @@ def _asked(parsed: argparse.Namespace, digest: bytes) -> ApiKey:
 def _expiry(text: str) -> float:
     days = text.removesuffix("d")
     if days != text and days.isdecimal():
+        if len(days) > _MOST_DIGITS:
+            raise ValueError(f"expires= is a number of days with at most {_MOST_DIGITS} digits, such as 90d")
         return float(int(time.time()) + int(days) * _DAY_S)
     return expiry_of(text)

@@ -33,6 +33,7 @@ Judgement = Literal["admitted", "expired", "forbidden", "rate_limited"]
 SCOPES: frozenset[Scope] = frozenset(get_args(Scope))
 PREFIX = "gw_"
 _LONGEST = 256  # bytes of a key that is looked at: nobody's hash is computed over megabytes
+_SLOWEST = 0.000001  # requests per second, one in 12 days: the wait for the next is a number of seconds
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
@@ -180,8 +181,8 @@ def rate_of(per_s: str | None, burst: str | None) -> Rate | None:
         size = int(burst) if burst is not None else max(1, math.ceil(rate))
     except (ValueError, OverflowError):
         raise ValueError("rate= is a number of requests per second, burst= a whole number") from None
-    if not 0 < rate < math.inf or size < 1:
-        raise ValueError("rate= is over 0 and burst= at least 1")
+    if not _SLOWEST <= rate < math.inf or size < 1:
+        raise ValueError(f"rate= is over 0 (at least {_SLOWEST:f}) and burst= at least 1")
     return Rate(rate, size)
 
 

@@ -47,8 +47,8 @@ class SamplingQuery(BaseModel):
         """
         return Sampling(self.fps, self.every, self.keyframes, self.start, self.end)
 
-    def refuse_for_pictures(self) -> None:
-        """These parameters mean nothing for a picture.
+    def refuse_for_pictures(self, reason: str = "the body is no video") -> None:
+        """These parameters mean nothing for a picture; `reason` is how it is known to be one.
 
         Raises:
             InvalidParameter: there is some.
@@ -56,4 +56,4 @@ class SamplingQuery(BaseModel):
         fields = self.model_fields_set
         given = [name for name in SamplingQuery.model_fields if name in fields]
         if given:
-            raise InvalidParameter(f"only for videos: {', '.join(given)}; the body is no video")
+            raise InvalidParameter(f"only for videos: {', '.join(given)}; {reason}")

@@ -57,6 +57,7 @@ def test_an_entry_says_all_that_a_key_may_do() -> None:
         (_line("a", "b", "scopes="), "one or more of infer, operate"),
         (_line("a", "b", "scopes=infer,infer"), "one or more of infer, operate"),
         (_line("a", "b", "rate=0"), "over 0"),
+        (_line("a", "b", "rate=5e-324"), "at least 0.000001"),
         (_line("a", "b", "rate=inf"), "a number of requests per second"),
         (_line("a", "b", "rate=nan"), "rate="),
         (_line("a", "b", "rate=1 burst=0"), "at least 1"),
@@ -346,6 +347,7 @@ def test_the_command_makes_a_key_that_its_line_recognises() -> None:
         (["a", "--scopes", "root"], "infer, operate"),
         (["a", "--burst", "3"], "goes with rate="),
         (["a", "--expires", "soon"], "a date"),
+        (["a", "--expires", f"{10**21}d"], "a number of days"),
     ],
 )
 def test_the_command_refuses_what_the_service_would_refuse(arguments: list[str], said: str) -> None:

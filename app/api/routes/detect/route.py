@@ -46,6 +46,7 @@ _PICTURES: Mapping[str, Callable[[Detections | Tracked], bytes]] = {
     JPEG: lambda frame: frame.picture(jpeg=True),
 }
 _FORMS = (JSON, *_PICTURES, *WRITERS)
+_ONLY_PICTURES = "a session takes pictures"
 
 
 @router.post(
@@ -239,7 +240,7 @@ def _answer(frame: Detections | Tracked, asked: _Asked, session_id: str | None =
 
 async def _in_session(request: Request, gateway: Gateway, query: DetectQuery) -> Response:
     """Take a place in the order of the session, then read the frames."""
-    query.refuse_for_pictures()
+    query.refuse_for_pictures(_ONLY_PICTURES)
     begun = begin(request, gateway.settings, _FORMS, videos=False)
     gateway.sessions.store()  # a service without one says so before it reads the body
     gateway.admission.check(DetectPipeline.family)
@@ -253,7 +254,7 @@ async def _in_session(request: Request, gateway: Gateway, query: DetectQuery) ->
 
 async def _in_turn(request: Request, gateway: Gateway, read: FrameRequest[DetectQuery]) -> Response:
     """Answer frames whose form has parameters; its timestamp may decide their place in the session's order."""
-    read.query.refuse_for_pictures()
+    read.query.refuse_for_pictures(_ONLY_PICTURES)
     call = _session_call(request, gateway, read.query)
     async with gateway.session_order.join(call.key, call.first_timestamp) as turn:
         return await _tracked(request, gateway, call, turn, read)

@@ -266,6 +266,7 @@ def test_without_timestamps_the_service_s_clock_serves(gateway: TestClient, sess
         ("session=a&track_buffer=61", 422, "track_buffer"),
         ("session=a&track_new=2", 422, "track_new"),
         ("session=a&session=b&tracks=1", 422, "tracks"),
+        ("session=a&every=2&fps=1", 400, "only for videos: fps, every; a session takes pictures"),
         ("timestamp=1", 400, "timestamp"),
         ("track_low=0.2&track_class_aware=true", 400, "track_low, track_class_aware"),
     ],
