@@ -6,6 +6,7 @@ Files of the operator may use `${VAR}` and prompt files; profiles of callers may
 from __future__ import annotations
 
 import contextlib
+import errno
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
@@ -25,6 +26,7 @@ MAX_PROMPTS = 1000  # in all sets together; the service passes its GATEWAY_MAX_P
 SUFFIXES = (".yaml", ".yml")
 _OTHER_VALUES = 4000  # values of a profile that are no prompts, the names of classes among them
 _MOST_FAULTS = 10
+_LONGEST_FILE = 64 << 20  # characters; prompts of a command have no other limit
 
 
 class ProfileReader:
@@ -48,7 +50,7 @@ class ProfileReader:
             InvalidParameter: it can't be read, or is no profile; the message names the file, the place and the fault.
         """
         try:
-            text = path.read_text(encoding="utf-8-sig")
+            text = _read(path)
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidParameter(f"the profile {path} can't be read: {error}") from error
         with _named(path.name):
@@ -107,6 +109,20 @@ class ProfileReader:
         found = [asked.get(name) for name in self._with_prompts]
         sets = [component.get("prompts") for component in found if isinstance(component, dict)]
         return [prompts for prompts in sets if isinstance(prompts, dict)]
+
+
+def _read(path: Path) -> str:
+    """Return the text of a file.
+
+    Raises:
+        OSError: it can't be read, or is longer than any profile, as a device without an end is.
+        UnicodeDecodeError: it is no UTF-8.
+    """
+    with path.open(encoding="utf-8-sig") as file:
+        text = file.read(_LONGEST_FILE + 1)
+    if len(text) > _LONGEST_FILE:
+        raise OSError(errno.EFBIG, f"it has more than {_LONGEST_FILE} characters")
+    return text
 
 
 def check_prompts(profile: Profile, most: int) -> None:
@@ -192,7 +208,7 @@ def _read_prompts(sets: Iterable[dict[str, Any]], path: Path) -> None:
             if not isinstance(source, str):
                 continue
             try:
-                lines = (path.parent / source).read_text(encoding="utf-8-sig").splitlines()
+                lines = _read(path.parent / source).splitlines()
             except (OSError, ValueError) as error:  # ValueError: not UTF-8, or no path
                 raise InvalidParameter(f"prompts {name}: {source} can't be read: {error}") from error
             prompts[name] = [

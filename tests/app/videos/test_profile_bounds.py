@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import time
+from pathlib import Path
 
 import pytest
 from support.analysis import PROFILES
@@ -159,3 +161,16 @@ def test_a_stored_profile_with_a_bad_value_is_an_error_of_ours() -> None:
     for bad in ({"sampling": {"every": 10**30}}, {"name": "\ud83d"}, {"schema_version": 10**400}):
         with pytest.raises(InvalidParameter, match=r"profile\.json: "):
             PROFILES.restored(json.dumps(stored | bad))
+
+
+def test_files_are_not_read_without_an_end(tmp_path: Path) -> None:
+    """A profile, or its file of prompts, of more than 64 MiB is refused: a device such as /dev/zero never ends."""
+    huge = tmp_path / "huge"
+    huge.touch()
+    os.truncate(huge, (64 << 20) + 1)
+    with pytest.raises(InvalidParameter, match=r"huge can't be read: .*more than 67108864 characters"):
+        PROFILES.load(huge, {})
+    profile = tmp_path / "p.yaml"
+    profile.write_text("components: {core_clip: {prompts: {a: huge}}}")
+    with pytest.raises(InvalidParameter, match=r"huge can't be read: .*more than 67108864 characters"):
+        PROFILES.load(profile, {})
