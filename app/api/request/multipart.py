@@ -118,7 +118,7 @@ class FormReader(Generic[S]):
         """Take the next bytes of the body.
 
         Raises:
-            InvalidParameter: damaged, or an unknown part.
+            InvalidParameter: damaged, an unknown part, or several of a part that may stand once.
             PayloadTooLarge: too many parts, or fields of too many bytes.
         """
         if self._step is None:  # what follows the last boundary is skipped
@@ -251,6 +251,8 @@ class FormReader(Generic[S]):
                 + hint
             )
         if len(self.parts[name]) >= self._most[name]:
+            if self._most[name] == 1:
+                raise InvalidParameter(f"the form has several parts named {clipped(name)!r}; it takes one")
             raise PayloadTooLarge(f"more than {self._most[name]} parts named {name!r}")
         sink = self._make(name, filename)
         self.parts[name].append(sink)

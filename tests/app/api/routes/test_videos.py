@@ -182,11 +182,12 @@ def _kept(folder: Path) -> set[str]:
         ({"profile": "components: {core_depth_midas: {branch: midas_384}}"}, "weights_missing"),
         ({"profile": "a: ["}, "invalid_parameter"),
         ({"profile": "p", "other": "x"}, "invalid_parameter"),
+        ({"profile": [BOXES, BOXES]}, "invalid_parameter"),
     ],
     ids=str,
 )
 def test_what_will_never_work_is_refused_at_once(
-    gateway: TestClient, folder: Path, video: bytes, form: dict[str, str], code: str
+    gateway: TestClient, folder: Path, video: bytes, form: dict[str, Any], code: str
 ) -> None:
     """Profile, classes and branches are looked at before the job is taken; nothing of it is kept."""
     before = _kept(folder)
