@@ -25,6 +25,7 @@ def test_options_that_do_not_fit_are_told(
     options: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """One line says which, and nothing is started or written."""
+    (tmp_path / "a.mp4").touch()
     arguments = ("bulk", str(tmp_path), "--profile", "p.yaml", "--output", str(tmp_path / "out"))
     code, out, err = run_command(capsys, *arguments, *options)
     assert (code, out) == (2, "")
