@@ -42,7 +42,7 @@ def rows_of(stdout: str) -> list[dict[str, Any]]:
 
 # The command, in which each video waits after its first chunk until it is told to stop.
 _WAITS = """
-import sys, threading
+import os, sys, threading
 from app.cli import main
 from app.commands.video_threads import Stop
 from app.videos.checkpoint import Checkpoint
@@ -55,7 +55,7 @@ def request_and_tell(stop):
 
 def write_and_wait(*arguments):
     write(*arguments)
-    print("chunk", file=sys.stderr, flush=True)
+    os.write(2, b"chunk\\n")  # at once: print() writes the end of the line by itself, and another thread in between
     told.wait()
 
 Stop.request, Checkpoint.write = request_and_tell, write_and_wait
