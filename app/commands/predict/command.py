@@ -95,8 +95,11 @@ def _predict(parsed: argparse.Namespace, saver: Saver | None) -> int:
         run = Run(work, printer, _sampling(parsed))
         try:
             return run.all(items, jobs)
+        # Before the gateway is closed, which waits for what runs; and frames that run must not meet Python's end.
         except KeyboardInterrupt:
-            _leave(saver, INTERRUPTED)  # before the gateway is closed, which waits for what runs
+            _leave(saver, INTERRUPTED)
+        except BrokenPipeError:  # `| head`
+            _leave(saver, 128 + signal.SIGPIPE)
 
 
 def _items(parsed: argparse.Namespace, command: FamilyCommand) -> list[Item]:

@@ -489,7 +489,7 @@ def test_a_closed_pipe_is_no_traceback(all_families: Path, tmp_path: Path) -> No
         process.stdout.readline()
         process.stdout.close()
         err = process.stderr.read()
-    assert process.returncode == 128 + signal.SIGPIPE
+    assert process.returncode == 128 + signal.SIGPIPE, err
     assert b"Traceback" not in err
     assert b"Exception ignored" not in err
 
