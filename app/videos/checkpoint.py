@@ -234,7 +234,7 @@ def _lock(folder: Path) -> Path:
 
 def _is_of(folder: Path, run_id: str) -> bool:
     """Return True if the chunks are those of a run, or none of them can be read."""
-    first = next(iter(sorted(folder.glob("chunk-*.npz"))), None)
+    first = min(folder.glob("chunk-*.npz"), default=None)
     header = None if first is None else _header(first)
     return header is None or header["key"].startswith(run_id)
 

@@ -222,8 +222,9 @@ class JobRunner(JobThreads):
             return
         _log.warning("video %s waits: %s", job.id, error.detail)
         self._metrics.retries.labels("job_postponed").inc()
+        soon = _FIRST_RETRY_S * 2 ** (job.attempts - 1)
         late = isinstance(error, DeadlineExceeded)
-        self._put_back(job, _RETRY_S if late else min(_FIRST_RETRY_S**job.attempts, _RETRY_S), error)
+        self._put_back(job, _RETRY_S if late else min(soon, _RETRY_S), error)
 
     def _over(self, job: Job, state: str, error: tuple[str, str] | None) -> None:
         """Record the end of the job, then remove its input: a crash in between loses neither."""
